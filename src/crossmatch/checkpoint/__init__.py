@@ -1,0 +1,51 @@
+"""One home for weights: a safetensors directory, its reading, its writing, its digests and its manifest."""
+
+from crossmatch.checkpoint.checkpoint import BLOCK_ELEMENTS, Checkpoint, TensorFiles, layer_of, module_type_of
+from crossmatch.checkpoint.digest import bytes_digest, file_digest, files_digest, value_digest
+from crossmatch.checkpoint.facts import TOKENIZER_FILES, TextFacts, chat_template, text_facts
+from crossmatch.checkpoint.header import DTYPE_NAMES, DTYPES, TensorInfo, read_header, tensor_bytes
+from crossmatch.checkpoint.layout import INDEX, MANIFEST, SINGLE, Layout, find_weights, read_json
+from crossmatch.checkpoint.publish import (
+    atomic_directory,
+    check_output,
+    disk_error,
+    replace_json,
+    write_json,
+    write_safetensors,
+)
+from crossmatch.checkpoint.source import Source, locate
+
+__all__ = [
+    "BLOCK_ELEMENTS",
+    "DTYPES",
+    "DTYPE_NAMES",
+    "INDEX",
+    "MANIFEST",
+    "SINGLE",
+    "TOKENIZER_FILES",
+    "Checkpoint",
+    "Layout",
+    "Source",
+    "TensorFiles",
+    "TensorInfo",
+    "TextFacts",
+    "atomic_directory",
+    "bytes_digest",
+    "chat_template",
+    "check_output",
+    "disk_error",
+    "file_digest",
+    "files_digest",
+    "find_weights",
+    "layer_of",
+    "locate",
+    "module_type_of",
+    "read_header",
+    "read_json",
+    "replace_json",
+    "tensor_bytes",
+    "text_facts",
+    "value_digest",
+    "write_json",
+    "write_safetensors",
+]

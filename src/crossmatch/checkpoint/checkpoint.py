@@ -1,0 +1,156 @@
+"""A safetensors directory, read lazily."""
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from crossmatch.checkpoint.digest import file_digest, files_digest
+from crossmatch.checkpoint.header import TensorInfo, pread_exact, read_header
+from crossmatch.checkpoint.layout import MANIFEST, find_weights, read_json
+from crossmatch.checkpoint.source import locate
+from crossmatch.errors import CheckpointError
+
+BLOCK_ELEMENTS = 1 << 21
+
+
+class TensorFiles(Mapping[str, Tensor]):
+    """Some safetensors files as one mapping *tensor name -> tensor*; opening reads headers, tensors come on demand."""
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self.tensors: dict[str, TensorInfo] = {}
+        self._fds: dict[Path, int] = {}
+        for file in files:
+            for name, info in read_header(file).items():
+                if name in self.tensors:
+                    raise CheckpointError(f"{name} lies in both {self.tensors[name].file.name} and {file.name}")
+                self.tensors[name] = info
+
+    def __getitem__(self, name: str) -> Tensor:
+        info = self.tensors[name]
+        return self._tensor(info, 0, info.nbytes, info.shape)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.tensors)
+
+    def __len__(self) -> int:
+        return len(self.tensors)
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __del__(self) -> None:
+        for fd in getattr(self, "_fds", {}).values():
+            os.close(fd)
+
+    def rows(self, name: str, start: int, stop: int) -> Tensor:
+        """Slice [start:stop] of a tensor along its first axis, read alone."""
+        info = self.tensors[name]
+        width = info.row_bytes
+        return self._tensor(info, start * width, (stop - start) * width, (stop - start, *info.shape[1:]))
+
+    def raw(self, name: str, start: int, nbytes: int) -> bytearray:
+        """`nbytes` stored bytes of a tensor from byte `start` of it."""
+        info = self.tensors[name]
+        try:
+            if info.file not in self._fds:
+                self._fds[info.file] = os.open(info.file, os.O_RDONLY)
+            return pread_exact(self._fds[info.file], nbytes, info.offset + start, info.file)
+        except OSError as error:
+            raise CheckpointError(f"{info.file} cannot be read: {error.strerror or error}") from error
+
+    def blocks(self, name: str, elements: int = BLOCK_ELEMENTS) -> Iterator[tuple[int, int]]:
+        """Row ranges (start, stop) that cover a tensor of one axis or more in blocks of about `elements`."""
+        info = self.tensors[name]
+        step = max(1, elements * info.dtype.itemsize // max(1, info.row_bytes))
+        for start in range(0, info.shape[0], step):
+            yield start, min(info.shape[0], start + step)
+
+    @property
+    def nbytes(self) -> int:
+        """Stored bytes of all tensors."""
+        return sum(info.nbytes for info in self.tensors.values())
+
+    @property
+    def parameters(self) -> int:
+        """Number of stored elements."""
+        return sum(info.nbytes // info.dtype.itemsize for info in self.tensors.values())
+
+    def _tensor(self, info: TensorInfo, start: int, nbytes: int, shape: tuple[int, ...]) -> Tensor:
+        if nbytes == 0:
+            return torch.empty(shape, dtype=info.dtype)
+        return torch.frombuffer(self.raw(info.name, start, nbytes), dtype=info.dtype).reshape(shape)
+
+
+class Checkpoint(TensorFiles):
+    """A model's directory of safetensors files.
+
+    The files taken are those that a loader would take; what else lies in the directory is in `layout`. Accepts a path
+    or a hub id `org/name[@revision]`.
+    """
+
+    def __init__(self, source: str | Path) -> None:
+        self.source = locate(source)
+        self.path = self.source.path
+        self.layout = find_weights(self.path)
+        super().__init__(self.layout.files)
+        for name, file in (self.layout.index or {}).items():
+            if name not in self.tensors or self.tensors[name].file.name != file:
+                raise CheckpointError(f"{self.path}: the index puts {name} in {file}, which does not hold it")
+        config = self.path / "config.json"
+        self.config: dict[str, Any] = read_json(config) if config.exists() else {}
+
+    @property
+    def tied(self) -> bool:
+        """Whether the config ties the output embedding to the input embedding."""
+        text = self.config.get("text_config")
+        inner = text.get("tie_word_embeddings") if isinstance(text, dict) else None
+        return bool(self.config.get("tie_word_embeddings", inner))
+
+    @property
+    def quantisation(self) -> str | None:
+        """Name of the quantisation that the config declares or the dtypes show, or None."""
+        declared = self.config.get("quantization_config")
+        if isinstance(declared, dict):
+            return str(declared.get("quant_method", "unnamed"))
+        eights = (torch.float8_e4m3fn, torch.float8_e5m2, torch.int8)
+        return next((f"{i.dtype}".split(".")[-1] for i in self.tensors.values() if i.dtype in eights), None)
+
+    @cached_property
+    def file_digests(self) -> dict[str, str]:
+        """blake3 of every weight file that a loader would take, by file name. Reads them all, once."""
+        return {file.name: file_digest(file) for file in self.layout.files}
+
+    @cached_property
+    def digest(self) -> str:
+        """One digest of the weights: of the names and digests of their files."""
+        return files_digest(self.file_digests)
+
+    @cached_property
+    def manifest(self) -> dict[str, Any] | None:
+        """The statement that a merge left in the directory, or None."""
+        file = self.path / MANIFEST
+        return read_json(file) if file.exists() else None
+
+
+_LAYER = re.compile(r"\.(\d+)\.")
+
+
+def layer_of(name: str) -> int | None:
+    """Index of the layer that a tensor name belongs to, or None outside the stack."""
+    match = _LAYER.search(name)
+    return int(match.group(1)) if match else None
+
+
+def module_type_of(name: str) -> str:
+    """Last part of the module's name, as in `q_proj` for `model.layers.0.self_attn.q_proj.weight`."""
+    parts = name.split(".")
+    return parts[-2] if len(parts) > 1 else name

@@ -1,0 +1,33 @@
+"""Digests: blake3 of files and of plain values."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from blake3 import blake3
+
+from crossmatch.errors import CheckpointError
+
+
+def file_digest(file: Path) -> str:
+    """blake3 of a file's bytes, in hex."""
+    try:
+        return blake3(max_threads=blake3.AUTO).update_mmap(file).hexdigest()
+    except OSError as error:
+        raise CheckpointError(f"{file} cannot be read: {error.strerror or error}") from error
+
+
+def bytes_digest(data: bytes) -> str:
+    """blake3 of some bytes, in hex."""
+    return blake3(data).hexdigest()
+
+
+def value_digest(value: Any) -> str:
+    """blake3 of a JSON-able value in canonical form (sorted keys, no spaces, no NaN), in hex."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return bytes_digest(text.encode())
+
+
+def files_digest(files: dict[str, str]) -> str:
+    """One digest for a set of files, from {name: digest}."""
+    return value_digest(dict(sorted(files.items())))

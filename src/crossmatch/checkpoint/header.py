@@ -1,0 +1,131 @@
+"""The safetensors header: read without loading a tensor, and every offset checked before it is used."""
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from crossmatch.errors import CheckpointError
+
+MAX_HEADER_BYTES = 100_000_000
+DTYPES: Mapping[str, torch.dtype] = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+}
+DTYPE_NAMES: Mapping[torch.dtype, str] = {v: k for k, v in DTYPES.items()}
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """Where one tensor lies: its file, dtype, shape, and byte range from the start of the file."""
+
+    name: str
+    file: Path
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    offset: int
+    nbytes: int
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one slice along the first axis; of the whole for a scalar."""
+        return self.nbytes // max(1, self.shape[0]) if self.shape else self.nbytes
+
+
+def tensor_bytes(dtype: torch.dtype, shape: tuple[int, ...]) -> int:
+    """Stored size of a tensor in bytes."""
+    return dtype.itemsize * math.prod(shape)
+
+
+def read_header(file: Path) -> dict[str, TensorInfo]:
+    """The tensors of one safetensors file, in the order in which they lie in it.
+
+    Raises CheckpointError if the file is truncated, its header is no JSON of the right form, or offsets overlap, leave
+    holes, disagree with dtype and shape, or point outside the file.
+    """
+    try:
+        size = file.stat().st_size
+        with file.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            if size < 8 or length > min(size - 8, MAX_HEADER_BYTES):
+                raise _corrupt(file, f"it is {size} bytes long and announces a header of {length}")
+            raw = stream.read(length)
+        entries = json.loads(raw, object_pairs_hook=_unique)
+        if not isinstance(entries, dict):
+            raise _corrupt(file, "its header is not an object")
+        entries.pop("__metadata__", None)
+        infos = [_entry(name, spec, file, 8 + length) for name, spec in entries.items()]
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise _corrupt(file, str(error) or type(error).__name__) from error
+    infos.sort(key=lambda info: (info.offset, info.nbytes))
+    position = 8 + length
+    for info in infos:
+        if info.offset != position:
+            raise _corrupt(file, f"tensor {info.name} begins at byte {info.offset}, {position} expected")
+        position += info.nbytes
+    if position != size:
+        raise _corrupt(file, f"its tensors end at byte {position}, the file at {size}")
+    return {info.name: info for info in infos}
+
+
+def encode_header(tensors: list[tuple[str, torch.dtype, tuple[int, ...]]]) -> bytes:
+    """Length prefix and header of a safetensors file that holds `tensors` in this order, padded to 8 bytes."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    position = 0
+    for name, dtype, shape in tensors:
+        end = position + tensor_bytes(dtype, shape)
+        header[name] = {"dtype": DTYPE_NAMES[dtype], "shape": list(shape), "data_offsets": [position, end]}
+        position = end
+    raw = json.dumps(header, separators=(",", ":")).encode()
+    raw += b" " * (-len(raw) % 8)
+    return len(raw).to_bytes(8, "little") + raw
+
+
+def pread_exact(fd: int, nbytes: int, offset: int, file: Path) -> bytearray:
+    """`nbytes` bytes from `offset`; raises CheckpointError if the file ends before them."""
+    buffer = bytearray(nbytes)
+    view = memoryview(buffer)
+    done = 0
+    while done < nbytes:
+        got = os.preadv(fd, [view[done:]], offset + done)
+        if got == 0:
+            raise _corrupt(file, f"it ends {nbytes - done} bytes early")
+        done += got
+    return buffer
+
+
+def _entry(name: str, spec: Any, file: Path, start: int) -> TensorInfo:
+    dtype = DTYPES.get(spec["dtype"])
+    if dtype is None:
+        raise ValueError(f"tensor {name} has dtype {spec['dtype']}, which is not supported")
+    shape = tuple(int(n) for n in spec["shape"])
+    begin, end = (int(n) for n in spec["data_offsets"])
+    if any(n < 0 for n in shape) or begin < 0 or end - begin != tensor_bytes(dtype, shape):
+        raise ValueError(f"tensor {name} of shape {list(shape)} cannot lie in bytes {begin} to {end}")
+    return TensorInfo(name, file, dtype, shape, start + begin, end - begin)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise ValueError("a name appears twice in the header")
+    return result
+
+
+def _corrupt(file: Path, why: str) -> CheckpointError:
+    return CheckpointError(f"{file} is not a whole safetensors file: {why}; fetch or save it again")

@@ -1,0 +1,73 @@
+"""Inner products, norms, cosines and exact spectra of deltas, from factors where there are factors.
+
+Everything runs in float64: the matrices involved are r-sized, so it is free, and nearly orthogonal deltas lose
+relative digits in anything less.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from crossmatch.delta.deltas import Delta, LowRank, dense
+from crossmatch.errors import RuleError
+
+
+def inner(x: Delta, y: Delta) -> float:
+    """Frobenius inner product <X, Y> = tr(X^T Y).
+
+    For two low-rank deltas sum((B1^T B2) * (A1 A2^T)) with the scales on the left factors: O((m + n) r1 r2).
+    Raises RuleError if the shapes differ.
+    """
+    if x.shape != y.shape:
+        raise RuleError(f"inner product of different shapes: {x.shape} and {y.shape}")
+    if isinstance(x, LowRank) and isinstance(y, LowRank):
+        left = _left(x).T @ _left(y)
+        right = x.a.double() @ y.a.double().T
+        return float((left * right).sum())
+    if isinstance(x, LowRank):
+        return inner(y, x)
+    if isinstance(y, LowRank):
+        return float(((dense(x) @ y.a.double().T) * _left(y)).sum())
+    return float((dense(x) * dense(y)).sum())
+
+
+def norm(x: Delta) -> float:
+    """Frobenius norm of a delta; through the singular values for factors, so that no square is cancelled."""
+    if isinstance(x, LowRank):
+        return float(torch.linalg.vector_norm(singular_values(x)))
+    return float(torch.linalg.vector_norm(dense(x)))
+
+
+def cosine(x: Delta, y: Delta) -> float | None:
+    """<X, Y> / (||X|| ||Y||), or None where one of them is zero."""
+    size = norm(x) * norm(y)
+    return None if size == 0.0 else max(-1.0, min(1.0, inner(x, y) / size))
+
+
+def singular_values(x: Delta) -> Tensor:
+    """All singular values of D in descending order, float64.
+
+    For factors: QR of B diag(s) and of A^T, then the SVD of the (r, r) core, so that a matrix of 17408 x 5120 costs
+    what its rank costs. min(m, n, r) values are returned.
+    """
+    if not isinstance(x, LowRank):
+        return torch.linalg.svdvals(dense(x))
+    r_left = torch.linalg.qr(_left(x), mode="r").R
+    r_right = torch.linalg.qr(x.a.double().T, mode="r").R
+    return torch.linalg.svdvals(r_left @ r_right.T)[: min(*x.shape, x.rank)]
+
+
+def row_energies(x: LowRank) -> Tensor:
+    """Squared norm of every row of D, (d_out,) float64, from factors."""
+    r_right = torch.linalg.qr(x.a.double().T, mode="r").R
+    return (_left(x) @ r_right.T).square().sum(dim=1)
+
+
+def rms(x: Delta) -> float:
+    """Root mean square of the entries of D."""
+    return norm(x) / math.sqrt(max(1, math.prod(x.shape)))
+
+
+def _left(x: LowRank) -> Tensor:
+    return x.b.double() * x.scale

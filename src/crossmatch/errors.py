@@ -1,0 +1,67 @@
+"""The tree of errors, and the exit codes that the command line gives them.
+
+    CrossmatchError               2   anything a user can mend; printed as one line, never a traceback
+    ├── InputError                2   a path, a file or an argument that cannot be used
+    │   ├── CheckpointError       2   a checkpoint that cannot be read, or is refused
+    │   ├── AdapterError          2   an adapter that cannot be read, or is refused
+    │   └── DataError             2   a data file or a suite with a bad line
+    ├── RecipeError               2   a study recipe that does not say what it means
+    ├── OutputError               2   an output that may not, or cannot, be written
+    ├── RuleError                 2   a sum of deltas that is not defined (also a ValueError)
+    └── ProofError                1   a merge whose own proof failed; nothing was published
+
+Each message says what failed, where, and what to do about it.
+"""
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """Exit codes of every command."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    INCONCLUSIVE = 3
+    INTERNAL = 4
+    INTERRUPTED = 130
+
+
+class CrossmatchError(Exception):
+    """Root of every error that a user can mend."""
+
+    exit_code = ExitCode.USAGE
+
+
+class InputError(CrossmatchError):
+    """A path, a file or an argument that cannot be used."""
+
+
+class CheckpointError(InputError):
+    """A checkpoint that cannot be read, or is refused."""
+
+
+class AdapterError(InputError):
+    """An adapter that cannot be read, or is refused."""
+
+
+class DataError(InputError):
+    """A data file or a suite with a bad line."""
+
+
+class RecipeError(CrossmatchError):
+    """A study recipe that does not say what it means."""
+
+
+class OutputError(CrossmatchError):
+    """An output that may not, or cannot, be written."""
+
+
+class RuleError(CrossmatchError, ValueError):
+    """A sum of deltas that is not defined."""
+
+
+class ProofError(CrossmatchError):
+    """A merge whose own proof failed; nothing was published."""
+
+    exit_code = ExitCode.FAILED

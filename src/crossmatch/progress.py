@@ -1,0 +1,48 @@
+"""How long work tells that it goes on: one protocol, and the silent default.
+
+Rooms receive a `Progress` and never know whether a terminal, a log or nobody listens.
+"""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
+
+
+class Task(Protocol):
+    """One piece of work under way."""
+
+    def advance(self, amount: float = 1.0, note: str = "") -> None:
+        """Add `amount` units to what is done; `note` replaces the text beside the bar."""
+        ...
+
+
+class Progress(Protocol):
+    """Where work announces itself."""
+
+    def task(self, label: str, total: float | None = None) -> AbstractContextManager[Task]:
+        """Open a task of `total` units (None: unknown) for a `with` block."""
+        ...
+
+    def say(self, line: str) -> None:
+        """Show one line of text."""
+        ...
+
+
+class _Quiet:
+    def advance(self, amount: float = 1.0, note: str = "") -> None:
+        del amount, note
+
+
+class Silent:
+    """A `Progress` that shows nothing."""
+
+    @contextmanager
+    def task(self, label: str, total: float | None = None) -> Iterator[Task]:
+        del label, total
+        yield _Quiet()
+
+    def say(self, line: str) -> None:
+        del line
+
+
+SILENT = Silent()

@@ -1,0 +1,17 @@
+"""The proof: what is inside a merged checkpoint, recovered from its bytes."""
+
+from crossmatch.verification.claim import Claim, Parts, claim_from_manifest
+from crossmatch.verification.judge import DEFAULTS, Thresholds
+from crossmatch.verification.verdict import RecoveredWeight, Verdict
+from crossmatch.verification.verify import verify
+
+__all__ = [
+    "DEFAULTS",
+    "Claim",
+    "Parts",
+    "RecoveredWeight",
+    "Thresholds",
+    "Verdict",
+    "claim_from_manifest",
+    "verify",
+]

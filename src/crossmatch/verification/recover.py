@@ -1,0 +1,166 @@
+"""Recovering merge weights from stored bytes, although most of a small delta is lost in rounding.
+
+A stored element is M = round(W + sum_i l_i D_i). Where the rounding step is large beside the delta the element stays at
+W, and plain least squares is pulled to zero. The estimate here uses only elements whose step, known from W alone, is
+small beside the delta; and it weighs each by 1/step, since its error is uniform within a step:
+
+    minimise sum_e ((M - W)_e - sum_i l_i D_ie)^2 / step_e^2      cov(l) = (1/12) (X^T X)^-1,  X_ei = D_ie / step_e
+
+Which elements are small enough depends on the size of the delta that is really inside, which is only known afterwards.
+So sums are kept apart by the ratio step / row size of the deltas, in powers of two, and added up to the right cut-off
+when it is known: one pass over the files, any number of cut-offs.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+# Strata: step / (row rms of the deltas at weight one) in (2^(k-1), 2^k]; below and above are clamped.
+LOWEST, HIGHEST = -8, 12
+_BINS = HIGHEST - LOWEST + 1
+MIN_ENTRIES = 200
+MAX_CONDITION = 1e4
+
+
+@dataclass
+class Strata:
+    """Sums over one module (or several), by stratum; adapters are numbered as in the claim.
+
+    xx: (bins, k, k), xy: (bins, k), yy: (bins,), count: (bins,); gram: (k, k) of <D_i, D_j>; all float64.
+    """
+
+    xx: Tensor
+    xy: Tensor
+    yy: Tensor
+    count: Tensor
+    gram: Tensor
+
+    @classmethod
+    def empty(cls, adapters: int) -> "Strata":
+        """No elements yet."""
+        shapes = ((_BINS, adapters, adapters), (_BINS, adapters), (_BINS,), (_BINS,), (adapters, adapters))
+        return cls(*(torch.zeros(shape, dtype=torch.float64) for shape in shapes))
+
+    def add(self, change: Tensor, deltas: Sequence[Tensor], which: Sequence[int], steps: Tensor, size: Tensor) -> None:
+        """Add one block.
+
+        change: M - W; deltas: D_i at weight one, numbered by `which`; steps: rounding step at |W| + 3 size; all of the
+        block's shape. size: rms of the deltas' rows, (rows, 1).
+        """
+        # A row of size zero says nothing: it lands in the last stratum, which no cut-off reaches.
+        ratio = torch.log2(steps / size.clamp_min(torch.finfo(size.dtype).tiny))
+        bins = (ratio.ceil().clamp(LOWEST, HIGHEST) - LOWEST).long().flatten()
+        y = (change / steps).flatten().double()
+        xs = [(d / steps).flatten().double() for d in deltas]
+        self.count += torch.bincount(bins, minlength=_BINS)
+        self.yy += torch.bincount(bins, weights=y * y, minlength=_BINS)
+        for i, x in zip(which, xs, strict=True):
+            self.xy[:, i] += torch.bincount(bins, weights=x * y, minlength=_BINS)
+            for j, z in zip(which, xs, strict=True):
+                if j >= i:
+                    total = torch.bincount(bins, weights=x * z, minlength=_BINS)
+                    self.xx[:, i, j] += total
+                    if i != j:
+                        self.xx[:, j, i] += total
+
+    def cut(self, weights: Tensor) -> int:
+        """Number of strata in which the step is at most half the row size of sum_i weights_i D_i."""
+        unit = float(self.gram.trace())
+        inside = float(weights @ self.gram @ weights)
+        if unit <= 0.0 or inside <= 0.0:
+            return 0
+        limit = torch.log2(torch.tensor((inside / unit) ** 0.5 / 2.0)).floor()
+        return int(limit.clamp(LOWEST - 1, HIGHEST - 1)) - LOWEST + 1
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Recovered weights with standard errors.
+
+    weights, stderr: one per adapter, NaN where an adapter has no delta here; entries: elements used; excess: residual
+    variance over that of one rounding, 1 for an honest merge; identifiable: whether the numbers mean anything.
+    """
+
+    weights: tuple[float, ...]
+    stderr: tuple[float, ...]
+    entries: int
+    excess: float
+    identifiable: bool
+
+
+def estimate(parts: Sequence[Strata], start: Sequence[float], rounds: int = 4) -> Estimate:
+    """Weighted least squares over some modules, the cut-off following the estimate.
+
+    start: weights from which the first cut-off is taken (the claim). Adapters without a delta in `parts` get NaN. If
+    what is found is so small that fewer than 200 elements would show it, the finest usable cut-off is taken and the
+    standard error is at least half of the weight that would have shown itself there. Fewer than 200 elements at any
+    cut-off, or a condition number above 1e4, is reported as not identifiable.
+    """
+    adapters = len(start)
+    present = [i for i in range(adapters) if any(float(p.gram[i, i]) > 0 for p in parts)]
+    weights = torch.tensor([float(w) for w in start], dtype=torch.float64)
+    cuts: list[int] | None = None
+    found: Estimate | None = None
+    for _ in range(rounds):
+        chosen = [p.cut(weights) for p in parts]
+        if chosen == cuts:
+            break
+        cuts, found = chosen, _solve(parts, chosen, present, adapters)
+        if found is None:
+            return _finest(parts, present, adapters)
+        weights = torch.nan_to_num(torch.tensor(found.weights, dtype=torch.float64))
+    return found or _finest(parts, present, adapters)
+
+
+def _finest(parts: Sequence[Strata], present: Sequence[int], adapters: int) -> Estimate:
+    gram = sum((p.gram for p in parts), torch.zeros(adapters, adapters, dtype=torch.float64))
+    for cut in range(1, _BINS):
+        found = _solve(parts, [cut] * len(parts), present, adapters)
+        if found is None:
+            continue
+        # The size of a delta whose strata these are, in units of the deltas at weight one.
+        visible = 2.0 ** (cut - 1 + LOWEST + 1)
+        floor = [
+            visible * float(gram.trace() / gram[i, i]) ** 0.5 / 2 if i in present else 0.0 for i in range(adapters)
+        ]
+        stderr = tuple(max(e, f) if e == e else e for e, f in zip(found.stderr, floor, strict=True))
+        return replace(found, stderr=stderr)
+    nan = (float("nan"),) * adapters
+    return Estimate(nan, nan, 0, float("nan"), identifiable=False)
+
+
+def _solve(parts: Sequence[Strata], cuts: Sequence[int], present: Sequence[int], adapters: int) -> Estimate | None:
+    xx, xy = torch.zeros(adapters, adapters, dtype=torch.float64), torch.zeros(adapters, dtype=torch.float64)
+    yy = count = 0.0
+    for part, cut in zip(parts, cuts, strict=True):
+        xx += part.xx[:cut].sum(0)
+        xy += part.xy[:cut].sum(0)
+        yy += float(part.yy[:cut].sum())
+        count += float(part.count[:cut].sum())
+    index = torch.tensor(list(present), dtype=torch.long)
+    normal = xx[index][:, index]
+    if count < MIN_ENTRIES or not len(index) or condition(normal) > MAX_CONDITION:
+        return None
+    inverse = torch.linalg.inv(normal)
+    solution = inverse @ xy[index]
+    residual = max(0.0, yy - float(solution @ xy[index]))
+    excess = residual / (count / 12.0)
+    errors = (inverse.diagonal() / 12.0 * max(1.0, excess)).sqrt()
+    weights, stderr = [float("nan")] * adapters, [float("nan")] * adapters
+    for position, adapter in enumerate(present):
+        weights[adapter], stderr[adapter] = float(solution[position]), float(errors[position])
+    return Estimate(tuple(weights), tuple(stderr), int(count), excess, identifiable=True)
+
+
+def condition(normal: Tensor) -> float:
+    """Condition number of a Gram matrix scaled to unit diagonal: how nearly parallel the adapters are.
+
+    The scaling matters: adapters of very different size are not parallel.
+    """
+    diagonal = normal.diagonal()
+    if bool((diagonal <= 0).any()):
+        return float("inf")
+    values = torch.linalg.eigvalsh(normal / torch.sqrt(diagonal[:, None] * diagonal[None, :]))
+    return float("inf") if float(values[0]) <= 0 else float(values[-1] / values[0])

@@ -1,0 +1,58 @@
+"""The answer: verdict, faults, recovered weights, and what they rest on."""
+
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class RecoveredWeight:
+    """One adapter: claimed (None: no claim), recovered and its standard error (None: not identifiable)."""
+
+    claimed: float | None
+    recovered: float | None
+    stderr: float | None
+
+    @classmethod
+    def of(cls, claimed: float | None, recovered: float, stderr: float) -> "RecoveredWeight":
+        """With NaN, the numeric sign for "unknown", turned into None."""
+        unknown = math.isnan(recovered)
+        return cls(claimed, None if unknown else recovered, None if unknown else stderr)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is inside a merged checkpoint.
+
+    verdict: `verified`, `failed` or `inconclusive`; faults: ids, most telling first; notes: honest peculiarities;
+    modules, tensors, rounding, thresholds: as in the documentation of `verify --json`; details: one entry per module.
+    """
+
+    verdict: str
+    faults: tuple[str, ...]
+    notes: tuple[str, ...]
+    weights: dict[str, RecoveredWeight]
+    modules: dict[str, int]
+    tensors: dict[str, Any]
+    rounding: dict[str, Any]
+    evidence: dict[str, Any]
+    thresholds: dict[str, float]
+    digests: dict[str, Any]
+    seconds: float
+    details: tuple[dict[str, Any], ...] = field(default=(), repr=False)
+
+    @property
+    def verified(self) -> bool:
+        """True only for `verified`: an inconclusive answer is not one."""
+        return self.verdict == "verified"
+
+    def to_dict(self, *, detail: bool = False) -> dict[str, Any]:
+        """As plain JSON, per-module results only with `detail`."""
+        result = {"schema_version": SCHEMA_VERSION, **asdict(self)}
+        result["faults"], result["notes"] = list(self.faults), list(self.notes)
+        result["details"] = list(self.details)
+        if not detail:
+            del result["details"]
+        return result

@@ -1,0 +1,70 @@
+"""Builders shared by the tests: models of two layers, adapters with planted factors, PEFT's own merge."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
+LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+def make_llama(out: Path, *, tied: bool = False, dtype: torch.dtype = torch.bfloat16, **options: Any) -> Path:
+    """A saved Llama of two layers, 64 wide; `shard` among the options: maximum shard size."""
+    torch.manual_seed(0)
+    shard = options.pop("shard", "5GB")
+    config = LlamaConfig(
+        vocab_size=256,
+        hidden_size=64,
+        intermediate_size=176,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        tie_word_embeddings=tied,
+        **options,
+    )
+    LlamaForCausalLM(config).to(dtype).save_pretrained(out, max_shard_size=shard)
+    return out
+
+
+def make_gpt2(out: Path) -> Path:
+    """A saved GPT-2 of two layers: its linear weights are stored transposed."""
+    torch.manual_seed(0)
+    GPT2LMHeadModel(GPT2Config(n_embd=64, n_layer=2, n_head=4, vocab_size=256, n_positions=64)).save_pretrained(out)
+    return out
+
+
+def make_adapter(base: Path, out: Path, *, seed: int, size: float = 0.1, **config: Any) -> Path:
+    """An adapter saved by PEFT with random factors; each delta has `size` times the Frobenius norm of its base."""
+    options: dict[str, Any] = {"r": 8, "lora_alpha": 16, "target_modules": LINEAR, **config}
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    model = get_peft_model(model, LoraConfig(**options))
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for module in model.modules():
+            if not hasattr(module, "lora_A") or "default" not in module.lora_A:
+                continue
+            a, b = module.lora_A["default"].weight, module.lora_B["default"].weight
+            a.copy_(torch.randn(a.shape, generator=generator) / a.shape[1] ** 0.5)
+            b.copy_(torch.randn(b.shape, generator=generator))
+            delta = module.get_delta_weight("default")
+            b.mul_(size * module.get_base_layer().weight.norm() / delta.norm())
+    model.save_pretrained(out)
+    return out
+
+
+def peft_merge(base: Path, adapters: list[Path], out: Path, *, safe: bool = False, **load: Any) -> Path:
+    """What PEFT writes when adapters of weight one are merged one after the other."""
+    model: Any = AutoModelForCausalLM.from_pretrained(base, **load)
+    for adapter in adapters:
+        model = PeftModel.from_pretrained(model, adapter).merge_and_unload(safe_merge=safe)
+    model.save_pretrained(out)
+    return out
+
+
+def copy(source: Path, out: Path) -> Path:
+    """A copy that a test may damage."""
+    shutil.copytree(source, out)
+    return out
