@@ -38,10 +38,12 @@ class Silent:
 
     @contextmanager
     def task(self, label: str, total: float | None = None) -> Iterator[Task]:
+        """Nothing is shown."""
         del label, total
         yield _Quiet()
 
     def say(self, line: str) -> None:
+        """Nothing is shown."""
         del line
 
 

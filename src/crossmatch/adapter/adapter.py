@@ -57,7 +57,8 @@ class Adapter(TuningVector):
         delta = low_rank(b, a, self.config.scaling(module))
         if delta.rank != self.config.rank(module):
             raise AdapterError(
-                f"{self.path}: {module} has rank {delta.rank} in the file and {self.config.rank(module)} by {CONFIG_FILE}"
+                f"{self.path}: {module} has rank {delta.rank} in the file, "
+                f"{self.config.rank(module)} by {CONFIG_FILE}; one of the two is not this adapter's"
             )
         return LowRank(delta.a.T, delta.b.T, delta.scale) if self.config.fan_in_fan_out else delta
 

@@ -77,8 +77,8 @@ def merge(
 
     Sums are formed in float32 (float64 for float32 storage) and rounded once; tensors without a delta are copied byte
     for byte. Memory: one block of rows, and one module's factors. `prove` is called with the directory before it is
-    published. Raises OutputError if `out` is not empty (unless `output.overwrite`), ProofError if the proof says `failed`; in
-    both cases, as after any error, nothing is left at `out`.
+    published. Raises OutputError if `out` is not empty (unless `output.overwrite`), ProofError if the proof says
+    `failed`; in both cases, as after any error, nothing is left at `out`.
     """
     out, output = Path(out), output or Output()
     plan = plan_merge(base, parts, rule=rule, dtype=output.dtype)

@@ -56,9 +56,9 @@ def resolves(stderr: float, claimed: float, t: Thresholds) -> bool:
 def judge_module(scan: ModuleScan, found: Estimate, claimed: Weights, t: Thresholds) -> ModuleVerdict:
     """Judge one module.
 
-    It agrees if every element lies within one rounding of the claimed sum, or within two, and the effect of each claimed
-    adapter is there: in the bits (more elements show it than differ from a replay, by half) or in recovered weights
-    precise enough to tell. It disagrees if recovered weights contradict the claim, or elements cannot be explained.
+    It agrees if every element lies within one rounding of the claimed sum, or within two, and the effect of each
+    claimed adapter is there: in the bits (twice as many elements show it as differ from a replay) or in recovered
+    weights precise enough to tell. It disagrees if recovered weights contradict the claim, or elements cannot be explained.
     Otherwise there is no evidence: undecided.
     """
     allowed = t.violations * scan.elements
@@ -101,7 +101,9 @@ def name_weights(
     found = [pooled.weights[i] for i in here]
     errors = [pooled.stderr[i] for i in here]
     wanted = [claimed[i] for i in here]
-    zero = [w != 0 and same(f, 0.0, e, t) and abs(f) < abs(w) / 2 for f, w, e in zip(found, wanted, errors, strict=True)]
+    zero = [
+        w != 0 and same(f, 0.0, e, t) and abs(f) < abs(w) / 2 for f, w, e in zip(found, wanted, errors, strict=True)
+    ]
     if pooled.excess > t.excess:
         # More than rounding is left over: another delta is inside, beside the claimed ones or in place of one.
         return "wrong-adapter" if any(zero) else _uneven(pooled, modules, t, otherwise="unexplained-delta")

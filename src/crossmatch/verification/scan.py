@@ -22,14 +22,14 @@ class ModuleScan:
     """What one adapted tensor showed.
 
     strata: sums for the weights; violations: against the claimed sum; elements; flips: elements that the claim says
-    differ from the base; effects: elements that each adapter alone makes differ, by the claim; changed: elements that do
-    differ; lost, energy: energy of the claimed delta where it rounds away, and in all; nonfinite: stored NaN or infinite
-    elements.
+    differ from the base; effects: elements that each adapter alone makes differ, by the claim; changed: elements
+    that do differ; lost, energy: energy of the claimed delta where it rounds away, and in all; nonfinite: stored NaN or
+    infinite elements.
     """
 
     name: str
     strata: Strata
-    violations: Violations = Violations()
+    violations: Violations = field(default_factory=Violations)
     elements: int = 0
     flips: int = 0
     effects: dict[int, int] = field(default_factory=dict)

@@ -1,0 +1,97 @@
+"""The command line: parse, call, print. Heavy libraries are imported inside commands."""
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import click
+import typer
+
+from crossmatch.cli.console import Settings, say
+from crossmatch.cli.evaluate import evaluate_command
+from crossmatch.cli.inspect import inspect_command
+from crossmatch.cli.merge import merge_command
+from crossmatch.cli.report import report_command
+from crossmatch.cli.run import run_command
+from crossmatch.cli.train import train_command
+from crossmatch.cli.verify import verify_command
+from crossmatch.errors import CrossmatchError, ExitCode
+
+app = typer.Typer(
+    name="crossmatch",
+    help="Train, merge, prove, measure and explain two LoRA adapters in one model.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for _name, _command in {
+    "run": run_command,
+    "train": train_command,
+    "merge": merge_command,
+    "verify": verify_command,
+    "evaluate": evaluate_command,
+    "inspect": inspect_command,
+    "report": report_command,
+}.items():
+    app.command(_name)(_command)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"crossmatch {version('crossmatch')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no hints.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Options before the command."""
+    del version
+    Settings.quiet, Settings.debug = quiet, debug
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code; errors become one line on stderr."""
+    try:
+        code = typer.main.get_command(app).main(args=arguments, prog_name="crossmatch", standalone_mode=False)
+        return int(code or ExitCode.OK)
+    except CrossmatchError as error:
+        return _fail(error, error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        say("\ninterrupted; the same command goes on where it can be resumed")
+        return ExitCode.INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read stdout has gone, as `| head` does.
+        sys.stderr.close()
+        return ExitCode.OK
+    except OSError as error:
+        name = f"{error.filename}: " if error.filename else ""
+        return _fail(error, ExitCode.USAGE, f"{name}{error.strerror or error}")
+    except Exception as error:  # a fault of ours
+        return _fail(error, ExitCode.INTERNAL, f"internal error: {type(error).__name__}: {error}; --debug shows where")
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    sys.exit(run())
+
+
+def _fail(error: BaseException, code: ExitCode, text: str | None = None) -> int:
+    if Settings.debug:
+        import traceback
+
+        traceback.print_exception(error)
+    line = " ".join((text or str(error)).split())
+    print(f"error: {line}", file=sys.stderr)
+    return code

@@ -1,0 +1,98 @@
+"""crossmatch inspect."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from crossmatch.cli.console import Terminal, emit, size
+from crossmatch.cli.options import Json
+from crossmatch.errors import InputError
+
+
+def inspect_command(
+    path: Annotated[str, typer.Argument(help="A checkpoint or an adapter: a directory or a hub id.")],
+    as_json: Json = False,
+) -> None:
+    """Print what a checkpoint or an adapter is: tensors, sizes, dtypes, ranks, scales, template, digests."""
+    from crossmatch.checkpoint import locate
+
+    directory = locate(path).path
+    if not directory.is_dir():
+        raise InputError(f"{path} is a file; give the directory that holds it")
+    facts = _adapter(path, directory) if (directory / "adapter_config.json").exists() else _checkpoint(path, directory)
+    if as_json:
+        emit({"schema_version": 1, **facts})
+        return
+    for key, value in facts.items():
+        for line in _lines(key.replace("_", " "), value):
+            print(line)
+
+
+def _checkpoint(path: str, directory: Path) -> dict[str, Any]:
+    from crossmatch.checkpoint import DTYPE_NAMES, Checkpoint, text_facts
+
+    checkpoint = Checkpoint(path)
+    with Terminal().task("digest", None):
+        digest = checkpoint.digest
+    return {
+        "kind": "checkpoint",
+        "path": str(directory),
+        "architecture": ", ".join(checkpoint.config.get("architectures") or ["unknown"]),
+        "tensors": len(checkpoint),
+        "parameters": checkpoint.parameters,
+        "bytes": checkpoint.nbytes,
+        "dtypes": dict(Counter(DTYPE_NAMES[info.dtype] for info in checkpoint.tensors.values())),
+        "tied_embeddings": checkpoint.tied,
+        "quantisation": checkpoint.quantisation,
+        "two_weight_sets": checkpoint.layout.both,
+        "merged_by_crossmatch": checkpoint.manifest is not None,
+        "text": text_facts(directory).to_dict(),
+        "digest": digest,
+        "files": checkpoint.file_digests,
+    }
+
+
+def _adapter(path: str, directory: Path) -> dict[str, Any]:
+    from crossmatch.adapter import Adapter
+    from crossmatch.checkpoint import DTYPE_NAMES, layer_of, module_type_of, text_facts
+
+    adapter = Adapter(path)
+    layers = {layer_of(name) for name in adapter} - {None}
+    modules = [name.removesuffix(".weight") for name in adapter]
+    dtypes = Counter(DTYPE_NAMES[info.dtype] for info in adapter.files.tensors.values())
+    return {
+        "kind": "adapter",
+        "path": str(directory),
+        "base": adapter.config.base,
+        "modules": len(adapter),
+        "layers": len(layers),
+        "parameters": adapter.files.parameters,
+        "bytes": adapter.files.nbytes,
+        "dtypes": dict(dtypes),
+        "targets": dict(Counter(module_type_of(name) for name in adapter)),
+        "ranks": {str(k): v for k, v in sorted(Counter(adapter.config.rank(m) for m in modules).items())},
+        "scales": {f"{k:.6g}": v for k, v in sorted(Counter(adapter.config.scaling(m) for m in modules).items())},
+        "rslora": adapter.config.rslora,
+        "fan_in_fan_out": adapter.config.fan_in_fan_out,
+        "norm": adapter.norm(),
+        "text": text_facts(directory).to_dict(),
+        "digest": adapter.digest,
+        "files": adapter.file_digests,
+    }
+
+
+def _lines(key: str, value: Any) -> list[str]:
+    if key == "bytes":
+        return [f"{'size':22} {size(value)}"]
+    if isinstance(value, dict):
+        if all(isinstance(v, int) and not isinstance(v, bool) for v in value.values()):
+            return [f"{key:22} " + ", ".join(f"{k} x {v}" for k, v in value.items())]
+        return [line for k, v in value.items() for line in _lines(f"{key}: {k}".replace("_", " "), v)]
+    if isinstance(value, bool):
+        value = "yes" if value else "no"
+    if isinstance(value, int):
+        value = f"{value:,}"
+    shown = value[:32] + "…" if isinstance(value, str) and len(value) == 64 else value
+    return [f"{key:22} {'-' if shown is None else shown}"]

@@ -1,0 +1,78 @@
+"""Options that several commands share, and their parsing."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from crossmatch.errors import InputError
+
+if TYPE_CHECKING:
+    from crossmatch.adapter import Adapter
+    from crossmatch.training import TrainSettings
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+Adapters = Annotated[
+    list[str] | None, typer.Option("-a", "--adapter", metavar="NAME=PATH", help="An adapter, by name; repeat.")
+]
+Weights = Annotated[
+    list[str] | None, typer.Option("-w", "--weight", metavar="NAME=NUMBER", help="Its merge weight; repeat.")
+]
+
+
+def split_pairs(pairs: Sequence[str] | None, option: str) -> dict[str, str]:
+    """NAME=VALUE texts into a mapping, split at the first `=`. Raises InputError for a bad or repeated name."""
+    result: dict[str, str] = {}
+    for pair in pairs or ():
+        name, equals, value = pair.partition("=")
+        if not equals or not name or not value:
+            raise InputError(f"{option} {pair}: write it as NAME=VALUE")
+        if name in result:
+            raise InputError(f"{option} {name}: given twice")
+        result[name] = value
+    return result
+
+
+def pair_up(adapters: Sequence[str] | None, weights: Sequence[str] | None) -> dict[str, tuple["Adapter", float]]:
+    """Adapters with their weights. Raises InputError for one without the other, or a weight that is no number."""
+    paths, numbers = split_pairs(adapters, "-a"), split_pairs(weights, "-w")
+    for name in [*paths, *numbers]:
+        if name not in numbers:
+            raise InputError(f"adapter {name} has no weight; add -w {name}=NUMBER")
+        if name not in paths:
+            raise InputError(f"weight {name} has no adapter; add -a {name}=PATH")
+    if not paths:
+        raise InputError("no adapter given; add -a NAME=PATH -w NAME=NUMBER")
+    values = {name: number(text, f"-w {name}") for name, text in numbers.items()}
+    from crossmatch.adapter import Adapter
+
+    return {name: (Adapter(path), values[name]) for name, path in paths.items()}
+
+
+def number(text: str, option: str) -> float:
+    """A number from the command line. Raises InputError."""
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(f"{option}={text}: a number is needed") from None
+
+
+def train_settings(pairs: Sequence[str] | None) -> "TrainSettings":
+    """--set KEY=VALUE texts into settings. Raises InputError with the closest known key."""
+    from pydantic import ValidationError
+
+    from crossmatch.training import TrainSettings
+
+    values: Mapping[str, str | tuple[str, ...]] = split_pairs(pairs, "--set")
+    for key in values:
+        if key not in TrainSettings.model_fields:
+            close = difflib.get_close_matches(key, TrainSettings.model_fields, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(TrainSettings.model_fields)}"
+            raise InputError(f"--set {key}: unknown setting; {hint}")
+    lists = {key: tuple(values[key].split(",")) for key in ("targets", "report_to") if key in values}
+    try:
+        return TrainSettings.model_validate({**values, **lists})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(f"--set {first['loc'][0]}: {first['msg']}") from None

@@ -1,0 +1,88 @@
+"""crossmatch run."""
+
+import resource
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from crossmatch.cli.console import Terminal, emit, say
+from crossmatch.cli.options import Json
+from crossmatch.errors import ExitCode
+
+if TYPE_CHECKING:
+    from crossmatch.study import StudyResult
+
+
+def run_command(
+    study: Annotated[Path, typer.Argument(help="A study's recipe, a YAML file.")],
+    runs: Annotated[Path, typer.Option(help="Where run directories lie.")] = Path("runs"),
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print stages, tokens, time and memory, and stop.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Run a whole study: train, merge, prove, measure, explain. Interrupted, the same command goes on.
+
+    Exit code 0: every merge is verified; 1: one is not.
+    """
+    from crossmatch.allocator import keep_heap
+    from crossmatch.study import load_recipe, plan_study, run_study
+
+    started = time.monotonic()
+    recipe = load_recipe(study)
+    if dry_run:
+        plan = plan_study(recipe)
+        emit(plan) if as_json else _print_plan(plan)
+        return
+    keep_heap()
+    result = run_study(recipe, runs, progress=Terminal())
+    seconds = time.monotonic() - started
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    if as_json:
+        emit(
+            {
+                "schema_version": 1,
+                "study": recipe.name,
+                "report": str(result.report),
+                "verified": result.verified,
+                "verdicts": {name: v["verdict"] for name, v in result.verdicts.items()},
+                "summary": result.summary,
+                "seconds": {**result.ran, "total": round(seconds, 1)},
+                "peak_gib": round(peak, 2),
+            }
+        )
+    else:
+        _print_result(result)
+    spent = ", ".join(f"{name} {s:.0f} s" for name, s in result.ran.items() if s >= 0.5)
+    say(f"\n{seconds:.0f} s, {peak:.1f} GiB at the peak{': ' + spent if spent else ''}")
+    say(f"report: {result.report}")
+    if not result.verified:
+        raise typer.Exit(ExitCode.FAILED)
+
+
+def _print_plan(plan: dict[str, Any]) -> None:
+    print(
+        f"study {plan['study']}: {plan['parameters'] / 1e6:,.0f} M parameters, {plan['adapted_modules']} linear modules"
+    )
+    print(f"{'stage':18} {'tokens':>10} {'seconds':>8} {'GiB':>5}  what")
+    for stage in plan["stages"]:
+        tokens = f"{stage['tokens']:,}" if stage["tokens"] is not None else "-"
+        seconds = f"{stage['seconds']:.0f}" if stage["seconds"] is not None else "-"
+        gib = f"{stage['gib']:.1f}" if stage["gib"] is not None else "-"
+        print(f"{stage['name']:18} {tokens:>10} {seconds:>8} {gib:>5}  {stage['what']}")
+    print(f"about {plan['seconds'] / 60:.0f} minutes on this machine, {plan['flops'] / 1e9:,.0f} GFLOP/s measured")
+
+
+def _print_result(result: "StudyResult") -> None:
+    from crossmatch.cli.evaluate import print_summary
+
+    for name, verdict in result.verdicts.items():
+        weights = ", ".join(
+            f"{key} {w['recovered']:.5f}" if w["recovered"] is not None else f"{key} ?"
+            for key, w in verdict["weights"].items()
+        )
+        print(f"{name}: {verdict['verdict']} {' '.join(verdict['faults'])} (recovered {weights})")
+    if result.summary:
+        print_summary(result.summary)

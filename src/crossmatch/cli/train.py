@@ -1,0 +1,43 @@
+"""crossmatch train."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from crossmatch.cli.console import Terminal, emit, say
+from crossmatch.cli.options import Json, split_pairs, train_settings
+from crossmatch.errors import InputError
+
+
+def train_command(
+    base: Annotated[str, typer.Argument(help="Base checkpoint: a directory or a hub id.")],
+    stage: Annotated[str, typer.Option(help="pt: packed documents, every token; sft: chat template, responses only.")],
+    data: Annotated[str, typer.Option(help="A .jsonl or .json file, or a hub data set org/name[:split].")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Directory of the adapter.")],
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A setting, as in learning_rate=2e-4; repeat."),
+    ] = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option("--column", metavar="FIELD=NAME", help="A data field under another name; repeat."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Train one stage to an adapter. Killed at any point, the same command goes on from the last checkpoint."""
+    from crossmatch.allocator import keep_heap
+    from crossmatch.checkpoint import Checkpoint
+    from crossmatch.training import train_stage
+
+    if stage not in ("pt", "sft"):
+        raise InputError(f"--stage {stage}: give pt or sft")
+    settings, columns = train_settings(setting), split_pairs(column, "--column")
+    keep_heap()
+    record = train_stage(Checkpoint(base), stage, data, output, settings=settings, columns=columns, progress=Terminal())
+    if as_json:
+        emit({"output": str(output), **record})
+    else:
+        last = record["loss"][-1][1] if record["loss"] else float("nan")
+        print(f"{output}: {record['steps']} steps, {record['tokens_seen']} tokens, loss {last:.3f}")
+    say(f"next: crossmatch inspect {output}")

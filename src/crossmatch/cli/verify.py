@@ -1,0 +1,68 @@
+"""crossmatch verify."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from crossmatch.cli.console import Terminal, emit
+from crossmatch.cli.options import Adapters, Json, Weights, pair_up, split_pairs
+from crossmatch.errors import ExitCode, InputError
+
+if TYPE_CHECKING:
+    from crossmatch.verification import Verdict
+
+_EXIT = {"verified": ExitCode.OK, "failed": ExitCode.FAILED, "inconclusive": ExitCode.INCONCLUSIVE}
+
+
+def verify_command(
+    merged: Annotated[str, typer.Argument(help="Merged checkpoint: a directory or a hub id.")],
+    base: Annotated[str | None, typer.Option(help="Base checkpoint; default: as the manifest says.")] = None,
+    adapter: Adapters = None,
+    weight: Weights = None,
+    detail: Annotated[bool, typer.Option("--detail", help="With --json: one entry per module.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Say what is inside a merged checkpoint, and whether it is what it is said to be.
+
+    Exit code 0: verified; 1: not; 3: could not be judged.
+    """
+    from crossmatch.checkpoint import Checkpoint
+    from crossmatch.verification import Claim, claim_from_manifest, verify
+
+    checkpoint = Checkpoint(merged)
+    if weight:
+        if base is None:
+            raise InputError("a claim with weights needs its base; add --base BASE")
+        claim: Claim = Claim(Checkpoint(base), pair_up(adapter, weight))
+    else:
+        claim = claim_from_manifest(checkpoint, base, split_pairs(adapter, "-a"))
+    verdict = verify(checkpoint, claim.base, claim.parts, progress=Terminal())
+    if as_json:
+        emit(verdict.to_dict(detail=detail))
+    else:
+        _print(merged, verdict)
+    raise typer.Exit(_EXIT[verdict.verdict])
+
+
+def _print(merged: str, verdict: "Verdict") -> None:
+    from crossmatch.verification.faults import FAULTS, NOTES
+
+    print(f"{verdict.verdict.upper()}  {merged}")
+    for name, w in verdict.weights.items():
+        found = "not identifiable" if w.recovered is None else f"{w.recovered:.5f} ± {w.stderr:.1g}"
+        print(f"  {name:12} claimed {w.claimed:<8g} recovered {found}")
+    modules, tensors, rounding = verdict.modules, verdict.tensors, verdict.rounding
+    others = tensors["total"] - modules["adapted"]
+    print(f"  {modules['agree']} of {modules['adapted']} adapted modules agree; ", end="")
+    print(f"{tensors['untouched_identical']} of {others} other tensors are the base's")
+    print(f"  rounding: {rounding['route'] or 'not explained'}, {rounding['violations']:.2%} of elements outside it")
+    for fault in verdict.faults:
+        consequence, remedy = FAULTS[fault]
+        print(f"\n{fault}: {consequence}.\n  {remedy[0].upper()}{remedy[1:]}.")
+    named = verdict.evidence["modules_in_question"]
+    places = [*tensors["missing"], *tensors["extra"], *tensors["untouched_changed"]] or named
+    if verdict.faults and places:
+        more = f" and {len(places) - 3} more" if len(places) > 3 else ""
+        print(f"  Seen in {', '.join(places[:3])}{more}.")
+    for note in verdict.notes:
+        print(f"\nnote {note}: {NOTES[note]}.")

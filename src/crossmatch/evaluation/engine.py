@@ -1,0 +1,163 @@
+"""One loaded model whose weights are changed in place from variant to variant."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from crossmatch.checkpoint import Checkpoint
+from crossmatch.delta import TuningVector, merged_rows
+from crossmatch.errors import AdapterError
+from crossmatch.progress import Task
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How answers are generated: greedy at temperature 0, else sampled with a seed."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+
+
+class Engine:
+    """A model and its tokenizer, able to become base + any tuning vector.
+
+    The weights of a variant are round(W + D) in the base's stored dtype, then cast to the compute dtype: those of the
+    checkpoint that a merge would write. dtype: compute dtype; the device is the first GPU if there is one.
+    """
+
+    def __init__(self, base: Checkpoint, dtype: torch.dtype = torch.float32) -> None:
+        self.base = base
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.tokenizer = AutoTokenizer.from_pretrained(base.path)
+        self.tokenizer.padding_side = "left"
+        if self.tokenizer.pad_token is None:
+            self.tokenizer.pad_token = self.tokenizer.eos_token
+        model: Any = AutoModelForCausalLM.from_pretrained(base.path, dtype=dtype)
+        self.model = model.to(self.device).eval()
+        self._weights = dict(self.model.named_parameters())
+        self._changed: set[str] = set()
+
+    @torch.inference_mode()
+    def become(self, vector: TuningVector) -> None:
+        """Change the weights to base + vector; `TuningVector({})` gives the base back.
+
+        Raises AdapterError if the model has no parameter of a delta's name.
+        """
+        for name in [*self._changed.difference(vector), *vector]:
+            if name not in self._weights:
+                raise AdapterError(f"the model has no parameter {name}; it cannot take this adapter in place")
+            target = self._weights[name].data
+            delta = vector.get(name)
+            for start, stop in self.base.blocks(name):
+                rows = self.base.rows(name, start, stop)
+                done = merged_rows(rows, delta, start, stop, rows.dtype) if delta else rows
+                target[start:stop].copy_(done)
+        self._changed = set(vector)
+
+    @torch.inference_mode()
+    def generate(
+        self, prompts: Sequence[str], max_new_tokens: int, decoding: Decoding, batch: int, task: Task
+    ) -> list[str]:
+        """Answers to rendered prompts, with special tokens kept and everything after the end of the turn cut off."""
+        answers = [""] * len(prompts)
+        options = (
+            {"do_sample": True, "temperature": decoding.temperature, "top_p": decoding.top_p, "top_k": 0}
+            if decoding.temperature > 0
+            else {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+        )
+        for chunk in _batches([len(p) for p in prompts], batch):
+            inputs = self._encode([prompts[i] for i in chunk])
+            torch.manual_seed(decoding.seed)
+            out = self.model.generate(
+                **inputs, max_new_tokens=max_new_tokens, pad_token_id=self.tokenizer.pad_token_id, **options
+            )
+            for row, index in enumerate(chunk):
+                answers[index] = self._decode(out[row, inputs["input_ids"].shape[1] :])
+            task.advance(len(chunk))
+        return answers
+
+    @torch.inference_mode()
+    def loglikelihoods(
+        self, prompts: Sequence[str], options: Sequence[Sequence[str]], batch: int, task: Task
+    ) -> list[list[float]]:
+        """log P(option | prompt), summed over the option's tokens, for every option of every prompt.
+
+        A prompt goes through the model once; its keys and values are shared by its options.
+        """
+        results: list[list[float]] = [[] for _ in prompts]
+        for chunk in _batches([len(p) for p in prompts], batch):
+            inputs = self._encode([prompts[i] for i in chunk])
+            tokens = [[self._continuation(prompts[i], option) for option in options[i]] for i in chunk]
+            for index, values in zip(chunk, self._score(inputs, tokens), strict=True):
+                results[index] = values
+            task.advance(len(chunk))
+        return results
+
+    def _score(self, inputs: dict[str, Tensor], tokens: list[list[list[int]]]) -> list[list[float]]:
+        mask = inputs["attention_mask"]
+        positions = (mask.cumsum(1) - 1).clamp_min(0)
+        prefix = self.model(**inputs, position_ids=positions, use_cache=True, logits_to_keep=1)
+        first = torch.log_softmax(prefix.logits[:, -1].float(), -1)
+        counts = torch.tensor([len(group) for group in tokens], device=self.device)
+        flat = [ids for group in tokens for ids in group]
+        owner = torch.repeat_interleave(torch.arange(len(tokens), device=self.device), counts)
+        longest = max(map(len, flat))
+        ids = torch.zeros(len(flat), longest, dtype=torch.long, device=self.device)
+        valid = torch.zeros_like(ids)
+        for row, option in enumerate(flat):
+            ids[row, : len(option)] = torch.tensor(option)
+            valid[row, : len(option)] = 1
+        scores = torch.zeros(len(flat), longest, device=self.device)
+        scores[:, 0] = first[owner, ids[:, 0]]
+        if longest > 1:
+            cache = prefix.past_key_values
+            cache.batch_select_indices(owner)
+            steps = torch.arange(longest - 1, device=self.device)
+            logits = self.model(
+                input_ids=ids[:, :-1],
+                attention_mask=torch.cat([mask[owner], valid[:, :-1]], 1),
+                position_ids=positions[owner, -1:] + 1 + steps,
+                past_key_values=cache,
+            ).logits
+            # One option at a time: the log-softmax of all would be as large as the logits again.
+            for row in range(len(flat)):
+                log_p = torch.log_softmax(logits[row].float(), -1)
+                scores[row, 1:] = log_p.gather(1, ids[row, 1:, None])[:, 0]
+        totals = (scores * valid).sum(1).tolist()
+        bounds = [0, *counts.cumsum(0).tolist()]
+        return [totals[a:b] for a, b in pairwise(bounds)]
+
+    def _encode(self, prompts: Sequence[str]) -> dict[str, Tensor]:
+        encoded = self.tokenizer(list(prompts), add_special_tokens=False, padding=True, return_tensors="pt")
+        return {key: encoded[key].to(self.device) for key in ("input_ids", "attention_mask")}
+
+    def _continuation(self, prompt: str, option: str) -> list[int]:
+        """Token ids of an option after its prompt, tokenised together where that keeps the prompt's own tokens."""
+        before = self.tokenizer(prompt, add_special_tokens=False)["input_ids"]
+        both = self.tokenizer(prompt + option, add_special_tokens=False)["input_ids"]
+        if both[: len(before)] == before and len(both) > len(before):
+            return both[len(before) :]
+        return self.tokenizer(option, add_special_tokens=False)["input_ids"]
+
+    def _decode(self, ids: Tensor) -> str:
+        ends = self.model.generation_config.eos_token_id
+        stop = {ends} if isinstance(ends, int) else set(ends or ())
+        stop.add(self.tokenizer.eos_token_id)
+        kept = []
+        for token in ids.tolist():
+            if token in stop:
+                break
+            kept.append(token)
+        return self.tokenizer.decode(kept, skip_special_tokens=False)
+
+
+def _batches(lengths: Sequence[int], size: int) -> list[list[int]]:
+    """Indices in batches of similar length, longest first, so that what does not fit in memory fails at once."""
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    return [order[start : start + size] for start in range(0, len(order), size)]

@@ -1,0 +1,120 @@
+"""Intervals and paired tests: no figure without n and an interval, no difference without a test.
+
+Sums over items are resampled as counts: a draw of n items with replacement is a vector of n counts, so that ten
+thousand draws of any additive statistic are one matrix product.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binomtest
+
+DRAWS = 10_000
+LEVEL = 0.95
+Array = NDArray[np.float64]
+Statistic = Callable[[Array], Array]
+"""Maps resampled means of item statistics, (draws, columns), to values, (draws,)."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A value with its 95% interval; None where it is not defined (no items, or one item for an interval)."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A paired difference with its 95% interval and two-sided p-value; test: how the p-value was made.
+
+    gained, lost: items that only the first, or only the second, of two variants has right (choices only).
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+    p: float
+    test: str
+    gained: int | None = None
+    lost: int | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON."""
+        return asdict(self)
+
+
+def mean_of(columns: Array) -> Array:
+    """The statistic that is the mean of the first column."""
+    return columns[:, 0]
+
+
+def proportion(successes: int, n: int) -> Figure:
+    """Share of successes with its Wilson interval (Wilson, 1927)."""
+    if n == 0:
+        return Figure(None, None, None, 0)
+    interval = binomtest(successes, n).proportion_ci(LEVEL, method="wilson")
+    return Figure(successes / n, float(interval.low), float(interval.high), n)
+
+
+def bootstrap(items: Array, statistic: Statistic = mean_of, seed: int = 0) -> Figure:
+    """A statistic of item rows (n, columns) with its percentile bootstrap interval over 10,000 draws of items."""
+    n = len(items)
+    if n == 0:
+        return Figure(None, None, None, 0)
+    value = float(statistic(items.mean(0, keepdims=True))[0])
+    if n == 1:
+        return Figure(value, None, None, 1)
+    low, high = _interval(statistic(_draws(n, seed) @ items))
+    return Figure(value, low, high, n)
+
+
+def paired_bootstrap(first: Array, second: Array, statistic: Statistic = mean_of, seed: int = 0) -> Difference | None:
+    """statistic(first) - statistic(second) over the same items, resampled together (Koehn, 2004).
+
+    first, second: (n, columns). p = 2 min(P(d <= 0), P(d >= 0)) over the draws, at least 1/draws. None for n < 2.
+    Raises ValueError if the two do not have the same items.
+    """
+    if first.shape != second.shape:
+        raise ValueError(f"paired items needed, not {first.shape} and {second.shape}")
+    n = len(first)
+    if n < 2:
+        return None
+    value = float(statistic(first.mean(0, keepdims=True))[0] - statistic(second.mean(0, keepdims=True))[0])
+    counts = _draws(n, seed)
+    draws = statistic(counts @ first) - statistic(counts @ second)
+    low, high = _interval(draws)
+    p = min(1.0, max(1.0 / DRAWS, 2.0 * min(float((draws <= 0).mean()), float((draws >= 0).mean()))))
+    return Difference(value, low, high, n, p, "paired-bootstrap")
+
+
+def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_], seed: int = 0) -> Difference | None:
+    """Difference of two shares over the same items: exact McNemar test, paired bootstrap interval. None for n < 2."""
+    difference = paired_bootstrap(first[:, None].astype(float), second[:, None].astype(float), seed=seed)
+    if difference is None:
+        return None
+    gained, lost = int((first & ~second).sum()), int((second & ~first).sum())
+    p = float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
+    d = difference
+    return Difference(d.value, d.low, d.high, d.n, p, "mcnemar-exact", gained, lost)
+
+
+def _draws(n: int, seed: int) -> Array:
+    """(draws, n) weights of a resampled mean."""
+    return np.random.default_rng(seed).multinomial(n, np.full(n, 1.0 / n), size=DRAWS) / n
+
+
+def _interval(draws: Array) -> tuple[float, float]:
+    tail = (1 - LEVEL) / 2
+    low, high = np.quantile(draws, [tail, 1 - tail])
+    return float(low), float(high)

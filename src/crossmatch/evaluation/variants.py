@@ -1,0 +1,56 @@
+"""What is compared: base, each adapter alone, every merge, and the controls without which a merge proves nothing."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from crossmatch.adapter import Adapter
+from crossmatch.checkpoint import Checkpoint, value_digest
+from crossmatch.delta import TuningVector
+from crossmatch.errors import RuleError
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A model to evaluate: base + sum of weights[name] * adapter. kind: base, adapter, merge or control."""
+
+    name: str
+    kind: str
+    weights: Mapping[str, float]
+
+    def vector(self, adapters: Mapping[str, Adapter]) -> TuningVector:
+        """The tuning vector of the variant."""
+        return TuningVector.of(*((weight, adapters[name]) for name, weight in self.weights.items()))
+
+    def digest(self, base: Checkpoint, adapters: Mapping[str, Adapter]) -> str:
+        """Digest of what produces the answers: of the base's digest and the adapters' with their weights."""
+        parts = sorted((adapters[name].digest, weight) for name, weight in self.weights.items() if weight != 0)
+        return value_digest({"base": base.digest, "deltas": parts})
+
+
+def merge_name(weights: Mapping[str, float]) -> str:
+    """Name of a merge by its weights, as in `pt0.3+sft0.7`."""
+    return "+".join(f"{name}{weight:g}" for name, weight in weights.items())
+
+
+def standard_variants(
+    adapters: Mapping[str, Adapter], merges: list[Mapping[str, float]], reference: str | None
+) -> list[Variant]:
+    """Base, each adapter alone, each merge, and for each merge the reference adapter alone at its merge weight.
+
+    The last is the scale-matched control: without it, SFT applied weakly looks like PT interfering with SFT. Raises
+    RuleError if the reference, or an adapter named in a merge, is not there.
+    """
+    if reference is not None and reference not in adapters:
+        raise RuleError(f"the reference {reference!r} is none of the adapters {', '.join(adapters)}")
+    variants = [Variant("base", "base", {})]
+    variants += [Variant(name, "adapter", {name: 1.0}) for name in adapters]
+    for weights in merges:
+        unknown = set(weights) - set(adapters)
+        if unknown:
+            raise RuleError(f"a merge names {min(unknown)!r}, which is none of the adapters {', '.join(adapters)}")
+        variants.append(Variant(merge_name(weights), "merge", dict(weights)))
+    for weights in merges:
+        alone = weights.get(reference, 0.0) if reference else 0.0
+        if reference and alone not in (0.0, 1.0):
+            variants.append(Variant(f"{reference}{alone:g}", "control", {reference: alone}))
+    return list({v.name: v for v in variants}.values())

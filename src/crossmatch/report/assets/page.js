@@ -1,0 +1,87 @@
+"use strict";
+(() => {
+  const view = JSON.parse(document.getElementById("view").textContent);
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+
+  // Charts take ink and lines from the page, and are drawn anew when the scheme changes.
+  const theme = () => {
+    const style = getComputedStyle(document.documentElement);
+    const ink = style.getPropertyValue("--ink").trim(), soft = style.getPropertyValue("--soft").trim();
+    const line = style.getPropertyValue("--line").trim();
+    return {
+      background: "transparent", font: "system-ui, sans-serif", view: { stroke: null },
+      axis: { labelColor: soft, titleColor: soft, gridColor: line, domainColor: line, tickColor: line, titleFontWeight: "normal" },
+      legend: { labelColor: soft, titleColor: soft, titleFontWeight: "normal" }, title: { color: ink },
+    };
+  };
+  const draw = () => {
+    for (const place of document.querySelectorAll("[data-chart]")) {
+      const spec = view.charts[place.dataset.chart];
+      vegaEmbed(place, { ...spec, autosize: { type: "fit-x", contains: "padding" } }, { actions: false, renderer: "svg", config: theme() })
+        .then(() => { place.dataset.drawn = "yes"; });
+    }
+  };
+  draw();
+  dark.addEventListener("change", draw);
+
+  if (!view.samples) return;
+  const at = (id) => document.getElementById(id);
+  const element = (tag, className, text) => {
+    const node = document.createElement(tag);
+    if (className) node.className = className;
+    if (text !== undefined) node.textContent = text;
+    return node;
+  };
+  const variants = view.samples.variants, reference = variants.indexOf(view.reference);
+  const PAGE = 12;
+  let shown = PAGE;
+
+  // Answers are text, never markup: marks are put around pieces of text nodes.
+  const TRACE = /<\s*think(?:ing)?\s*>[\s\S]*?(?:<\s*\/\s*think(?:ing)?\s*>|$)|^[\s\S]*?<\s*\/\s*think(?:ing)?\s*>|\b(?:okay|alright|hmm)[,.]? (?:so|let)\b|\blet(?:['’]s| me| us) (?:think|break|see|analy|consider)\w*|step by step|嗯[，,]|让我们?(?:想|看|分析)|一步一步/gi;
+  const marked = (node, text) => {
+    let last = 0;
+    for (const hit of text.matchAll(TRACE)) {
+      if (!hit[0]) continue;
+      node.append(text.slice(last, hit.index), element("mark", "", hit[0]));
+      last = hit.index + hit[0].length;
+    }
+    node.append(text.slice(last));
+  };
+  const differs = (row) => row.answers.some((a, i) => i !== reference && a.text !== row.answers[reference].text);
+  const traced = (row) => row.answers.some((a) => a.lexical || (a.trace && a.trace !== "none" && a.trace !== "empty"));
+  const matching = () => {
+    const words = at("search").value.trim().toLowerCase();
+    return view.samples.suites[at("suite").value].rows.filter((row) =>
+      (!words || [row.question, row.reference, ...row.answers.map((a) => a.text)].join("\n").toLowerCase().includes(words)) &&
+      (!at("differs").checked || differs(row)) && (!at("traced").checked || traced(row)));
+  };
+  const card = (row) => {
+    const box = element("article", "sample");
+    box.append(element("h4", "", row.question), element("p", "gold", "Reference: " + row.reference));
+    const grid = element("div", "answers");
+    row.answers.forEach((answer, i) => {
+      const same = i !== reference && answer.text === row.answers[reference].text;
+      const verdict = answer.right === undefined ? "" : answer.right ? " right" : " wrong";
+      const cell = element("div", "answer" + (same ? " same" : "") + verdict);
+      cell.append(element("b", "", variants[i] + (same ? " (same as " + view.reference + ")" : "")));
+      marked(cell, answer.text);
+      grid.append(cell);
+    });
+    box.append(grid);
+    return box;
+  };
+  const list = () => {
+    const rows = matching(), total = view.samples.suites[at("suite").value].rows.length;
+    at("rows").replaceChildren(...rows.slice(0, shown).map(card));
+    at("count").textContent = rows.length + " of " + total;
+    at("more").hidden = rows.length <= shown;
+  };
+  const restart = () => { shown = PAGE; list(); };
+  for (const name of Object.keys(view.samples.suites)) at("suite").append(new Option(name, name));
+  at("suite").addEventListener("change", restart);
+  at("search").addEventListener("input", restart);
+  at("differs").addEventListener("change", restart);
+  at("traced").addEventListener("change", restart);
+  at("more").addEventListener("click", () => { shown += PAGE; list(); });
+  list();
+})();

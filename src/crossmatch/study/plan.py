@@ -1,0 +1,193 @@
+"""What a study would do, and about how long: worked out from shapes and text, without a weight loaded."""
+
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from crossmatch.checkpoint import read_json
+from crossmatch.errors import InputError, RecipeError
+from crossmatch.evaluation import load_suite, standard_variants
+from crossmatch.sample import SampleSize, write_data
+from crossmatch.study.recipe import SAMPLE, AdapterRecipe, Recipe
+from crossmatch.training import Dialogue, load_examples
+
+# Text of English and Chinese medical corpora runs at 3 to 5 characters a token; a chat template adds about 35 tokens.
+CHARACTERS_PER_TOKEN = 4.0
+TEMPLATE_TOKENS = 35
+# Share of the speed of a plain matrix product that was seen: in training, in scoring, in generating.
+EFFICIENCY = {"train": 0.55, "score": 0.5, "generate": 0.2}
+# float32 values kept per token, layer and hidden unit for the backward pass of a frozen base with LoRA layers.
+ACTIVATIONS = 34
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A model by its shapes: parameters, linear modules as (name, d_out, d_in), layers, hidden size, vocabulary."""
+
+    parameters: int
+    linear: tuple[tuple[str, int, int], ...]
+    layers: int
+    hidden: int
+    vocabulary: int
+
+    def lora_parameters(self, rank: int) -> int:
+        """Trainable parameters of a LoRA of this rank on all linear modules but the output embedding."""
+        return sum(rank * (out + inner) for _, out, inner in self.linear)
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """One stage: what it does, tokens through the model, seconds and GiB at the peak; None where it cannot be told."""
+
+    name: str
+    what: str
+    tokens: int | None = None
+    seconds: float | None = None
+    gib: float | None = None
+
+
+def plan_study(recipe: Recipe) -> dict[str, Any]:
+    """The stages of a study with tokens, estimated seconds on this machine and memory; plain JSON.
+
+    Shapes come from the recipe's `architecture`, else from the base's config.json. Raises RecipeError if there is
+    neither, or if transformers does not know the model type.
+    """
+    shape, speed = model_shape(recipe), measured_flops()
+    with tempfile.TemporaryDirectory() as scratch:
+        data = Path(scratch) / "data"
+        if recipe.sample:
+            write_data(data, SampleSize(**recipe.sample.model_dump()))
+        stages = [PlannedStage("base", f"{recipe.base}: {shape.parameters / 1e6:,.0f} M parameters")]
+        for name, adapter in recipe.adapters.items():
+            stages.append(_training(name, adapter, shape, speed, data))
+        for weights in recipe.merges:
+            sizes = "float32" if recipe.dtype is None else recipe.dtype
+            what = " + ".join(f"{weight:g} {name}" for name, weight in weights.items())
+            stages.append(PlannedStage("merge and verify", f"{what}, {len(shape.linear)} modules, {sizes}"))
+        stages += _evaluation(recipe, shape, speed, data)
+    total = [s.seconds for s in stages if s.seconds is not None]
+    return {
+        "schema_version": 1,
+        "study": recipe.name,
+        "parameters": shape.parameters,
+        "adapted_modules": len(shape.linear),
+        "flops": speed,
+        "stages": [asdict(stage) for stage in stages],
+        "seconds": sum(total),
+        "gib": max((s.gib for s in stages if s.gib is not None), default=None),
+    }
+
+
+def model_shape(recipe: Recipe) -> Shape:
+    """Shapes of the base, on the meta device: nothing is allocated."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    raw = dict(recipe.architecture or _local_config(recipe.base))
+    try:
+        config = AutoConfig.for_model(raw.pop("model_type"), **raw)
+        with torch.device("meta"):
+            model: Any = AutoModelForCausalLM.from_config(config)
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise RecipeError(f"architecture: transformers cannot build this model: {error}") from error
+    linear = tuple(
+        (name, module.out_features, module.in_features)
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) and not name.endswith("lm_head")
+    )
+    parameters = sum(p.numel() for p in model.parameters())
+    text = config.get_text_config()
+    return Shape(parameters, linear, text.num_hidden_layers, text.hidden_size, text.vocab_size)
+
+
+def measured_flops() -> float:
+    """Floating-point operations a second of a float32 matrix product here (bfloat16 on a GPU), in a quarter second."""
+    import torch
+
+    gpu = torch.cuda.is_available()
+    size, dtype = (8192, torch.bfloat16) if gpu else (1024, torch.float32)
+    matrix = torch.ones(size, size, dtype=dtype, device="cuda" if gpu else "cpu")
+    torch.mm(matrix, matrix)
+    if gpu:
+        torch.cuda.synchronize()
+    count, started = 0, time.monotonic()
+    while (elapsed := time.monotonic() - started) < 0.25 or count < 2:
+        torch.mm(matrix, matrix)
+        if gpu:
+            torch.cuda.synchronize()
+        count += 1
+    return 2.0 * size**3 * count / max(elapsed, 1e-9)
+
+
+def _local_config(base: str) -> dict[str, Any]:
+    file = Path(base) / "config.json"
+    if not file.exists():
+        raise RecipeError(f"base {base} is not on this machine: give its config as `architecture:` to plan without it")
+    return read_json(file)
+
+
+def _training(name: str, adapter: AdapterRecipe, shape: Shape, speed: float, data: Path) -> PlannedStage:
+    if adapter.path is not None:
+        return PlannedStage(f"adapter {name}", f"read from {adapter.path}")
+    settings = adapter.train
+    per_step = settings.batch_size * settings.accumulation * settings.max_length
+    tokens = _text_tokens(adapter, data)
+    if tokens is not None:
+        tokens = int(tokens * settings.epochs)
+    if settings.max_steps is not None:
+        tokens = min(tokens or settings.max_steps * per_step, settings.max_steps * per_step)
+    width = 4 if settings.dtype == "float32" else 2
+    in_flight = settings.batch_size * settings.max_length
+    kept = shape.hidden * (1 if settings.checkpoint_activations else ACTIVATIONS) * shape.layers * width
+    memory = shape.parameters * width + shape.lora_parameters(settings.rank) * 16 + in_flight * kept
+    memory += in_flight * shape.vocabulary * 4 // 2
+    work = 4.0 * shape.parameters * (tokens or 0) * (1.5 if settings.checkpoint_activations else 1.0)
+    trained = shape.lora_parameters(settings.rank) / 1e6
+    return PlannedStage(
+        f"train {name}",
+        f"{adapter.stage} on {adapter.data}, rank {settings.rank}, {trained:.1f} M trained parameters",
+        tokens,
+        work / (speed * EFFICIENCY["train"]) if tokens else None,
+        memory / GIB,
+    )
+
+
+def _text_tokens(adapter: AdapterRecipe, data: Path) -> int | None:
+    """Tokens of one epoch, by the length of the text; None for data that is not on this machine."""
+    name = adapter.data or ""
+    path = data / f"{name.removeprefix(SAMPLE)}.jsonl" if name.startswith(SAMPLE) else Path(name)
+    if not path.is_file():
+        if name.count("/") != 1 or path.suffix:
+            raise InputError(f"data {name} does not exist; give a .jsonl or .json file, or a hub data set")
+        return None
+    total = 0.0
+    for example in load_examples(path, adapter.columns):
+        if isinstance(example, Dialogue):
+            total += TEMPLATE_TOKENS + sum(len(content) for _, content in example.turns) / CHARACTERS_PER_TOKEN
+        else:
+            total += len(example.text) / CHARACTERS_PER_TOKEN
+    return int(total)
+
+
+def _evaluation(recipe: Recipe, shape: Shape, speed: float, data: Path) -> list[PlannedStage]:
+    wanted = recipe.evaluation
+    if wanted is None:
+        return []
+    names: Any = dict.fromkeys(recipe.adapters)
+    variants = standard_variants(names, list(recipe.merges), wanted.reference)
+    stages = []
+    for suite_name in wanted.suites:
+        sampled = suite_name.startswith(SAMPLE)
+        suite = load_suite(data / f"{suite_name.removeprefix(SAMPLE)}.yaml" if sampled else suite_name)
+        asked = [len(i.question) / CHARACTERS_PER_TOKEN + TEMPLATE_TOKENS for i in suite.items]
+        options = [sum(map(len, i.options)) / CHARACTERS_PER_TOKEN for i in suite.items]
+        scored = sum(asked) + sum(options)
+        generated = suite.settings.max_new_tokens * len(suite.items) if suite.settings.kind == "generation" else 0
+        seconds = 2.0 * shape.parameters * (scored / EFFICIENCY["score"] + generated / EFFICIENCY["generate"]) / speed
+        what = f"{len(suite.items)} {suite.settings.kind} items x {len(variants)} variants"
+        tokens = int((scored + generated) * len(variants))
+        stages.append(PlannedStage(f"evaluate {suite.settings.name}", what, tokens, seconds * len(variants)))
+    return stages

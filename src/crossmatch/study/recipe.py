@@ -1,0 +1,135 @@
+"""The recipe of a study: one YAML file, read strictly; what is not understood is refused by name."""
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from crossmatch.errors import DataError, RecipeError
+from crossmatch.evaluation.suites import read_yaml
+from crossmatch.training import Stage, TrainSettings
+
+SAMPLE = "sample:"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class AdapterRecipe(_Strict):
+    """Where an adapter comes from: trained here (stage, data, train), or a directory or hub id (path)."""
+
+    path: str | None = None
+    stage: Stage | None = None
+    data: str | None = None
+    columns: dict[str, str] = {}
+    train: TrainSettings = TrainSettings.model_validate({})
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> "AdapterRecipe":
+        trained = self.stage is not None and self.data is not None
+        if (self.path is not None) == trained:
+            raise ValueError("give either path, or stage and data")
+        return self
+
+
+class DecodingRecipe(_Strict):
+    """Greedy at temperature 0, else sampled."""
+
+    temperature: float = Field(0.0, ge=0)
+    top_p: float = Field(1.0, gt=0, le=1)
+    seed: int = Field(0, ge=0)
+
+
+class EvaluationRecipe(_Strict):
+    """What is measured: suites (files, or `sample:` ones), against which variant, under which template and decoding."""
+
+    suites: tuple[str, ...] = Field(min_length=1)
+    reference: str
+    template: str | None = None
+    thinking: bool | None = None
+    decoding: DecodingRecipe = DecodingRecipe.model_validate({})
+    batch_size: int = Field(32, ge=1)
+
+
+class SampleRecipe(_Strict):
+    """How much of the bundled ontology is taken, in terms (see `crossmatch.sample.SampleSize`)."""
+
+    pt_terms: int = Field(160, ge=1)
+    sft_terms: int = Field(300, ge=1)
+    define: int = Field(48, ge=2)
+    name: int = Field(96, ge=2)
+    seed: int = Field(0, ge=0)
+
+
+class Recipe(_Strict):
+    """A whole study.
+
+    base: directory, hub id or `sample:smollm2`; adapters: by name; merges: weights by adapter name; dtype: of the
+    merged checkpoints (None: the base's); architecture: the base's config, so that a plan needs no download.
+    """
+
+    schema_version: Literal[1] = 1
+    name: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*$")
+    question: str = "What does merging these adapters gain and lose?"
+    base: str
+    architecture: dict[str, Any] | None = None
+    adapters: dict[str, AdapterRecipe] = Field(min_length=1)
+    merges: tuple[dict[str, float], ...] = Field(min_length=1)
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    evaluation: EvaluationRecipe | None = None
+    sample: SampleRecipe | None = None
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> "Recipe":
+        for weights in self.merges:
+            unknown = set(weights) - set(self.adapters)
+            if unknown or not weights:
+                raise ValueError(
+                    f"merges: {min(unknown) if unknown else 'an empty merge'} is no adapter of this recipe"
+                )
+        if self.evaluation and self.evaluation.reference not in self.adapters:
+            raise ValueError(f"evaluation.reference: {self.evaluation.reference} is no adapter of this recipe")
+        return self
+
+
+def load_recipe(file: str | Path) -> Recipe:
+    """Read a recipe; paths in it are relative to the working directory.
+
+    Raises RecipeError with the field and, for an unknown one, the closest known.
+    """
+    path = Path(file)
+    if not path.is_file():
+        raise RecipeError(f"{path} does not exist; give a study's YAML file")
+    try:
+        raw = read_yaml(path)
+    except DataError as error:
+        raise RecipeError(str(error)) from error
+    if not isinstance(raw, Mapping):
+        raise RecipeError(f"{path} must hold a mapping")
+    try:
+        return Recipe.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "recipe"
+        if first["type"] == "extra_forbidden":
+            close = difflib.get_close_matches(str(first["loc"][-1]), _fields(first["loc"]), n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise RecipeError(f"{path}: unknown key {place}{hint}") from error
+        raise RecipeError(f"{path}: {place}: {first['msg'].removeprefix('Value error, ')}") from error
+
+
+def _fields(place: tuple[int | str, ...]) -> list[str]:
+    """Names of the fields that may stand where an unknown key stands."""
+    parent: list[str] = [str(part) for part in place[:-1] if isinstance(part, str)]
+    models: dict[str, type[BaseModel]] = {
+        "train": TrainSettings,
+        "decoding": DecodingRecipe,
+        "evaluation": EvaluationRecipe,
+        "sample": SampleRecipe,
+    }
+    if parent and parent[-1] in models:
+        return list(models[parent[-1]].model_fields)
+    return list((AdapterRecipe if parent[:1] == ["adapters"] else Recipe).model_fields)

@@ -1,0 +1,257 @@
+"""Run a study: base, data, adapters, merges with their proof, measurement, weight space, report."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from crossmatch.adapter import CONFIG_FILE, WEIGHTS_FILE, Adapter
+from crossmatch.analysis import overlap
+from crossmatch.checkpoint import MANIFEST, Checkpoint, file_digest, read_json, replace_json
+from crossmatch.delta import TuningVector
+from crossmatch.errors import InputError
+from crossmatch.evaluation import Suite, Variant, load_suite, merge_name, standard_variants
+from crossmatch.merging import DTYPE_ARGUMENTS, Output, merge
+from crossmatch.progress import SILENT, Progress
+from crossmatch.report import write_report
+from crossmatch.sample import SampleSize, model_file, ontology_file, write_base, write_data
+from crossmatch.study.recipe import SAMPLE, Recipe
+from crossmatch.study.stages import Ledger
+from crossmatch.training import train_stage
+from crossmatch.verification import verify
+
+Weights = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """What a study left: its directory and report, the verdicts by merge, seconds by stage that ran this time."""
+
+    path: Path
+    report: Path
+    verdicts: dict[str, dict[str, Any]]
+    summary: dict[str, Any] | None
+    ran: dict[str, float]
+
+    @property
+    def verified(self) -> bool:
+        """Whether every merge is verified."""
+        return all(v["verdict"] == "verified" for v in self.verdicts.values())
+
+
+def run_study(recipe: Recipe, runs: str | Path = "runs", *, progress: Progress = SILENT) -> StudyResult:
+    """Run or resume a study in `<runs>/<name>`; stages whose inputs are unchanged are skipped.
+
+    Raises what the stages raise. A merge that fails its proof is not published; a published one that no longer passes
+    is reported, and `verified` is false.
+    """
+    root = Path(runs) / recipe.name
+    root.mkdir(parents=True, exist_ok=True)
+    replace_json(root / "recipe.json", recipe.model_dump(mode="json"))
+    ledger = Ledger(root, progress, {})
+    base = _base(recipe, root, ledger)
+    card = _data(recipe, root, ledger)
+    adapters = {name: _adapter(recipe, name, base, root, ledger) for name in recipe.adapters}
+    verdicts = {}
+    for weights in recipe.merges:
+        _merge(recipe, weights, base, adapters, root, ledger)
+        verdicts[merge_name(weights)] = _verify(weights, base, adapters, root, ledger)
+    variants, suites = [], []
+    summary = samples = None
+    if recipe.evaluation:
+        variants = standard_variants(adapters, list(recipe.merges), recipe.evaluation.reference)
+        suites = [load_suite(_local(recipe, root, suite, ".yaml")) for suite in recipe.evaluation.suites]
+        summary, samples = _evaluate(recipe, base, adapters, variants, suites, root, ledger)
+    pairs = _analyse(recipe, adapters, root, ledger)
+    facts = {
+        "schema_version": 1,
+        "study": recipe.name,
+        "question": recipe.question,
+        "base": {"name": base.source.hub_id or recipe.base, "digest": base.digest, "parameters": base.parameters},
+        "data": card,
+        "adapters": {name: _training_record(adapter) for name, adapter in adapters.items()},
+        "verdicts": {name: read_json(root / "verify" / f"{name}.json") for name in verdicts},
+        "summary": summary,
+        "samples": samples,
+        "overlap": pairs,
+        "seconds": ledger.seconds(),
+    }
+    report = root / "report.html"
+    replace_json(root / "report.json", facts)
+    with progress.task("report") as task:
+        write_report(facts, report)
+        task.advance()
+    return StudyResult(root, report, verdicts, summary, ledger.ran)
+
+
+def _base(recipe: Recipe, root: Path, ledger: Ledger) -> Checkpoint:
+    if not recipe.base.startswith(SAMPLE):
+        return Checkpoint(recipe.base)
+    if recipe.base != "sample:smollm2":
+        raise InputError(f"base {recipe.base} is not in the sample; there is sample:smollm2")
+    out = root / "base"
+
+    def work() -> None:
+        with ledger.progress.task("dequantise SmolLM2-135M-Instruct") as task:
+            write_base(out)
+            task.advance()
+
+    ledger.run("base", file_digest(model_file()), lambda: [out / "model.safetensors", out / "config.json"], work)
+    return Checkpoint(out)
+
+
+def _data(recipe: Recipe, root: Path, ledger: Ledger) -> dict[str, Any] | None:
+    if recipe.sample is None:
+        return None
+    size, out = SampleSize(**recipe.sample.model_dump()), root / "data"
+    inputs = [vars(size), file_digest(ontology_file())]
+    return ledger.run("data", inputs, lambda: sorted(out.iterdir()), lambda: write_data(out, size))
+
+
+def _local(recipe: Recipe, root: Path, name: str, suffix: str) -> str:
+    """A path from the recipe: `sample:x` lies in the run's data directory."""
+    if not name.startswith(SAMPLE):
+        return name
+    if recipe.sample is None:
+        raise InputError(f"{name} needs a `sample:` section in the recipe")
+    return str(root / "data" / (name.removeprefix(SAMPLE) + suffix))
+
+
+def _adapter(recipe: Recipe, name: str, base: Checkpoint, root: Path, ledger: Ledger) -> Adapter:
+    wanted = recipe.adapters[name]
+    if wanted.path is not None:
+        return Adapter(wanted.path)
+    assert wanted.stage is not None
+    assert wanted.data is not None
+    out, data = root / "adapters" / name, _local(recipe, root, wanted.data, ".jsonl")
+    known = file_digest(Path(data)) if Path(data).is_file() else data
+    template = wanted.train.template
+    written = file_digest(Path(template)) if template and Path(template).is_file() else None
+    inputs = [base.digest, wanted.stage, known, wanted.columns, wanted.train.model_dump(), written]
+
+    def work() -> None:
+        _remove(out)
+        train_stage(
+            base,
+            wanted.stage or "pt",
+            data,
+            out,
+            settings=wanted.train,
+            columns=wanted.columns,
+            progress=ledger.progress,
+        )
+
+    ledger.run(f"train-{name}", inputs, lambda: [out / CONFIG_FILE, out / WEIGHTS_FILE, out / MANIFEST], work)
+    return Adapter(out)
+
+
+def _merge(
+    recipe: Recipe, weights: Weights, base: Checkpoint, adapters: Mapping[str, Adapter], root: Path, ledger: Ledger
+) -> None:
+    name = merge_name(weights)
+    out = root / "merges" / name
+    parts = {key: (adapters[key], weight) for key, weight in weights.items()}
+    inputs = [base.digest, {key: [adapters[key].digest, weight] for key, weight in weights.items()}, recipe.dtype]
+
+    def prove(path: Path) -> dict[str, Any]:
+        verdict = verify(path, base, parts, progress=ledger.progress).to_dict()
+        del verdict["seconds"]
+        return verdict
+
+    def work() -> None:
+        output = Output(DTYPE_ARGUMENTS[recipe.dtype] if recipe.dtype else None, overwrite=True)
+        merge(base, parts, out, output=output, prove=prove, progress=ledger.progress)
+
+    # The weights are left out of the ledger: whether they are still what was written is for the proof to say.
+    ledger.run(f"merge-{name}", inputs, lambda: [out / MANIFEST], work)
+
+
+def _verify(
+    weights: Weights, base: Checkpoint, adapters: Mapping[str, Adapter], root: Path, ledger: Ledger
+) -> dict[str, Any]:
+    name = merge_name(weights)
+    merged = Checkpoint(root / "merges" / name)
+    parts = {key: (adapters[key], weight) for key, weight in weights.items()}
+    inputs = [merged.digest, base.digest, {key: [adapters[key].digest, weight] for key, weight in weights.items()}]
+    out = root / "verify" / f"{name}.json"
+
+    def work() -> dict[str, Any]:
+        verdict = verify(merged, base, parts, progress=ledger.progress)
+        out.parent.mkdir(exist_ok=True)
+        replace_json(out, verdict.to_dict(detail=True))
+        return verdict.to_dict()
+
+    return ledger.run(f"verify-{name}", inputs, lambda: [out], work)
+
+
+def _evaluate(
+    recipe: Recipe,
+    base: Checkpoint,
+    adapters: Mapping[str, Adapter],
+    variants: list[Variant],
+    suites: list[Suite],
+    root: Path,
+    ledger: Ledger,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    wanted = recipe.evaluation
+    assert wanted is not None
+    out, summary_file, samples_file = root / "evaluate", root / "summary.json", root / "samples.json"
+    inputs = [
+        wanted.model_dump(),
+        file_digest(Path(wanted.template)) if wanted.template else None,
+        [[v.name, v.digest(base, adapters)] for v in variants],
+        [suite.digest for suite in suites],
+    ]
+
+    def work() -> None:
+        from crossmatch.evaluation.engine import Decoding
+        from crossmatch.evaluation.run import Conditions, evaluate
+        from crossmatch.evaluation.samples import side_by_side
+        from crossmatch.evaluation.summary import summarise
+
+        decoding = Decoding(**wanted.decoding.model_dump())
+        conditions = Conditions(wanted.template, wanted.thinking, decoding, wanted.batch_size)
+        records = evaluate(base, adapters, variants, suites, out, conditions=conditions, progress=ledger.progress)
+        with ledger.progress.task("intervals and paired tests") as task:
+            replace_json(summary_file, summarise(records, variants, suites, wanted.reference))
+            replace_json(samples_file, side_by_side(records, variants, suites))
+            task.advance()
+
+    files = [out / v.name / f"{s.settings.name}.jsonl" for v in variants for s in suites]
+    ledger.run("evaluate", inputs, lambda: [*files, summary_file, samples_file], work)
+    return read_json(summary_file), read_json(samples_file)
+
+
+def _analyse(recipe: Recipe, adapters: Mapping[str, Adapter], root: Path, ledger: Ledger) -> dict[str, Any] | None:
+    """Overlap of the first two adapters of the first merge, at its weights."""
+    pair = list(recipe.merges[0].items())[:2]
+    if len(pair) < 2:
+        return None
+    (first, w1), (second, w2) = pair
+    out = root / "overlap.json"
+
+    def work() -> None:
+        x: TuningVector = adapters[first]
+        rows = [o.to_dict() for o in overlap(x, adapters[second], (w1, w2))]
+        total = x.cosine(adapters[second])
+        replace_json(out, {"first": first, "second": second, "weights": [w1, w2], "cosine": total, "modules": rows})
+
+    inputs = [adapters[first].digest, adapters[second].digest, w1, w2]
+    ledger.run("analyse", inputs, lambda: [out], work)
+    return read_json(out)
+
+
+def _training_record(adapter: Adapter) -> dict[str, Any]:
+    """What training left beside an adapter, or what can be said of one from elsewhere."""
+    file = adapter.path / MANIFEST
+    record = read_json(file) if file.exists() else {}
+    kept = ("stage", "data", "settings", "template", "steps", "tokens_seen", "loss", "versions", "seconds")
+    return {"digest": adapter.digest, **{key: record.get(key) for key in kept}}
+
+
+def _remove(directory: Path) -> None:
+    """Remove a directory that this study wrote earlier, of another recipe's making."""
+    import shutil
+
+    if directory.exists():
+        shutil.rmtree(directory)

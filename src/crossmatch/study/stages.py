@@ -1,0 +1,49 @@
+"""A stage runs once: it is skipped while the digests of its inputs and settings, and of what it left, are unchanged."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from crossmatch.checkpoint import file_digest, read_json, replace_json, value_digest
+from crossmatch.progress import Progress
+
+
+@dataclass
+class Ledger:
+    """What ran in a run directory: `stages/<name>.json` with fingerprint, outputs and seconds."""
+
+    root: Path
+    progress: Progress
+    ran: dict[str, float]
+
+    def run(self, name: str, inputs: Any, outputs: Callable[[], list[Path]], work: Callable[[], Any]) -> Any:
+        """Run `work` unless its record says that the same inputs made the files that lie there now.
+
+        inputs: JSON-able settings and digests; outputs: the files it leaves, known once it ran. Returns what `work`
+        returned (plain JSON) when it last ran.
+        """
+        file = self.root / "stages" / f"{name}.json"
+        fingerprint = value_digest({"stage": name, "inputs": inputs})
+        if file.exists():
+            record = read_json(file)
+            if record.get("fingerprint") == fingerprint and self._unchanged(record.get("outputs", {})):
+                self.progress.say(f"{name}: unchanged, skipped")
+                return record["result"]
+        started = time.monotonic()
+        result = work()
+        seconds = round(time.monotonic() - started, 1)
+        self.ran[name] = seconds
+        file.parent.mkdir(parents=True, exist_ok=True)
+        left = {str(path.relative_to(self.root)): file_digest(path) for path in outputs()}
+        replace_json(file, {"fingerprint": fingerprint, "outputs": left, "seconds": seconds, "result": result})
+        return result
+
+    def seconds(self) -> dict[str, float]:
+        """Seconds of every stage when it last ran."""
+        files = sorted((self.root / "stages").glob("*.json"), key=lambda p: p.stat().st_mtime)
+        return {file.stem: read_json(file)["seconds"] for file in files}
+
+    def _unchanged(self, outputs: dict[str, str]) -> bool:
+        return all((self.root / p).is_file() and file_digest(self.root / p) == d for p, d in outputs.items())

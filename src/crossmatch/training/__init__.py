@@ -1,0 +1,7 @@
+"""The two training stages, PT and SFT, apart, from the same frozen base, on TRL's trainer."""
+
+from crossmatch.training.data import Dialogue, Document, Example, load_examples, parse_example
+from crossmatch.training.settings import Stage, TrainSettings
+from crossmatch.training.stage import train_stage
+
+__all__ = ["Dialogue", "Document", "Example", "Stage", "TrainSettings", "load_examples", "parse_example", "train_stage"]

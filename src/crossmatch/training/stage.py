@@ -1,0 +1,118 @@
+"""Train one stage to an adapter directory, with everything that a later check needs recorded beside it."""
+
+import shutil
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from crossmatch.adapter import CONFIG_FILE, WEIGHTS_FILE
+from crossmatch.checkpoint import (
+    MANIFEST,
+    Checkpoint,
+    atomic_directory,
+    check_output,
+    file_digest,
+    read_json,
+    replace_json,
+    value_digest,
+    write_json,
+)
+from crossmatch.errors import InputError
+from crossmatch.progress import SILENT, Progress
+from crossmatch.training.data import dialogues, documents, examples_digest, load_examples
+from crossmatch.training.settings import Stage, TrainSettings
+
+_LIBRARIES = ("crossmatch", "torch", "transformers", "peft", "trl")
+
+
+def train_stage(
+    base: Checkpoint,
+    stage: Stage,
+    data: str | Path,
+    out: str | Path,
+    *,
+    settings: TrainSettings | None = None,
+    columns: dict[str, str] | None = None,
+    progress: Progress = SILENT,
+) -> dict[str, Any]:
+    """Train a LoRA adapter on the frozen base and publish it at `out`; return the record written as crossmatch.json.
+
+    PT: next-token loss on every token of documents, end-of-sequence after each, packed, no chat template. SFT: chat
+    template, loss on the response alone. Killed at any point, the same call goes on from the last checkpoint in
+    `<out>.work` and, on one machine, ends with the same bytes. Raises DataError for a bad line before anything is
+    loaded, OutputError if `out` is not empty.
+    """
+    settings, out = settings or TrainSettings.model_validate({}), Path(out)
+    check_output(out, overwrite=False)
+    examples = load_examples(data, columns)
+    rows = documents(examples) if stage == "pt" else dialogues(examples, data)
+    facts = {"stage": stage, "base": base.digest, "data": examples_digest(examples), "settings": settings.model_dump()}
+    work = out.with_name(out.name + ".work")
+    _claim_work(work, facts)
+    with progress.task(f"load {stage} trainer") as loading:
+        from crossmatch.chat import probe
+        from crossmatch.training.trainer import Watch, build_trainer, last_complete, planned_steps, quiet_libraries
+
+        quiet_libraries()
+        trainer = build_trainer(base.path, stage, rows, settings, work)
+        loading.advance()
+    resumed = last_complete(work)
+    before = float((resumed / "complete").read_text()) if resumed else 0.0
+    steps = planned_steps(trainer, settings)
+    with progress.task(f"train {stage}", steps) as task:
+        if resumed:
+            task.advance(int(resumed.name.split("-")[1]), "resumed")
+        watch = Watch(task, work, before)
+        trainer.add_callback(watch)
+        trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+    tokenizer: Any = trainer.processing_class
+    record = {
+        "schema_version": 1,
+        "kind": "adapter",
+        **facts,
+        "base": {"name": str(base.source.hub_id or base.path.name), "digest": base.digest, "files": base.file_digests},
+        "data": {"digest": facts["data"], "examples": len(examples)},
+        "template": probe(tokenizer, settings.thinking) if stage == "sft" else None,
+        "steps": trainer.state.global_step,
+        "tokens_seen": _tokens(trainer.state.log_history),
+        "loss": [[e["step"], e["loss"]] for e in trainer.state.log_history if "loss" in e],
+        "versions": {name: version(name) for name in _LIBRARIES},
+        "seconds": round(watch.seconds, 1),
+    }
+    with atomic_directory(out) as partial:
+        trainer.save_model(str(partial))
+        _normalise(partial, base)
+        record["files"] = {name: file_digest(partial / name) for name in (CONFIG_FILE, WEIGHTS_FILE)}
+        write_json(partial / MANIFEST, record)
+    shutil.rmtree(work)
+    return record
+
+
+def _claim_work(work: Path, facts: dict[str, Any]) -> None:
+    """Make the work directory this run's own; one left by another run of other data or settings is refused."""
+    file, mine = work / "facts.json", value_digest(facts)
+    if file.exists():
+        if read_json(file).get("digest") != mine:
+            raise InputError(f"{work} belongs to a run with other data or settings; remove it to begin again")
+        return
+    work.mkdir(parents=True, exist_ok=True)
+    replace_json(file, {"digest": mine, "facts": facts, "begun": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())})
+
+
+def _normalise(adapter: Path, base: Checkpoint) -> None:
+    """Give the saved files bytes that depend on the training alone: PEFT writes sets in hash order, and our paths."""
+    file = adapter / CONFIG_FILE
+    config = {
+        key: sorted(value) if isinstance(value, list) and all(isinstance(v, str) for v in value) else value
+        for key, value in sorted(read_json(file).items())
+    }
+    config["base_model_name_or_path"] = base.source.hub_id or base.path.name
+    write_json(file, config)
+    for name in ("README.md", "training_args.bin"):
+        (adapter / name).unlink(missing_ok=True)
+
+
+def _tokens(history: list[dict[str, Any]]) -> int | None:
+    seen = [entry["num_tokens"] for entry in history if "num_tokens" in entry]
+    return int(seen[-1]) if seen else None

@@ -1,0 +1,153 @@
+"""One stage on TRL's SFTTrainer: built from settings, watched, saved, resumed."""
+
+import logging
+import math
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+import transformers
+from datasets import Dataset
+from peft import LoraConfig
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    TrainerCallback,
+)
+from trl.trainer.sft_config import SFTConfig
+from trl.trainer.sft_trainer import SFTTrainer
+
+from crossmatch.chat import apply_template, template_kwargs
+from crossmatch.progress import Task
+from crossmatch.training.data import Dialogue
+from crossmatch.training.settings import Stage, TrainSettings
+
+COMPLETE = "complete"
+
+
+def quiet_libraries() -> None:
+    """Keep the libraries' own bars and notices off the terminal: progress is shown once, by us."""
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    logging.getLogger("trl").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"(trl|peft|accelerate|transformers|torch|datasets)(\..*)?")
+
+
+def load_base(base: Path, dtype: str) -> tuple[Any, PreTrainedTokenizerBase]:
+    """Model and tokenizer of a base, the model in `dtype`."""
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=dtype)
+    return model, AutoTokenizer.from_pretrained(base)
+
+
+class Watch(TrainerCallback):
+    """Shows every step, keeps the loss curve, marks checkpoints that were written to the end."""
+
+    def __init__(self, task: Task, work: Path, before_seconds: float) -> None:
+        self.task, self.work, self.started = task, work, time.monotonic() - before_seconds
+        self.loss = ""
+
+    @property
+    def seconds(self) -> float:
+        """Time spent, earlier runs of the same stage included."""
+        return time.monotonic() - self.started
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+        """Note the loss."""
+        if logs and "loss" in logs:
+            self.loss = f"loss {float(logs['loss']):.3f}"
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Advance by one step."""
+        self.task.advance(1, self.loss)
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Mark the checkpoint: a killed run leaves the last one half-written, and that must not be resumed."""
+        mark = self.work / f"checkpoint-{state.global_step}" / COMPLETE
+        mark.write_text(f"{self.seconds:.3f}\n")
+
+
+def last_complete(work: Path) -> Path | None:
+    """The newest checkpoint that was written to the end, or None."""
+    found = [p.parent for p in work.glob(f"checkpoint-*/{COMPLETE}")]
+    return max(found, key=lambda p: int(p.name.split("-")[1]), default=None)
+
+
+def build_trainer(
+    base: Path, stage: Stage, data: Sequence[str] | Sequence[Dialogue], settings: TrainSettings, work: Path
+) -> SFTTrainer:
+    """The trainer of a stage: PT packs documents, SFT masks everything but the response."""
+    model, tokenizer = load_base(base, settings.dtype)
+    model.config.use_cache = False
+    if stage == "sft":
+        apply_template(tokenizer, settings.template)
+        extra = template_kwargs(settings.thinking)
+        rows = [_prompt_completion(d, extra) for d in data if isinstance(d, Dialogue)]
+    else:
+        rows = [{"text": text} for text in data]
+    trainer = SFTTrainer(
+        model=model,
+        args=_arguments(stage, settings, work),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer,
+        peft_config=LoraConfig(
+            r=settings.rank,
+            lora_alpha=settings.alpha,  # pyright: ignore[reportArgumentType]
+            lora_dropout=settings.dropout,
+            use_rslora=settings.rslora,
+            target_modules="all-linear" if settings.targets == ("all-linear",) else list(settings.targets),
+            task_type="CAUSAL_LM",
+        ),
+    )
+    # It prints every log line on stdout, which belongs to results.
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def planned_steps(trainer: SFTTrainer, settings: TrainSettings) -> int:
+    """Optimiser steps that a whole run takes."""
+    if settings.max_steps is not None:
+        return settings.max_steps
+    rows = len(trainer.train_dataset)  # pyright: ignore[reportArgumentType]
+    batches = math.ceil(rows / settings.batch_size)
+    return max(1, math.ceil(math.ceil(batches / settings.accumulation) * settings.epochs))
+
+
+def _prompt_completion(dialogue: Dialogue, template: dict[str, Any]) -> dict[str, Any]:
+    messages = dialogue.messages()
+    row: dict[str, Any] = {"prompt": messages[:-1], "completion": messages[-1:]}
+    return row | ({"chat_template_kwargs": template} if template else {})
+
+
+def _arguments(stage: Stage, settings: TrainSettings, work: Path) -> SFTConfig:
+    return SFTConfig(
+        output_dir=str(work),
+        num_train_epochs=settings.epochs,
+        max_steps=settings.max_steps or -1,
+        per_device_train_batch_size=settings.batch_size,
+        gradient_accumulation_steps=settings.accumulation,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type=settings.schedule,
+        warmup_steps=settings.warmup_share,
+        max_length=settings.max_length,
+        packing=stage == "pt",
+        # Documents run on into one another in blocks of max_length; no token is padding, none is cut off.
+        packing_strategy="wrapped",
+        completion_only_loss=stage == "sft",
+        gradient_checkpointing=settings.checkpoint_activations,
+        bf16=settings.dtype == "bfloat16",
+        fp16=False,
+        seed=settings.seed,
+        data_seed=settings.seed,
+        save_steps=settings.save_every_steps,
+        save_total_limit=2,
+        logging_steps=1,
+        disable_tqdm=True,
+        report_to=list(settings.report_to) or "none",
+        dataloader_pin_memory=False,
+    )
