@@ -15,16 +15,15 @@ def make_llama(out: Path, *, tied: bool = False, dtype: torch.dtype = torch.bflo
     """A saved Llama of two layers, 64 wide; `shard` among the options: maximum shard size."""
     torch.manual_seed(0)
     shard = options.pop("shard", "5GB")
-    config = LlamaConfig(
-        vocab_size=256,
-        hidden_size=64,
-        intermediate_size=176,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        tie_word_embeddings=tied,
-        **options,
-    )
+    shape = {
+        "vocab_size": 256,
+        "hidden_size": 64,
+        "intermediate_size": 176,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+    }
+    config = LlamaConfig(**(shape | options), tie_word_embeddings=tied)  # type: ignore[arg-type]
     LlamaForCausalLM(config).to(dtype).save_pretrained(out, max_shard_size=shard)
     return out
 

@@ -96,7 +96,7 @@ def _pair(files: TensorFiles, file: Path) -> dict[str, tuple[str, str, str]]:
                 raise AdapterError(f"{file}: {key} is {what}, which is not supported; refused rather than dropped")
         match = _FACTOR.match(key)
         if match is None:
-            raise AdapterError(f"{file}: {key} is no LoRA factor; refused rather than dropped")
+            raise AdapterError(f"{file}: {key} is no LoRA factor, which is not supported; refused rather than dropped")
         if len(info.shape) != 2:
             raise AdapterError(f"{file}: {key} has shape {list(info.shape)}; only linear layers are supported")
         factors = found.setdefault(match["module"].removeprefix(_PREFIX), {})

@@ -26,7 +26,7 @@ def evaluate_command(
     as_json: Json = False,
 ) -> None:
     """Measure base, each adapter alone, their merge and its scale-matched control on the same prompts."""
-    from crossmatch.allocator import keep_heap
+    from crossmatch.process import keep_heap, quiet_libraries
     from crossmatch.checkpoint import Checkpoint, replace_json
     from crossmatch.evaluation import load_suite, standard_variants
     from crossmatch.evaluation.engine import Decoding
@@ -34,6 +34,7 @@ def evaluate_command(
     from crossmatch.evaluation.summary import summarise
 
     keep_heap()
+    quiet_libraries()
     parts = pair_up(adapter, weight)
     adapters = {name: a for name, (a, _) in parts.items()}
     against = reference or list(adapters)[-1]

@@ -26,7 +26,7 @@ def train_command(
     as_json: Json = False,
 ) -> None:
     """Train one stage to an adapter. Killed at any point, the same command goes on from the last checkpoint."""
-    from crossmatch.allocator import keep_heap
+    from crossmatch.process import keep_heap, quiet_libraries
     from crossmatch.checkpoint import Checkpoint
     from crossmatch.training import train_stage
 
@@ -34,6 +34,7 @@ def train_command(
         raise InputError(f"--stage {stage}: give pt or sft")
     settings, columns = train_settings(setting), split_pairs(column, "--column")
     keep_heap()
+    quiet_libraries()
     record = train_stage(Checkpoint(base), stage, data, output, settings=settings, columns=columns, progress=Terminal())
     if as_json:
         emit({"output": str(output), **record})

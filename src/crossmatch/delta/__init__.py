@@ -2,7 +2,7 @@
 
 from crossmatch.delta.deltas import Delta, Dense, LowRank, check_weights, dense, linear, low_rank
 from crossmatch.delta.geometry import cosine, inner, norm, rms, row_energies, singular_values
-from crossmatch.delta.rounding import STORABLE, add_rounded, merged_rows, working_dtype
+from crossmatch.delta.rounding import STORABLE, add_rounded, merged_rows
 from crossmatch.delta.vector import TuningVector
 
 __all__ = [
@@ -23,5 +23,4 @@ __all__ = [
     "rms",
     "row_energies",
     "singular_values",
-    "working_dtype",
 ]

@@ -8,40 +8,28 @@ from crossmatch.delta.deltas import Delta
 STORABLE = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
-def working_dtype(stored: torch.dtype) -> torch.dtype:
-    """The dtype in which a delta is formed for weights stored as `stored`.
-
-    float32 for 16-bit storage: its error is 2^-16 of a bfloat16 step of the delta itself. float64 for float32 storage,
-    where a float32 product would move the last stored bit of one element in a hundred.
-    """
-    return torch.float64 if stored in (torch.float32, torch.float64) else torch.float32
-
-
 def add_rounded(weight: Tensor, delta: Tensor, stored: torch.dtype) -> Tensor:
     """round(W + D) in `stored`, rounded once to nearest, ties to even.
 
-    weight: any floating dtype; delta: same shape, in `working_dtype(stored)`.
-    For 16-bit storage the float32 sum is first rounded to odd (Boldo & Melquiond, 2005): without it the value is
-    rounded twice, float32 then bfloat16, and one element in 10^5 (one in 10^4 for float16) ends on the wrong side.
+    weight: any floating dtype; delta: same shape, float64. The sum is formed in float64: in float32 one element in 10^5
+    would end on the wrong side, and the order of the adapters would show. torch rounds float64 to 16 bits by way of
+    float32, that is twice, so the step to float32 is made to odd (Boldo & Melquiond, 2005), which loses nothing.
     """
-    if delta.dtype == torch.float64:
-        return (weight.double() + delta).to(stored)
-    w = weight.float()
-    total = w + delta
-    # TwoSum (Knuth): the exact error of the float32 addition.
-    shadow = total - w
-    error = (w - (total - shadow)) + (delta - shadow)
-    return _to_odd(total, error).to(stored)
+    total = weight.double() + delta
+    return total.to(stored) if stored in (torch.float64, torch.float32) else _to_odd(total).to(stored)
 
 
 def merged_rows(weight: Tensor, delta: Delta, start: int, stop: int, stored: torch.dtype) -> Tensor:
     """round(W + D) for rows [start:stop]; weight: those rows of W, delta: all of D."""
-    return add_rounded(weight, delta.rows(start, stop, working_dtype(stored)), stored)
+    return add_rounded(weight, delta.rows(start, stop, torch.float64), stored)
 
 
-def _to_odd(total: Tensor, error: Tensor) -> Tensor:
-    bits = total.view(torch.int32)
-    inexact_even = (error != 0) & ((bits & 1) == 0) & torch.isfinite(total)
-    # In sign-magnitude bits +1 is away from zero: right when the error has the sign of the sum.
-    step = torch.where((error > 0) == (total > 0), 1, -1).to(torch.int32)
+def _to_odd(total: Tensor) -> Tensor:
+    """float64 to float32 such that an inexact result has an odd last bit."""
+    near = total.float()
+    error = total - near.double()
+    bits = near.view(torch.int32)
+    inexact_even = (error != 0) & ((bits & 1) == 0) & torch.isfinite(near)
+    # In sign-magnitude bits +1 is away from zero: right when the error has the sign of the value.
+    step = torch.where((error > 0) == (near > 0), 1, -1).to(torch.int32)
     return torch.where(inexact_even, bits + step, bits).view(torch.float32)

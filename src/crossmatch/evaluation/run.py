@@ -20,7 +20,7 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Conditions:
-    """Under what all suites are run: template file (None: the tokenizer's own), its thinking switch, decoding, batch."""
+    """Under what all suites are run: template file (None: the tokenizer's own), its thinking switch, decoding."""
 
     template: str | None = None
     thinking: bool | None = None

@@ -75,7 +75,7 @@ def merge(
 ) -> dict[str, Any]:
     """Write round(W + sum_i weight_i * D_i) for every tensor, and return the manifest that lies beside it.
 
-    Sums are formed in float32 (float64 for float32 storage) and rounded once; tensors without a delta are copied byte
+    Sums are formed in float64 and rounded once; tensors without a delta are copied byte
     for byte. Memory: one block of rows, and one module's factors. `prove` is called with the directory before it is
     published. Raises OutputError if `out` is not empty (unless `output.overwrite`), ProofError if the proof says
     `failed`; in both cases, as after any error, nothing is left at `out`.

@@ -30,7 +30,7 @@ def weights_chart(verdicts: Mapping[str, Mapping[str, Any]]) -> Spec:
         alt.Chart(alt.Data(values=modules))
         .mark_tick(thickness=1, size=34, opacity=0.35, color=COLOURS[5])
         .encode(
-            x=alt.X("recovered:Q", title="weight", scale=scale),
+            x=alt.X("recovered:Q", title="weight", scale=scale, axis=alt.Axis(tickCount=6, labelOverlap="greedy")),
             y=y,
             tooltip=["module:N", _number("recovered", ".5f"), _number("stderr", ".1e", "standard error")],
         )
@@ -69,6 +69,8 @@ def overlap_charts(overlap: Mapping[str, Any]) -> tuple[Spec, Spec]:
     """Layer by module type: cosine of the two deltas (centred at 0), and their energy ratio (centred at 1)."""
     rows = [row for row in overlap["modules"] if row["layer"] is not None]
     limit = max((abs(row["cosine"] or 0.0) for row in rows), default=1.0) or 1.0
+    ratios = [row["energy_ratio"] for row in rows if row["energy_ratio"]]
+    widest = max((max(r, 1 / r) for r in ratios), default=1.0) * 1.0001
     ratio = f"||{overlap['weights'][0]:g} {overlap['first']}||² / ||{overlap['weights'][1]:g} {overlap['second']}||²"
     tooltip = [
         "name:N",
@@ -93,9 +95,9 @@ def overlap_charts(overlap: Mapping[str, Any]) -> tuple[Spec, Spec]:
         y=y,
         color=alt.Color(
             "energy_ratio:Q",
-            scale=alt.Scale(type="log", scheme="purplegreen", domainMid=1),
+            scale=alt.Scale(type="log", scheme="purplegreen", domain=[1 / widest, widest]),
             title="energy ratio",
-            legend=alt.Legend(format=".2~g", values=[0.03, 0.1, 0.3, 1, 3, 10]),
+            legend=alt.Legend(format=".2~g"),
         ),
         tooltip=tooltip,
     )

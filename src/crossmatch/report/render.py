@@ -45,4 +45,5 @@ def _asset(name: str) -> str:
 @functools.cache
 def _vega() -> str:
     # A closing tag inside the library's strings would end the script element.
-    return vl_convert.javascript_bundle(None).replace("</script", "<\\/script")
+    bundle: str = vl_convert.javascript_bundle()  # pyright: ignore[reportCallIssue]: the stub forgets the default
+    return bundle.replace("</script", "<\\/script")

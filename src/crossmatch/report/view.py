@@ -1,5 +1,6 @@
 """From the study's facts to what the page shows: texts, tables, chart specifications. No number is made here."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -80,8 +81,9 @@ def _verdict(name: str, verdict: Mapping[str, Any]) -> dict[str, Any]:
 def _with_error(value: float | None, error: float | None) -> str:
     if value is None or error is None:
         return "not identifiable"
-    digits = 2 if error == 0 else min(9, max(2, -int(f"{error:e}".split("e")[1]) + 1))
-    return f"{value:.{digits}f} ± {error:.{digits}f}"
+    digits = 5 if error < 1e-5 else max(2, 1 - math.floor(math.log10(error)))
+    shown = "<0.00001" if error < 1e-5 else f"{error:.{digits}f}"
+    return f"{value:.{digits}f} ± {shown}"
 
 
 def _table(name: str, suite: Mapping[str, Any], summary: Mapping[str, Any]) -> dict[str, Any]:
@@ -116,5 +118,5 @@ def _cell(entry: Mapping[str, Any], form: str, scale: float) -> dict[str, Any]:
         if difference["gained"] is not None
         else "",
         "test": difference["test"],
-        "clear": difference["low"] > 0 or difference["high"] < 0,
+        "excludes_zero": difference["low"] > 0 or difference["high"] < 0,
     }

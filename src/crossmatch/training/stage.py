@@ -52,9 +52,8 @@ def train_stage(
     _claim_work(work, facts)
     with progress.task(f"load {stage} trainer") as loading:
         from crossmatch.chat import probe
-        from crossmatch.training.trainer import Watch, build_trainer, last_complete, planned_steps, quiet_libraries
+        from crossmatch.training.trainer import Watch, build_trainer, last_complete, planned_steps
 
-        quiet_libraries()
         trainer = build_trainer(base.path, stage, rows, settings, work)
         loading.advance()
     resumed = last_complete(work)

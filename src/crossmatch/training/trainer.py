@@ -1,15 +1,11 @@
 """One stage on TRL's SFTTrainer: built from settings, watched, saved, resumed."""
 
-import logging
 import math
 import time
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import datasets
-import transformers
 from datasets import Dataset
 from peft import LoraConfig
 from transformers import (
@@ -28,15 +24,6 @@ from crossmatch.training.data import Dialogue
 from crossmatch.training.settings import Stage, TrainSettings
 
 COMPLETE = "complete"
-
-
-def quiet_libraries() -> None:
-    """Keep the libraries' own bars and notices off the terminal: progress is shown once, by us."""
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    datasets.disable_progress_bars()
-    logging.getLogger("trl").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module=r"(trl|peft|accelerate|transformers|torch|datasets)(\..*)?")
 
 
 def load_base(base: Path, dtype: str) -> tuple[Any, PreTrainedTokenizerBase]:

@@ -33,7 +33,7 @@
     return node;
   };
   const variants = view.samples.variants, reference = variants.indexOf(view.reference);
-  const PAGE = 12;
+  const PAGE = 6;
   let shown = PAGE;
 
   // Answers are text, never markup: marks are put around pieces of text nodes.

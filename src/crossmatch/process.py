@@ -1,12 +1,14 @@
-"""How the C library hands out memory: kept by the process rather than returned after every step.
+"""What a program of ours sets up once for its process, before the heavy libraries are loaded.
 
-A training step on CPU allocates and frees a few hundred MB (the logits alone 200 MB for 1,000 tokens of a vocabulary of
+The heap: a training step on CPU allocates and frees a few hundred MB (the logits alone 200 MB for 1,000 tokens of a vocabulary of
 49,152). glibc serves such blocks by mmap and gives them back at once, and the kernel clears the pages anew in every
 step: a third of the time of a step went there (LOG.md has the numbers).
 """
 
 import ctypes
+import os
 import sys
+import warnings
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 
@@ -22,3 +24,20 @@ def keep_heap() -> bool:
     settings = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_TOP_PAD, 2**26))
     # All three are set, whatever one of them answers.
     return sum(mallopt(key, value) for key, value in settings) == len(settings)
+
+
+def quiet_libraries() -> None:
+    """Keep the libraries' own bars and notices off the terminal: progress is shown once, by us.
+
+    By environment variables, so that nothing is imported; what the user has set stays.
+    """
+    for name, value in {
+        "TQDM_DISABLE": "1",
+        "TRANSFORMERS_VERBOSITY": "error",
+        "DATASETS_VERBOSITY": "error",
+        "HF_HUB_VERBOSITY": "error",
+        "TRL_VERBOSITY": "error",
+        "TOKENIZERS_PARALLELISM": "false",
+    }.items():
+        os.environ.setdefault(name, value)
+    warnings.simplefilter("ignore")

@@ -1,0 +1,148 @@
+"""The shape of the house: who imports whom, how large things grow, what starting costs."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src" / "crossmatch"
+FLOORS = {
+    "errors": 0,
+    "progress": 0,
+    "process": 0,
+    "delta": 0,
+    "checkpoint": 0,
+    "chat": 0,
+    "report": 0,
+    "adapter": 1,
+    "merging": 2,
+    "verification": 2,
+    "analysis": 2,
+    "training": 2,
+    "evaluation": 2,
+    "sample": 2,
+    "study": 3,
+    "cli": 4,
+    "__main__": 5,
+    "__init__": 5,
+}
+# The ground floor has an order of its own: whom each may use there.
+GROUND = {"checkpoint": {"errors"}, "delta": {"errors"}, "report": {"errors"}, "chat": {"errors", "checkpoint"}}
+FILES = sorted(SOURCE.rglob("*.py"))
+
+
+def room_of(file: Path) -> str:
+    return file.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+def imported_rooms(file: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, f"{file}: relative import"
+            names = [node.module]
+        for name in names:
+            parts = name.split(".")
+            if parts[0] == "crossmatch":
+                found.add(parts[1] if len(parts) > 1 else "__init__")
+    return found
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(SOURCE)))
+def test_a_room_imports_only_from_below(file: Path) -> None:
+    room = room_of(file)
+    for other in imported_rooms(file) - {room}:
+        if FLOORS[room] == 0:
+            assert other in GROUND.get(room, set()), f"{room} imports {other}"
+        else:
+            assert FLOORS[other] < FLOORS[room], f"{room} imports {other}, which is not below it"
+
+
+def test_the_prover_shares_nothing_with_the_maker() -> None:
+    for file in (SOURCE / "verification").glob("*.py"):
+        assert "merging" not in imported_rooms(file)
+        # The rounding of the maker is not used to judge the maker.
+        assert not re.search(r"\b(add_rounded|merged_rows)\b", file.read_text())
+
+
+def test_delta_knows_no_files() -> None:
+    for file in (SOURCE / "delta").glob("*.py"):
+        modules = {n.module for n in ast.walk(ast.parse(file.read_text())) if isinstance(n, ast.ImportFrom)}
+        assert not modules & {"pathlib", "os", "logging", "transformers", "pydantic"}
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(SOURCE)))
+def test_sizes(file: Path) -> None:
+    text = file.read_text()
+    limit = 130 if room_of(file) == "cli" else 400
+    assert text.count("\n") <= limit, f"{file.name} has {text.count(chr(10))} lines, {limit} allowed"
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            lines = (node.end_lineno or 0) - node.lineno + 1
+            assert lines <= 60, f"{node.name} has {lines} lines"
+            arguments = node.args.args + node.args.kwonlyargs
+            count = len([a for a in arguments if a.arg not in ("self", "cls")])
+            # A command's parameters are its options, each documented where it stands.
+            assert count <= (14 if room_of(file) == "cli" else 7), f"{node.name} takes {count} parameters"
+            hidden = node.args.kwarg is not None and node.args.kwarg.arg != "_"
+            assert not hidden or node.name.startswith("_"), f"{node.name} takes **kwargs"
+        if isinstance(node, ast.ClassDef):
+            lines = (node.end_lineno or 0) - node.lineno + 1
+            methods = [n for n in node.body if isinstance(n, ast.FunctionDef)]
+            assert lines <= 200, f"{node.name} has {lines} lines"
+            named = [m for m in methods if not m.name.startswith("__")]
+            assert len(named) <= 12, f"{node.name} has {len(named)} methods"
+
+
+def run(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+
+def test_help_loads_nothing_heavy() -> None:
+    out = run(
+        "import sys; from crossmatch.cli import run; code = run(['--help']);"
+        "heavy = {'torch', 'transformers', 'peft', 'trl', 'pydantic', 'numpy'} & set(sys.modules);"
+        "print('HEAVY', sorted(heavy), code)"
+    )
+    assert "HEAVY [] 0" in out.stdout
+
+
+@pytest.mark.parametrize("command", ["merge", "verify", "inspect"])
+def test_light_commands_do_not_load_transformers(command: str, models: Path, tmp_path: Path) -> None:
+    arguments = {
+        "merge": [str(models / "base"), "-a", f"pt={models / 'pt'}", "-w", "pt=1", "-o", str(tmp_path / "out")],
+        "verify": [str(models / "base"), "--base", str(models / "base"), "-a", f"pt={models / 'pt'}", "-w", "pt=1"],
+        "inspect": [str(models / "base")],
+    }[command]
+    out = run(
+        f"import sys; from crossmatch.cli import run; run({[command, *arguments]!r});"
+        "print('HEAVY', sorted({'transformers', 'peft', 'trl', 'datasets'} & set(sys.modules)))"
+    )
+    assert "HEAVY []" in out.stdout
+
+
+def test_every_command_has_help() -> None:
+    from typer.main import get_command
+
+    from crossmatch.cli import app
+
+    commands = get_command(app).commands  # type: ignore[attr-defined]
+    assert set(commands) == {"run", "train", "merge", "verify", "evaluate", "inspect", "report"}
+    for name, command in commands.items():
+        assert command.help, name
+        for parameter in command.params:
+            assert parameter.name == "help" or parameter.help, f"{name} {parameter.name}"
+
+
+def test_public_names_are_there() -> None:
+    import crossmatch
+
+    for name in crossmatch.__all__:
+        assert callable(getattr(crossmatch, name))
+    with pytest.raises(AttributeError):
+        crossmatch.no_such_name  # noqa: B018

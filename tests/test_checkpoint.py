@@ -1,0 +1,209 @@
+"""Reading and writing checkpoints: headers to the byte, damage refused, output whole or not at all."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import make_llama
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+
+from crossmatch.checkpoint import (
+    Checkpoint,
+    atomic_directory,
+    file_digest,
+    layer_of,
+    locate,
+    module_type_of,
+    read_header,
+    text_facts,
+    value_digest,
+    write_safetensors,
+)
+from crossmatch.errors import CheckpointError, InputError, OutputError
+
+
+def test_reads_what_safetensors_wrote(models: Path) -> None:
+    checkpoint = Checkpoint(models / "base")
+    expected = load_file(models / "base" / "model.safetensors")
+    assert set(checkpoint) == set(expected)
+    for name, tensor in expected.items():
+        assert torch.equal(checkpoint[name], tensor)
+        if tensor.ndim:
+            assert torch.equal(checkpoint.rows(name, 1, 3), tensor[1:3])
+            pieces = [checkpoint.rows(name, a, b) for a, b in checkpoint.blocks(name, elements=500)]
+            assert torch.equal(torch.cat(pieces), tensor)
+    assert checkpoint.parameters == sum(t.numel() for t in expected.values())
+    assert checkpoint.nbytes == sum(t.numel() * t.element_size() for t in expected.values())
+    assert not checkpoint.tied
+    assert checkpoint.quantisation is None
+    assert checkpoint.file_digests == {"model.safetensors": file_digest(models / "base" / "model.safetensors")}
+
+
+def test_shards_and_ties(tmp_path: Path) -> None:
+    make_llama(tmp_path / "sharded", shard="100KB")
+    make_llama(tmp_path / "tied", tied=True)
+    sharded, tied = Checkpoint(tmp_path / "sharded"), Checkpoint(tmp_path / "tied")
+    assert len(sharded.layout.files) == 3
+    assert sharded.layout.index is not None
+    assert tied.tied
+    assert "lm_head.weight" not in tied
+
+
+def test_writes_the_expected_bytes(tmp_path: Path) -> None:
+    file = tmp_path / "x.safetensors"
+    digest = write_safetensors(
+        file, [("a", torch.bfloat16, (2,)), ("b", torch.float32, ())], [b"\x80\x3f\x00\x40", b"\0" * 4]
+    )
+    header = (
+        b'{"__metadata__":{"format":"pt"},'
+        b'"a":{"dtype":"BF16","shape":[2],"data_offsets":[0,4]},'
+        b'"b":{"dtype":"F32","shape":[],"data_offsets":[4,8]}}'
+    )
+    header += b" " * (-len(header) % 8)
+    assert file.read_bytes() == len(header).to_bytes(8, "little") + header + b"\x80\x3f\x00\x40" + b"\0" * 4
+    assert digest == file_digest(file)
+    loaded = load_file(file)
+    assert loaded["a"].tolist() == [1.0, 2.0]
+
+
+def test_blocks_that_do_not_add_up_are_an_error(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="4 bytes|announces"):
+        write_safetensors(tmp_path / "x.safetensors", [("a", torch.float32, (2,))], [b"\0" * 4])
+
+
+@pytest.mark.parametrize("keep", [0, 7, 40, 0.5, 0.999])
+def test_truncated_files_are_refused(models: Path, tmp_path: Path, keep: float) -> None:
+    whole = (models / "base" / "model.safetensors").read_bytes()
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(whole[: int(keep * len(whole)) if 0 < keep < 1 else int(keep)])
+    with pytest.raises(CheckpointError, match="not a whole safetensors file"):
+        Checkpoint(tmp_path)
+
+
+def raw_file(header: bytes, data: bytes = b"") -> bytes:
+    return len(header).to_bytes(8, "little") + header + data
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"not json",
+        b"[]",
+        b'{"a": 1}',
+        b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}',
+        b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,8]}}',
+        b'{"a":{"dtype":"F32","shape":[-1],"data_offsets":[8,4]}}',
+        b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}',
+        b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}',
+        b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}',
+        b'{"a":{"dtype":"Q4","shape":[2],"data_offsets":[0,8]}}',
+        b'{"a":{"dtype":"F32","shape":[99999999999999],"data_offsets":[0,399999999999996]}}',
+        b'{"a":' + b"[" * 50_000 + b"}",
+    ],
+)
+def test_headers_that_lie_are_refused(tmp_path: Path, header: bytes) -> None:
+    file = tmp_path / "x.safetensors"
+    file.write_bytes(raw_file(header, b"\0" * 8))
+    with pytest.raises(CheckpointError, match=r"x\.safetensors"):
+        read_header(file)
+
+
+@settings(max_examples=200, deadline=None)
+@given(position=st.integers(0, 400), value=st.integers(0, 255))
+def test_one_changed_header_byte_never_crashes(
+    models: Path, tmp_path_factory: pytest.TempPathFactory, position: int, value: int
+) -> None:
+    data = bytearray((models / "base" / "model.safetensors").read_bytes())
+    data[position] = value
+    file = tmp_path_factory.mktemp("fuzz") / "x.safetensors"
+    file.write_bytes(data)
+    try:
+        infos = read_header(file)
+    except CheckpointError:
+        return
+    assert sum(info.nbytes for info in infos.values()) <= len(data)
+
+
+def test_what_a_directory_may_not_be(models: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="does not exist"):
+        Checkpoint(tmp_path / "none")
+    with pytest.raises(CheckpointError, match="not a directory"):
+        Checkpoint(models / "base" / "config.json")
+    with pytest.raises(CheckpointError, match=r"no \*\.safetensors"):
+        Checkpoint(tmp_path)
+    (tmp_path / "pytorch_model.bin").write_bytes(b"anything")
+    with pytest.raises(CheckpointError, match="pickled weights.*convert them"):
+        Checkpoint(tmp_path)
+    save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(CheckpointError, match="no loader would find"):
+        Checkpoint(tmp_path)
+
+
+def test_indexes_that_lie_are_refused(tmp_path: Path) -> None:
+    make_llama(tmp_path / "m", shard="100KB")
+    file = tmp_path / "m" / "model.safetensors.index.json"
+    index = json.loads(file.read_text())
+    name, shard = next(iter(index["weight_map"].items()))
+    for bad, message in ((f"../{shard}", "not a plain file name"), ("gone.safetensors", "export is incomplete")):
+        file.write_text(json.dumps({"weight_map": {**index["weight_map"], name: bad}}))
+        with pytest.raises(CheckpointError, match=message):
+            Checkpoint(tmp_path / "m")
+    other = next(s for s in index["weight_map"].values() if s != shard)
+    file.write_text(json.dumps({"weight_map": {**index["weight_map"], name: other}}))
+    with pytest.raises(CheckpointError, match="does not hold it"):
+        Checkpoint(tmp_path / "m")
+    file.write_text("{")
+    with pytest.raises(CheckpointError, match="cannot be read as JSON"):
+        Checkpoint(tmp_path / "m")
+
+
+def test_hub_ids_are_tried_after_paths(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no local directory, and the hub"):
+        locate("nobody-at-all/no-such-model@main")
+    with pytest.raises(InputError, match="give a directory, or a hub id"):
+        locate("a/b/c/d")
+    assert locate(str(tmp_path)).hub_id is None
+
+
+def test_output_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+
+    class Boom(Exception):
+        pass
+
+    def fail() -> None:
+        with atomic_directory(out) as partial:
+            (partial / "x").write_text("half")
+            raise Boom
+
+    with pytest.raises(Boom):
+        fail()
+    assert list(tmp_path.iterdir()) == []
+    with atomic_directory(out) as partial:
+        (partial / "x").write_text("whole")
+    assert (out / "x").read_text() == "whole"
+    with pytest.raises(OutputError, match="not empty"), atomic_directory(out):
+        pass
+    with atomic_directory(out, overwrite=True) as partial:
+        (partial / "y").write_text("new")
+    assert [p.name for p in out.iterdir()] == ["y"]
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+    with pytest.raises(OutputError, match="is a file"), atomic_directory(out / "y"):
+        pass
+
+
+def test_names(models: Path, tmp_path: Path) -> None:
+    assert layer_of("model.layers.12.mlp.up_proj.weight") == 12
+    assert layer_of("model.norm.weight") is None
+    assert module_type_of("model.layers.12.mlp.up_proj.weight") == "up_proj"
+    assert value_digest({"b": 1, "a": 2}) == value_digest({"a": 2, "b": 1})
+    shutil.copy(models / "base" / "config.json", tmp_path)
+    (tmp_path / "chat_template.jinja").write_text("{{ messages }}")
+    facts = text_facts(tmp_path)
+    assert facts.template is not None
+    assert facts.tokenizer is None
+    assert facts.eos_config is not None
