@@ -117,7 +117,6 @@ def test_real_adapters_with_more_than_linear_lora_are_refused(models: Path, tmp_
         "dora": {"use_dora": True},
         "embedding": {"target_modules": ["embed_tokens", "q_proj"]},
         "saved": {"modules_to_save": ["lm_head"]},
-        "bias": {"lora_bias": True, "target_modules": ["q_proj"]},
     }.items():
         make_adapter(models / "base", tmp_path / name, seed=1, **options)
         with pytest.raises(AdapterError, match="not supported"):

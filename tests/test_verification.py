@@ -106,16 +106,16 @@ def test_routes_of_peft_are_verified(bench: Path, tmp_path: Path) -> None:
     model.add_weighted_adapter(["pt", "sft"], [0.3, 0.7], "both", combination_type="cat")
     model.set_adapter("both")
     model.merge_and_unload().to(torch.bfloat16).save_pretrained(tmp_path / "cat")
-    expected: dict[str, tuple[dict[str, float], str]] = {
-        "plain": ({"pt": 1.0}, "once"),
-        "safe": ({"pt": 1.0}, "twice"),
-        "float32": ({"pt": 1.0, "sft": 1.0}, "once"),
-        "cat": (CLAIM, "once"),
+    expected: dict[str, tuple[dict[str, float], tuple[str, ...]]] = {
+        "plain": ({"pt": 1.0}, ("once",)),
+        "safe": ({"pt": 1.0}, ("twice",)),
+        "float32": ({"pt": 1.0, "sft": 1.0}, ("once", "twice")),
+        "cat": (CLAIM, ("once",)),
     }
     for name, (claim, route) in expected.items():
         verdict = judge(bench, tmp_path / name, **claim)
         assert (name, verdict.verdict, verdict.faults) == (name, "verified", ())
-        assert verdict.rounding["route"] == route
+        assert verdict.rounding["route"] in route
     verdict = judge(bench, tmp_path / "one-after-the-other", pt=1.0, sft=1.0)
     # Where two roundings swallow most of a delta of 0.1%, modules of 12,000 elements do not hold the evidence.
     assert verdict.verdict in ("verified", "inconclusive")

@@ -12,7 +12,7 @@ class TuningVector(Mapping[str, Delta]):
     """A weighted sum of sources, each a mapping *tensor name -> Delta*: v = sum_i weight_i * source_i.
 
     Sums and multiples only note the weights; a delta is formed when it is asked for, and factors stay factors.
-    Terms of weight zero are dropped, so that `0 * v` leaves a base untouched bit for bit.
+    Terms of weight zero, and empty ones, are dropped, so that `0 * v` leaves a base untouched bit for bit.
     """
 
     def __init__(self, source: Mapping[str, Delta]) -> None:
@@ -31,7 +31,7 @@ class TuningVector(Mapping[str, Delta]):
             else:
                 merged.append([weight, source])
         vector = TuningVector({})
-        vector.terms = tuple((float(w), s) for w, s in merged if w != 0.0)
+        vector.terms = tuple((float(w), s) for w, s in merged if w != 0.0 and len(s))
         return vector
 
     @cached_property

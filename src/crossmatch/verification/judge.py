@@ -34,12 +34,14 @@ DEFAULTS = Thresholds()
 class ModuleVerdict:
     """One module against the claim: `agree`, `disagree` or `undecided`, with what was recovered there.
 
-    silent: numbers of the claimed adapters of which nothing is here.
+    resolved: whether the estimate is precise enough to tell a claimed adapter from none; silent: numbers of the claimed
+    adapters of which nothing is here.
     """
 
     name: str
     state: str
     estimate: Estimate
+    resolved: bool
     silent: tuple[int, ...]
 
 
@@ -80,15 +82,16 @@ def judge_module(scan: ModuleScan, found: Estimate, claimed: Weights, t: Thresho
         state = "agree"
     else:
         state = "undecided"
-    return ModuleVerdict(scan.name, state, found, silent)
+    return ModuleVerdict(scan.name, state, found, resolved, silent)
 
 
 def skipped(modules: Sequence[ModuleVerdict]) -> list[str]:
-    """Modules in which an adapter is silent while every other judged module agrees with the claim."""
-    judged = [m for m in modules if m.state != "undecided"]
-    silent = [m for m in judged if m.silent]
-    rest = [m for m in judged if not m.silent]
-    return [m.name for m in silent] if rest and all(m.state == "agree" for m in rest) else []
+    """Modules in question, if an adapter is silent in each that can tell, while the others agree with the claim."""
+    questioned = [m for m in modules if m.state == "disagree"]
+    silent = [m for m in questioned if m.silent]
+    other = [m for m in questioned if m.resolved and not m.silent]
+    agreeing = any(m.state == "agree" for m in modules)
+    return [m.name for m in questioned] if silent and agreeing and not other else []
 
 
 def name_weights(

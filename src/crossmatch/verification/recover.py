@@ -95,7 +95,7 @@ def estimate(parts: Sequence[Strata], start: Sequence[float], rounds: int = 4) -
 
     start: weights from which the first cut-off is taken (the claim). Adapters without a delta in `parts` get NaN. If
     what is found is so small that fewer than 200 elements would show it, the finest usable cut-off is taken and the
-    standard error is at least half of the weight that would have shown itself there. Fewer than 200 elements at any
+    standard error covers what could hide there. Fewer than 200 elements at any
     cut-off, or a condition number above 1e4, is reported as not identifiable.
     """
     adapters = len(start)
@@ -115,16 +115,23 @@ def estimate(parts: Sequence[Strata], start: Sequence[float], rounds: int = 4) -
 
 
 def _finest(parts: Sequence[Strata], present: Sequence[int], adapters: int) -> Estimate:
+    """The estimate at the finest cut-off with enough elements, its standard error widened by the bias that may be left.
+
+    At a step of u and a delta of size s the bias is of order exp(-2 pi^2 (s/u)^2): nothing at u = s, 1% at u = 2 s. A
+    delta smaller than that could hide, and the error then covers all that could.
+    """
     gram = sum((p.gram for p in parts), torch.zeros(adapters, adapters, dtype=torch.float64))
     for cut in range(1, _BINS):
         found = _solve(parts, [cut] * len(parts), present, adapters)
         if found is None:
             continue
-        # The size of a delta whose strata these are, in units of the deltas at weight one.
-        visible = 2.0 ** (cut - 1 + LOWEST + 1)
-        floor = [
-            visible * float(gram.trace() / gram[i, i]) ** 0.5 / 2 if i in present else 0.0 for i in range(adapters)
-        ]
+        weights = torch.nan_to_num(torch.tensor(found.weights, dtype=torch.float64))
+        # Both in units of the deltas at weight one.
+        step, size = 2.0 ** (cut - 1 + LOWEST), float((weights @ gram @ weights / gram.trace()).clamp_min(0).sqrt())
+        if step <= size:
+            return found
+        hidden = [step * float(gram.trace() / gram[i, i]) ** 0.5 if i in present else 0.0 for i in range(adapters)]
+        floor = [0.01 * abs(w) for w in weights.tolist()] if step <= 2 * size else hidden
         stderr = tuple(max(e, f) if e == e else e for e, f in zip(found.stderr, floor, strict=True))
         return replace(found, stderr=stderr)
     nan = (float("nan"),) * adapters
