@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from helpers import make_adapter, make_llama
 
 torch.set_num_threads(2)

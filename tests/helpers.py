@@ -6,7 +6,17 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
+from transformers import (
+    AutoModelForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
@@ -66,4 +76,33 @@ def peft_merge(base: Path, adapters: list[Path], out: Path, *, safe: bool = Fals
 def copy(source: Path, out: Path) -> Path:
     """A copy that a test may damage."""
     shutil.copytree(source, out)
+    return out
+
+
+WORDS = (
+    "the a of is what name very old new blood heart cell disease lung kidney bone system user assistant pick : ? . , "
+    "anaemia increase decrease in level pressure high low answer question think okay let me see first define term"
+).split()
+TEMPLATE = (
+    "{% for m in messages %}<|{{ m.role }}|> {{ m.content }} <|end|> {% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% if enable_thinking is defined and not enable_thinking %} <think> "
+    "</think>{% endif %} {% endif %}"
+)
+
+
+def make_tokenizer(out: Path) -> None:
+    """A word tokenizer with a chat template that has a thinking switch, saved at `out`."""
+    special = ["<pad>", "<unk>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<think>", "</think>"]
+    tokenizer = Tokenizer(WordLevel({w: i for i, w in enumerate([*special, *WORDS])}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = WhitespaceSplit()  # type: ignore[assignment]
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<|end|>", pad_token="<pad>", unk_token="<unk>", chat_template=TEMPLATE
+    )
+    fast.save_pretrained(out)
+
+
+def make_chat_model(out: Path, **options: Any) -> Path:
+    """A tiny Llama in float32 with a tokenizer and a chat template."""
+    make_llama(out, dtype=torch.float32, vocab_size=64, eos_token_id=2, pad_token_id=0, **options)
+    make_tokenizer(out)
     return out

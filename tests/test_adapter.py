@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import LINEAR, copy, make_adapter, make_gpt2
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
@@ -15,6 +14,7 @@ from crossmatch import Adapter
 from crossmatch.adapter import pattern_key
 from crossmatch.delta import dense
 from crossmatch.errors import AdapterError
+from helpers import LINEAR, copy, make_adapter, make_gpt2
 
 PATTERNS = {
     "rank_pattern": {"q_proj": 4, r"layers\.1\..*up_proj": 2, "model.layers.0.mlp.down_proj": 12},

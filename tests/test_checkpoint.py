@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import make_llama
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
@@ -24,6 +23,7 @@ from crossmatch.checkpoint import (
     write_safetensors,
 )
 from crossmatch.errors import CheckpointError, InputError, OutputError
+from helpers import make_llama
 
 
 def test_reads_what_safetensors_wrote(models: Path) -> None:

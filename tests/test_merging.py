@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import copy, make_adapter, make_gpt2, make_llama, peft_merge
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
@@ -23,6 +22,7 @@ from crossmatch.delta import dense
 from crossmatch.errors import AdapterError, CheckpointError, OutputError, ProofError, RuleError
 from crossmatch.merging import Output, get_rule, plan_merge
 from crossmatch.verification import verify
+from helpers import copy, make_adapter, make_gpt2, make_llama, peft_merge
 
 
 def tensors(directory: Path) -> dict[str, torch.Tensor]:

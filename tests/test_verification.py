@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import copy, make_adapter, make_llama, peft_merge
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
@@ -21,6 +20,7 @@ from crossmatch.merging import Output, merge
 from crossmatch.verification import claim_from_manifest, verify
 from crossmatch.verification.faults import FAULTS, NOTES
 from crossmatch.verification.rounding import step
+from helpers import copy, make_adapter, make_llama, peft_merge
 
 SIZES = (1e-1, 1e-2, 1e-3)
 CLAIM = {"pt": 0.3, "sft": 0.7}
@@ -240,7 +240,7 @@ def test_small_weights_in_a_coarse_format_are_right_or_undecided(tmp_path: Path)
 
 def test_parallel_adapters_cannot_be_separated(bench: Path, tmp_path: Path) -> None:
     pt = Adapter(bench / "pt")
-    twin = TuningVector({name: delta for name, delta in (1.0 * pt).items()})
+    twin = TuningVector(dict(1.0 * pt))
     write(Checkpoint(bench / "base"), 0.5 * pt, tmp_path / "out")
     verdict = verify(tmp_path / "out", Checkpoint(bench / "base"), {"a": (pt, 0.3), "b": (twin, 0.2)})
     assert verdict.verdict == "inconclusive"

@@ -1,7 +1,7 @@
 """What a program of ours sets up once for its process, before the heavy libraries are loaded.
 
-The heap: a training step on CPU allocates and frees a few hundred MB (the logits alone 200 MB for 1,000 tokens of a vocabulary of
-49,152). glibc serves such blocks by mmap and gives them back at once, and the kernel clears the pages anew in every
+The heap: a step on CPU allocates and frees a few hundred MB (the logits alone 200 MB for 1,000 tokens of a vocabulary
+of 49,152). glibc serves such blocks by mmap and gives them back at once, and the kernel clears the pages anew in every
 step: a third of the time of a step went there (LOG.md has the numbers).
 """
 

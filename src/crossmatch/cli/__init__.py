@@ -62,15 +62,15 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code; errors become one line on stderr."""
     try:
         code = typer.main.get_command(app).main(args=arguments, prog_name="crossmatch", standalone_mode=False)
-        return int(code or ExitCode.OK)
+        # typer turns Ctrl-C into an exit code of its own.
+        return _interrupted() if code == ExitCode.INTERRUPTED else int(code or ExitCode.OK)
     except CrossmatchError as error:
         return _fail(error, error.exit_code)
     except click.ClickException as error:
         error.show()
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        say("\ninterrupted; the same command goes on where it can be resumed")
-        return ExitCode.INTERRUPTED
+        return _interrupted()
     except BrokenPipeError:
         # Whoever read stdout has gone, as `| head` does.
         sys.stderr.close()
@@ -85,6 +85,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
 def main() -> None:
     """Entry point of the console script."""
     sys.exit(run())
+
+
+def _interrupted() -> int:
+    say("\ninterrupted; the same command goes on where it stopped, or begins anew where there was little to keep")
+    return ExitCode.INTERRUPTED
 
 
 def _fail(error: BaseException, code: ExitCode, text: str | None = None) -> int:

@@ -26,12 +26,12 @@ def evaluate_command(
     as_json: Json = False,
 ) -> None:
     """Measure base, each adapter alone, their merge and its scale-matched control on the same prompts."""
-    from crossmatch.process import keep_heap, quiet_libraries
     from crossmatch.checkpoint import Checkpoint, replace_json
     from crossmatch.evaluation import load_suite, standard_variants
     from crossmatch.evaluation.engine import Decoding
     from crossmatch.evaluation.run import Conditions, evaluate
     from crossmatch.evaluation.summary import summarise
+    from crossmatch.process import keep_heap, quiet_libraries
 
     keep_heap()
     quiet_libraries()

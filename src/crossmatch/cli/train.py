@@ -26,8 +26,8 @@ def train_command(
     as_json: Json = False,
 ) -> None:
     """Train one stage to an adapter. Killed at any point, the same command goes on from the last checkpoint."""
-    from crossmatch.process import keep_heap, quiet_libraries
     from crossmatch.checkpoint import Checkpoint
+    from crossmatch.process import keep_heap, quiet_libraries
     from crossmatch.training import train_stage
 
     if stage not in ("pt", "sft"):

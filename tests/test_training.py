@@ -1,0 +1,259 @@
+"""Training: data checked line by line, the right tokens learnt, a record, and resuming to the same bytes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crossmatch import Adapter, Checkpoint
+from crossmatch.checkpoint import file_digest
+from crossmatch.errors import DataError, InputError, OutputError
+from crossmatch.training import Dialogue, Document, TrainSettings, load_examples, train_stage
+from crossmatch.training.data import dialogues, documents, examples_digest, parse_example
+from crossmatch.training.trainer import build_trainer, last_complete
+from helpers import make_chat_model
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+TINY = {"rank": 2, "batch_size": 2, "max_length": 16, "save_every_steps": 2, "learning_rate": 1e-2}
+PAIRS = [
+    ("what is blood", "the blood is a disease of the heart"),
+    ("define bone", "bone is old"),
+    ("what is the cell", "a cell of the lung"),
+    ("what is very high pressure", "increase of pressure in the heart"),
+]
+
+
+@pytest.fixture(scope="module")
+def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("training")
+    make_chat_model(root / "base")
+    rows = [{"prompt": p, "completion": c} for p, c in PAIRS * 6]
+    (root / "sft.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    texts = ["the heart is a bone", "blood of the old kidney is low", "lung"] * 10
+    (root / "pt.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in texts))
+    return root
+
+
+def settings(**values: Any) -> TrainSettings:
+    return TrainSettings.model_validate({**TINY, **values})
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ({"text": "x"}, Document("x")),
+        ({"prompt": "q", "completion": "a"}, Dialogue((("user", "q"), ("assistant", "a")))),
+        ({"instruction": "q", "input": "", "output": "a"}, Dialogue((("user", "q"), ("assistant", "a")))),
+        (
+            {"instruction": "q", "input": "i", "output": "a", "system": "s"},
+            Dialogue((("system", "s"), ("user", "q\ni"), ("assistant", "a"))),
+        ),
+        (
+            {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]},
+            Dialogue((("user", "q"), ("assistant", "a"))),
+        ),
+    ],
+)
+def test_four_forms_of_data(row: dict[str, Any], expected: Any) -> None:
+    assert parse_example(row, {}) == expected
+
+
+def test_columns_rename_fields() -> None:
+    row = {"question": "q", "answer": "a"}
+    assert parse_example(row, {"instruction": "question", "output": "answer"}) == parse_example(
+        {"prompt": "q", "completion": "a"}, {}
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b"{", "line 2: not JSON"),
+        (b"[]", "line 2: an object is needed, not list"),
+        (b'{"other": 1}', "line 2: none of messages"),
+        (b'{"text": ""}', "line 2: field 'text' must be a text"),
+        (b'{"prompt": "q"}', "line 2: field 'completion'"),
+        (b'{"prompt": 3, "completion": "a"}', "line 2: field 'prompt'"),
+        (b'{"messages": []}', "line 2: field 'messages'"),
+        (b'{"messages": [{"role": "user", "content": "q"}]}', "last message must be the assistant"),
+        (b'{"messages": [{"role": "doctor", "content": "q"}]}', "role among"),
+        (b"\xff\xfe", "line 2: not UTF-8"),
+    ],
+)
+def test_bad_lines_are_named_before_training(room: Path, tmp_path: Path, line: bytes, reason: str) -> None:
+    file = tmp_path / "data.jsonl"
+    file.write_bytes(b'{"text": "fine"}\n' + line + b"\n")
+    with pytest.raises(DataError, match=reason) as caught:
+        train_stage(Checkpoint(room / "base"), "pt", file, tmp_path / "out")
+    assert str(file) in str(caught.value)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["data.jsonl"]
+
+
+def test_bad_files(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="does not exist"):
+        load_examples(tmp_path / "none.jsonl")
+    (tmp_path / "empty.jsonl").write_text("\n")
+    with pytest.raises(DataError, match="no examples"):
+        load_examples(tmp_path / "empty.jsonl")
+    (tmp_path / "two.jsonl").write_text('{"a": 1}\n{"a": 1}\n')
+    with pytest.raises(DataError, match="and 1 more bad lines"):
+        load_examples(tmp_path / "two.jsonl")
+    (tmp_path / "list.json").write_text('[{"text": "x"}, {"text": "y"}]')
+    assert len(load_examples(tmp_path / "list.json")) == 2
+    (tmp_path / "object.json").write_text('{"text": "x"}')
+    with pytest.raises(DataError, match="list of objects"):
+        load_examples(tmp_path / "object.json")
+    with pytest.raises(DataError, match="the hub did not give it"):
+        load_examples("nobody-at-all/no-such-data")
+
+
+def test_stages_take_what_they_can_learn() -> None:
+    pair = parse_example({"prompt": "q", "completion": "a"}, {})
+    assert documents([pair, Document("x")]) == ["q\na", "x"]
+    with pytest.raises(DataError, match="example 2: a text has no response"):
+        dialogues([pair, Document("x")], "f")
+    assert examples_digest([pair]) != examples_digest([Document("q\na")])
+
+
+def test_pt_packs_documents_with_an_end_after_each(room: Path, tmp_path: Path) -> None:
+    texts = documents(load_examples(room / "pt.jsonl"))
+    trainer = build_trainer(room / "base", "pt", texts, settings(), tmp_path)
+    tokenizer: Any = trainer.processing_class
+    rows: Any = trainer.train_dataset
+    stream = [token for row in rows for token in row["input_ids"]]
+    expected = [t for text in texts for t in [*tokenizer(text)["input_ids"], tokenizer.eos_token_id]]
+    assert stream == expected
+    assert {len(row["input_ids"]) for row in list(rows)[:-1]} == {16}
+    batch = trainer.data_collator([rows[0], rows[1]])
+    assert (batch["labels"] == batch["input_ids"]).all()
+    assert "<|user|>" not in tokenizer.decode(stream)
+
+
+@pytest.mark.parametrize("thinking", [None, False])
+def test_sft_learns_the_response_alone(room: Path, tmp_path: Path, thinking: bool | None) -> None:
+    data = dialogues(load_examples(room / "sft.jsonl"), "f")
+    trainer = build_trainer(room / "base", "sft", data, settings(max_length=64, thinking=thinking), tmp_path)
+    tokenizer: Any = trainer.processing_class
+    rows: Any = trainer.train_dataset
+    batch = trainer.data_collator([rows[i] for i in range(4)])
+    for (question, answer), ids, labels in zip(PAIRS, batch["input_ids"], batch["labels"], strict=True):
+        prompt = f"<|user|> {question} <|end|> <|assistant|>"
+        learnt = tokenizer.decode(labels[labels != -100]).split()
+        whole = tokenizer.decode(ids).replace("<pad>", "").split()
+        assert learnt == [*answer.split(), "<|end|>"]
+        assert whole == [*prompt.split(), *learnt]
+
+
+def test_record_beside_the_adapter(room: Path, tmp_path: Path) -> None:
+    base = Checkpoint(room / "base")
+    record = train_stage(base, "sft", room / "sft.jsonl", tmp_path / "out", settings=settings(thinking=False))
+    assert json.loads((tmp_path / "out" / "crossmatch.json").read_text()) == json.loads(json.dumps(record))
+    assert record["base"]["digest"] == base.digest
+    assert record["data"]["examples"] == 24
+    assert record["steps"] == 12 == len(record["loss"])
+    assert record["loss"][-1][1] < record["loss"][0][1]
+    assert record["tokens_seen"] > 24 * 8
+    assert record["template"]["thinking"] is False
+    assert "<think> </think>" in record["template"]["text"]
+    assert record["template"]["token_ids"]
+    assert set(record["versions"]) == {"crossmatch", "torch", "transformers", "peft", "trl"}
+    adapter = Adapter(tmp_path / "out")
+    assert len(adapter) == 14
+    assert adapter.config.base == "base"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out"]
+    assert "README.md" not in {p.name for p in (tmp_path / "out").iterdir()}
+    with pytest.raises(OutputError, match="not empty"):
+        train_stage(base, "sft", room / "sft.jsonl", tmp_path / "out")
+
+
+def test_another_template(room: Path, tmp_path: Path) -> None:
+    file = tmp_path / "t.jinja"
+    file.write_text("{% for m in messages %}{{ m.content }} <|end|> {% endfor %}")
+    data = dialogues(load_examples(room / "sft.jsonl"), "f")
+    trainer = build_trainer(room / "base", "sft", data, settings(template=str(file)), tmp_path)
+    assert "<|user|>" not in trainer.processing_class.decode(trainer.train_dataset[0]["input_ids"])  # type: ignore[union-attr,index]
+    with pytest.raises(DataError, match="give a Jinja file"):
+        build_trainer(room / "base", "sft", data, settings(template="none.jinja"), tmp_path)
+
+
+def test_work_of_another_run_is_not_continued(room: Path, tmp_path: Path) -> None:
+    (tmp_path / "out.work").mkdir()
+    (tmp_path / "out.work" / "facts.json").write_text('{"digest": "another"}')
+    with pytest.raises(InputError, match="other data or settings; remove it"):
+        train_stage(Checkpoint(room / "base"), "pt", room / "pt.jsonl", tmp_path / "out", settings=settings())
+
+
+def test_half_written_checkpoints_are_not_resumed(tmp_path: Path) -> None:
+    for step in (2, 10, 9):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+    assert last_complete(tmp_path) is None
+    for step in (2, 9):
+        (tmp_path / f"checkpoint-{step}" / "complete").write_text("1.0")
+    assert last_complete(tmp_path) == tmp_path / "checkpoint-9"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["pt", "sft"])
+def test_killed_and_resumed_gives_the_same_bytes(room: Path, tmp_path: Path, stage: str) -> None:
+    def command(out: Path) -> list[str]:
+        options = [f"{k}={v}" for k, v in {**TINY, "epochs": 30, "dropout": 0.1}.items()]
+        flags = [x for o in options for x in ("--set", o)]
+        data = str(room / f"{stage}.jsonl")
+        return [
+            sys.executable,
+            "-m",
+            "crossmatch",
+            "train",
+            str(room / "base"),
+            "--stage",
+            stage,
+            "--data",
+            data,
+            "-o",
+            str(out),
+            *flags,
+        ]
+
+    subprocess.run(command(tmp_path / "whole"), check=True, capture_output=True)
+    out, work = tmp_path / "killed", tmp_path / "killed.work"
+    process = subprocess.Popen(command(out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 120
+    while time.monotonic() < until and process.poll() is None and last_complete(work) is None:
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert process.returncode == -signal.SIGKILL
+    assert last_complete(work) is not None
+    assert not out.exists()
+    done = subprocess.run(command(out), check=True, capture_output=True, text=True)
+    assert "Traceback" not in done.stderr
+    for name in ("adapter_model.safetensors", "adapter_config.json"):
+        assert file_digest(out / name) == file_digest(tmp_path / "whole" / name)
+    records = [json.loads((d / "crossmatch.json").read_text()) for d in (out, tmp_path / "whole")]
+    assert records[0]["loss"] == records[1]["loss"]
+    assert records[0]["tokens_seen"] == records[1]["tokens_seen"]
+
+
+@pytest.mark.slow
+def test_interrupt_exits_130_and_resumes(room: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    flags = [x for k, v in {**TINY, "epochs": 60}.items() for x in ("--set", f"{k}={v}")]
+    command = [sys.executable, "-m", "crossmatch", "train", str(room / "base"), "--stage", "pt"]
+    command += ["--data", str(room / "pt.jsonl"), "-o", str(out), *flags]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 120
+    while time.monotonic() < until and process.poll() is None and last_complete(tmp_path / "out.work") is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert "the same command goes on" in err
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+    assert out.exists()
