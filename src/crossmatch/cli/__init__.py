@@ -2,9 +2,8 @@
 
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
-import click
 import typer
 
 from crossmatch.cli.console import Settings, say
@@ -16,6 +15,9 @@ from crossmatch.cli.run import run_command
 from crossmatch.cli.train import train_command
 from crossmatch.cli.verify import verify_command
 from crossmatch.errors import CrossmatchError, ExitCode
+
+# Newer typer carries its own copy of click: its error class is found by what every typer exports.
+_USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
 
 app = typer.Typer(
     name="crossmatch",
@@ -66,10 +68,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return _interrupted() if code == ExitCode.INTERRUPTED else int(code or ExitCode.OK)
     except CrossmatchError as error:
         return _fail(error, error.exit_code)
-    except click.ClickException as error:
+    except _USAGE_ERROR as error:
         error.show()
-        return error.exit_code
-    except (KeyboardInterrupt, click.Abort):
+        return ExitCode.USAGE
+    except (KeyboardInterrupt, typer.Abort):
         return _interrupted()
     except BrokenPipeError:
         # Whoever read stdout has gone, as `| head` does.

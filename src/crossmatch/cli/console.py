@@ -98,6 +98,14 @@ def _bar(label: str, total: float | None) -> Iterator[Task]:
         yield Bar()
 
 
+def duration(seconds: float) -> str:
+    """Seconds for people: 48 s, 12 min, 3.5 h, 20 d."""
+    for limit, unit, factor in ((100, "s", 1), (6000, "min", 60), (172_800, "h", 3600)):
+        if seconds < limit:
+            return f"{seconds / factor:.0f} {unit}"
+    return f"{seconds / 86_400:,.0f} d"
+
+
 def size(nbytes: float) -> str:
     """Bytes for people: 1.23 GB."""
     for unit in ("B", "kB", "MB", "GB"):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from crossmatch.cli.console import Terminal, emit, say
+from crossmatch.cli.console import Terminal, duration, emit, say
 from crossmatch.cli.options import Json
 from crossmatch.errors import ExitCode
 
@@ -67,13 +67,13 @@ def _print_plan(plan: dict[str, Any]) -> None:
     print(
         f"study {plan['study']}: {plan['parameters'] / 1e6:,.0f} M parameters, {plan['adapted_modules']} linear modules"
     )
-    print(f"{'stage':18} {'tokens':>10} {'seconds':>8} {'GiB':>5}  what")
+    print(f"{'stage':18} {'tokens':>10} {'time':>8} {'GiB':>5}  what")
     for stage in plan["stages"]:
         tokens = f"{stage['tokens']:,}" if stage["tokens"] is not None else "-"
-        seconds = f"{stage['seconds']:.0f}" if stage["seconds"] is not None else "-"
+        seconds = duration(stage["seconds"]) if stage["seconds"] is not None else "-"
         gib = f"{stage['gib']:.1f}" if stage["gib"] is not None else "-"
         print(f"{stage['name']:18} {tokens:>10} {seconds:>8} {gib:>5}  {stage['what']}")
-    print(f"about {plan['seconds'] / 60:.0f} minutes on this machine, {plan['flops'] / 1e9:,.0f} GFLOP/s measured")
+    print(f"about {duration(plan['seconds'])} on this machine, {plan['flops'] / 1e9:,.0f} GFLOP/s measured")
 
 
 def _print_result(result: "StudyResult") -> None:

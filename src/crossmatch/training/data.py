@@ -42,7 +42,7 @@ Example = Document | Dialogue
 
 
 def load_examples(source: str | Path, columns: Mapping[str, str] | None = None) -> list[Example]:
-    """Read a `.jsonl` or `.json` file, or a hub data set `org/name[:split]`.
+    """Read a `.jsonl` or `.json` file, or a hub data set `org/name[@config][:split]`.
 
     columns: known field name -> name in the file, as in {"instruction": "question"}. Raises DataError with the file,
     the line and the reason at the first bad line, and how many more there are.
@@ -132,13 +132,16 @@ def _parse(text: str, place: str) -> Any:
 
 
 def _hub_rows(source: str) -> Iterator[tuple[str, Any]]:
-    name, _, split = source.partition(":")
+    path, _, split = source.partition(":")
+    name, _, config = path.partition("@")
     if name.count("/") != 1 or name.startswith((".", "/")):
-        raise DataError(f"{source} does not exist; give a .jsonl or .json file, or a hub data set org/name[:split]")
+        raise DataError(
+            f"{source} does not exist; give a .jsonl or .json file, or a hub data set org/name[@config][:split]"
+        )
     from datasets import load_dataset
 
     try:
-        rows = load_dataset(name, split=split or "train")
+        rows = load_dataset(name, config or None, split=split or "train")
     except Exception as error:  # the library raises many kinds, none of its own
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(f"{source} is no local file, and the hub did not give it: {reason}") from error

@@ -1,0 +1,230 @@
+"""The page: self-contained, escaped, and working in a real browser."""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crossmatch.report.render import render_report
+from crossmatch.report.view import build_view
+
+VARIANTS = ("base", "pt", "sft", "pt0.3+sft0.7", "sft0.7")
+EVIL = "<script>window.hacked = 1</script>"
+
+
+def entry(value: float, difference: bool = True) -> dict[str, Any]:
+    d = {"value": -0.1, "low": -0.2, "high": 0.3, "n": 9, "p": 0.4, "test": "mcnemar-exact", "gained": 1, "lost": 2}
+    return {"value": value, "low": value - 0.1, "high": value + 0.1, "n": 9, "difference": d if difference else None}
+
+
+def facts() -> dict[str, Any]:
+    answers = [[f"answer {i % 3} of {v}" if i % 4 else "all the same" for v in VARIANTS] for i in range(20)]
+    answers[5][3] = "<think>Let me see.</think>Blood " + EVIL
+    rows = [
+        {
+            "id": str(i),
+            "question": f"question number {i}",
+            "reference": "reference",
+            "answers": [{"text": t, "trace": "closed" if "think" in t else "none", "lexical": False} for t in given],
+        }
+        for i, given in enumerate(answers)
+    ]
+    picks = [{"id": "1", "question": "pick", "reference": "a", "answers": [{"text": "a", "right": True}] * 5}]
+    modules = [
+        {
+            "name": f"model.layers.{layer}.{m}.weight",
+            "layer": layer,
+            "module": m,
+            "cosine": 0.01 * layer,
+            "cosine_null": 0.002,
+            "energy_ratio": 0.1 + layer,
+            "first_norm": 1.0,
+            "second_norm": 2.0,
+        }
+        for layer in range(4)
+        for m in ("q_proj", "up_proj")
+    ]
+    weights = {n: {"claimed": c, "recovered": c + 1e-4, "stderr": 2e-5} for n, c in (("pt", 0.3), ("sft", 0.7))}
+    verdict = {
+        "verdict": "verified",
+        "faults": [],
+        "notes": ["rounded-twice"],
+        "weights": weights,
+        "modules": {"adapted": 8, "agree": 8, "disagree": 0, "undecided": 0},
+        "tensors": {"total": 10, "untouched_identical": 2},
+        "rounding": {"route": "once"},
+        "digests": {"merged": "0" * 64},
+        "details": [{"name": m["name"], "weights": weights} for m in modules],
+    }
+    training = {
+        "stage": "sft",
+        "digest": "1" * 64,
+        "data": {"examples": 3},
+        "tokens_seen": 5,
+        "steps": 2,
+        "seconds": 1.5,
+        "loss": [[1, 3.0], [2, 2.0]],
+    }
+    metrics = {"bleu": 5.0, "rougeL": 20.0, "trace_structural": 0.1}
+    return {
+        "study": "fixture",
+        "question": "Is it safe? " + EVIL,
+        "base": {"name": "base", "digest": "2" * 64, "parameters": 1234567},
+        "data": None,
+        "adapters": {"pt": {**training, "stage": "pt"}, "sft": training},
+        "verdicts": {"pt0.3+sft0.7": verdict},
+        "summary": {
+            "reference": "sft",
+            "variants": {
+                v: {"kind": k, "weights": {}}
+                for v, k in zip(VARIANTS, ("base", "adapter", "adapter", "merge", "control"), strict=True)
+            },
+            "suites": {
+                "ask": {
+                    "kind": "generation",
+                    "n": 9,
+                    "signature": "nrefs:1|tok:13a",
+                    "metrics": {m: {v: entry(x, v != "sft") for v in VARIANTS} for m, x in metrics.items()},
+                }
+            },
+        },
+        "samples": {
+            "variants": list(VARIANTS),
+            "suites": {"ask": {"kind": "generation", "rows": rows}, "pick": {"kind": "choice", "rows": picks}},
+        },
+        "overlap": {"first": "pt", "second": "sft", "weights": [0.3, 0.7], "cosine": 0.01, "modules": modules},
+        "seconds": {"train": 3.0},
+    }
+
+
+def test_page_is_self_contained_and_escaped() -> None:
+    page = render_report(facts())
+    assert EVIL not in page
+    # References to anything outside: sources, links, imports, fetches of the page's own code.
+    body = page.replace(page[page.index("</main>") : page.index('<script id="view"')], "")
+    assert not re.search(r"""(src|href)\s*=\s*["']|@import|url\(|fetch\(|https?://(?!vega\.github\.io/schema)""", body)
+    assert page == render_report(json.loads(json.dumps(facts())))
+
+
+def test_verdict_and_numbers_are_shown_as_they_are() -> None:
+    view = build_view(facts())
+    assert view["verdicts"][0]["word"] == "Verified"
+    assert view["verdicts"][0]["weights"][0]["recovered"] == "0.300100 ± 0.000020"
+    row = view["tables"][0]["rows"][0]
+    assert row["cells"][0]["value"] == "5.0"
+    assert row["cells"][2]["value"] == "10"
+    assert not row["cells"][0]["excludes_zero"]
+    failed = facts()
+    failed["verdicts"]["pt0.3+sft0.7"] |= {"verdict": "failed", "faults": ["weights-squared"]}
+    page = render_report(failed)
+    assert "Failed" in page
+    assert "weights-squared" in page
+
+
+def test_page_without_evaluation_or_training() -> None:
+    few = facts()
+    few |= {"summary": None, "samples": None, "overlap": None}
+    few["adapters"] = {"pt": {"digest": "1" * 64, "loss": None, "stage": None, "data": None}}
+    few["verdicts"]["pt0.3+sft0.7"]["weights"]["pt"] |= {"recovered": None, "stderr": None}
+    page = render_report(few)
+    assert "not identifiable" in page
+    assert "Answers side by side" not in page
+
+
+def chromium() -> str | None:
+    return os.environ.get("CHROMIUM") or next(
+        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+    )
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    found = chromium()
+    if found is None:
+        assert not os.environ.get("CROSSMATCH_REQUIRE_BROWSER"), "a browser is required here and there is none"
+        pytest.skip("page tests skipped: no Chromium found (set CHROMIUM, or install Debian's package chromium)")
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+    flags += ["--disable-component-update", "--disable-sync"]
+    with sync_playwright() as playwright:
+        instance = playwright.chromium.launch(executable_path=found, args=flags)
+        yield instance
+        instance.close()
+
+
+@pytest.fixture
+def opened(browser: Any, tmp_path: Path) -> Iterator[Any]:
+    (tmp_path / "report.html").write_text(render_report(facts()))
+    page = browser.new_page(viewport={"width": 1200, "height": 900})
+    page.complaints = []
+    page.on("console", lambda m: page.complaints.append(m.text) if m.type in ("error", "warning") else None)
+    page.on("pageerror", lambda e: page.complaints.append(str(e)))
+    page.on("request", lambda r: page.complaints.append(r.url) if not r.url.startswith("file:") else None)
+    page.goto((tmp_path / "report.html").as_uri())
+    page.wait_for_function("document.querySelectorAll('[data-chart]:not([data-drawn])').length === 0")
+    yield page
+    page.close()
+
+
+@pytest.mark.browser
+def test_page_renders_without_a_complaint(opened: Any, tmp_path: Path) -> None:
+    assert opened.complaints == []
+    assert opened.locator(".word").inner_text() == "Verified"
+    assert opened.locator("[data-chart] svg").count() == 4
+    assert opened.evaluate("window.hacked") is None
+    opened.screenshot(path=tmp_path / "page.png", full_page=True)
+    assert (tmp_path / "page.png").stat().st_size > 50_000
+
+
+@pytest.mark.browser
+def test_samples_can_be_searched_and_filtered(opened: Any) -> None:
+    cards, count = opened.locator(".sample"), opened.locator("#count")
+    assert count.inner_text() == "20 of 20"
+    assert cards.count() == 6
+    opened.click("#more")
+    assert cards.count() == 12
+    opened.check("#differs")
+    # Every fourth question has one answer for all variants.
+    assert count.inner_text() == "15 of 20"
+    opened.fill("#search", "number 17")
+    assert count.inner_text() == "1 of 20"
+    assert "number 17" in cards.first.inner_text()
+    opened.fill("#search", "")
+    opened.uncheck("#differs")
+    opened.check("#traced")
+    assert count.inner_text() == "1 of 20"
+    assert opened.locator("mark").first.inner_text() == "<think>Let me see.</think>"
+    assert EVIL in cards.first.inner_text()
+    opened.uncheck("#traced")
+    opened.select_option("#suite", "pick")
+    assert count.inner_text() == "1 of 1"
+    assert opened.locator(".answer.right").count() == 5
+    assert opened.complaints == []
+
+
+@pytest.mark.browser
+def test_tooltips_show_numbers(opened: Any) -> None:
+    opened.locator(
+        "[data-chart=cosine] path[aria-roledescription='rect mark'], [data-chart=cosine] g.mark-rect path"
+    ).first.hover()
+    opened.wait_for_selector("#vg-tooltip-element.visible")
+    assert "cosine" in opened.locator("#vg-tooltip-element").inner_text()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_phone_width_and_dark_mode(opened: Any, scheme: str) -> None:
+    opened.emulate_media(color_scheme=scheme)
+    opened.set_viewport_size({"width": 375, "height": 800})
+    opened.wait_for_timeout(300)
+    assert opened.evaluate("document.documentElement.scrollWidth") <= 375
+    ground, ink = (opened.evaluate(f"getComputedStyle(document.body).{p}") for p in ("backgroundColor", "color"))
+    light = [sum(map(int, re.findall(r"\d+", c)[:3])) for c in (ground, ink)]
+    assert (light[0] > light[1]) == (scheme == "light")
+    assert opened.complaints == []

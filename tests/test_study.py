@@ -1,0 +1,245 @@
+"""Studies: recipes read strictly, plans from shapes, a whole tiny study, resuming, the sample's data."""
+
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from crossmatch import Checkpoint
+from crossmatch.checkpoint import file_digest
+from crossmatch.errors import InputError, RecipeError
+from crossmatch.sample import SampleSize, ontology_file, read_ontology, write_data
+from crossmatch.study import load_recipe, plan_study, run_study
+from helpers import make_adapter, make_chat_model
+
+ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+
+
+@pytest.fixture(scope="module")
+def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base, data, two suites, and a recipe that trains two adapters of rank 2 in seconds."""
+    root = tmp_path_factory.mktemp("study")
+    make_chat_model(root / "base")
+    make_adapter(root / "base", root / "ready", seed=3)
+    sft = [{"prompt": "what is blood", "completion": "a disease of the heart"}] * 8
+    pt = [{"text": "the heart is a bone of the old kidney"}] * 8
+    ask = [
+        {"id": str(i), "question": "what is " + "very " * i + "old blood", "reference": "a disease of the heart"}
+        for i in range(4)
+    ]
+    pick = [
+        {"id": str(i), "question": "name " + "the " * i, "options": ["heart", "old cell"], "answer": i % 2}
+        for i in range(4)
+    ]
+    for name, rows in {"sft": sft, "pt": pt, "ask": ask, "pick": pick}.items():
+        (root / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    (root / "ask.yaml").write_text("name: ask\nversion: 1\nkind: generation\ndata: ask.jsonl\nmax_new_tokens: 4\n")
+    (root / "pick.yaml").write_text("name: pick\nversion: 1\nkind: choice\ndata: pick.jsonl\n")
+    return root
+
+
+def recipe(room: Path, **changes: Any) -> dict[str, Any]:
+    train = {"rank": 2, "batch_size": 4, "max_length": 16, "learning_rate": 1e-2}
+    return {
+        "name": "tiny",
+        "base": str(room / "base"),
+        "adapters": {
+            "pt": {"stage": "pt", "data": str(room / "pt.jsonl"), "train": train},
+            "sft": {"stage": "sft", "data": str(room / "sft.jsonl"), "train": train},
+        },
+        "merges": [{"pt": 0.3, "sft": 0.7}],
+        "evaluation": {"suites": [str(room / "ask.yaml"), str(room / "pick.yaml")], "reference": "sft"},
+        **changes,
+    }
+
+
+def saved(directory: Path, value: Any) -> Path:
+    file = directory / "study.yaml"
+    with file.open("w") as stream:
+        YAML().dump(value, stream)
+    return file
+
+
+@pytest.fixture(scope="module")
+def finished(room: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    runs = tmp_path_factory.mktemp("runs")
+    result = run_study(load_recipe(saved(runs, recipe(room))), runs)
+    assert result.verified
+    return runs
+
+
+def test_run_directory(finished: Path) -> None:
+    root = finished / "tiny"
+    assert {p.name for p in root.iterdir()} == {
+        *("adapters", "evaluate", "merges", "stages", "verify"),
+        *("overlap.json", "recipe.json", "report.html", "report.json", "samples.json", "summary.json"),
+    }
+    assert json.loads((root / "verify" / "pt0.3+sft0.7.json").read_text())["verdict"] == "verified"
+    summary = json.loads((root / "summary.json").read_text())
+    assert list(summary["variants"]) == ["base", "pt", "sft", "pt0.3+sft0.7", "sft0.7"]
+    overlap = json.loads((root / "overlap.json").read_text())
+    assert len(overlap["modules"]) == 14
+    assert "<title>crossmatch: tiny</title>" in (root / "report.html").read_text()
+
+
+def test_finished_stages_are_skipped(finished: Path) -> None:
+    before = {p: p.stat().st_mtime_ns for p in (finished / "tiny").rglob("*") if p.is_file()}
+    started = time.monotonic()
+    result = run_study(load_recipe(finished / "study.yaml"), finished)
+    assert result.ran == {}
+    assert time.monotonic() - started < 60
+    changed = {p.name for p, t in before.items() if p.stat().st_mtime_ns != t}
+    assert changed == {"recipe.json", "report.json", "report.html"}
+
+
+def test_report_has_the_same_bytes(finished: Path, tmp_path: Path) -> None:
+    digest = file_digest(finished / "tiny" / "report.html")
+    run_study(load_recipe(finished / "study.yaml"), finished)
+    assert file_digest(finished / "tiny" / "report.html") == digest
+
+
+def test_changed_settings_run_again_from_there(finished: Path, room: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path / "runs")
+    changed = recipe(room, merges=[{"pt": 0.3, "sft": 0.7}, {"pt": 1.0, "sft": 1.0}])
+    result = run_study(load_recipe(saved(tmp_path, changed)), tmp_path / "runs")
+    assert set(result.ran) == {"merge-pt1+sft1", "verify-pt1+sft1", "evaluate"}
+    # A lost output is made again, the rest is kept.
+    shutil.rmtree(tmp_path / "runs" / "tiny" / "adapters" / "sft")
+    kept = file_digest(tmp_path / "runs" / "tiny" / "merges" / "pt1+sft1" / "model.safetensors")
+    again = run_study(load_recipe(tmp_path / "study.yaml"), tmp_path / "runs")
+    assert set(again.ran) >= {"train-sft"}
+    assert "train-pt" not in again.ran
+    # Trained again from the same data and seed it is the same adapter, so the merge still stands.
+    assert file_digest(tmp_path / "runs" / "tiny" / "merges" / "pt1+sft1" / "model.safetensors") == kept
+
+
+def test_a_checkpoint_that_was_changed_afterwards_fails(finished: Path, room: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path / "runs")
+    file = tmp_path / "runs" / "tiny" / "merges" / "pt0.3+sft0.7" / "model.safetensors"
+    shutil.copy(room / "base" / "model.safetensors", file)
+    result = run_study(load_recipe(finished / "study.yaml"), tmp_path / "runs")
+    assert not result.verified
+    assert result.verdicts["pt0.3+sft0.7"]["faults"] == ["adapter-not-applied"]
+    assert "Failed" in result.report.read_text()
+    assert Checkpoint(file.parent).digest == result.verdicts["pt0.3+sft0.7"]["digests"]["merged"]
+
+
+def test_adapters_from_elsewhere(room: Path, tmp_path: Path) -> None:
+    changed = recipe(room, adapters={"ready": {"path": str(room / "ready")}}, merges=[{"ready": 0.5}], evaluation=None)
+    result = run_study(load_recipe(saved(tmp_path, changed)), tmp_path)
+    assert result.verified
+    assert result.summary is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"adaptors": {}}, "unknown key adaptors; did you mean adapters"),
+        (
+            {"adapters": {"pt": {"stage": "pt", "data": "x", "train": {"learning_rat": 1}}}},
+            "learning_rat; did you mean learning_rate",
+        ),
+        ({"adapters": {"pt": {"stage": "pt", "datta": "x"}}}, "datta; did you mean data"),
+        ({"adapters": {"pt": {"stage": "pt"}}}, "give either path, or stage and data"),
+        ({"merges": [{"pt": 0.3, "sfd": 0.7}]}, "sfd is no adapter of this recipe"),
+        ({"merges": [{}]}, "an empty merge"),
+        ({"evaluation": {"suites": ["x"], "reference": "gold"}}, "gold is no adapter"),
+        ({"evaluation": {"suites": [], "reference": "sft"}}, "evaluation.suites"),
+        ({"dtype": "int4"}, "dtype: Input should be"),
+        ({"name": "../escape"}, "name: String should match"),
+        ({"merges": [{"pt": "much"}]}, "valid number"),
+    ],
+)
+def test_recipes_are_read_strictly(room: Path, tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(saved(tmp_path, recipe(room, **change)))
+
+
+def test_recipes_that_are_no_recipes(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="does not exist"):
+        load_recipe(tmp_path / "none.yaml")
+    for text, message in (("- a", "must hold a mapping"), ("a: [", "is not YAML"), ("a: 1\na: 2", "is not YAML")):
+        (tmp_path / "r.yaml").write_text(text)
+        with pytest.raises(RecipeError, match=message):
+            load_recipe(tmp_path / "r.yaml")
+
+
+def test_yaml_means_what_it_says(tmp_path: Path) -> None:
+    """YAML 1.2: 5e-4 is a number, NO is a text."""
+    loaded = load_recipe(ROOT / "studies" / "sample.yaml")
+    assert loaded.adapters["sft"].train.learning_rate == 5e-4
+
+
+def test_plan_of_the_sample_is_that_of_the_real_model() -> None:
+    plan = plan_study(load_recipe(ROOT / "studies" / "sample.yaml"))
+    assert plan["parameters"] == 134_515_008
+    assert plan["adapted_modules"] == 210
+    tokens = {s["name"]: s["tokens"] for s in plan["stages"]}
+    assert 5_000 < tokens["train pt"] < 20_000
+    assert 10_000 < tokens["train sft"] < 30_000
+    assert all(s["seconds"] > 0 for s in plan["stages"] if s["name"].startswith(("train", "evaluate")))
+    assert 1 < plan["gib"] < 6
+
+
+def test_plan_of_the_paper_is_checked_on_shapes() -> None:
+    loaded = load_recipe(ROOT / "studies" / "qwen3-14b-medical.yaml")
+    plan = plan_study(loaded)
+    # Qwen3-14B: 14.8 B parameters, seven linear modules in each of 40 layers.
+    assert plan["parameters"] == 14_768_307_200
+    assert plan["adapted_modules"] == 280
+    names = [s["what"] for s in plan["stages"] if s["name"] == "merge and verify"]
+    assert names[0].startswith("0.3 pt + 0.7 sft")
+    assert loaded.evaluation is not None
+    assert (loaded.evaluation.decoding.temperature, loaded.evaluation.decoding.top_p) == (0.6, 0.8)
+    assert loaded.evaluation.thinking is False
+    assert 25 < plan["gib"] < 80
+
+
+def test_plans_that_cannot_be_made(room: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="give its config as `architecture:`"):
+        plan_study(load_recipe(saved(tmp_path, recipe(room, base="org/model"))))
+    with pytest.raises(RecipeError, match="cannot build this model"):
+        plan_study(load_recipe(saved(tmp_path, recipe(room, architecture={"model_type": "invented"}))))
+    adapters = {"pt": {"stage": "pt", "data": "none.jsonl"}, "sft": {"path": "x"}}
+    with pytest.raises(InputError, match=r"data none\.jsonl does not exist"):
+        plan_study(load_recipe(saved(tmp_path, recipe(room, adapters=adapters))))
+
+
+def test_sample_data(tmp_path: Path) -> None:
+    size = SampleSize(pt_terms=60, sft_terms=80, define=10, name=20, seed=3)
+    card = write_data(tmp_path / "data", size)
+    assert card["version"] == read_ontology(ontology_file())[0] == "2025-01-16"
+    assert "hpo.jax.org/app/license" in card["licence"]
+    assert card["held_out_in_sft"] == 0
+    assert card["held_out_in_pt"] == 30
+    rows = {
+        n: [json.loads(x) for x in (tmp_path / "data" / f"{n}.jsonl").read_text().splitlines()]
+        for n in ("pt", "sft", "define", "name")
+    }
+    assert {n: len(r) for n, r in rows.items()} == {"pt": 60, "sft": 80, "define": 10, "name": 20}
+    held_out = {r["reference"] for r in rows["define"]} | {r["question"] for r in rows["name"]}
+    assert not held_out & {r["completion"] for r in rows["sft"]}
+    for row in rows["name"]:
+        assert len(set(row["options"])) == 4
+        assert row["options"][row["answer"]].lower() not in row["question"].lower()
+    # The right answer is not always in one place.
+    assert len({row["answer"] for row in rows["name"]}) > 1
+    again = write_data(tmp_path / "again", size)
+    assert again == card
+    for name in rows:
+        assert file_digest(tmp_path / "again" / f"{name}.jsonl") == file_digest(tmp_path / "data" / f"{name}.jsonl")
+    with pytest.raises(InputError, match="too few terms"):
+        write_data(tmp_path / "huge", SampleSize(sft_terms=10**6))
+
+
+def test_ontology_is_read_whole() -> None:
+    _, terms = read_ontology(ontology_file())
+    assert len(terms) > 16_000
+    arachnodactyly = next(t for t in terms if t.name == "Arachnodactyly")
+    assert "fingers" in arachnodactyly.definition
+    assert arachnodactyly.parents
