@@ -1,5 +1,6 @@
 """crossmatch inspect."""
 
+import textwrap
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
@@ -85,14 +86,16 @@ def _adapter(path: str, directory: Path) -> dict[str, Any]:
 
 def _lines(key: str, value: Any) -> list[str]:
     if key == "bytes":
-        return [f"{'size':22} {size(value)}"]
+        key, value = "size", size(value)
     if isinstance(value, dict):
-        if all(isinstance(v, int) and not isinstance(v, bool) for v in value.values()):
-            return [f"{key:22} " + ", ".join(f"{k} x {v}" for k, v in value.items())]
-        return [line for k, v in value.items() for line in _lines(f"{key}: {k}".replace("_", " "), v)]
+        if not all(isinstance(v, int) and not isinstance(v, bool) for v in value.values()):
+            return [line for k, v in value.items() for line in _lines(f"{key}: {k}", v)]
+        value = ", ".join(f"{k} x {v}" for k, v in value.items())
     if isinstance(value, bool):
         value = "yes" if value else "no"
     if isinstance(value, int):
         value = f"{value:,}"
-    shown = value[:32] + "…" if isinstance(value, str) and len(value) == 64 else value
-    return [f"{key:22} {'-' if shown is None else shown}"]
+    if isinstance(value, float):
+        value = f"{value:.6g}"
+    shown = value[:32] + "…" if isinstance(value, str) and len(value) == 64 else str("-" if value is None else value)
+    return textwrap.wrap(f"{key:22} {shown}", 79, subsequent_indent=" " * 23, break_long_words=False)
