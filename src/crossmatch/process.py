@@ -29,7 +29,8 @@ def keep_heap() -> bool:
 def quiet_libraries() -> None:
     """Keep the libraries' own bars and notices off the terminal: progress is shown once, by us.
 
-    By environment variables, so that nothing is imported; what the user has set stays.
+    By environment variables, so that nothing is imported; they are read when the libraries are, so this comes first.
+    What the user has set stays.
     """
     for name, value in {
         "TQDM_DISABLE": "1",

@@ -15,6 +15,7 @@ from crossmatch.cli.run import run_command
 from crossmatch.cli.train import train_command
 from crossmatch.cli.verify import verify_command
 from crossmatch.errors import CrossmatchError, ExitCode
+from crossmatch.process import quiet_libraries
 
 # Newer typer carries its own copy of click: its error class is found by what every typer exports.
 _USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
@@ -58,6 +59,8 @@ def options(
     """Options before the command."""
     del version
     Settings.quiet, Settings.debug = quiet, debug
+    if not debug:
+        quiet_libraries()
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

@@ -31,10 +31,9 @@ def evaluate_command(
     from crossmatch.evaluation.engine import Decoding
     from crossmatch.evaluation.run import Conditions, evaluate
     from crossmatch.evaluation.summary import summarise
-    from crossmatch.process import keep_heap, quiet_libraries
+    from crossmatch.process import keep_heap
 
     keep_heap()
-    quiet_libraries()
     parts = pair_up(adapter, weight)
     adapters = {name: a for name, (a, _) in parts.items()}
     against = reference or list(adapters)[-1]

@@ -27,7 +27,7 @@ def run_command(
 
     Exit code 0: every merge is verified; 1: one is not.
     """
-    from crossmatch.process import keep_heap, quiet_libraries
+    from crossmatch.process import keep_heap
     from crossmatch.study import load_recipe, plan_study, run_study
 
     started = time.monotonic()
@@ -37,7 +37,6 @@ def run_command(
         emit(plan) if as_json else _print_plan(plan)
         return
     keep_heap()
-    quiet_libraries()
     result = run_study(recipe, runs, progress=Terminal())
     seconds = time.monotonic() - started
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

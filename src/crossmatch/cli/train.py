@@ -27,14 +27,13 @@ def train_command(
 ) -> None:
     """Train one stage to an adapter. Killed at any point, the same command goes on from the last checkpoint."""
     from crossmatch.checkpoint import Checkpoint
-    from crossmatch.process import keep_heap, quiet_libraries
+    from crossmatch.process import keep_heap
     from crossmatch.training import train_stage
 
     if stage not in ("pt", "sft"):
         raise InputError(f"--stage {stage}: give pt or sft")
     settings, columns = train_settings(setting), split_pairs(column, "--column")
     keep_heap()
-    quiet_libraries()
     record = train_stage(Checkpoint(base), stage, data, output, settings=settings, columns=columns, progress=Terminal())
     if as_json:
         emit({"output": str(output), **record})
