@@ -207,3 +207,22 @@ def test_names(models: Path, tmp_path: Path) -> None:
     assert facts.template is not None
     assert facts.tokenizer is None
     assert facts.eos_config is not None
+
+
+def test_two_writers_do_not_meet(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with atomic_directory(out) as partial:
+        (partial / "x").write_text("first")
+        with pytest.raises(OutputError, match="another process is writing"), atomic_directory(out):
+            pass
+        assert (partial / "x").read_text() == "first"
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_what_a_killed_writer_left_is_cleared(tmp_path: Path) -> None:
+    (tmp_path / "out.partial" / "sub").mkdir(parents=True)
+    (tmp_path / "out.partial" / "half").write_text("x")
+    with atomic_directory(tmp_path / "out") as partial:
+        assert list(partial.iterdir()) == []
+        (partial / "x").write_text("whole")
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["x"]

@@ -256,8 +256,7 @@ def test_dense_vectors_are_verified_too(bench: Path, tmp_path: Path) -> None:
 
 
 def test_all_weights_zero_claims_the_base(bench: Path, tmp_path: Path) -> None:
-    verdict = judge(bench, bench / "base", pt=0.0)
-    assert verdict.faults == ()
+    assert judge(bench, bench / "base", pt=0.0).verified
     assert judge(bench, make(bench, tmp_path / "out", pt=0.5), pt=0.0).verdict == "failed"
 
 

@@ -1,6 +1,7 @@
 """Output that appears whole or not at all: a partial directory, one rename."""
 
 import errno
+import fcntl
 import json
 import os
 import shutil
@@ -31,17 +32,16 @@ def atomic_directory(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """A `with` block that fills `<out>.partial` and, if it ends well, renames it to `out`.
 
     An exception or an interrupt leaves neither. With `overwrite` the old directory is moved aside at the rename and
-    then removed. Raises OutputError if `out` is not empty, or the disk refuses.
+    then removed. Raises OutputError if `out` is not empty, the disk refuses, or another process is writing there.
     """
     out = Path(os.path.abspath(out))
     check_output(out, overwrite)
     partial = out.with_name(out.name + ".partial")
+    lock = _claim(partial, out)
     try:
-        if partial.exists():
-            shutil.rmtree(partial)
-        partial.mkdir(parents=True)
         yield partial
         _sync(partial)
+        check_output(out, overwrite)
         _swap(partial, out)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
@@ -49,6 +49,30 @@ def atomic_directory(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+    finally:
+        os.close(lock)
+
+
+def _claim(partial: Path, out: Path) -> int:
+    """Make the partial directory this process's own, and empty: a lock on the directory itself, so that none is left
+    behind, and a killed writer's goes with it. Returns the descriptor that holds it."""
+    try:
+        while True:
+            partial.mkdir(parents=True, exist_ok=True)
+            lock = os.open(partial, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if partial.exists() and os.path.samestat(os.fstat(lock), partial.stat()):
+                    break
+            except BlockingIOError as error:
+                os.close(lock)
+                raise OutputError(f"another process is writing {out}; wait for it, or choose another output") from error
+            os.close(lock)
+    except OSError as error:
+        raise disk_error(error, out) from error
+    for left in partial.iterdir():
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
+    return lock
 
 
 def disk_error(error: OSError, out: Path) -> OutputError:

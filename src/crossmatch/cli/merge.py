@@ -25,7 +25,10 @@ def merge_command(
     """Merge adapters into a base: deltas weighted once, summed exactly, rounded once, proved, published whole."""
     from crossmatch.checkpoint import Checkpoint
     from crossmatch.merging import DTYPE_ARGUMENTS, Output, merge, plan_merge
+    from crossmatch.process import keep_heap
     from crossmatch.verification import verify
+
+    keep_heap()
 
     if dtype is not None and dtype not in DTYPE_ARGUMENTS:
         raise InputError(f"--dtype {dtype}: give one of {', '.join(DTYPE_ARGUMENTS)}")

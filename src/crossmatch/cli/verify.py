@@ -27,7 +27,10 @@ def verify_command(
     Exit code 0: verified; 1: not; 3: could not be judged.
     """
     from crossmatch.checkpoint import Checkpoint
+    from crossmatch.process import keep_heap
     from crossmatch.verification import Claim, claim_from_manifest, verify
+
+    keep_heap()
 
     checkpoint = Checkpoint(merged)
     if weight:

@@ -6,6 +6,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from crossmatch.adapter import CONFIG_FILE, WEIGHTS_FILE
 from crossmatch.checkpoint import (
     MANIFEST,
@@ -18,11 +20,12 @@ from crossmatch.checkpoint import (
     value_digest,
     write_json,
 )
-from crossmatch.errors import InputError
+from crossmatch.errors import InputError, OutputError
 from crossmatch.progress import SILENT, Progress
 from crossmatch.training.data import dialogues, documents, examples_digest, load_examples
 from crossmatch.training.settings import Stage, TrainSettings
 
+MIN_FREE_BYTES = 64_000_000
 _LIBRARIES = ("crossmatch", "torch", "transformers", "peft", "trl")
 
 
@@ -64,7 +67,13 @@ def train_stage(
             task.advance(int(resumed.name.split("-")[1]), "resumed")
         watch = Watch(task, work, before)
         trainer.add_callback(watch)
-        trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+        try:
+            trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            # Each library reports a full disk in its own words; the disk itself is the one to ask.
+            if shutil.disk_usage(work).free > MIN_FREE_BYTES:
+                raise
+            raise OutputError(f"{work}: the disk is full; free some space, then the same command goes on") from error
     tokenizer: Any = trainer.processing_class
     record = {
         "schema_version": 1,

@@ -50,8 +50,8 @@ class Strata:
         block's shape. size: rms of the deltas' rows, (rows, 1).
         """
         # A row of size zero says nothing: it lands in the last stratum, which no cut-off reaches.
-        ratio = torch.log2(steps / size.clamp_min(torch.finfo(size.dtype).tiny))
-        bins = (ratio.ceil().clamp(LOWEST, HIGHEST) - LOWEST).long().flatten()
+        ratio = (steps / size.clamp_min(torch.finfo(size.dtype).tiny)).clamp_max(2.0**HIGHEST)
+        bins = (torch.frexp(ratio).exponent.clamp(LOWEST, HIGHEST) - LOWEST).flatten()
         y = (change / steps).flatten().double()
         xs = [(d / steps).flatten().double() for d in deltas]
         self.count += torch.bincount(bins, minlength=_BINS)

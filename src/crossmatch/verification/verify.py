@@ -131,6 +131,9 @@ def _notes(
         resolves(e, c, t) for e, c in zip(pooled.stderr, claimed, strict=True) if not math.isnan(e)
     )
     absent = any(math.isnan(weight) for weight in pooled.weights)
+    if not any(claimed) and not any(m.changed for m in result.modules):
+        # The claim is the base, and every adapted element is the base's: no weight needs to be told from another.
+        identifiable, absent = True, False
     if (not identifiable or absent) and not faults:
         notes.append("not-identifiable")
     if rounding["route"] == "twice":

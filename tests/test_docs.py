@@ -1,0 +1,73 @@
+"""The documents: their code runs, their commands exist, their lists are complete."""
+
+import re
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from crossmatch.cli import app
+from crossmatch.verification.faults import FAULTS
+from helpers import copy
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(file: Path, language: str) -> list[str]:
+    """Fenced blocks of one language ("" for none)."""
+    found, inside, wanted = [], False, False
+    for line in file.read_text().splitlines(keepends=True):
+        if line.startswith("```"):
+            inside = not inside
+            wanted = inside and line.strip("`\n ") == language
+            if wanted:
+                found.append("")
+        elif wanted:
+            found[-1] += line
+    return found
+
+
+@pytest.fixture
+def laid_out(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The directories that the documents speak of."""
+    copy(models / "base", tmp_path / "models" / "base")
+    for name in ("pt", "sft"):
+        copy(models / name, tmp_path / "runs" / name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_python_of_the_readme_and_of_the_proof_by_hand(laid_out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (ten_lines,) = blocks(ROOT / "README.md", "python")
+    exec(compile(ten_lines, "README.md", "exec"), {})
+    assert "verified" in capsys.readouterr().out
+    (by_hand,) = blocks(ROOT / "docs" / "verify.md", "python")
+    exec(compile(by_hand, "verify.md", "exec"), {})
+    numbers = [float(x) for x in re.findall(r"\d+\.\d+(?:e-\d+)?", capsys.readouterr().out)]
+    assert numbers[:2] == pytest.approx([0.3, 0.7], abs=0.005)
+
+
+def test_commands_of_the_documents_exist() -> None:
+    commands = get_command(app).commands  # type: ignore[attr-defined]
+    seen = set()
+    for file in DOCUMENTS:
+        for block in blocks(file, ""):
+            for line in block.splitlines():
+                words = line.split("#")[0].replace("[", " ").replace("]", " ").split()
+                if words[:1] != ["crossmatch"]:
+                    continue
+                seen.add(words[1])
+                known = {option for p in commands[words[1]].params for option in p.opts}
+                assert {w for w in words[2:] if w.startswith("-")} <= known | {"--dry-run"}, line
+    assert seen == set(commands)
+
+
+def test_readme_lists_every_fault() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert {f for f in FAULTS if f"`{f}`" not in text} == set()
+
+
+def test_no_placeholder_is_left() -> None:
+    for file in [*DOCUMENTS, ROOT / "CHANGELOG.md", ROOT / "LOG.md", ROOT / "BENCHMARKS.md"]:
+        assert not re.search(r"@[A-Z]+@|TODO|MINUTES", file.read_text()), file
