@@ -188,6 +188,9 @@ def test_output_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     assert (out / "x").read_text() == "whole"
     with pytest.raises(OutputError, match="not empty"), atomic_directory(out):
         pass
+    with pytest.raises(OutputError, match="no earlier output"), atomic_directory(out, overwrite=True):
+        pass
+    (out / "crossmatch.json").write_text("{}")
     with atomic_directory(out, overwrite=True) as partial:
         (partial / "y").write_text("new")
     assert [p.name for p in out.iterdir()] == ["y"]
@@ -220,8 +223,9 @@ def test_two_writers_do_not_meet(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_writer_left_is_cleared(tmp_path: Path) -> None:
-    (tmp_path / "out.partial" / "sub").mkdir(parents=True)
-    (tmp_path / "out.partial" / "half").write_text("x")
+    left = tmp_path / ".out.crossmatch-partial"
+    (left / "sub").mkdir(parents=True)
+    (left / "half").write_text("x")
     with atomic_directory(tmp_path / "out") as partial:
         assert list(partial.iterdir()) == []
         (partial / "x").write_text("whole")

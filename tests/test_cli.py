@@ -111,6 +111,8 @@ def test_bad_input_is_one_line_and_exit_2(models: Path, tmp_path: Path, capsys: 
         (["merge", base, "-o", out], "no adapter given"),
         (["merge", base, *adapters, "-w", "pt=1", "-o", out], "given twice"),
         (["merge", base, "-a", "pt", "-o", out], "write it as NAME=VALUE"),
+        (["merge", base, "-a", f"../pt={models / 'pt'}", "-w", "../pt=1", "-o", out], "a name is letters"),
+        (["merge", base, *adapters, "-o", base, "--overwrite"], "one directory, or one lies in the other"),
         (["merge", base, *adapters], "no output given"),
         (["merge", base, *adapters, "-o", full], "not empty"),
         (["merge", base, *adapters, "-o", out, "--dtype", "int8"], "give one of float32"),
@@ -161,14 +163,15 @@ def test_a_fault_of_ours_is_exit_4(
 
 
 def test_help_is_fast() -> None:
-    """Half a second is the promise; the shortest of five tells what it costs without the machine's noise."""
-    times = []
-    for _ in range(5):
+    """Half a second is the promise; the shortest of some tells what it costs without the machine's noise."""
+    best = 9.0
+    for _ in range(20):
         started = time.monotonic()
         subprocess.run([sys.executable, "-m", "crossmatch", "--help"], check=True, capture_output=True)
-        times.append(time.monotonic() - started)
-    print(f"--help: {min(times):.2f} s")
-    assert min(times) < 2.0
+        best = min(best, time.monotonic() - started)
+        if best < 0.5:
+            return
+    pytest.fail(f"--help takes {best:.2f} s")
 
 
 def test_version_and_quiet(models: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

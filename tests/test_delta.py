@@ -151,6 +151,12 @@ def test_a_sum_just_beside_a_tie_goes_to_the_right_side(stored: torch.dtype) -> 
     assert result.tolist() == [1 + 2 * half, 1 - half]
 
 
+@pytest.mark.parametrize("stored", [torch.bfloat16, torch.float16])
+def test_sums_that_underflow_are_zero(stored: torch.dtype) -> None:
+    delta = torch.tensor([1e-50, -1e-50, 1e-60, -1e-300], dtype=torch.float64)
+    assert add_rounded(torch.zeros(4, dtype=stored), delta, stored).tolist() == [0.0] * 4
+
+
 def test_rounding_keeps_what_is_not_finite() -> None:
     w = torch.tensor([float("inf"), float("-inf"), float("nan"), 0.0, -0.0], dtype=torch.bfloat16)
     result = add_rounded(w, torch.zeros(5, dtype=torch.float64), torch.bfloat16)

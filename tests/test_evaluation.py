@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from sacrebleu.metrics.bleu import BLEU
 from scipy.stats import binomtest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from crossmatch import Adapter, Checkpoint, TuningVector, write
+from crossmatch import Adapter, Checkpoint, TuningVector, merge, write
 from crossmatch.errors import AdapterError, DataError, RuleError
 from crossmatch.evaluation import Suite, load_suite, merge_name, standard_variants
 from crossmatch.evaluation.engine import Decoding, Engine
@@ -22,6 +23,7 @@ from crossmatch.evaluation.scores import bleu, bleu_signature, bleu_statistics, 
 from crossmatch.evaluation.statistics import bootstrap, mcnemar, paired_bootstrap, proportion
 from crossmatch.evaluation.summary import summarise
 from crossmatch.evaluation.traces import OPENERS, parse_trace
+from crossmatch.merging import Output
 from crossmatch.progress import SILENT
 from helpers import make_adapter, make_chat_model
 
@@ -90,6 +92,14 @@ def test_one_model_becomes_every_written_checkpoint(chat: Path, tmp_path: Path) 
         written = AutoModelForCausalLM.from_pretrained(tmp_path / str(number), dtype=torch.float32).state_dict()
         for name, tensor in engine.model.state_dict().items():
             assert torch.equal(tensor, written[name]), name
+    coarse = Engine(base, torch.bfloat16)
+    for number, vector in enumerate([0.3 * pt + 0.7 * sft, TuningVector({}), 1.0 * pt]):
+        coarse.become(vector)
+        parts = {"v": (vector, 1.0)}
+        merge(base, parts, tmp_path / f"coarse-{number}", output=Output(torch.bfloat16))
+        written = AutoModelForCausalLM.from_pretrained(tmp_path / f"coarse-{number}", dtype=torch.float32).state_dict()
+        for name, tensor in coarse.model.state_dict().items():
+            assert torch.equal(tensor, written[name]), name
     with pytest.raises(AdapterError, match=r"no parameter nothing\.weight"):
         engine.become(TuningVector({"nothing.weight": next(iter(pt.values()))}))
 
@@ -148,7 +158,7 @@ def test_records_and_summary(chat: Path, tmp_path: Path) -> None:
     metrics = summary["suites"]["ask"]["metrics"]
     assert set(metrics) == {
         *("bleu", "bleu_raw", "rouge1", "rouge2", "rougeL", "length_ratio"),
-        *("trace_structural", "trace_lexical", "opener_probability"),
+        *("trace_structural", "trace_lexical", "opener_probability", "think_probability"),
     }
     for suite in summary["suites"].values():
         for row in suite["metrics"].values():
@@ -176,6 +186,45 @@ def test_answers_are_kept_while_nothing_changed(chat: Path, tmp_path: Path, monk
     assert loads == [1]
     evaluate(base, adapters, variants, suites(chat), tmp_path, conditions=Conditions(decoding=Decoding(1.0)))
     assert loads == [1, 1]
+
+
+def test_changed_inputs_and_changed_answers_are_not_reused(chat: Path, tmp_path: Path) -> None:
+    shutil.copytree(chat, tmp_path / "chat")
+    base, adapters = Checkpoint(tmp_path / "chat" / "base"), {"pt": Adapter(chat / "pt")}
+    variants, out = standard_variants(adapters, [], None), tmp_path / "out"
+    first = evaluate(base, adapters, variants, suites(chat), out)
+    file = out / "pt" / "ask.jsonl"
+    file.write_text(file.read_text().replace('"output": "', '"output": "a disease of the heart '))
+    assert evaluate(base, adapters, variants, suites(chat), out) == first
+    template = tmp_path / "chat" / "base" / "chat_template.jinja"
+    template.write_text(template.read_text() + " the")
+    changed = evaluate(base, adapters, variants, suites(chat), out)
+    assert changed["pt", "ask"][0]["prompt_digest"] != first["pt", "ask"][0]["prompt_digest"]
+
+
+def test_answers_and_questions_may_hold_any_character(tmp_path: Path) -> None:
+    row = {"id": "1", "question": "a\u2028b\u0085c", "reference": "r"}
+    (tmp_path / "d.jsonl").write_text(json.dumps(row, ensure_ascii=False) + "\n")
+    (tmp_path / "s.yaml").write_text("name: x\nversion: 1\nkind: generation\ndata: d.jsonl")
+    assert load_suite(tmp_path / "s.yaml").items[0].question == row["question"]
+
+
+def test_penalties_of_the_base_do_not_act(chat: Path, tmp_path: Path) -> None:
+    plain = Engine(Checkpoint(chat / "base")).generate(["what is blood"], 8, Decoding(), 1, Counter())
+    shutil.copytree(chat / "base", tmp_path / "base")
+    file = tmp_path / "base" / "generation_config.json"
+    file.write_text(
+        json.dumps({**json.loads(file.read_text()), "repetition_penalty": 9.0, "do_sample": True, "temperature": 3.0})
+    )
+    assert Engine(Checkpoint(tmp_path / "base")).generate(["what is blood"], 8, Decoding(), 1, Counter()) == plain
+
+
+def test_batches_do_not_share_their_noise(chat: Path) -> None:
+    engine = Engine(Checkpoint(chat / "base"))
+    before = torch.get_rng_state()
+    drawn = engine.generate(["what is blood"] * 4, 8, Decoding(temperature=3.0), 1, Counter())
+    assert len(set(drawn)) == 4
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_variants_that_answered_other_prompts_are_not_compared(chat: Path, tmp_path: Path) -> None:
@@ -208,6 +257,10 @@ def test_names_of_variants() -> None:
     assert merge_name({"pt": 0.3, "sft": 1.0}) == "pt0.3+sft1"
     with pytest.raises(RuleError, match="none of the adapters"):
         standard_variants({}, [], "sft")
+    assert merge_name({"pt": 0.3333331}) != merge_name({"pt": 0.3333334})
+    for names, merges in ((["base"], []), (["sft", "sft0.7"], [{"sft": 0.7}])):
+        with pytest.raises(RuleError, match="two variants would both be called"):
+            standard_variants(dict.fromkeys(names), merges, names[0])
 
 
 @pytest.mark.parametrize(

@@ -114,9 +114,8 @@ def test_many_shards_and_one_file_hold_the_same(models: Path, tmp_path: Path, mo
     index = json.loads((tmp_path / "many" / "model.safetensors.index.json").read_text())
     assert set(index["weight_map"]) == set(many)
     # Streaming in blocks of a few rows gives the same bytes as whole tensors, one thread the same as two.
-    monkeypatch.setattr("crossmatch.checkpoint.checkpoint.BLOCK_ELEMENTS", 300)
     monkeypatch.setattr(Checkpoint.blocks, "__defaults__", (300,))
-    monkeypatch.setattr("crossmatch.merging.execute.BLOCK_ELEMENTS", 300)
+    monkeypatch.setattr("crossmatch.merging.execute.COPY_BYTES", 300)
     write(Checkpoint(models / "base"), 0.5 * pt, tmp_path / "blocks")
     torch.set_num_threads(1)
     write(Checkpoint(models / "base"), 0.5 * pt, tmp_path / "thread")
@@ -276,9 +275,14 @@ def test_output_is_never_mixed_with_what_lies_there(models: Path, tmp_path: Path
     (out / "precious").write_text("x")
     with pytest.raises(OutputError, match="not empty"):
         merge(base, {"pt": (pt, 1.0)}, out)
+    with pytest.raises(OutputError, match="no earlier output"):
+        merge(base, {"pt": (pt, 1.0)}, out, output=Output(overwrite=True))
     assert (out / "precious").read_text() == "x"
-    merge(base, {"pt": (pt, 1.0)}, out, output=Output(overwrite=True))
-    assert not (out / "precious").exists()
+    (out / "precious").unlink()
+    first = merge(base, {"pt": (pt, 1.0)}, out)
+    second = merge(base, {"pt": (pt, 0.5)}, out, output=Output(overwrite=True))
+    assert first["subject"] != second["subject"]
+    assert Checkpoint(out).manifest == second
 
 
 def test_a_merge_that_fails_its_proof_is_not_published(models: Path, tmp_path: Path) -> None:
@@ -331,3 +335,48 @@ def test_no_space_left(models: Path, tiny_disk: Path) -> None:
 
 def test_rules_are_found_by_name() -> None:
     assert get_rule("linear")
+
+
+def test_overwrite_replaces_nothing_but_an_earlier_output(models: Path, tmp_path: Path) -> None:
+    copy(models, tmp_path / "m")
+    base, parts = Checkpoint(tmp_path / "m" / "base"), {"pt": (Adapter(tmp_path / "m" / "pt"), 1.0)}
+    for out, message in (
+        (tmp_path / "m" / "base", "one directory, or one lies in the other"),
+        (tmp_path / "m", "one directory, or one lies in the other"),
+        (tmp_path / "m" / "pt" / "inside", "one directory, or one lies in the other"),
+        (tmp_path / "m" / "sft", "no earlier output of crossmatch"),
+    ):
+        before = files(tmp_path / "m" / "base") | files(tmp_path / "m" / "sft")
+        with pytest.raises(OutputError, match=message):
+            merge(base, parts, out, output=Output(overwrite=True))
+        assert files(tmp_path / "m" / "base") | files(tmp_path / "m" / "sft") == before
+    for name in ("out.old", "out.partial", "out.work"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mine").write_text("x")
+    merge(base, parts, tmp_path / "out")
+    merge(base, parts, tmp_path / "out", output=Output(overwrite=True))
+    assert all((tmp_path / name / "mine").exists() for name in ("out.old", "out.partial", "out.work"))
+
+
+def test_overflow_is_said(models: Path, tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    base = copy(models / "base", tmp_path / "base")
+    weights = load_file(base / "model.safetensors")
+    weights["model.embed_tokens.weight"][0, 0] = 1e6
+    save_file(weights, base / "model.safetensors")
+    parts = {"pt": (Adapter(models / "pt"), 1.0)}
+    with pytest.raises(OutputError, match="overflows float16; store the merge in bfloat16"):
+        merge(Checkpoint(base), parts, tmp_path / "out", output=Output(torch.float16))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["base"]
+
+
+def test_an_adapter_of_another_base_is_refused(models: Path, tmp_path: Path) -> None:
+    copy(models / "pt", tmp_path / "pt")
+    (tmp_path / "pt" / "crossmatch.json").write_text('{"base": {"digest": "another"}}')
+    base, parts = Checkpoint(models / "base"), {"pt": (Adapter(tmp_path / "pt"), 1.0)}
+    with pytest.raises(AdapterError, match="trained on another base"):
+        merge(base, parts, tmp_path / "out")
+    merge(base, parts, tmp_path / "out", output=Output(any_base=True))
+    (tmp_path / "pt" / "crossmatch.json").write_text(json.dumps({"base": {"digest": base.digest}}))
+    merge(base, {"pt": (Adapter(tmp_path / "pt"), 1.0)}, tmp_path / "right")

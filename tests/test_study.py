@@ -129,6 +129,36 @@ def test_a_checkpoint_that_was_changed_afterwards_fails(finished: Path, room: Pa
     assert Checkpoint(file.parent).digest == result.verdicts["pt0.3+sft0.7"]["digests"]["merged"]
 
 
+def test_lost_weights_and_stale_checkpoints_do_not_stop_a_study(finished: Path, room: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path / "runs")
+    root = tmp_path / "runs" / "tiny"
+    (root / "merges" / "pt0.3+sft0.7" / "model.safetensors").unlink()
+    result = run_study(load_recipe(finished / "study.yaml"), tmp_path / "runs")
+    assert result.verified
+    shutil.rmtree(root / "adapters" / "sft")
+    (root / "adapters" / "sft.work").mkdir()
+    (root / "adapters" / "sft.work" / "facts.json").write_text('{"digest": "another"}')
+    assert run_study(load_recipe(finished / "study.yaml"), tmp_path / "runs").verified
+
+
+def test_mistakes_are_found_before_anything_is_trained(room: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text('{"prompt": "q"}\n')
+    adapters = {"pt": recipe(room)["adapters"]["pt"], "sft": {"stage": "sft", "data": str(bad)}}
+    same = {"suites": [str(room / "ask.yaml"), str(room / "ask.yaml")], "reference": "sft"}
+    none = {"suites": [str(room / "none.yaml")], "reference": "sft"}
+    for change, message in (
+        ({"adapters": adapters}, "line 1: field 'completion'"),
+        ({"evaluation": same}, "two suites have one name"),
+        ({"evaluation": none}, "cannot be read"),
+        ({"evaluation": {**same, "template": "none.jinja"}}, "give a Jinja file"),
+        ({"adapters": {"pt": {"path": "nobody-at-all/none"}, "sft": adapters["pt"]}}, "the hub did not give it"),
+    ):
+        with pytest.raises((InputError, RecipeError), match=message):
+            run_study(load_recipe(saved(tmp_path, recipe(room, **change))), tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
 def test_adapters_from_elsewhere(room: Path, tmp_path: Path) -> None:
     changed = recipe(room, adapters={"ready": {"path": str(room / "ready")}}, merges=[{"ready": 0.5}], evaluation=None)
     result = run_study(load_recipe(saved(tmp_path, changed)), tmp_path)
@@ -152,6 +182,8 @@ def test_adapters_from_elsewhere(room: Path, tmp_path: Path) -> None:
         ({"evaluation": {"suites": [], "reference": "sft"}}, "evaluation.suites"),
         ({"dtype": "int4"}, "dtype: Input should be"),
         ({"name": "../escape"}, "name: String should match"),
+        ({"adapters": {"../x": {"path": "y"}}, "merges": [{"../x": 1.0}], "evaluation": None}, "is no name"),
+        ({"merges": [{"pt": float("nan")}]}, "finite number"),
         ({"merges": [{"pt": "much"}]}, "valid number"),
     ],
 )

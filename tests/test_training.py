@@ -189,6 +189,24 @@ def test_work_of_another_run_is_not_continued(room: Path, tmp_path: Path) -> Non
         train_stage(Checkpoint(room / "base"), "pt", room / "pt.jsonl", tmp_path / "out", settings=settings())
 
 
+def test_what_would_be_cut_is_refused(room: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"example 1 has 15 tokens.*max_length is 8, and 23 more.*raise max_length to 15"
+    ):
+        train_stage(
+            Checkpoint(room / "base"), "sft", room / "sft.jsonl", tmp_path / "a", settings=settings(max_length=8)
+        )
+    with pytest.raises(InputError, match="no module called nope"):
+        train_stage(
+            Checkpoint(room / "base"), "pt", room / "pt.jsonl", tmp_path / "b", settings=settings(targets=["nope"])
+        )
+    (tmp_path / "c.work").mkdir()
+    (tmp_path / "c.work" / "mine").write_text("x")
+    with pytest.raises(OutputError, match="holds something else"):
+        train_stage(Checkpoint(room / "base"), "pt", room / "pt.jsonl", tmp_path / "c", settings=settings())
+    assert (tmp_path / "c.work" / "mine").exists()
+
+
 def test_half_written_checkpoints_are_not_resumed(tmp_path: Path) -> None:
     for step in (2, 10, 9):
         (tmp_path / f"checkpoint-{step}").mkdir()

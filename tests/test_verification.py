@@ -332,3 +332,76 @@ def test_step_of_stored_numbers() -> None:
 def test_weights_that_are_no_numbers(bench: Path) -> None:
     with pytest.raises(RuleError, match="finite"):
         judge(bench, bench / "base", pt=float("nan"))
+
+
+def test_one_absurd_element_in_a_module_is_found(bench: Path, tmp_path: Path) -> None:
+    """A share of 1e-4 may lie just outside a route; not one element may lie far outside."""
+    good = make(bench, tmp_path / "good", **CLAIM)
+    name = "model.layers.0.mlp.up_proj.weight"
+    for number, value in enumerate((1000.0, 0.0, -0.1)):
+
+        def change(t: dict[str, torch.Tensor], value: float = value) -> dict[str, torch.Tensor]:
+            tensor = t[name].clone()
+            tensor.view(-1)[tensor.abs().argmax()] = value
+            return {**t, name: tensor}
+
+        verdict = judge(bench, edit(copy(good, tmp_path / str(number)), change))
+        assert verdict.verdict == "failed"
+        assert verdict.evidence["modules_in_question"] == [name]
+
+
+@pytest.mark.parametrize("weight", [0.01, 0.005, -0.004])
+def test_tiny_weights_are_verified_and_missed_when_missing(bench: Path, tmp_path: Path, weight: float) -> None:
+    claim = {"pt": weight, "sft": 1.0}
+    verdict = judge(bench, make(bench, tmp_path / "out", **claim), **claim)
+    assert verdict.faults == ()
+    assert verdict.weights["pt"].recovered == pytest.approx(
+        weight, abs=max(0.001, 4 * (verdict.weights["pt"].stderr or 0))
+    )
+    without = judge(bench, make(bench, tmp_path / "without", sft=1.0), **claim)
+    assert not without.verified
+    if weight == 0.01:
+        assert without.faults == ("adapter-missing",)
+
+
+@pytest.mark.parametrize("stray", ["model-00001-of-00009.safetensors", "consolidated.safetensors", "pytorch_model.bin"])
+def test_other_weights_in_the_directory(bench: Path, tmp_path: Path, stray: str) -> None:
+    out = make(bench, tmp_path / "out", **CLAIM)
+    shutil.copy(bench / "base" / "model.safetensors", out / stray)
+    assert judge(bench, out).faults == ("two-weight-sets",)
+
+
+def test_config_of_another_model(bench: Path, tmp_path: Path) -> None:
+    out = make(bench, tmp_path / "out", **CLAIM)
+    file = out / "config.json"
+    config = json.loads(file.read_text())
+    file.write_text(json.dumps({**config, "transformers_version": "4.0", "use_cache": False}))
+    assert judge(bench, out).verified
+    file.write_text(json.dumps({**config, "num_attention_heads": 8, "rms_norm_eps": 1.0}))
+    verdict = judge(bench, out)
+    assert verdict.faults == ("config-changed",)
+    assert verdict.evidence["config_changed"] == ["num_attention_heads", "rms_norm_eps"]
+    file.unlink()
+    assert judge(bench, out).faults == ("config-changed",)
+
+
+def test_what_is_not_finite_anywhere(bench: Path, tmp_path: Path) -> None:
+    def spoil(t: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {**t, "model.norm.weight": t["model.norm.weight"].index_fill(0, torch.tensor([1]), float("inf"))}
+
+    out = edit(make(bench, tmp_path / "out", **CLAIM), spoil)
+    assert judge(bench, out).faults == ("nonfinite", "untouched-changed")
+    base = edit(copy(bench / "base", tmp_path / "base"), spoil)
+    with pytest.raises(CheckpointError, match=r"model\.norm\.weight holds NaN or infinite values"):
+        write(Checkpoint(base), 1.0 * Adapter(bench / "pt"), tmp_path / "x")
+
+
+def test_another_architecture_in_words(bench: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from helpers import make_gpt2
+
+    make_gpt2(tmp_path / "gpt2")
+    flags = ["--base", str(bench / "base"), "-a", f"pt={bench / 'pt'}", "-w", "pt=1"]
+    assert run(["verify", str(tmp_path / "gpt2"), *flags]) == 1
+    out = capsys.readouterr().out
+    assert out.startswith("FAILED")
+    assert "tensors-missing" in out

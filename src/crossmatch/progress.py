@@ -33,6 +33,9 @@ class _Quiet:
         del amount, note
 
 
+QUIET: Task = _Quiet()
+
+
 class Silent:
     """A `Progress` that shows nothing."""
 
@@ -40,7 +43,7 @@ class Silent:
     def task(self, label: str, total: float | None = None) -> Iterator[Task]:
         """Nothing is shown."""
         del label, total
-        yield _Quiet()
+        yield QUIET
 
     def say(self, line: str) -> None:
         """Nothing is shown."""

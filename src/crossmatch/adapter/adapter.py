@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from crossmatch.adapter.config import CONFIG_FILE, read_config
-from crossmatch.checkpoint import TensorFiles, file_digest, files_digest, locate
+from crossmatch.checkpoint import MANIFEST, TensorFiles, file_digest, files_digest, locate, read_json
 from crossmatch.delta import LowRank, TuningVector, low_rank
 from crossmatch.errors import AdapterError
 
@@ -76,6 +76,14 @@ class Adapter(TuningVector):
         _, key_a, key_b = self._factors[name]
         rows, columns = self.files.tensors[key_b].shape[0], self.files.tensors[key_a].shape[1]
         return (columns, rows) if self.config.fan_in_fan_out else (rows, columns)
+
+    @cached_property
+    def trained_on(self) -> str | None:
+        """Digest of the base that the training record beside the adapter names, or None without a record."""
+        file = self.path / MANIFEST
+        base = read_json(file).get("base") if file.exists() else None
+        digest = base.get("digest") if isinstance(base, dict) else None
+        return digest if isinstance(digest, str) else None
 
     @cached_property
     def file_digests(self) -> dict[str, str]:

@@ -15,7 +15,6 @@ CONFIG_FILE = "adapter_config.json"
 # Fields that say how the adapter was made or loaded; they do not change what its tensors mean.
 _HARMLESS = frozenset(
     {
-        "alora_invocation_string",
         "auto_mapping",
         "base_model_name_or_path",
         "ensure_weight_tying",

@@ -2,14 +2,16 @@
 
 from crossmatch.checkpoint.checkpoint import BLOCK_ELEMENTS, Checkpoint, TensorFiles, layer_of, module_type_of
 from crossmatch.checkpoint.digest import bytes_digest, file_digest, files_digest, value_digest
-from crossmatch.checkpoint.facts import TOKENIZER_FILES, TextFacts, chat_template, text_facts
+from crossmatch.checkpoint.facts import TOKENIZER_FILES, TextFacts, chat_template, side_digest, text_facts
 from crossmatch.checkpoint.header import DTYPE_NAMES, DTYPES, TensorInfo, read_header, tensor_bytes
 from crossmatch.checkpoint.layout import INDEX, MANIFEST, SINGLE, Layout, find_weights, read_json
 from crossmatch.checkpoint.publish import (
     atomic_directory,
+    check_apart,
     check_output,
     disk_error,
     replace_json,
+    safe_name,
     write_json,
     write_safetensors,
 )
@@ -32,6 +34,7 @@ __all__ = [
     "atomic_directory",
     "bytes_digest",
     "chat_template",
+    "check_apart",
     "check_output",
     "disk_error",
     "file_digest",
@@ -43,6 +46,8 @@ __all__ = [
     "read_header",
     "read_json",
     "replace_json",
+    "safe_name",
+    "side_digest",
     "tensor_bytes",
     "text_facts",
     "value_digest",

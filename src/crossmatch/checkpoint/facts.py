@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from crossmatch.checkpoint.digest import bytes_digest, file_digest
+from crossmatch.checkpoint.digest import bytes_digest, file_digest, files_digest
 from crossmatch.checkpoint.layout import read_json
 
 TOKENIZER_FILES = (
@@ -49,6 +49,12 @@ def text_facts(directory: Path) -> TextFacts:
         eos_config=_eos(directory / "config.json"),
         eos_generation=_eos(directory / "generation_config.json"),
     )
+
+
+def side_digest(directory: Path) -> str:
+    """One digest of the small files that decide how a model reads and ends text: config, tokenizer, template."""
+    names = (*TOKENIZER_FILES, "config.json", "generation_config.json")
+    return files_digest({name: file_digest(directory / name) for name in names if (directory / name).is_file()})
 
 
 def chat_template(directory: Path) -> str | None:

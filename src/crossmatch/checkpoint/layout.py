@@ -1,6 +1,7 @@
 """Which files of a directory hold the weights: what a loader would take, and what else lies there."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from crossmatch.errors import CheckpointError
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 MANIFEST = "crossmatch.json"
+_WHOLE_MODELS = ("model*.safetensors", "consolidated*", "pytorch_model*.bin", "*.gguf")
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
@@ -18,13 +20,13 @@ class Layout:
     """The weight files of a directory.
 
     files: what `from_pretrained` would load, in order; index: tensor name -> file name where an index says so;
-    strays: weight files that it would not load; both: a single file and an index lie side by side.
+    strays: other weight files of a whole model, in any format, which some loader prefers; an index beside a single file
+    counts as one.
     """
 
     files: tuple[Path, ...]
     index: dict[str, str] | None
     strays: tuple[Path, ...]
-    both: bool
 
 
 def find_weights(directory: Path) -> Layout:
@@ -37,12 +39,11 @@ def find_weights(directory: Path) -> Layout:
     present = sorted(directory.glob("*.safetensors"))
     single, index_file = directory / SINGLE, directory / INDEX
     if single.exists():
-        strays = tuple(p for p in present if p != single)
-        return Layout((single,), None, strays, index_file.exists() or bool(_shards(strays)))
+        return Layout((single,), None, _strays(directory, [single]) + ((index_file,) if index_file.exists() else ()))
     if index_file.exists():
         index = _read_index(index_file)
         files = tuple(directory / name for name in sorted(set(index.values())))
-        return Layout(files, index, tuple(p for p in present if p not in files), both=False)
+        return Layout(files, index, _strays(directory, files))
     if present:
         names = ", ".join(p.name for p in present[:3])
         raise CheckpointError(f"{directory} has {names} but neither {SINGLE} nor {INDEX}; no loader would find them")
@@ -55,8 +56,9 @@ def find_weights(directory: Path) -> Layout:
     raise CheckpointError(f"{directory} holds no *.safetensors; give the directory of a saved model")
 
 
-def _shards(files: tuple[Path, ...]) -> list[Path]:
-    return [f for f in files if f.name.startswith("model-")]
+def _strays(directory: Path, loaded: Sequence[Path]) -> tuple[Path, ...]:
+    found = [p for pattern in _WHOLE_MODELS for p in sorted(directory.glob(pattern)) if p not in loaded]
+    return tuple(dict.fromkeys(found))
 
 
 def _read_index(index_file: Path) -> dict[str, str]:

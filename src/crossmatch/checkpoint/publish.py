@@ -4,6 +4,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -14,29 +15,51 @@ import torch
 from blake3 import blake3
 
 from crossmatch.checkpoint.header import encode_header
+from crossmatch.checkpoint.layout import MANIFEST
 from crossmatch.errors import OutputError
 
 TensorSpec = tuple[str, torch.dtype, tuple[int, ...]]
 
 
 def check_output(out: Path, overwrite: bool) -> None:
-    """Raise OutputError if `out` exists and is not an empty directory, unless `overwrite`."""
+    """Raise OutputError if `out` exists and is not an empty directory.
+
+    With `overwrite` it may also be an earlier output of ours, known by its crossmatch.json: nothing else is replaced.
+    """
     if out.exists() and not out.is_dir():
         raise OutputError(f"{out} is a file; give a directory for the output")
-    if out.exists() and any(out.iterdir()) and not overwrite:
-        raise OutputError(f"{out} is not empty; choose another output or pass --overwrite")
+    if not out.exists() or not any(out.iterdir()):
+        return
+    if not overwrite:
+        raise OutputError(f"{out} is not empty; choose another output, or remove it (merge: --overwrite)")
+    if not (out / MANIFEST).is_file():
+        raise OutputError(f"{out} is no earlier output of crossmatch (no {MANIFEST}) and is not overwritten")
+
+
+def check_apart(out: Path, inputs: Iterable[Path]) -> None:
+    """Raise OutputError if `out` is, contains, or lies in one of the input directories."""
+    target = out.resolve()
+    for path in inputs:
+        source = path.resolve()
+        if target == source or target in source.parents or source in target.parents:
+            raise OutputError(f"{out} and the input {path} are one directory, or one lies in the other; choose another")
+
+
+def safe_name(name: str) -> bool:
+    """Whether a name may become part of a path: letters, digits, `_`, `.`, `-`, the first a letter or a digit."""
+    return re.fullmatch(r"[A-Za-z0-9][\w.-]*", name) is not None
 
 
 @contextmanager
 def atomic_directory(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """A `with` block that fills `<out>.partial` and, if it ends well, renames it to `out`.
+    """A `with` block that fills `.<out>.crossmatch-partial` and, if it ends well, renames it to `out`.
 
     An exception or an interrupt leaves neither. With `overwrite` the old directory is moved aside at the rename and
     then removed. Raises OutputError if `out` is not empty, the disk refuses, or another process is writing there.
     """
     out = Path(os.path.abspath(out))
     check_output(out, overwrite)
-    partial = out.with_name(out.name + ".partial")
+    partial = out.with_name(f".{out.name}.crossmatch-partial")
     lock = _claim(partial, out)
     try:
         yield partial
@@ -148,7 +171,7 @@ def _swap(partial: Path, out: Path) -> None:
     if not any(out.iterdir()):
         partial.replace(out)
         return
-    old = out.with_name(out.name + ".old")
+    old = out.with_name(f".{out.name}.crossmatch-old")
     if old.exists():
         shutil.rmtree(old)
     out.rename(old)

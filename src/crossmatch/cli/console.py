@@ -31,9 +31,6 @@ def say(line: str) -> None:
 class Terminal:
     """Progress for people: bars with time left on a terminal, one line a task elsewhere, nothing with --quiet."""
 
-    def __init__(self) -> None:
-        self._depth = 0
-
     @contextmanager
     def task(self, label: str, total: float | None = None) -> Iterator[Task]:
         """A bar while the block runs; a line with its seconds when it took more than two."""

@@ -47,7 +47,7 @@ def _checkpoint(path: str, directory: Path) -> dict[str, Any]:
         "dtypes": dict(Counter(DTYPE_NAMES[info.dtype] for info in checkpoint.tensors.values())),
         "tied_embeddings": checkpoint.tied,
         "quantisation": checkpoint.quantisation,
-        "two_weight_sets": checkpoint.layout.both,
+        "other_weight_files": ", ".join(p.name for p in checkpoint.layout.strays) or None,
         "merged_by_crossmatch": checkpoint.manifest is not None,
         "text": text_facts(directory).to_dict(),
         "digest": digest,

@@ -19,6 +19,7 @@ def merge_command(
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; default: the base's own.")] = None,
     tokenizer: Annotated[str | None, typer.Option(help="Whose tokenizer and template: base or an adapter.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what lies at the output.")] = False,
+    any_base: Annotated[bool, typer.Option("--any-base", help="Allow another base than the adapters record.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan that would run, and stop.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -47,11 +48,9 @@ def merge_command(
     terminal = Terminal()
 
     def prove(path: Path) -> dict:
-        verdict = verify(path, checkpoint, parts, progress=terminal).to_dict()
-        del verdict["seconds"]
-        return verdict
+        return verify(path, checkpoint, parts, progress=terminal).for_manifest()
 
-    options = Output(wanted, tokenizer, overwrite)
+    options = Output(wanted, tokenizer, overwrite, any_base)
     manifest = merge(checkpoint, parts, output, rule=rule, output=options, prove=prove, progress=terminal)
     predicate = manifest["predicate"]
     if as_json:

@@ -23,6 +23,8 @@ Weights = Annotated[
 
 def split_pairs(pairs: Sequence[str] | None, option: str) -> dict[str, str]:
     """NAME=VALUE texts into a mapping, split at the first `=`. Raises InputError for a bad or repeated name."""
+    from crossmatch.checkpoint import safe_name
+
     result: dict[str, str] = {}
     for pair in pairs or ():
         name, equals, value = pair.partition("=")
@@ -30,6 +32,10 @@ def split_pairs(pairs: Sequence[str] | None, option: str) -> dict[str, str]:
             raise InputError(f"{option} {pair}: write it as NAME=VALUE")
         if name in result:
             raise InputError(f"{option} {name}: given twice")
+        if not safe_name(name):
+            raise InputError(
+                f"{option} {name}: a name is letters, digits, '_', '.', '-', the first a letter or a digit"
+            )
         result[name] = value
     return result
 

@@ -27,7 +27,10 @@ def report_command(
     except ValueError as error:
         raise InputError(f"{file} is not JSON: {error}") from error
     out = output or run / "report.html"
-    write_report(facts, out)
+    try:
+        write_report(facts, out)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{file} is no report of a study: {error!r}; run the study again") from error
     if as_json:
         emit({"schema_version": 1, "report": str(out)})
     else:

@@ -25,7 +25,7 @@ def run_command(
 ) -> None:
     """Run a whole study: train, merge, prove, measure, explain. Interrupted, the same command goes on.
 
-    Exit code 0: every merge is verified; 1: one is not.
+    Exit code 0: every merge is verified; 1: one is not; 3: one could not be judged.
     """
     from crossmatch.process import keep_heap
     from crossmatch.study import load_recipe, plan_study, run_study
@@ -58,8 +58,8 @@ def run_command(
     spent = ", ".join(f"{name} {s:.0f} s" for name, s in result.ran.items() if s >= 0.5)
     say(f"\n{seconds:.0f} s, {peak:.1f} GiB at the peak{': ' + spent if spent else ''}")
     say(f"report: {result.report}")
-    if not result.verified:
-        raise typer.Exit(ExitCode.FAILED)
+    codes = {"verified": ExitCode.OK, "inconclusive": ExitCode.INCONCLUSIVE, "failed": ExitCode.FAILED}
+    raise typer.Exit(codes[result.worst])
 
 
 def _print_plan(plan: dict[str, Any]) -> None:

@@ -58,14 +58,19 @@ def _print(merged: str, verdict: "Verdict") -> None:
     others = tensors["total"] - modules["adapted"]
     print(f"  {modules['agree']} of {modules['adapted']} adapted modules agree; ", end="")
     print(f"{tensors['untouched_identical']} of {others} other tensors are the base's")
-    print(f"  rounding: {rounding['route'] or 'not explained'}, {rounding['violations']:.2%} of elements outside it")
+    if rounding["violations"] is not None:
+        route = rounding["route"] or "not explained"
+        print(f"  rounding: {route}, {rounding['violations']:.2%} of elements outside it")
     for fault in verdict.faults:
         consequence, remedy = FAULTS[fault]
         print(f"\n{fault}: {consequence}.\n  {remedy[0].upper()}{remedy[1:]}.")
     named = verdict.evidence["modules_in_question"]
-    places = [*tensors["missing"], *tensors["extra"], *tensors["untouched_changed"]] or named
+    elsewhere = [*tensors["missing"], *tensors["extra"], *tensors["untouched_changed"]]
+    places = [*elsewhere, *verdict.evidence["config_changed"]] or named
     if verdict.faults and places:
         more = f" and {len(places) - 3} more" if len(places) > 3 else ""
         print(f"  Seen in {', '.join(places[:3])}{more}.")
+    unchecked = ", ".join(verdict.evidence["not_checked"]).replace("_", " ")
+    print(f"\nnot checked: {unchecked}.")
     for note in verdict.notes:
         print(f"\nnote {note}: {NOTES[note]}.")

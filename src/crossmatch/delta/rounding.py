@@ -5,7 +5,7 @@ from torch import Tensor
 
 from crossmatch.delta.deltas import Delta
 
-STORABLE = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+STORABLE = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def add_rounded(weight: Tensor, delta: Tensor, stored: torch.dtype) -> Tensor:
@@ -16,7 +16,7 @@ def add_rounded(weight: Tensor, delta: Tensor, stored: torch.dtype) -> Tensor:
     float32, that is twice, so the step to float32 is made to odd (Boldo & Melquiond, 2005), which loses nothing.
     """
     total = weight.double() + delta
-    return total.to(stored) if stored in (torch.float64, torch.float32) else _to_odd(total).to(stored)
+    return total.to(stored) if stored == torch.float32 else _to_odd(total).to(stored)
 
 
 def merged_rows(weight: Tensor, delta: Delta, start: int, stop: int, stored: torch.dtype) -> Tensor:
@@ -31,5 +31,5 @@ def _to_odd(total: Tensor) -> Tensor:
     bits = near.view(torch.int32)
     inexact_even = (error != 0) & ((bits & 1) == 0) & torch.isfinite(near)
     # In sign-magnitude bits +1 is away from zero: right when the error has the sign of the value.
-    step = torch.where((error > 0) == (near > 0), 1, -1).to(torch.int32)
+    step = torch.where((error > 0) != torch.signbit(near), 1, -1).to(torch.int32)
     return torch.where(inexact_even, bits + step, bits).view(torch.float32)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from crossmatch.checkpoint import Checkpoint
 from crossmatch.delta import TuningVector, merged_rows
@@ -28,23 +28,29 @@ class Engine:
     """A model and its tokenizer, able to become base + any tuning vector.
 
     The weights of a variant are round(W + D) in the base's stored dtype, then cast to the compute dtype: those of the
-    checkpoint that a merge would write. The device is the first GPU if there is one; dtype: compute dtype, by default
-    float32 on CPU, where 16 bits are slower, and the stored one on a GPU.
+    checkpoint that a merge would write. The device is the first GPU if there is one; it computes in the stored dtype
+    there, and in float32 on CPU, where 16 bits are slower. stored: dtype of the checkpoints (None: the base's own).
     """
 
-    def __init__(self, base: Checkpoint, dtype: torch.dtype | None = None) -> None:
-        self.base = base
+    def __init__(self, base: Checkpoint, stored: torch.dtype | None = None) -> None:
+        self.base, self.stored = base, stored
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.tokenizer = AutoTokenizer.from_pretrained(base.path)
         self.tokenizer.padding_side = "left"
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
-        if dtype is None:
-            dtype = torch.float32 if self.device.type == "cpu" else next(iter(base.tensors.values())).dtype
+        on_gpu = stored or next(info.dtype for info in base.tensors.values() if info.dtype.is_floating_point)
+        dtype = torch.float32 if self.device.type == "cpu" else on_gpu
         model: Any = AutoModelForCausalLM.from_pretrained(base.path, dtype=dtype)
         self.model = model.to(self.device).eval()
         self._weights = dict(self.model.named_parameters())
-        self._changed: set[str] = set()
+        # Tensors that a checkpoint stored in another dtype would hold differently, adapter or not.
+        self._changed = {n for n in self._weights if n in base and stored not in (None, base.tensors[n].dtype)}
+        # Only what a decoding names may act: a base's own generation config can carry penalties and temperatures.
+        own = self.model.generation_config
+        self._ends = {"eos_token_id": own.eos_token_id or self.tokenizer.eos_token_id}
+        self._ends |= {"pad_token_id": self.tokenizer.pad_token_id, "bos_token_id": own.bos_token_id}
+        self.model.generation_config = GenerationConfig(**self._ends)
 
     @torch.inference_mode()
     def become(self, vector: TuningVector) -> None:
@@ -59,9 +65,11 @@ class Engine:
             delta = vector.get(name)
             for start, stop in self.base.blocks(name):
                 rows = self.base.rows(name, start, stop)
-                done = merged_rows(rows, delta, start, stop, rows.dtype) if delta else rows
+                form = self.stored or rows.dtype
+                done = merged_rows(rows, delta, start, stop, form) if delta else rows.to(form)
                 target[start:stop].copy_(done)
-        self._changed = set(vector)
+        # In the base's own dtype a tensor without a delta is as it was loaded, once it has been restored.
+        self._changed = set(vector) if self.stored is None else self._changed.union(vector)
 
     @torch.inference_mode()
     def generate(
@@ -69,17 +77,16 @@ class Engine:
     ) -> list[str]:
         """Answers to rendered prompts, with special tokens kept and everything after the end of the turn cut off."""
         answers = [""] * len(prompts)
-        options = (
-            {"do_sample": True, "temperature": decoding.temperature, "top_p": decoding.top_p, "top_k": 0}
-            if decoding.temperature > 0
-            else {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+        drawn = {"do_sample": True, "temperature": decoding.temperature, "top_p": decoding.top_p, "top_k": 0}
+        options = GenerationConfig(
+            max_new_tokens=max_new_tokens, **self._ends, **(drawn if decoding.temperature > 0 else {"do_sample": False})
         )
-        for chunk in _batches([len(p) for p in prompts], batch):
+        for number, chunk in enumerate(_batches([len(p) for p in prompts], batch)):
             inputs = self._encode([prompts[i] for i in chunk])
-            torch.manual_seed(decoding.seed)
-            out = self.model.generate(
-                **inputs, max_new_tokens=max_new_tokens, pad_token_id=self.tokenizer.pad_token_id, **options
-            )
+            # A seed of its own for each batch: with one for all, items at the same place would share their noise.
+            with torch.random.fork_rng():
+                torch.manual_seed(decoding.seed * 1_000_003 + number)
+                out = self.model.generate(**inputs, generation_config=options)
             for row, index in enumerate(chunk):
                 answers[index] = self._decode(out[row, inputs["input_ids"].shape[1] :])
             task.advance(len(chunk))
@@ -149,7 +156,7 @@ class Engine:
         return self.tokenizer(option, add_special_tokens=False)["input_ids"]
 
     def _decode(self, ids: Tensor) -> str:
-        ends = self.model.generation_config.eos_token_id
+        ends = self._ends["eos_token_id"]
         stop = {ends} if isinstance(ends, int) else set(ends or ())
         stop.add(self.tokenizer.eos_token_id)
         kept = []

@@ -4,7 +4,7 @@ Sums over items are resampled as counts: a draw of n items with replacement is a
 thousand draws of any additive statistic are one matrix product.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -75,7 +75,7 @@ def bootstrap(items: Array, statistic: Statistic = mean_of, seed: int = 0) -> Fi
     value = float(statistic(items.mean(0, keepdims=True))[0])
     if n == 1:
         return Figure(value, None, None, 1)
-    low, high = _interval(statistic(_draws(n, seed) @ items))
+    low, high = _interval(np.concatenate([statistic(counts @ items) for counts in _draws(n, seed)]))
     return Figure(value, low, high, n)
 
 
@@ -91,8 +91,7 @@ def paired_bootstrap(first: Array, second: Array, statistic: Statistic = mean_of
     if n < 2:
         return None
     value = float(statistic(first.mean(0, keepdims=True))[0] - statistic(second.mean(0, keepdims=True))[0])
-    counts = _draws(n, seed)
-    draws = statistic(counts @ first) - statistic(counts @ second)
+    draws = np.concatenate([statistic(counts @ first) - statistic(counts @ second) for counts in _draws(n, seed)])
     low, high = _interval(draws)
     p = min(1.0, max(1.0 / DRAWS, 2.0 * min(float((draws <= 0).mean()), float((draws >= 0).mean()))))
     return Difference(value, low, high, n, p, "paired-bootstrap")
@@ -109,9 +108,11 @@ def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_], seed: int = 0) 
     return Difference(d.value, d.low, d.high, d.n, p, "mcnemar-exact", gained, lost)
 
 
-def _draws(n: int, seed: int) -> Array:
-    """(draws, n) weights of a resampled mean."""
-    return np.random.default_rng(seed).multinomial(n, np.full(n, 1.0 / n), size=DRAWS) / n
+def _draws(n: int, seed: int) -> Iterator[Array]:
+    """(some draws, n) weights of resampled means, 10,000 in all, in pieces that stay small for any n."""
+    rng, size = np.random.default_rng(seed), max(1, min(DRAWS, 4_000_000 // n))
+    for start in range(0, DRAWS, size):
+        yield rng.multinomial(n, np.full(n, 1.0 / n), size=min(size, DRAWS - start)) / n
 
 
 def _interval(draws: Array) -> tuple[float, float]:

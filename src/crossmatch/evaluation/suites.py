@@ -74,7 +74,7 @@ def load_suite(file: str | Path) -> Suite:
     if not data.is_file():
         raise DataError(f"{path}: its data {data} does not exist")
     items: dict[str, Item] = {}
-    for number, line in enumerate(data.read_text(encoding="utf-8-sig").splitlines(), 1):
+    for number, line in enumerate(data.read_text(encoding="utf-8-sig").split("\n"), 1):
         if not line.strip():
             continue
         try:

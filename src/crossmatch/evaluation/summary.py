@@ -74,6 +74,7 @@ def measure(rows: Sequence[Record], suite: Suite) -> Measured:
     rouge = {kind: (values, mean_of) for kind, values in rouge_f([r["answer"] for r in rows], references).items()}
     structural = [[float(r["trace"]["state"] in ("closed", "unclosed", "close_only"))] for r in rows]
     lexical = [[float(r["trace"]["lexical"])] for r in rows]
+    think = [[math.exp(r["opener_loglikelihoods"]["<think>"])] for r in rows]
     opener = [[sum(math.exp(v) for v in r["opener_loglikelihoods"].values())] for r in rows]
     return {
         "bleu": (stripped, corpus),
@@ -82,6 +83,7 @@ def measure(rows: Sequence[Record], suite: Suite) -> Measured:
         "length_ratio": (raw, length_ratio),
         "trace_structural": (np.array(structural), mean_of),
         "trace_lexical": (np.array(lexical), mean_of),
+        "think_probability": (np.array(think), mean_of),
         "opener_probability": (np.array(opener), mean_of),
     }
 

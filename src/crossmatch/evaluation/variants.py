@@ -1,6 +1,6 @@
 """What is compared: base, each adapter alone, every merge, and the controls without which a merge proves nothing."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from crossmatch.adapter import Adapter
@@ -28,12 +28,16 @@ class Variant:
 
 
 def merge_name(weights: Mapping[str, float]) -> str:
-    """Name of a merge by its weights, as in `pt0.3+sft0.7`."""
-    return "+".join(f"{name}{weight:g}" for name, weight in weights.items())
+    """Name of a merge by its weights, as in `pt0.3+sft0.7`; different weights give different names."""
+    return "+".join(f"{name}{_exact(weight)}" for name, weight in weights.items())
+
+
+def _exact(weight: float) -> str:
+    return repr(float(weight)).removesuffix(".0")
 
 
 def standard_variants(
-    adapters: Mapping[str, Adapter], merges: list[Mapping[str, float]], reference: str | None
+    adapters: Mapping[str, object], merges: Sequence[Mapping[str, float]], reference: str | None
 ) -> list[Variant]:
     """Base, each adapter alone, each merge, and for each merge the reference adapter alone at its merge weight.
 
@@ -52,5 +56,10 @@ def standard_variants(
     for weights in merges:
         alone = weights.get(reference, 0.0) if reference else 0.0
         if reference and alone not in (0.0, 1.0):
-            variants.append(Variant(f"{reference}{alone:g}", "control", {reference: alone}))
-    return list({v.name: v for v in variants}.values())
+            variants.append(Variant(f"{reference}{_exact(alone)}", "control", {reference: alone}))
+    named: dict[str, Variant] = {}
+    for variant in variants:
+        known = named.setdefault(variant.name, variant)
+        if known.weights != variant.weights:
+            raise RuleError(f"two variants would both be called {variant.name!r}; give that adapter another name")
+    return list(named.values())

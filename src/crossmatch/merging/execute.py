@@ -12,19 +12,19 @@ import torch
 
 from crossmatch.adapter import Adapter
 from crossmatch.checkpoint import (
-    BLOCK_ELEMENTS,
     INDEX,
     MANIFEST,
     Checkpoint,
     Source,
     atomic_directory,
+    check_apart,
     text_facts,
     write_json,
     write_safetensors,
 )
 from crossmatch.delta import TuningVector, merged_rows
-from crossmatch.errors import ProofError
-from crossmatch.merging.plan import MergePlan, Parts, PlannedTensor, plan_merge
+from crossmatch.errors import CheckpointError, OutputError, ProofError
+from crossmatch.merging.plan import MergePlan, Parts, PlannedTensor, check_bases, plan_merge
 from crossmatch.merging.rules import get_rule
 from crossmatch.merging.sidecar import SideFiles, copy_side_files, side_files
 from crossmatch.progress import SILENT, Progress, Task
@@ -34,15 +34,20 @@ Prove = Callable[[Path], Mapping[str, Any]]
 
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "urn:crossmatch:merge:1"
+COPY_BYTES = 1 << 22
 
 
 @dataclass(frozen=True)
 class Output:
-    """How a merge is stored: dtype of all floating tensors (None: the base's), tokenizer's source, overwriting."""
+    """How a merge is stored: dtype of all floating tensors (None: the base's), tokenizer's source, overwriting.
+
+    any_base: merge adapters into another base than the one that they say they were trained on.
+    """
 
     dtype: torch.dtype | None = None
     tokenizer: str | None = None
     overwrite: bool = False
+    any_base: bool = False
 
 
 def write(
@@ -81,7 +86,11 @@ def merge(
     `failed`; in both cases, as after any error, nothing is left at `out`.
     """
     out, output = Path(out), output or Output()
+    adapters = {name: v for name, (v, _) in parts.items() if isinstance(v, Adapter)}
+    check_apart(out, [base.path, *(a.path for a in adapters.values())])
     plan = plan_merge(base, parts, rule=rule, dtype=output.dtype)
+    if not output.any_base:
+        check_bases(base, adapters)
     sides = side_files(base, parts, output.tokenizer)
     with atomic_directory(out, overwrite=output.overwrite) as partial:
         with progress.task("merge", plan.nbytes) as task:
@@ -110,8 +119,11 @@ def _blocks(
     rule = get_rule(plan.rule)
     for tensor in tensors:
         if tensor.action == "copy":
-            for start in range(0, tensor.nbytes, 4 * BLOCK_ELEMENTS):
-                yield base.raw(tensor.name, start, min(4 * BLOCK_ELEMENTS, tensor.nbytes - start))
+            for start in range(0, tensor.nbytes, COPY_BYTES):
+                raw = base.raw(tensor.name, start, min(COPY_BYTES, tensor.nbytes - start))
+                if tensor.dtype.is_floating_point:
+                    _check_finite(base, tensor, torch.frombuffer(raw, dtype=tensor.dtype), source_too=True)
+                yield raw
         elif not tensor.shape:
             yield _bytes(base[tensor.name].to(tensor.dtype))
         else:
@@ -120,8 +132,18 @@ def _blocks(
             for start, stop in base.blocks(tensor.name):
                 rows = base.rows(tensor.name, start, stop)
                 done = merged_rows(rows, delta, start, stop, tensor.dtype) if delta else rows.to(tensor.dtype)
+                _check_finite(base, tensor, done, source_too=not bool(torch.isfinite(rows).all()))
                 yield _bytes(done)
         task.advance(tensor.nbytes, tensor.name)
+
+
+def _check_finite(base: Checkpoint, tensor: PlannedTensor, block: torch.Tensor, *, source_too: bool) -> None:
+    if bool(torch.isfinite(block).all()):
+        return
+    if source_too:
+        raise CheckpointError(f"{base.path}: {tensor.name} holds NaN or infinite values; fetch or save the base again")
+    form = str(tensor.dtype).split(".")[-1]
+    raise OutputError(f"{tensor.name} overflows {form}; store the merge in bfloat16 or float32 (--dtype)")
 
 
 def _bytes(tensor: torch.Tensor) -> memoryview:

@@ -90,6 +90,17 @@ def plan_merge(base: Checkpoint, parts: Parts, *, rule: str = "linear", dtype: t
     return MergePlan(rule, {name: float(weight) for name, (_, weight) in parts.items()}, tuple(tensors))
 
 
+def check_bases(base: Checkpoint, adapters: Mapping[str, Adapter]) -> None:
+    """Raise AdapterError for an adapter whose record beside it names another base, by digest."""
+    for name, adapter in adapters.items():
+        recorded = adapter.trained_on
+        if recorded is not None and recorded != base.digest:
+            raise AdapterError(
+                f"adapter {name} was trained on another base than {base.path} (digest {recorded[:16]}…, not "
+                f"{base.digest[:16]}…); merge into that one, or pass --any-base"
+            )
+
+
 def check_fits(label: str, vector: TuningVector, base: Checkpoint) -> None:
     """Raise AdapterError unless every delta of `vector` has a floating tensor of its shape in `base`."""
     missing = [name for name in vector if name not in base.tensors]

@@ -16,6 +16,7 @@ METRICS: Mapping[str, tuple[str, str, float, str]] = {
     "length_ratio": ("length", ".2f", 1.0, "length of the output over length of the reference"),
     "trace_structural": ("traces %", ".0f", 100.0, "outputs with a think block, by its tags"),
     "trace_lexical": ("openers %", ".0f", 100.0, "answers that begin with a reasoning phrase"),
+    "think_probability": ("P(<think>)", ".1e", 1.0, "probability that the answer begins with <think>"),
     "opener_probability": ("P(opener)", ".1e", 1.0, "probability that the answer begins with a reasoning opener"),
     "acc": ("accuracy %", ".1f", 100.0, "option of highest log-likelihood"),
     "acc_norm": ("acc. norm %", ".1f", 100.0, "the same, divided by the option's length in characters"),

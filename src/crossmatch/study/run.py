@@ -1,5 +1,6 @@
 """Run a study: base, data, adapters, merges with their proof, measurement, weight space, report."""
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 from crossmatch.adapter import CONFIG_FILE, WEIGHTS_FILE, Adapter
 from crossmatch.analysis import overlap
-from crossmatch.checkpoint import MANIFEST, Checkpoint, file_digest, read_json, replace_json
+from crossmatch.checkpoint import MANIFEST, Checkpoint, file_digest, read_json, replace_json, side_digest
 from crossmatch.delta import TuningVector
 from crossmatch.errors import InputError
 from crossmatch.evaluation import Suite, Variant, load_suite, merge_name, standard_variants
@@ -15,9 +16,10 @@ from crossmatch.merging import DTYPE_ARGUMENTS, Output, merge
 from crossmatch.progress import SILENT, Progress
 from crossmatch.report import write_report
 from crossmatch.sample import SampleSize, model_file, ontology_file, write_base, write_data
+from crossmatch.study.check import check_recipe
 from crossmatch.study.recipe import SAMPLE, Recipe
 from crossmatch.study.stages import Ledger
-from crossmatch.training import train_stage
+from crossmatch.training import StaleWorkError, train_stage
 from crossmatch.verification import verify
 
 Weights = Mapping[str, float]
@@ -36,7 +38,13 @@ class StudyResult:
     @property
     def verified(self) -> bool:
         """Whether every merge is verified."""
-        return all(v["verdict"] == "verified" for v in self.verdicts.values())
+        return self.worst == "verified"
+
+    @property
+    def worst(self) -> str:
+        """The worst verdict of all merges: `failed` before `inconclusive` before `verified`."""
+        found = {v["verdict"] for v in self.verdicts.values()}
+        return next((word for word in ("failed", "inconclusive") if word in found), "verified")
 
 
 def run_study(recipe: Recipe, runs: str | Path = "runs", *, progress: Progress = SILENT) -> StudyResult:
@@ -46,9 +54,10 @@ def run_study(recipe: Recipe, runs: str | Path = "runs", *, progress: Progress =
     is reported, and `verified` is false.
     """
     root = Path(runs) / recipe.name
+    check_recipe(recipe)
     root.mkdir(parents=True, exist_ok=True)
     replace_json(root / "recipe.json", recipe.model_dump(mode="json"))
-    ledger = Ledger(root, progress, {})
+    ledger = Ledger(root, progress)
     base = _base(recipe, root, ledger)
     card = _data(recipe, root, ledger)
     adapters = {name: _adapter(recipe, name, base, root, ledger) for name in recipe.adapters}
@@ -61,6 +70,7 @@ def run_study(recipe: Recipe, runs: str | Path = "runs", *, progress: Progress =
     if recipe.evaluation:
         variants = standard_variants(adapters, list(recipe.merges), recipe.evaluation.reference)
         suites = [load_suite(_local(recipe, root, suite, ".yaml")) for suite in recipe.evaluation.suites]
+        _warn_of_templates(recipe, adapters, progress)
         summary, samples = _evaluate(recipe, base, adapters, variants, suites, root, ledger)
     pairs = _analyse(recipe, adapters, root, ledger)
     facts = {
@@ -93,10 +103,11 @@ def _base(recipe: Recipe, root: Path, ledger: Ledger) -> Checkpoint:
 
     def work() -> None:
         with ledger.progress.task("dequantise SmolLM2-135M-Instruct") as task:
+            _remove(out)
             write_base(out)
             task.advance()
 
-    ledger.run("base", file_digest(model_file()), lambda: [out / "model.safetensors", out / "config.json"], work)
+    ledger.run("base", file_digest(model_file()), lambda: sorted(out.iterdir()), work)
     return Checkpoint(out)
 
 
@@ -127,19 +138,22 @@ def _adapter(recipe: Recipe, name: str, base: Checkpoint, root: Path, ledger: Le
     known = file_digest(Path(data)) if Path(data).is_file() else data
     template = wanted.train.template
     written = file_digest(Path(template)) if template and Path(template).is_file() else None
-    inputs = [base.digest, wanted.stage, known, wanted.columns, wanted.train.model_dump(), written]
+    text = side_digest(base.path)
+    inputs = [base.digest, text, wanted.stage, known, wanted.columns, wanted.train.model_dump(), written]
+
+    def train() -> None:
+        settings, columns, progress = wanted.train, wanted.columns, ledger.progress
+        train_stage(base, wanted.stage or "pt", data, out, settings=settings, columns=columns, progress=progress)
 
     def work() -> None:
         _remove(out)
-        train_stage(
-            base,
-            wanted.stage or "pt",
-            data,
-            out,
-            settings=wanted.train,
-            columns=wanted.columns,
-            progress=ledger.progress,
-        )
+        try:
+            train()
+        except StaleWorkError as error:
+            # The run directory is ours: checkpoints of an earlier recipe are of no more use.
+            ledger.progress.say(f"{error}; removed")
+            _remove(out.with_name(out.name + ".work"))
+            train()
 
     ledger.run(f"train-{name}", inputs, lambda: [out / CONFIG_FILE, out / WEIGHTS_FILE, out / MANIFEST], work)
     return Adapter(out)
@@ -151,18 +165,20 @@ def _merge(
     name = merge_name(weights)
     out = root / "merges" / name
     parts = {key: (adapters[key], weight) for key, weight in weights.items()}
-    inputs = [base.digest, {key: [adapters[key].digest, weight] for key, weight in weights.items()}, recipe.dtype]
+    inputs = [_identity(base), {key: [adapters[key].digest, weight] for key, weight in weights.items()}, recipe.dtype]
 
     def prove(path: Path) -> dict[str, Any]:
-        verdict = verify(path, base, parts, progress=ledger.progress).to_dict()
-        del verdict["seconds"]
-        return verdict
+        return verify(path, base, parts, progress=ledger.progress).for_manifest()
 
     def work() -> None:
+        if not (out / MANIFEST).is_file():
+            _remove(out)
         output = Output(DTYPE_ARGUMENTS[recipe.dtype] if recipe.dtype else None, overwrite=True)
         merge(base, parts, out, output=output, prove=prove, progress=ledger.progress)
 
-    # The weights are left out of the ledger: whether they are still what was written is for the proof to say.
+    # Of the weights only the loss is noticed here: whether they are still what was written is for the proof to say.
+    if not all((out / file).is_file() for file in {info.file.name for info in base.tensors.values()}):
+        _remove(out)
     ledger.run(f"merge-{name}", inputs, lambda: [out / MANIFEST], work)
 
 
@@ -172,7 +188,11 @@ def _verify(
     name = merge_name(weights)
     merged = Checkpoint(root / "merges" / name)
     parts = {key: (adapters[key], weight) for key, weight in weights.items()}
-    inputs = [merged.digest, base.digest, {key: [adapters[key].digest, weight] for key, weight in weights.items()}]
+    inputs = [
+        _identity(merged),
+        _identity(base),
+        {key: [adapters[key].digest, weight] for key, weight in weights.items()},
+    ]
     out = root / "verify" / f"{name}.json"
 
     def work() -> dict[str, Any]:
@@ -198,6 +218,8 @@ def _evaluate(
     out, summary_file, samples_file = root / "evaluate", root / "summary.json", root / "samples.json"
     inputs = [
         wanted.model_dump(),
+        side_digest(base.path),
+        recipe.dtype,
         file_digest(Path(wanted.template)) if wanted.template else None,
         [[v.name, v.digest(base, adapters)] for v in variants],
         [suite.digest for suite in suites],
@@ -210,7 +232,7 @@ def _evaluate(
         from crossmatch.evaluation.summary import summarise
 
         decoding = Decoding(**wanted.decoding.model_dump())
-        conditions = Conditions(wanted.template, wanted.thinking, decoding, wanted.batch_size)
+        conditions = Conditions(wanted.template, wanted.thinking, decoding, wanted.batch_size, recipe.dtype)
         records = evaluate(base, adapters, variants, suites, out, conditions=conditions, progress=ledger.progress)
         with ledger.progress.task("intervals and paired tests") as task:
             replace_json(summary_file, summarise(records, variants, suites, wanted.reference))
@@ -241,6 +263,17 @@ def _analyse(recipe: Recipe, adapters: Mapping[str, Adapter], root: Path, ledger
     return read_json(out)
 
 
+def _warn_of_templates(recipe: Recipe, adapters: Mapping[str, Adapter], progress: Progress) -> None:
+    """Say where the reference was trained under another template or switch than it is asked with."""
+    wanted = recipe.evaluation
+    trained = _training_record(adapters[wanted.reference])["template"] if wanted else None
+    if wanted is None or not trained:
+        return
+    asked = file_digest(Path(wanted.template)) if wanted.template else None
+    if (asked is not None and asked != trained["digest"]) or wanted.thinking != trained["thinking"]:
+        progress.say(f"warning: {wanted.reference} was trained with another chat template or thinking switch")
+
+
 def _training_record(adapter: Adapter) -> dict[str, Any]:
     """What training left beside an adapter, or what can be said of one from elsewhere."""
     file = adapter.path / MANIFEST
@@ -249,9 +282,12 @@ def _training_record(adapter: Adapter) -> dict[str, Any]:
     return {"digest": adapter.digest, **{key: record.get(key) for key in kept}}
 
 
-def _remove(directory: Path) -> None:
-    """Remove a directory that this study wrote earlier, of another recipe's making."""
-    import shutil
+def _identity(checkpoint: Checkpoint) -> list[str]:
+    """Digests of a checkpoint's weights and of its small files."""
+    return [checkpoint.digest, side_digest(checkpoint.path)]
 
+
+def _remove(directory: Path) -> None:
+    """Remove a directory inside the run directory that this study wrote earlier."""
     if directory.exists():
         shutil.rmtree(directory)

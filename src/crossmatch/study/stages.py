@@ -2,7 +2,8 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ class Ledger:
 
     root: Path
     progress: Progress
-    ran: dict[str, float]
+    ran: dict[str, float] = field(default_factory=dict)
+    stages: list[str] = field(default_factory=list)
 
     def run(self, name: str, inputs: Any, outputs: Callable[[], list[Path]], work: Callable[[], Any]) -> Any:
         """Run `work` unless its record says that the same inputs made the files that lie there now.
@@ -25,7 +27,8 @@ class Ledger:
         returned (plain JSON) when it last ran.
         """
         file = self.root / "stages" / f"{name}.json"
-        fingerprint = value_digest({"stage": name, "inputs": inputs})
+        self.stages.append(name)
+        fingerprint = value_digest({"stage": name, "inputs": inputs, "version": version("crossmatch")})
         if file.exists():
             record = read_json(file)
             if record.get("fingerprint") == fingerprint and self._unchanged(record.get("outputs", {})):
@@ -41,9 +44,8 @@ class Ledger:
         return result
 
     def seconds(self) -> dict[str, float]:
-        """Seconds of every stage when it last ran."""
-        files = sorted((self.root / "stages").glob("*.json"), key=lambda p: p.stat().st_mtime)
-        return {file.stem: read_json(file)["seconds"] for file in files}
+        """Seconds of every stage of this study when it last ran, in order."""
+        return {name: read_json(self.root / "stages" / f"{name}.json")["seconds"] for name in self.stages}
 
     def _unchanged(self, outputs: dict[str, str]) -> bool:
         return all((self.root / p).is_file() and file_digest(self.root / p) == d for p, d in outputs.items())

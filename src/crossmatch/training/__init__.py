@@ -2,6 +2,16 @@
 
 from crossmatch.training.data import Dialogue, Document, Example, load_examples, parse_example
 from crossmatch.training.settings import Stage, TrainSettings
-from crossmatch.training.stage import train_stage
+from crossmatch.training.stage import StaleWorkError, train_stage
 
-__all__ = ["Dialogue", "Document", "Example", "Stage", "TrainSettings", "load_examples", "parse_example", "train_stage"]
+__all__ = [
+    "Dialogue",
+    "Document",
+    "Example",
+    "Stage",
+    "StaleWorkError",
+    "TrainSettings",
+    "load_examples",
+    "parse_example",
+    "train_stage",
+]

@@ -4,7 +4,7 @@ import shutil
 import time
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
@@ -17,6 +17,7 @@ from crossmatch.checkpoint import (
     file_digest,
     read_json,
     replace_json,
+    side_digest,
     value_digest,
     write_json,
 )
@@ -25,8 +26,15 @@ from crossmatch.progress import SILENT, Progress
 from crossmatch.training.data import dialogues, documents, examples_digest, load_examples
 from crossmatch.training.settings import Stage, TrainSettings
 
+if TYPE_CHECKING:
+    from trl.trainer.sft_trainer import SFTTrainer
+
 MIN_FREE_BYTES = 64_000_000
 _LIBRARIES = ("crossmatch", "torch", "transformers", "peft", "trl")
+
+
+class StaleWorkError(InputError):
+    """Checkpoints of a run with other inputs lie where this one would put its own."""
 
 
 def train_stage(
@@ -44,36 +52,29 @@ def train_stage(
     PT: next-token loss on every token of documents, end-of-sequence after each, packed, no chat template. SFT: chat
     template, loss on the response alone. Killed at any point, the same call goes on from the last checkpoint in
     `<out>.work` and, on one machine, ends with the same bytes. Raises DataError for a bad line before anything is
-    loaded, OutputError if `out` is not empty.
+    loaded, OutputError if `out` is not empty, StaleWorkError for checkpoints of a run with other inputs.
     """
     settings, out = settings or TrainSettings.model_validate({}), Path(out)
     check_output(out, overwrite=False)
     examples = load_examples(data, columns)
     rows = documents(examples) if stage == "pt" else dialogues(examples, data)
-    facts = {"stage": stage, "base": base.digest, "data": examples_digest(examples), "settings": settings.model_dump()}
+    facts = {
+        "stage": stage,
+        "base": base.digest,
+        "data": examples_digest(examples),
+        "settings": settings.model_dump(),
+        "text": [side_digest(base.path), file_digest(Path(settings.template)) if settings.template else None],
+        "versions": {name: version(name) for name in _LIBRARIES},
+    }
     work = out.with_name(out.name + ".work")
     _claim_work(work, facts)
     with progress.task(f"load {stage} trainer") as loading:
         from crossmatch.chat import probe
-        from crossmatch.training.trainer import Watch, build_trainer, last_complete, planned_steps
+        from crossmatch.training.trainer import build_trainer
 
         trainer = build_trainer(base.path, stage, rows, settings, work)
         loading.advance()
-    resumed = last_complete(work)
-    before = float((resumed / "complete").read_text()) if resumed else 0.0
-    steps = planned_steps(trainer, settings)
-    with progress.task(f"train {stage}", steps) as task:
-        if resumed:
-            task.advance(int(resumed.name.split("-")[1]), "resumed")
-        watch = Watch(task, work, before)
-        trainer.add_callback(watch)
-        try:
-            trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
-        except (OSError, RuntimeError, SafetensorError) as error:
-            # Each library reports a full disk in its own words; the disk itself is the one to ask.
-            if shutil.disk_usage(work).free > MIN_FREE_BYTES:
-                raise
-            raise OutputError(f"{work}: the disk is full; free some space, then the same command goes on") from error
+    seconds = _run(trainer, stage, settings, work, progress)
     tokenizer: Any = trainer.processing_class
     record = {
         "schema_version": 1,
@@ -85,8 +86,7 @@ def train_stage(
         "steps": trainer.state.global_step,
         "tokens_seen": int(trainer.state.num_input_tokens_seen),
         "loss": [[e["step"], e["loss"]] for e in trainer.state.log_history if "loss" in e],
-        "versions": {name: version(name) for name in _LIBRARIES},
-        "seconds": round(watch.seconds, 1),
+        "seconds": round(seconds, 1),
     }
     with atomic_directory(out) as partial:
         trainer.save_model(str(partial))
@@ -97,13 +97,36 @@ def train_stage(
     return record
 
 
+def _run(trainer: "SFTTrainer", stage: Stage, settings: TrainSettings, work: Path, progress: Progress) -> float:
+    """Train from the last whole checkpoint to the end; seconds spent, earlier runs included."""
+    from crossmatch.training.trainer import COMPLETE, Watch, last_complete, planned_steps
+
+    resumed = last_complete(work)
+    before = float((resumed / COMPLETE).read_text()) if resumed else 0.0
+    with progress.task(f"train {stage}", planned_steps(trainer, settings)) as task:
+        if resumed:
+            task.advance(int(resumed.name.split("-")[1]), "resumed")
+        watch = Watch(task, work, before)
+        trainer.add_callback(watch)
+        try:
+            trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            # Each library reports a full disk in its own words; the disk itself is the one to ask.
+            if shutil.disk_usage(work).free > MIN_FREE_BYTES:
+                raise
+            raise OutputError(f"{work}: the disk is full; free some space, then the same command goes on") from error
+    return watch.seconds
+
+
 def _claim_work(work: Path, facts: dict[str, Any]) -> None:
-    """Make the work directory this run's own; one left by another run of other data or settings is refused."""
+    """Make the work directory this run's own; one left by a run of other inputs, or by somebody else, is refused."""
     file, mine = work / "facts.json", value_digest(facts)
     if file.exists():
         if read_json(file).get("digest") != mine:
-            raise InputError(f"{work} belongs to a run with other data or settings; remove it to begin again")
+            raise StaleWorkError(f"{work} belongs to a run with other data or settings; remove it to begin again")
         return
+    if work.exists() and any(work.iterdir()):
+        raise OutputError(f"{work} is needed for checkpoints and holds something else; choose another output")
     work.mkdir(parents=True, exist_ok=True)
     replace_json(file, {"digest": mine, "facts": facts, "begun": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())})
 

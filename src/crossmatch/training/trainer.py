@@ -19,6 +19,7 @@ from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from crossmatch.chat import apply_template, template_kwargs
+from crossmatch.errors import DataError, InputError
 from crossmatch.progress import Task
 from crossmatch.training.data import Dialogue
 from crossmatch.training.settings import Stage, TrainSettings
@@ -75,25 +76,51 @@ def build_trainer(
         apply_template(tokenizer, settings.template)
         extra = template_kwargs(settings.thinking)
         rows = [_prompt_completion(d, extra) for d in data if isinstance(d, Dialogue)]
+        check_lengths(tokenizer, rows, settings.max_length)
     else:
         rows = [{"text": text} for text in data]
+    lora = LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,  # pyright: ignore[reportArgumentType]
+        lora_dropout=settings.dropout,
+        use_rslora=settings.rslora,
+        target_modules="all-linear" if settings.targets == ("all-linear",) else list(settings.targets),
+        task_type="CAUSAL_LM",
+    )
+    names = {name.split(".")[-1] for name, _ in model.named_modules()}
+    missing = [target for target in settings.targets if target not in names | {"all-linear"}]
+    if missing:
+        raise InputError(f"targets: the base has no module called {missing[0]}; give all-linear, or names of modules")
     trainer = SFTTrainer(
         model=model,
         args=_arguments(stage, settings, work),
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
-        peft_config=LoraConfig(
-            r=settings.rank,
-            lora_alpha=settings.alpha,  # pyright: ignore[reportArgumentType]
-            lora_dropout=settings.dropout,
-            use_rslora=settings.rslora,
-            target_modules="all-linear" if settings.targets == ("all-linear",) else list(settings.targets),
-            task_type="CAUSAL_LM",
-        ),
+        peft_config=lora,
     )
     # It prints every log line on stdout, which belongs to results.
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def check_lengths(tokenizer: Any, rows: Sequence[dict[str, Any]], max_length: int) -> None:
+    """Raise DataError if a dialogue is longer than `max_length` tokens with its template.
+
+    The trainer would cut its response, or drop it, without a word.
+    """
+    lengths = []
+    for row in rows:
+        kwargs = row.get("chat_template_kwargs", {})
+        text = tokenizer.apply_chat_template([*row["prompt"], *row["completion"]], tokenize=False, **kwargs)
+        lengths.append(len(tokenizer(text, add_special_tokens=False)["input_ids"]))
+    long = [(number, length) for number, length in enumerate(lengths, 1) if length > max_length]
+    if long:
+        number, length = long[0]
+        more = f", and {len(long) - 1} more are too long" if len(long) > 1 else ""
+        raise DataError(
+            f"example {number} has {length} tokens with its template, max_length is {max_length}{more}; "
+            f"raise max_length to {max(lengths)}, or shorten or leave them out"
+        )
 
 
 def planned_steps(trainer: SFTTrainer, settings: TrainSettings) -> int:

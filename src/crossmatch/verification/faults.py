@@ -54,6 +54,10 @@ FAULTS: Mapping[str, tuple[str, str]] = {
         "tensors that no adapter targets differ from the base",
         "merge into the base that the adapters were trained on, without requantising it",
     ),
+    "config-changed": (
+        "config.json is missing, or describes another model than the base's",
+        "copy config.json from the base; only its dtype may differ",
+    ),
     "adapter-left-behind": (
         "adapter_config.json lies in the directory: loaders attach that adapter a second time",
         "remove the adapter's files from the merged directory",

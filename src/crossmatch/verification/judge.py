@@ -46,13 +46,14 @@ class ModuleVerdict:
 
 
 def same(value: float, wanted: float, stderr: float, t: Thresholds, sigmas: float | None = None) -> bool:
-    """|value - wanted| <= max(tolerance, sigmas * stderr)."""
-    return abs(value - wanted) <= max(t.weight, (sigmas or t.sigmas) * stderr)
+    """|value - wanted| <= max(tolerance, sigmas * stderr); the tolerance is at most a quarter of a small weight."""
+    tolerance = min(t.weight, abs(wanted) / 4) if wanted else t.weight
+    return abs(value - wanted) <= max(tolerance, (sigmas or t.sigmas) * stderr)
 
 
 def resolves(stderr: float, claimed: float, t: Thresholds) -> bool:
     """Whether a standard error is small enough to tell a claimed weight from none."""
-    return t.sigmas * stderr <= max(t.weight, abs(claimed) / 2)
+    return t.sigmas * stderr <= (abs(claimed) / 2 if claimed else t.weight)
 
 
 def judge_module(scan: ModuleScan, found: Estimate, claimed: Weights, t: Thresholds) -> ModuleVerdict:
@@ -60,7 +61,8 @@ def judge_module(scan: ModuleScan, found: Estimate, claimed: Weights, t: Thresho
 
     It agrees if every element lies within one rounding of the claimed sum, or within two, and the effect of each
     claimed adapter is there: in the bits (twice as many elements show it as differ from a replay) or in recovered
-    weights precise enough to tell. It disagrees if recovered weights contradict the claim, or elements are unexplained.
+    weights precise enough to tell. It disagrees if recovered weights contradict the claim, or elements are unexplained:
+    more than a share of 1e-4 just outside, or a single one far outside.
     Otherwise there is no evidence: undecided.
     """
     allowed = t.violations * scan.elements
@@ -72,11 +74,18 @@ def judge_module(scan: ModuleScan, found: Estimate, claimed: Weights, t: Thresho
         not same(found.weights[i], claimed[i], found.stderr[i], t, sigmas) for i in here
     )
     resolved = found.identifiable and all(resolves(found.stderr[i], claimed[i], t) for i in here)
-    silent = tuple(i for i in here if claimed[i] != 0 and resolved and same(found.weights[i], 0.0, found.stderr[i], t))
+    silent = tuple(
+        i
+        for i in here
+        if claimed[i] != 0
+        and resolved
+        and same(found.weights[i], 0.0, found.stderr[i], t)
+        and abs(found.weights[i]) < abs(claimed[i]) / 2
+    )
     if scan.flips and not scan.changed:
         silent = tuple(i for i in range(len(claimed)) if claimed[i] != 0 and float(scan.strata.gram[i, i]) > 0)
     shown = all(scan.effects.get(i, 0) > 2 * scan.violations.bits for i in here if claimed[i] != 0)
-    if scan.nonfinite or contradicts or silent or not (certified or loose):
+    if scan.nonfinite or contradicts or silent or scan.violations.gross or not (certified or loose):
         state = "disagree"
     elif shown or resolved:
         state = "agree"

@@ -14,6 +14,10 @@ from crossmatch.verification.claim import Claim
 from crossmatch.verification.recover import Strata
 from crossmatch.verification.rounding import Violations, step, violations
 
+# What a verdict says nothing about, so far.
+NOT_CHECKED = ("tokenizer", "chat_template", "generation_config")
+# Fields of config.json that differ between honest exports of one model.
+_VOLATILE = {"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache"}
 _FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -49,6 +53,7 @@ class Scan:
     missing: list[str] = field(default_factory=list)
     extra: list[str] = field(default_factory=list)
     cast: list[str] = field(default_factory=list)
+    nonfinite: list[str] = field(default_factory=list)
 
 
 def scan(merged: Checkpoint, claim: Claim, progress: Progress) -> Scan:
@@ -78,10 +83,8 @@ def scan(merged: Checkpoint, claim: Claim, progress: Progress) -> Scan:
             if which:
                 deltas = {i: vectors[i][name] for i in which}
                 result.modules.append(_scan_module(merged, base, name, deltas, weights))
-            elif _identical(merged, base, name):
-                result.identical.append(name)
             else:
-                result.untouched_changed.append(name)
+                _compare(result, merged, base, name)
             task.advance(info.nbytes, name)
     return result
 
@@ -102,7 +105,7 @@ def _scan_module(
             if j >= i:
                 result.strata.gram[i, j] = result.strata.gram[j, i] = inner(x, y)
     size = _row_sizes(deltas.values()).to(working)
-    for start, stop in base.blocks(name, BLOCK_ELEMENTS // 2):
+    for start, stop in base.blocks(name, BLOCK_ELEMENTS):
         theirs = merged.rows(name, start, stop)
         ours = base.rows(name, start, stop).to(working)
         rows = {i: delta.rows(start, stop, working) for i, delta in deltas.items()}
@@ -156,11 +159,33 @@ def _row_sizes(deltas: Iterable[Delta]) -> Tensor:
     return total.sqrt()[:, None]
 
 
+def changed_config(merged: Checkpoint, base: Checkpoint) -> list[str]:
+    """Fields that both configs have and give different values, those of an honest export aside; all if one is gone."""
+    if base.config and not merged.config:
+        return ["config.json is missing"]
+    shared = sorted(set(merged.config) & set(base.config) - _VOLATILE)
+    return [key for key in shared if merged.config[key] != base.config[key]]
+
+
+def _compare(result: Scan, merged: Checkpoint, base: Checkpoint, name: str) -> None:
+    """Note a tensor without a delta: identical or changed, and not finite where it is so."""
+    same = _identical(merged, base, name)
+    (result.identical if same else result.untouched_changed).append(name)
+    if not merged.tensors[name].dtype.is_floating_point:
+        return
+    whole = [(None, None)] if not merged.tensors[name].shape else list(merged.blocks(name))
+    for start, stop in whole:
+        rows = merged[name] if start is None or stop is None else merged.rows(name, start, stop)
+        if not bool(torch.isfinite(rows).all()):
+            result.nonfinite.append(name)
+            return
+
+
 def _identical(merged: Checkpoint, base: Checkpoint, name: str) -> bool:
     """Whether a tensor without a delta is the base's, bit for bit, or the base's cast to the stored dtype."""
     ours, theirs = base.tensors[name], merged.tensors[name]
     if ours.dtype == theirs.dtype:
-        width = 4 * BLOCK_ELEMENTS
+        width = 16 * BLOCK_ELEMENTS
         ranges = ((s, min(width, ours.nbytes - s)) for s in range(0, ours.nbytes, width))
         return all(base.raw(name, start, n) == merged.raw(name, start, n) for start, n in ranges)
     if not ours.shape:

@@ -48,6 +48,10 @@ class Verdict:
         """True only for `verified`: an inconclusive answer is not one."""
         return self.verdict == "verified"
 
+    def for_manifest(self) -> dict[str, Any]:
+        """As plain JSON without the time it took: the same inputs give the same bytes."""
+        return {key: value for key, value in self.to_dict().items() if key != "seconds"}
+
     def to_dict(self, *, detail: bool = False) -> dict[str, Any]:
         """As plain JSON, per-module results only with `detail`."""
         result = {"schema_version": SCHEMA_VERSION, **asdict(self)}

@@ -21,7 +21,7 @@ from crossmatch.verification.judge import (
 )
 from crossmatch.verification.recover import Estimate, Strata, estimate
 from crossmatch.verification.rounding import Violations
-from crossmatch.verification.scan import ModuleScan, Scan, scan
+from crossmatch.verification.scan import NOT_CHECKED, ModuleScan, Scan, changed_config, scan
 from crossmatch.verification.verdict import RecoveredWeight, Verdict
 
 
@@ -45,7 +45,7 @@ def verify(
     claimed = [weight for _, weight in claim.parts.values()]
     modules = [judge_module(m, estimate([m.strata], claimed), claimed, thresholds) for m in result.modules]
     pooled = _pooled(result.modules, claimed)
-    faults = _faults(checkpoint, result, modules, pooled, claimed, thresholds)
+    faults = _faults(checkpoint, base, result, modules, pooled, claimed, thresholds)
     notes, conclusive = _notes(result, modules, pooled, claimed, thresholds, faults)
     digests = {
         "merged": checkpoint.digest,
@@ -70,6 +70,8 @@ def verify(
             "entries": pooled.entries,
             "residual_excess": None if math.isnan(pooled.excess) else pooled.excess,
             "modules_in_question": [m.name for m in modules if m.state == "disagree"],
+            "config_changed": changed_config(checkpoint, base),
+            "not_checked": list(NOT_CHECKED),
         },
         thresholds=vars(thresholds),
         digests=digests,
@@ -86,6 +88,7 @@ def _pooled(modules: Sequence[ModuleScan], claimed: Sequence[float]) -> Estimate
 
 def _faults(
     merged: Checkpoint,
+    base: Checkpoint,
     result: Scan,
     modules: Sequence[ModuleVerdict],
     pooled: Estimate,
@@ -94,8 +97,8 @@ def _faults(
 ) -> list[str]:
     """All faults, most telling first: what explains the others comes before them."""
     flipped = [m for m in result.modules if m.flips]
-    faults = []
-    if merged.layout.both:
+    faults: list[str] = []
+    if merged.layout.strays:
         faults.append("two-weight-sets")
     if flipped and not any(m.changed for m in result.modules):
         faults.append("adapter-not-applied")
@@ -107,11 +110,12 @@ def _faults(
         if named or in_question:
             faults.append(named or "unexplained-delta")
     checks = {
-        "nonfinite": any(m.nonfinite for m in result.modules),
+        "nonfinite": any(m.nonfinite for m in result.modules) or bool(result.nonfinite),
         "tensors-missing": bool(result.missing),
         "tensors-extra": bool(result.extra),
         "untouched-changed": bool(result.untouched_changed),
         "adapter-left-behind": (merged.path / "adapter_config.json").exists(),
+        "config-changed": bool(changed_config(merged, base)),
     }
     return faults + [fault for fault, present in checks.items() if present]
 

@@ -1,0 +1,47 @@
+"""What can be known to be wrong before hours of training begin."""
+
+from pathlib import Path
+
+from crossmatch.adapter import Adapter
+from crossmatch.errors import InputError, RecipeError
+from crossmatch.evaluation import load_suite, standard_variants
+from crossmatch.study.recipe import SAMPLE, Recipe
+from crossmatch.training import load_examples
+from crossmatch.training.data import dialogues
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Read every local file that the study will need: data, suites, adapters, templates.
+
+    Raises what reading them raises, RecipeError for suites of one name, RuleError for variants of one name.
+    """
+    for name, adapter in recipe.adapters.items():
+        if adapter.path is not None:
+            Adapter(adapter.path)
+        elif adapter.data is not None and not adapter.data.startswith(SAMPLE) and _local(adapter.data):
+            examples = load_examples(adapter.data, adapter.columns)
+            if adapter.stage == "sft":
+                dialogues(examples, adapter.data)
+        _check_template(adapter.train.template, f"adapters.{name}.train.template")
+    wanted = recipe.evaluation
+    if wanted is None:
+        return
+    _check_template(wanted.template, "evaluation.template")
+    names = [suite if suite.startswith(SAMPLE) else load_suite(suite).settings.name for suite in wanted.suites]
+    if len({name.removeprefix(SAMPLE) for name in names}) < len(names):
+        raise RecipeError("evaluation.suites: two suites have one name; their answers would overwrite each other")
+    standard_variants(dict.fromkeys(recipe.adapters), list(recipe.merges), wanted.reference)
+
+
+def _local(data: str) -> bool:
+    """Whether data lies on this machine; a hub id is read when its turn comes."""
+    if Path(data).is_file():
+        return True
+    if data.partition(":")[0].count("/") != 1 or Path(data).suffix in (".json", ".jsonl"):
+        raise InputError(f"data {data} does not exist; give a .jsonl or .json file, or a hub data set")
+    return False
+
+
+def _check_template(template: str | None, place: str) -> None:
+    if template is not None and not Path(template).is_file():
+        raise RecipeError(f"{place}: {template} does not exist; give a Jinja file")
