@@ -14,6 +14,7 @@ from scipy.stats import binomtest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from crossmatch import Adapter, Checkpoint, TuningVector, merge, write
+from crossmatch.cli import run
 from crossmatch.errors import AdapterError, DataError, RuleError
 from crossmatch.evaluation import Suite, load_suite, merge_name, standard_variants
 from crossmatch.evaluation.engine import Decoding, Engine
@@ -225,6 +226,28 @@ def test_batches_do_not_share_their_noise(chat: Path) -> None:
     drawn = engine.generate(["what is blood"] * 4, 8, Decoding(temperature=3.0), 1, Counter())
     assert len(set(drawn)) == 4
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_command(chat: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["evaluate", str(chat / "base"), "--suite", str(chat / "ask.yaml"), "--suite", str(chat / "pick.yaml")]
+    command += [
+        "-o",
+        str(tmp_path),
+        "-a",
+        f"pt={chat / 'pt'}",
+        "-a",
+        f"sft={chat / 'sft'}",
+        "-w",
+        "pt=0.3",
+        "-w",
+        "sft=0.7",
+    ]
+    assert run([*command, "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary == json.loads((tmp_path / "summary.json").read_text())
+    assert summary["reference"] == "sft"
+    assert run([*command, "--reference", "pt"]) == 0
+    assert "differences against pt" in capsys.readouterr().out
 
 
 def test_variants_that_answered_other_prompts_are_not_compared(chat: Path, tmp_path: Path) -> None:

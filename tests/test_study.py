@@ -11,6 +11,7 @@ from ruamel.yaml import YAML
 
 from crossmatch import Checkpoint
 from crossmatch.checkpoint import file_digest
+from crossmatch.cli import run
 from crossmatch.errors import InputError, RecipeError
 from crossmatch.sample import SampleSize, ontology_file, read_ontology, write_data
 from crossmatch.study import load_recipe, plan_study, run_study
@@ -85,6 +86,33 @@ def test_run_directory(finished: Path) -> None:
     overlap = json.loads((root / "overlap.json").read_text())
     assert len(overlap["modules"]) == 14
     assert "<title>crossmatch: tiny</title>" in (root / "report.html").read_text()
+
+
+def test_the_command(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["run", str(finished / "study.yaml"), "--runs", str(finished)]
+    assert run([*command, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["verified"] is True
+    assert result["verdicts"] == {"pt0.3+sft0.7": "verified"}
+    assert set(result["summary"]["suites"]) == {"ask", "pick"}
+    assert run(command) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("pt0.3+sft0.7: verified (recovered pt 0.30000, sft 0.70000)")
+    assert "merge-pt0.3+sft0.7: unchanged, skipped" in err
+    assert run([*command, "--dry-run"]) == 0
+    assert "train sft" in capsys.readouterr().out
+    assert run(["report", str(finished / "tiny"), "-o", str(finished / "again.html"), "--json"]) == 0
+    assert file_digest(finished / "again.html") == file_digest(finished / "tiny" / "report.html")
+    (finished / "broken").mkdir()
+    (finished / "broken" / "report.json").write_text("{}")
+    assert run(["report", str(finished / "broken")]) == 2
+
+
+def test_a_study_that_cannot_be_judged_exits_3(room: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    twins = {name: {"path": str(room / "ready")} for name in ("a", "b")}
+    changed = recipe(room, adapters=twins, merges=[{"a": 0.3, "b": 0.2}], evaluation=None)
+    assert run(["run", str(saved(tmp_path, changed)), "--runs", str(tmp_path)]) == 3
+    assert "inconclusive" in capsys.readouterr().out
 
 
 def test_finished_stages_are_skipped(finished: Path) -> None:

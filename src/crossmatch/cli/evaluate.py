@@ -60,6 +60,6 @@ def print_summary(summary: dict[str, Any]) -> None:
             print(f"  {metric}")
             for variant, e in row.items():
                 d = e["difference"]
-                tail = f"  {d['value']:+8.3g} ({d['low']:+.3g} to {d['high']:+.3g}) p={d['p']:.2g}" if d else ""
+                tail = f" {d['value']:+7.3g} ({d['low']:+.3g} to {d['high']:+.3g}) p={d['p']:.2g}" if d else ""
                 bounds = f"({e['low']:.3g} to {e['high']:.3g})" if e["low"] is not None else "(no interval)"
-                print(f"    {variant:14} {e['value']:8.3g} {bounds:18}{tail}")
+                print(f"    {variant:13} {e['value']:7.3g} {bounds:18}{tail}".rstrip())

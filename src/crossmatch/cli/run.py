@@ -83,6 +83,6 @@ def _print_result(result: "StudyResult") -> None:
             f"{key} {w['recovered']:.5f}" if w["recovered"] is not None else f"{key} ?"
             for key, w in verdict["weights"].items()
         )
-        print(f"{name}: {verdict['verdict']} {' '.join(verdict['faults'])} (recovered {weights})")
+        print(" ".join([f"{name}:", verdict["verdict"], *verdict["faults"], f"(recovered {weights})"]))
     if result.summary:
         print_summary(result.summary)
