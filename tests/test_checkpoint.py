@@ -162,7 +162,7 @@ def test_indexes_that_lie_are_refused(tmp_path: Path) -> None:
 
 
 def test_hub_ids_are_tried_after_paths(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no local directory, and the hub"):
+    with pytest.raises(InputError, match="no directory nobody-at-all/no-such-model@main here, and the hub"):
         locate("nobody-at-all/no-such-model@main")
     with pytest.raises(InputError, match="give a directory, or a hub id"):
         locate("a/b/c/d")

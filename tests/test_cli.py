@@ -29,7 +29,7 @@ def test_merge_then_verify(models: Path, tmp_path: Path, capsys: pytest.CaptureF
     code, text, hint = call(capsys, "merge", models / "base", *pair(models), "-o", out)
     assert code == 0
     assert "14 tensors merged, 7 copied, verified" in text
-    assert f"next: crossmatch verify {out}" in hint
+    assert f"crossmatch verify {out}" in hint
     code, text, _ = call(capsys, "verify", out)
     assert code == 0
     assert text.startswith("VERIFIED")
@@ -40,6 +40,10 @@ def test_merge_then_verify(models: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert code == 1
     assert text.startswith("FAILED")
     assert "weights-swapped: the adapters' weights are exchanged." in text
+    code, text, _ = call(capsys, "verify", out, "-w", "pt=0.5")
+    assert code == 1
+    assert "claimed 0.5" in text
+    assert call(capsys, "verify", out, "-w", "x=1")[0] == 2
     code, text, _ = call(capsys, "verify", models / "base", "--base", models / "base", *pair(models, "0", "0"))
     assert (code, text[:8]) == (0, "VERIFIED")
 
@@ -118,10 +122,14 @@ def test_bad_input_is_one_line_and_exit_2(models: Path, tmp_path: Path, capsys: 
         (["merge", base, *adapters, "-o", out, "--dtype", "int8"], "give one of float32"),
         (["merge", base, *adapters, "-o", out, "--rule", "tie"], "no rule is called 'tie'"),
         (["verify", base], "has no crossmatch.json"),
-        (["verify", base, *adapters], "add --base BASE"),
+        (["verify", base, *adapters], "has no crossmatch.json"),
+        (["merge", base, *adapters[:4], "-w", "pt=1", "-w", "stf=1", "-o", out], "did you mean sft?"),
+        (["merge", base, *adapters, "--tokenizer", "x", "--dry-run"], "give base or one of pt, sft"),
+        (["merge", models / "pt", *adapters, "-o", out], "is an adapter; a whole model is needed"),
+        (["evaluate", base, *adapters, "--suite", tmp_path / "s.jsonl", "-o", out], "give the YAML file"),
         (["verify", truncated, "--base", base, *adapters], "not a whole safetensors file"),
         (["inspect", base / "config.json"], "is a file"),
-        (["inspect", "no/such-model"], "no local directory, and the hub"),
+        (["inspect", "no/such-model"], "no directory no/such-model here, and the hub"),
         (["train", base, "--stage", "rl", "--data", "x.jsonl", "-o", out], "give pt or sft"),
         (["train", base, "--stage", "pt", "--data", "x.jsonl", "-o", out], "x.jsonl does not exist"),
         (["train", base, "--stage", "pt", "--data", "x", "-o", out, "--set", "rang=3"], "did you mean rank"),

@@ -394,6 +394,9 @@ def test_paired_differences_use_the_pairs() -> None:
     assert paired_bootstrap(common[:1], common[:1]) is None
     with pytest.raises(ValueError, match="paired items"):
         paired_bootstrap(common, common[:3])
+    few = paired_bootstrap(common[:3] + 5, common[:3])
+    assert few is not None
+    assert few.p == 0.25
     assert bootstrap(common[:1]).low is None
     assert bootstrap(common[:0]).value is None
 
@@ -430,6 +433,8 @@ def test_openers_exclude_each_other() -> None:
         ("name: x\nversion: 1\nkind: generation\ndata: none.jsonl", {}, "does not exist"),
         ("name: x\nversion: 1\nkind: generation\nlanguge: zh\ndata: d.jsonl", {}, "did you mean language"),
         ("name: x\nversion: 1\nkind: poem\ndata: d.jsonl", {}, "kind: "),
+        ("name: x\nversion: 1\nkind: generation\ndata: d.jsonl\nprompt: 'Say {questoin}'", {}, "questoin} is no field"),
+        ("name: x\nversion: 1\nkind: generation\ndata: d.jsonl\nprompt: Say", {}, "question} is missing"),
         ("name: [x", {}, "is not YAML"),
         ("- name", {}, "must hold a mapping"),
     ],

@@ -198,6 +198,7 @@ def test_adapters_from_elsewhere(room: Path, tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"adaptors": {}}, "unknown key adaptors; did you mean adapters"),
+        ({"adapters": {"pt": {"stage": "pt", "data": "x", "train": {"lr": 1}}}}, "train.lr; there are rank, alpha"),
         (
             {"adapters": {"pt": {"stage": "pt", "data": "x", "train": {"learning_rat": 1}}}},
             "learning_rat; did you mean learning_rate",

@@ -168,8 +168,14 @@ def test_record_beside_the_adapter(room: Path, tmp_path: Path) -> None:
     assert adapter.config.base == "base"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out"]
     assert "README.md" not in {p.name for p in (tmp_path / "out").iterdir()}
+    again = train_stage(base, "sft", room / "sft.jsonl", tmp_path / "out", settings=settings(thinking=False))
+    assert again == json.loads(json.dumps(record))
+    with pytest.raises(OutputError, match="an adapter of other data or settings"):
+        train_stage(base, "sft", room / "sft.jsonl", tmp_path / "out", settings=settings(thinking=False, seed=9))
+    (tmp_path / "used").mkdir()
+    (tmp_path / "used" / "mine").write_text("x")
     with pytest.raises(OutputError, match="not empty"):
-        train_stage(base, "sft", room / "sft.jsonl", tmp_path / "out")
+        train_stage(base, "sft", room / "sft.jsonl", tmp_path / "used", settings=settings())
 
 
 def test_another_template(room: Path, tmp_path: Path) -> None:

@@ -44,6 +44,8 @@ def find_weights(directory: Path) -> Layout:
         index = _read_index(index_file)
         files = tuple(directory / name for name in sorted(set(index.values())))
         return Layout(files, index, _strays(directory, files))
+    if (directory / "adapter_config.json").is_file():
+        raise CheckpointError(f"{directory} is an adapter; a whole model is needed here (adapters go to -a)")
     if present:
         names = ", ".join(p.name for p in present[:3])
         raise CheckpointError(f"{directory} has {names} but neither {SINGLE} nor {INDEX}; no loader would find them")

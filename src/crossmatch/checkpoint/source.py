@@ -41,6 +41,7 @@ def _fetch(text: str) -> Source:
         path = Path(snapshot_download(name, revision=revision or None, allow_patterns=_WANTED))
     except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"{text} is no local directory, and the hub did not give it: {reason}") from error
+        reason = reason.removeprefix("Got: ")
+        raise InputError(f"no directory {text} here, and the hub did not give it: {reason}") from error
     # A snapshot lies in .../snapshots/<commit>.
     return Source(path, name, path.name)

@@ -24,13 +24,14 @@ def merge_command(
     as_json: Json = False,
 ) -> None:
     """Merge adapters into a base: deltas weighted once, summed exactly, rounded once, proved, published whole."""
-    from crossmatch.checkpoint import Checkpoint
-    from crossmatch.merging import DTYPE_ARGUMENTS, Output, merge, plan_merge
+    from crossmatch.checkpoint import Checkpoint, check_output
+    from crossmatch.merging import DTYPE_ARGUMENTS, Output, merge, plan_merge, side_files
     from crossmatch.process import keep_heap
     from crossmatch.verification import verify
 
     keep_heap()
 
+    dtype = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}.get(dtype or "", dtype)
     if dtype is not None and dtype not in DTYPE_ARGUMENTS:
         raise InputError(f"--dtype {dtype}: give one of {', '.join(DTYPE_ARGUMENTS)}")
     wanted = DTYPE_ARGUMENTS[dtype] if dtype else None
@@ -38,6 +39,9 @@ def merge_command(
         raise InputError("no output given; add -o DIRECTORY (or --dry-run)")
     checkpoint, parts = Checkpoint(base), pair_up(adapter, weight)
     if dry_run or output is None:
+        side_files(checkpoint, parts, tokenizer)
+        if output is not None:
+            check_output(output, overwrite)
         plan = plan_merge(checkpoint, parts, rule=rule, dtype=wanted)
         if as_json:
             emit({"schema_version": 1, **plan.to_dict()})
@@ -58,4 +62,4 @@ def merge_command(
     else:
         counts = predicate["tensors"]
         print(f"{output}: {counts['merge']} tensors merged, {counts['copy']} copied, {predicate['verdict']['verdict']}")
-    say(f"next: crossmatch verify {output}")
+    say(f"proved as it was written; at any later time: crossmatch verify {output}")

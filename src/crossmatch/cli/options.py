@@ -43,11 +43,13 @@ def split_pairs(pairs: Sequence[str] | None, option: str) -> dict[str, str]:
 def pair_up(adapters: Sequence[str] | None, weights: Sequence[str] | None) -> dict[str, tuple["Adapter", float]]:
     """Adapters with their weights. Raises InputError for one without the other, or a weight that is no number."""
     paths, numbers = split_pairs(adapters, "-a"), split_pairs(weights, "-w")
-    for name in [*paths, *numbers]:
+    for name in [*numbers, *paths]:
+        if name not in paths:
+            close = difflib.get_close_matches(name, paths, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"add -a {name}=PATH"
+            raise InputError(f"weight {name} has no adapter; {hint}")
         if name not in numbers:
             raise InputError(f"adapter {name} has no weight; add -w {name}=NUMBER")
-        if name not in paths:
-            raise InputError(f"weight {name} has no adapter; add -a {name}=PATH")
     if not paths:
         raise InputError("no adapter given; add -a NAME=PATH -w NAME=NUMBER")
     values = {name: number(text, f"-w {name}") for name, text in numbers.items()}

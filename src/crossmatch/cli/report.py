@@ -35,4 +35,4 @@ def report_command(
         emit({"schema_version": 1, "report": str(out)})
     else:
         print(out)
-    say(f"open {out} in a browser")
+        say(f"open {out} in a browser")

@@ -13,11 +13,11 @@ from crossmatch.errors import InputError
 def train_command(
     base: Annotated[str, typer.Argument(help="Base checkpoint: a directory or a hub id.")],
     stage: Annotated[str, typer.Option(help="pt: packed documents, every token; sft: chat template, responses only.")],
-    data: Annotated[str, typer.Option(help="A .jsonl or .json file, or a hub data set org/name[@config][:split].")],
+    data: Annotated[str, typer.Option(help="A .jsonl or .json file, or a hub data set org/name@config:split.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Directory of the adapter.")],
     setting: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="A setting, as in learning_rate=2e-4; repeat."),
+        typer.Option("--set", metavar="KEY=VALUE", help="A setting, as in learning_rate=2e-4 (docs/study.md); repeat."),
     ] = None,
     column: Annotated[
         list[str] | None,

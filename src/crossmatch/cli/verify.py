@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from crossmatch.cli.console import Terminal, emit
-from crossmatch.cli.options import Adapters, Json, Weights, pair_up, split_pairs
+from crossmatch.cli.options import Adapters, Json, Weights, number, pair_up, split_pairs
 from crossmatch.errors import ExitCode, InputError
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ def verify_command(
 ) -> None:
     """Say what is inside a merged checkpoint, and whether it is what it is said to be.
 
+    With --base, -a and -w the claim is yours; what is left out comes from the manifest, whose inputs must be unchanged.
+
     Exit code 0: verified; 1: not; 3: could not be judged.
     """
     from crossmatch.checkpoint import Checkpoint
@@ -33,12 +35,15 @@ def verify_command(
     keep_heap()
 
     checkpoint = Checkpoint(merged)
-    if weight:
-        if base is None:
-            raise InputError("a claim with weights needs its base; add --base BASE")
+    if weight and base is not None and adapter:
         claim: Claim = Claim(Checkpoint(base), pair_up(adapter, weight))
     else:
         claim = claim_from_manifest(checkpoint, base, split_pairs(adapter, "-a"))
+        others = {name: number(text, f"-w {name}") for name, text in split_pairs(weight, "-w").items()}
+        for name in others:
+            if name not in claim.parts:
+                raise InputError(f"-w {name}: the manifest names {', '.join(claim.parts)}")
+        claim = Claim(claim.base, {name: (v, others.get(name, w)) for name, (v, w) in claim.parts.items()})
     verdict = verify(checkpoint, claim.base, claim.parts, progress=Terminal())
     if as_json:
         emit(verdict.to_dict(detail=detail))

@@ -4,6 +4,7 @@ Sums over items are resampled as counts: a draw of n items with replacement is a
 thousand draws of any additive statistic are one matrix product.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -82,7 +83,8 @@ def bootstrap(items: Array, statistic: Statistic = mean_of, seed: int = 0) -> Fi
 def paired_bootstrap(first: Array, second: Array, statistic: Statistic = mean_of, seed: int = 0) -> Difference | None:
     """statistic(first) - statistic(second) over the same items, resampled together (Koehn, 2004).
 
-    first, second: (n, columns). p = 2 min(P(d <= 0), P(d >= 0)) over the draws, at least 1/draws. None for n < 2.
+    first, second: (n, columns). p = 2 min(P(d <= 0), P(d >= 0)) over the draws, at least 1/draws and
+    at least 2^(1-n), below which no test on n pairs can be. None for n < 2.
     Raises ValueError if the two do not have the same items.
     """
     if first.shape != second.shape:
@@ -90,10 +92,11 @@ def paired_bootstrap(first: Array, second: Array, statistic: Statistic = mean_of
     n = len(first)
     if n < 2:
         return None
-    value = float(statistic(first.mean(0, keepdims=True))[0] - statistic(second.mean(0, keepdims=True))[0])
+    one, other = (float(statistic(items.mean(0, keepdims=True))[0]) for items in (first, second))
+    value = 0.0 if math.isclose(one, other, rel_tol=1e-12) else one - other
     draws = np.concatenate([statistic(counts @ first) - statistic(counts @ second) for counts in _draws(n, seed)])
     low, high = _interval(draws)
-    p = min(1.0, max(1.0 / DRAWS, 2.0 * min(float((draws <= 0).mean()), float((draws >= 0).mean()))))
+    p = min(1.0, max(1.0 / DRAWS, 2.0 ** (1 - n), 2.0 * min(float((draws <= 0).mean()), float((draws >= 0).mean()))))
     return Difference(value, low, high, n, p, "paired-bootstrap")
 
 

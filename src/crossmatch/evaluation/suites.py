@@ -6,12 +6,13 @@ choice       {"id": "...", "question": "...", "options": ["...", "..."], "answer
 
 import difflib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -37,6 +38,15 @@ class SuiteSettings(BaseModel):
     system: str | None = None
     limit: int | None = Field(None, ge=1)
     max_new_tokens: int = Field(64, ge=1)
+
+    @field_validator("prompt")
+    @classmethod
+    def _known_fields(cls, prompt: str) -> str:
+        fields = re.findall(r"\{(\w+)\}", prompt)
+        unknown = [field for field in fields if field not in ("question", "options")]
+        if unknown or "question" not in fields:
+            raise ValueError(f"{{{unknown[0]}}} is no field of an item" if unknown else "{question} is missing")
+        return prompt
 
 
 @dataclass(frozen=True)
@@ -69,6 +79,8 @@ class Suite:
 def load_suite(file: str | Path) -> Suite:
     """Read a suite. Raises DataError with file, line and reason for whatever cannot be asked."""
     path = Path(file)
+    if path.suffix == ".jsonl":
+        raise DataError(f"{path} is a suite's data; give the YAML file that names it")
     settings = parse_settings(read_yaml(path), path)
     data = path.parent / settings.data
     if not data.is_file():

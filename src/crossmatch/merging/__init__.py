@@ -3,6 +3,7 @@
 from crossmatch.merging.execute import Output, merge, write
 from crossmatch.merging.plan import DTYPE_ARGUMENTS, MergePlan, Parts, PlannedTensor, plan_merge
 from crossmatch.merging.rules import RULES, get_rule
+from crossmatch.merging.sidecar import side_files
 
 __all__ = [
     "DTYPE_ARGUMENTS",
@@ -14,5 +15,6 @@ __all__ = [
     "get_rule",
     "merge",
     "plan_merge",
+    "side_files",
     "write",
 ]

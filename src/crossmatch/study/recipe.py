@@ -116,11 +116,13 @@ def load_recipe(file: str | Path) -> Recipe:
     try:
         return Recipe.model_validate(raw)
     except ValidationError as error:
-        first = error.errors()[0]
+        problems = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+        first = problems[0]
         place = ".".join(str(part) for part in first["loc"]) or "recipe"
         if first["type"] == "extra_forbidden":
-            close = difflib.get_close_matches(str(first["loc"][-1]), _fields(first["loc"]), n=1)
-            hint = f"; did you mean {close[0]}?" if close else ""
+            known = _fields(first["loc"])
+            close = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
+            hint = f"; did you mean {close[0]}?" if close else f"; there are {', '.join(known)}"
             raise RecipeError(f"{path}: unknown key {place}{hint}") from error
         raise RecipeError(f"{path}: {place}: {first['msg'].removeprefix('Value error, ')}") from error
 

@@ -2,6 +2,7 @@
 
 import shutil
 import time
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,7 @@ from crossmatch.checkpoint import (
 )
 from crossmatch.errors import InputError, OutputError
 from crossmatch.progress import SILENT, Progress
-from crossmatch.training.data import dialogues, documents, examples_digest, load_examples
+from crossmatch.training.data import Dialogue, Example, dialogues, documents, examples_digest, load_examples
 from crossmatch.training.settings import Stage, TrainSettings
 
 if TYPE_CHECKING:
@@ -55,17 +56,14 @@ def train_stage(
     loaded, OutputError if `out` is not empty, StaleWorkError for checkpoints of a run with other inputs.
     """
     settings, out = settings or TrainSettings.model_validate({}), Path(out)
-    check_output(out, overwrite=False)
     examples = load_examples(data, columns)
     rows = documents(examples) if stage == "pt" else dialogues(examples, data)
-    facts = {
-        "stage": stage,
-        "base": base.digest,
-        "data": examples_digest(examples),
-        "settings": settings.model_dump(),
-        "text": [side_digest(base.path), file_digest(Path(settings.template)) if settings.template else None],
-        "versions": {name: version(name) for name in _LIBRARIES},
-    }
+    facts = _facts(base, stage, examples, settings)
+    if (finished := _finished(out, facts)) is not None:
+        progress.say(f"{out}: trained from the same data and settings already, unchanged")
+        return finished
+    if stage == "pt" and (turns := sum(isinstance(e, Dialogue) for e in examples)):
+        progress.say(f"note: {turns} dialogues are learnt as plain text, every token, without a template")
     work = out.with_name(out.name + ".work")
     _claim_work(work, facts)
     with progress.task(f"load {stage} trainer") as loading:
@@ -79,6 +77,7 @@ def train_stage(
     record = {
         "schema_version": 1,
         "kind": "adapter",
+        "facts": value_digest(facts),
         **facts,
         "base": {"name": str(base.source.hub_id or base.path.name), "digest": base.digest, "files": base.file_digests},
         "data": {"digest": facts["data"], "examples": len(examples)},
@@ -116,6 +115,32 @@ def _run(trainer: "SFTTrainer", stage: Stage, settings: TrainSettings, work: Pat
                 raise
             raise OutputError(f"{work}: the disk is full; free some space, then the same command goes on") from error
     return watch.seconds
+
+
+def _facts(base: Checkpoint, stage: Stage, examples: Sequence[Example], settings: TrainSettings) -> dict[str, Any]:
+    """All that decides what the adapter will be."""
+    return {
+        "stage": stage,
+        "base": base.digest,
+        "data": examples_digest(examples),
+        "settings": settings.model_dump(),
+        "text": [side_digest(base.path), file_digest(Path(settings.template)) if settings.template else None],
+        "versions": {name: version(name) for name in _LIBRARIES},
+    }
+
+
+def _finished(out: Path, facts: dict[str, Any]) -> dict[str, Any] | None:
+    """The record of an adapter that lies at `out` and was trained from the same inputs; None if nothing is there.
+
+    Raises OutputError for anything else.
+    """
+    record = read_json(out / MANIFEST) if (out / MANIFEST).is_file() else {}
+    if record.get("kind") != "adapter":
+        check_output(out, overwrite=False)
+        return None
+    if record.get("facts") != value_digest(facts):
+        raise OutputError(f"{out} holds an adapter of other data or settings; choose another output, or remove it")
+    return record
 
 
 def _claim_work(work: Path, facts: dict[str, Any]) -> None:

@@ -71,4 +71,7 @@ def _where(merged: Checkpoint, origin: Mapping[str, Any], what: str, remedy: str
 
 def _same(found: str, recorded: str | None, what: str) -> None:
     if found != recorded:
-        raise InputError(f"{what} is not the one that was merged: its digest differs from the manifest's")
+        raise InputError(
+            f"{what} is not the one that was merged: its digest differs from the manifest's; "
+            "to test it as a claim of your own, give --base, -a and -w"
+        )

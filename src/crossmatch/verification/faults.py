@@ -39,7 +39,7 @@ FAULTS: Mapping[str, tuple[str, str]] = {
     "weights-differ": ("the weights are others than claimed", "merge again, or correct the claim"),
     "unexplained-delta": (
         "beside the claimed adapters something else is in the file",
-        "find out what was done to it after the merge; it is not the claimed model",
+        "name the adapter that the claim leaves out, or find out what was done after the merge",
     ),
     "nonfinite": ("stored weights are NaN or infinite", "merge again in float32 or bfloat16"),
     "tensors-missing": (
