@@ -106,7 +106,9 @@ def _faults(
         faults.append("modules-skipped")
     else:
         named = name_weights(pooled, modules, claimed, t)
-        in_question = any(m.state == "disagree" for m in modules) and not any(m.nonfinite for m in result.modules)
+        # A module with values that are not finite is in question for that, and has its own fault below.
+        spoilt = {m.name for m in result.modules if m.nonfinite}
+        in_question = any(m.state == "disagree" and m.name not in spoilt for m in modules)
         if named or in_question:
             faults.append(named or "unexplained-delta")
     checks = {
