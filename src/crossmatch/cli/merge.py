@@ -30,7 +30,6 @@ def merge_command(
     from crossmatch.verification import verify
 
     keep_heap()
-
     dtype = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}.get(dtype or "", dtype)
     if dtype is not None and dtype not in DTYPE_ARGUMENTS:
         raise InputError(f"--dtype {dtype}: give one of {', '.join(DTYPE_ARGUMENTS)}")
@@ -62,4 +61,4 @@ def merge_command(
     else:
         counts = predicate["tensors"]
         print(f"{output}: {counts['merge']} tensors merged, {counts['copy']} copied, {predicate['verdict']['verdict']}")
-    say(f"proved as it was written; at any later time: crossmatch verify {output}")
+    say(f"to judge it again at any time: crossmatch verify {output}")

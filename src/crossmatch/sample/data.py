@@ -65,7 +65,9 @@ def write_data(out: Path, size: SampleSize, file: Path | None = None) -> dict[st
     rng.shuffle(usable)
     siblings = _siblings(terms)
     asked = [t for t in usable if len(siblings[t.id]) >= 3]
-    choice, define = asked[: size.name], usable_after(usable, asked[: size.name], size.define)
+    choice = asked[: size.name]
+    chosen = {t.id for t in choice}
+    define = [t for t in usable if t.id not in chosen][: size.define]
     held_out = {t.id for t in [*choice, *define]}
     sft = [t for t in usable if t.id not in held_out][: size.sft_terms]
     rest = [t for t in terms if t.id not in held_out]
@@ -85,12 +87,6 @@ def write_data(out: Path, size: SampleSize, file: Path | None = None) -> dict[st
         (partial / "name.yaml").write_text(_NAME, encoding="utf-8")
         write_json(partial / "card.json", card)
     return card
-
-
-def usable_after(terms: Sequence[Term], taken: Sequence[Term], count: int) -> list[Term]:
-    """The first `count` terms that are not taken."""
-    known = {t.id for t in taken}
-    return [t for t in terms if t.id not in known][:count]
 
 
 def _card(
