@@ -19,6 +19,7 @@ FLOORS = {
     "chat": 0,
     "report": 0,
     "adapter": 1,
+    "rules": 1,
     "merging": 2,
     "verification": 2,
     "analysis": 2,
@@ -67,7 +68,7 @@ def test_the_prover_shares_nothing_with_the_maker() -> None:
     for file in (SOURCE / "verification").glob("*.py"):
         assert "merging" not in imported_rooms(file)
         # The rounding of the maker is not used to judge the maker.
-        assert not re.search(r"\b(add_rounded|merged_rows)\b", file.read_text())
+        assert not re.search(r"\b(summed_rows|round_once|merged_rows)\b", file.read_text())
 
 
 def test_delta_knows_no_files() -> None:
@@ -88,7 +89,7 @@ def test_sizes(file: Path) -> None:
             arguments = node.args.args + node.args.kwonlyargs
             count = len([a for a in arguments if a.arg not in ("self", "cls")])
             # A command's parameters are its options, each documented where it stands.
-            assert count <= (14 if room_of(file) == "cli" else 7), f"{node.name} takes {count} parameters"
+            assert count <= (24 if room_of(file) == "cli" else 7), f"{node.name} takes {count} parameters"
             hidden = node.args.kwarg is not None and node.args.kwarg.arg != "_"
             assert not hidden or node.name.startswith("_"), f"{node.name} takes **kwargs"
         if isinstance(node, ast.ClassDef):
@@ -132,7 +133,7 @@ def test_every_command_has_help() -> None:
     from crossmatch.cli import app
 
     commands = get_command(app).commands  # type: ignore[attr-defined]
-    assert set(commands) == {"run", "train", "merge", "verify", "evaluate", "inspect", "report"}
+    assert set(commands) == {"run", "train", "merge", "verify", "evaluate", "calibrate", "inspect", "report"}
     for name, command in commands.items():
         assert command.help, name
         for parameter in command.params:

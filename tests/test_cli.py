@@ -28,7 +28,7 @@ def test_merge_then_verify(models: Path, tmp_path: Path, capsys: pytest.CaptureF
     models, out = tmp_path / "m", tmp_path / "m" / "merged"
     code, text, hint = call(capsys, "merge", models / "base", *pair(models), "-o", out)
     assert code == 0
-    assert "14 tensors merged, 7 copied, verified" in text
+    assert "14 tensors merged, 7 copied; verified" in text
     assert f"crossmatch verify {out}" in hint
     code, text, _ = call(capsys, "verify", out)
     assert code == 0

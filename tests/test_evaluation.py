@@ -24,7 +24,7 @@ from crossmatch.evaluation.scores import bleu, bleu_signature, bleu_statistics, 
 from crossmatch.evaluation.statistics import bootstrap, mcnemar, paired_bootstrap, proportion
 from crossmatch.evaluation.summary import summarise
 from crossmatch.evaluation.traces import OPENERS, parse_trace
-from crossmatch.merging import Output
+from crossmatch.merging import Storage
 from crossmatch.progress import SILENT
 from helpers import make_adapter, make_chat_model
 
@@ -97,7 +97,7 @@ def test_one_model_becomes_every_written_checkpoint(chat: Path, tmp_path: Path) 
     for number, vector in enumerate([0.3 * pt + 0.7 * sft, TuningVector({}), 1.0 * pt]):
         coarse.become(vector)
         parts = {"v": (vector, 1.0)}
-        merge(base, parts, tmp_path / f"coarse-{number}", output=Output(torch.bfloat16))
+        merge(base, parts, tmp_path / f"coarse-{number}", storage=Storage(torch.bfloat16))
         written = AutoModelForCausalLM.from_pretrained(tmp_path / f"coarse-{number}", dtype=torch.float32).state_dict()
         for name, tensor in coarse.model.state_dict().items():
             assert torch.equal(tensor, written[name]), name

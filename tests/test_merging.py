@@ -20,8 +20,9 @@ from crossmatch import Adapter, Checkpoint, merge, write
 from crossmatch.checkpoint import file_digest
 from crossmatch.delta import dense
 from crossmatch.errors import AdapterError, CheckpointError, OutputError, ProofError, RuleError
-from crossmatch.merging import Output, get_rule, plan_merge
-from crossmatch.verification import verify
+from crossmatch.merging import Output, Storage, plan_merge
+from crossmatch.rules import Recipe
+from crossmatch.verification import SampledProof, WholeProof, verify
 from helpers import copy, make_adapter, make_gpt2, make_llama, peft_merge
 
 
@@ -80,7 +81,7 @@ def test_every_element_is_the_correctly_rounded_one(
 ) -> None:
     out = tmp_path_factory.mktemp("merge") / "out"
     base, pt, sft = Checkpoint(models / "base"), Adapter(models / "pt"), Adapter(models / "sft")
-    merge(base, {"pt": (pt, w1), "sft": (sft, w2)}, out, output=Output(dtype=stored))
+    merge(base, {"pt": (pt, w1), "sft": (sft, w2)}, out, storage=Storage(stored))
     written = Checkpoint(out)
     wrong = total = 0
     for name in pt:
@@ -114,8 +115,7 @@ def test_many_shards_and_one_file_hold_the_same(models: Path, tmp_path: Path, mo
     index = json.loads((tmp_path / "many" / "model.safetensors.index.json").read_text())
     assert set(index["weight_map"]) == set(many)
     # Streaming in blocks of a few rows gives the same bytes as whole tensors, one thread the same as two.
-    monkeypatch.setattr(Checkpoint.blocks, "__defaults__", (300,))
-    monkeypatch.setattr("crossmatch.merging.execute.COPY_BYTES", 300)
+    monkeypatch.setattr(Checkpoint.blocks, "__defaults__", (None, 300))
     write(Checkpoint(models / "base"), 0.5 * pt, tmp_path / "blocks")
     torch.set_num_threads(1)
     write(Checkpoint(models / "base"), 0.5 * pt, tmp_path / "thread")
@@ -150,6 +150,7 @@ def test_untouched_tensors_and_small_files(models: Path, tmp_path: Path) -> None
         "tokenizer.json",
         "code.py",
         "crossmatch.json",
+        "README.md",
     }
     assert out.config == base.config
 
@@ -159,7 +160,7 @@ def test_another_dtype(models: Path, tmp_path: Path) -> None:
         Checkpoint(models / "base"),
         {"pt": (Adapter(models / "pt"), 1.0)},
         tmp_path / "out",
-        output=Output(torch.float16),
+        storage=Storage(torch.float16),
     )
     out = Checkpoint(tmp_path / "out")
     assert {info.dtype for info in out.tensors.values()} == {torch.float16}
@@ -193,7 +194,7 @@ def test_manifest(models: Path, tmp_path: Path) -> None:
         Checkpoint(models / "base"),
         {"pt": (Adapter(models / "pt"), 0.3), "sft": (Adapter(models / "sft"), 0.7)},
     )
-    merge(base, parts, tmp_path / "out", prove=lambda path: verify(path, base, parts).to_dict())
+    merge(base, parts, tmp_path / "out", proof=WholeProof())
     manifest = json.loads((tmp_path / "out" / "crossmatch.json").read_text())
     assert manifest["_type"] == "https://in-toto.io/Statement/v1"
     digest = file_digest(tmp_path / "out" / "model.safetensors")
@@ -240,7 +241,7 @@ def test_gpt2_is_merged_transposed(tmp_path: Path) -> None:
 
 def test_plan_accounts_for_every_tensor(models: Path) -> None:
     base, pt = Checkpoint(models / "base"), Adapter(models / "pt")
-    plan = plan_merge(base, {"pt": (pt, 1.0)}, dtype=torch.float32)
+    plan = plan_merge(base, {"pt": (pt, 1.0)}, storage=Storage(torch.float32))
     assert [t.name for t in plan.tensors] == list(base.tensors)
     assert plan.count("merge") == len(pt)
     assert plan.count("cast") == len(base) - len(pt)
@@ -265,7 +266,7 @@ def test_what_cannot_be_merged_is_refused_before_anything_is_written(models: Pat
     with pytest.raises(RuleError, match="finite"):
         merge(base, {"pt": (pt, float("nan"))}, out)
     with pytest.raises(RuleError, match="did you mean linear"):
-        merge(base, {"pt": (pt, 1.0)}, out, rule="lineer")
+        merge(base, {"pt": (pt, 1.0)}, out, recipe=Recipe("lineer"))
     assert sorted(tmp_path.iterdir()) == before
 
 
@@ -287,13 +288,19 @@ def test_output_is_never_mixed_with_what_lies_there(models: Path, tmp_path: Path
 
 def test_a_merge_that_fails_its_proof_is_not_published(models: Path, tmp_path: Path) -> None:
     base, pt, sft = Checkpoint(models / "base"), Adapter(models / "pt"), Adapter(models / "sft")
-    wrong = {"pt": (pt, 0.7), "sft": (sft, 0.3)}
+
+    class Wrong(SampledProof):
+        """Believes that the weights were to be the other way round."""
+
+        def watch(self, base: Any, claim: Any, **options: Any) -> SampledProof:
+            return super().watch(base, {"pt": (claim["pt"][0], 0.7), "sft": (claim["sft"][0], 0.3)}, **options)
+
     with pytest.raises(ProofError, match="weights-swapped"):
         merge(
             base,
             {"pt": (pt, 0.3), "sft": (sft, 0.7)},
             tmp_path / "out",
-            prove=lambda path: verify(path, base, wrong).to_dict(),
+            proof=Wrong(),
         )
     assert list(tmp_path.iterdir()) == []
 
@@ -333,10 +340,6 @@ def test_no_space_left(models: Path, tiny_disk: Path) -> None:
     assert list(tiny_disk.iterdir()) == []
 
 
-def test_rules_are_found_by_name() -> None:
-    assert get_rule("linear")
-
-
 def test_overwrite_replaces_nothing_but_an_earlier_output(models: Path, tmp_path: Path) -> None:
     copy(models, tmp_path / "m")
     base, parts = Checkpoint(tmp_path / "m" / "base"), {"pt": (Adapter(tmp_path / "m" / "pt"), 1.0)}
@@ -367,7 +370,7 @@ def test_overflow_is_said(models: Path, tmp_path: Path) -> None:
     save_file(weights, base / "model.safetensors")
     parts = {"pt": (Adapter(models / "pt"), 1.0)}
     with pytest.raises(OutputError, match="overflows float16; store the merge in bfloat16"):
-        merge(Checkpoint(base), parts, tmp_path / "out", output=Output(torch.float16))
+        merge(Checkpoint(base), parts, tmp_path / "out", storage=Storage(torch.float16))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["base"]
 
 

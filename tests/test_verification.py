@@ -16,7 +16,7 @@ from crossmatch import Adapter, Checkpoint, Dense, TuningVector, Verdict, write
 from crossmatch.cli import run
 from crossmatch.delta import dense
 from crossmatch.errors import CheckpointError, InputError, RuleError
-from crossmatch.merging import Output, merge
+from crossmatch.merging import merge
 from crossmatch.verification import claim_from_manifest, verify
 from crossmatch.verification.faults import FAULTS, NOTES
 from crossmatch.verification.rounding import step
@@ -82,7 +82,7 @@ def test_wrong_weights_are_named(bench: Path, tmp_path: Path, case: str) -> None
 @pytest.mark.parametrize("dtype", [None, torch.float32, torch.float16])
 def test_honest_merges_are_verified(bench: Path, tmp_path: Path, claim: dict[str, float], dtype: Any) -> None:
     parts = {name: (Adapter(bench / name), weight) for name, weight in claim.items()}
-    merge(Checkpoint(bench / "base"), parts, tmp_path / "out", output=Output(dtype))
+    merge(Checkpoint(bench / "base"), parts, tmp_path / "out", storage=Storage(dtype))
     verdict = judge(bench, tmp_path / "out", **claim)
     assert (verdict.verdict, verdict.faults) == ("verified", ())
     assert verdict.rounding["route"] == "once"
@@ -328,7 +328,13 @@ def test_every_fault_and_note_has_its_words() -> None:
         assert fault in FAULTS
     for fault in FAULTS:
         assert source.count(f'"{fault}"') >= 2, f"{fault} is described and never given"
-    assert set(NOTES) == {"not-identifiable", "rounded-twice", "rounding-swallow", "dtype-changed"}
+    assert set(NOTES) == {
+        "not-identifiable",
+        "rounded-twice",
+        "rounded-stochastically",
+        "rounding-swallow",
+        "dtype-changed",
+    }
 
 
 def test_step_of_stored_numbers() -> None:

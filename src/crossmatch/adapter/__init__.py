@@ -1,6 +1,20 @@
-"""Adapters: PEFT directories read into tuning vectors; every field known or refused."""
+"""Adapters: PEFT directories read into tuning vectors, and laid on their base; every field known or refused."""
 
 from crossmatch.adapter.adapter import WEIGHTS_FILE, Adapter
 from crossmatch.adapter.config import CONFIG_FILE, AdapterConfig, pattern_key, read_config
+from crossmatch.adapter.embeddings import Tied, input_embedding
+from crossmatch.adapter.fit import Fit, Fitted, fit
 
-__all__ = ["CONFIG_FILE", "WEIGHTS_FILE", "Adapter", "AdapterConfig", "pattern_key", "read_config"]
+__all__ = [
+    "CONFIG_FILE",
+    "WEIGHTS_FILE",
+    "Adapter",
+    "AdapterConfig",
+    "Fit",
+    "Fitted",
+    "Tied",
+    "fit",
+    "input_embedding",
+    "pattern_key",
+    "read_config",
+]

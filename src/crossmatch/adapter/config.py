@@ -19,10 +19,7 @@ _HARMLESS = frozenset(
         "base_model_name_or_path",
         "ensure_weight_tying",
         "eva_config",
-        "exclude_modules",
         "inference_mode",
-        "layers_pattern",
-        "layers_to_transform",
         "lora_dropout",
         "megatron_config",
         "megatron_core",
@@ -30,19 +27,28 @@ _HARMLESS = frozenset(
         "qalora_group_size",
         "revision",
         "runtime_config",
-        "target_modules",
         "task_type",
     }
 )
 _UNDERSTOOD = frozenset(
     {
         "alpha_pattern",
+        "bias",
+        "exclude_modules",
         "fan_in_fan_out",
         "init_lora_weights",
+        "layers_pattern",
+        "layers_to_transform",
         "lora_alpha",
+        "lora_bias",
+        "modules_to_save",
         "peft_type",
         "r",
         "rank_pattern",
+        "target_modules",
+        "target_parameters",
+        "trainable_token_indices",
+        "use_dora",
         "use_rslora",
     }
 )
@@ -57,7 +63,9 @@ class AdapterConfig:
     """The fields that decide what an adapter's factors mean.
 
     r, alpha: defaults; rank_pattern, alpha_pattern: overrides by PEFT's regex keys; rslora: alpha/sqrt(r) for alpha/r;
-    fan_in_fan_out: the base stores (d_in, d_out); targets: as declared, for display.
+    fan_in_fan_out: the base stores (d_in, d_out); targets: module names or one regex, as declared; parameters: targeted
+    parameters; tokens: trainable token ids, by module name (or "" for the input embedding); layers: indices to which
+    the targets are limited.
     """
 
     r: int
@@ -66,8 +74,17 @@ class AdapterConfig:
     fan_in_fan_out: bool = False
     rank_pattern: Mapping[str, int] = field(default_factory=dict)
     alpha_pattern: Mapping[str, float] = field(default_factory=dict)
-    targets: tuple[str, ...] = ()
+    targets: tuple[str, ...] | str = ()
+    excluded: tuple[str, ...] | str = ()
+    layers: tuple[int, ...] | None = None
+    layers_pattern: tuple[str, ...] = ()
+    parameters: tuple[str, ...] = ()
+    tokens: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    saved: tuple[str, ...] = ()
+    dora: bool = False
+    lora_bias: bool = False
     base: str | None = None
+    task: str | None = None
 
     def rank(self, module: str) -> int:
         """Rank of a module: its override, else r."""
@@ -78,6 +95,27 @@ class AdapterConfig:
         alpha = self.alpha_pattern.get(pattern_key(self.alpha_pattern, module), self.alpha)
         rank = self.rank(module)
         return alpha / math.sqrt(rank) if self.rslora else alpha / rank
+
+    def targeted(self, module: str) -> bool:
+        """Whether a module of that name takes a low-rank delta by this config (PEFT's rules).
+
+        A regex must match the whole name; a name, the end of it after a dot. False where the config does not list its
+        targets.
+        """
+        if _named(self.excluded, module) or any(re.match(rf"(^|.*\.){m}($|\..*)", module) for m in self.saved):
+            return False
+        if self.targets == "all-linear" or not _named(self.targets, module):
+            return False
+        if self.layers is None or isinstance(self.targets, str) or module in self.targets:
+            return True
+        patterns = [rf"(?:^|.*?\.){p}\.(\d+)\." for p in self.layers_pattern] or [r".*?\.[^.]*\.(\d+)\."]
+        match = next((m for p in patterns if (m := re.match(p, module))), None)
+        return match is not None and int(match.group(1)) in self.layers
+
+    def tokens_of(self, module: str) -> tuple[int, ...] | None:
+        """Trainable token ids of an embedding, or None if the config names none for it."""
+        named = next((ids for name, ids in self.tokens.items() if name and f".{module}".endswith(f".{name}")), None)
+        return named if named is not None else self.tokens.get("")
 
 
 def pattern_key(patterns: Mapping[str, Any], module: str) -> str:
@@ -94,6 +132,15 @@ def pattern_key(patterns: Mapping[str, Any], module: str) -> str:
     return module
 
 
+def _named(names: tuple[str, ...] | str, module: str) -> bool:
+    if isinstance(names, str):
+        try:
+            return bool(names) and re.fullmatch(names, module) is not None
+        except re.error as error:
+            raise AdapterError(f"target {names!r} is no regular expression: {error}") from error
+    return any(module == name or module.endswith(f".{name}") for name in names)
+
+
 def read_config(directory: Path) -> AdapterConfig:
     """Read and judge adapter_config.json.
 
@@ -105,15 +152,19 @@ def read_config(directory: Path) -> AdapterConfig:
     raw = read_json(file)
     kind = raw.get("peft_type")
     if kind != "LORA":
-        raise AdapterError(f"{file}: adapters of type {kind} are not supported, only LORA")
+        raise AdapterError(
+            f"{file}: adapters of type {kind} are not supported, only LORA; if it is additive, merge it with the tool "
+            "that trained it and give the result as a full fine-tune"
+        )
     for name, value in raw.items():
         if name not in _HARMLESS | _UNDERSTOOD and not any(value is v or value == v for v in _INACTIVE):
             raise AdapterError(f"{file}: {name} = {value!r} is not supported; refused rather than ignored")
     init = raw.get("init_lora_weights", True)
     if init not in _PLAIN_INITS:
         raise AdapterError(
-            f"{file}: init_lora_weights = {init!r} moves part of the base into the adapter; convert it to a plain "
-            "adapter first (PEFT: save_pretrained with path_initial_model_for_weight_conversion)"
+            f"{file}: init_lora_weights = {init!r} moved part of the base into the adapter, which would be counted "
+            "twice on a plain base; convert it to a plain adapter "
+            "first (PEFT: save_pretrained with path_initial_model_for_weight_conversion)"
         )
     try:
         return _parse(raw)
@@ -122,7 +173,7 @@ def read_config(directory: Path) -> AdapterConfig:
 
 
 def _parse(raw: Mapping[str, Any]) -> AdapterConfig:
-    targets = raw.get("target_modules") or ()
+    layers = raw.get("layers_to_transform")
     config = AdapterConfig(
         r=int(raw["r"]),
         alpha=float(raw["lora_alpha"]),
@@ -130,11 +181,31 @@ def _parse(raw: Mapping[str, Any]) -> AdapterConfig:
         fan_in_fan_out=bool(raw.get("fan_in_fan_out")),
         rank_pattern={str(k): int(v) for k, v in (raw.get("rank_pattern") or {}).items()},
         alpha_pattern={str(k): float(v) for k, v in (raw.get("alpha_pattern") or {}).items()},
-        targets=(targets,) if isinstance(targets, str) else tuple(sorted(targets)),
+        targets=_names(raw, "target_modules"),
+        excluded=_names(raw, "exclude_modules"),
+        layers=None if layers in (None, []) else (layers,) if isinstance(layers, int) else tuple(layers),
+        layers_pattern=tuple([p] if isinstance(p := raw.get("layers_pattern") or (), str) else p),
+        parameters=tuple(sorted(raw.get("target_parameters") or ())),
+        tokens=_tokens(raw.get("trainable_token_indices")),
+        saved=tuple(raw.get("modules_to_save") or ()),
+        dora=bool(raw.get("use_dora")),
+        lora_bias=bool(raw.get("lora_bias")),
         base=raw.get("base_model_name_or_path"),
+        task=raw.get("task_type"),
     )
     if config.r < 1 or any(r < 1 for r in config.rank_pattern.values()):
         raise ValueError("a rank must be at least 1")
     if not all(map(math.isfinite, (config.alpha, *config.alpha_pattern.values()))):
         raise ValueError("lora_alpha must be a finite number")
     return config
+
+
+def _names(raw: Mapping[str, Any], field_name: str) -> tuple[str, ...] | str:
+    value = raw.get(field_name) or ()
+    return value if isinstance(value, str) else tuple(sorted(value))
+
+
+def _tokens(value: Any) -> dict[str, tuple[int, ...]]:
+    """A list names rows of the input embedding, a mapping rows of the modules that it names."""
+    named = value if isinstance(value, dict) else {"": value or ()}
+    return {str(name): tuple(int(i) for i in ids) for name, ids in named.items() if ids}

@@ -1,19 +1,21 @@
 """One home for weights: a safetensors directory, its reading, its writing, its digests and its manifest."""
 
-from crossmatch.checkpoint.checkpoint import BLOCK_ELEMENTS, Checkpoint, TensorFiles, layer_of, module_type_of
-from crossmatch.checkpoint.digest import bytes_digest, file_digest, files_digest, value_digest
+from crossmatch.checkpoint.checkpoint import BLOCK_ELEMENTS, Checkpoint, Tail, TensorFiles, layer_of, module_type_of
+from crossmatch.checkpoint.digest import Unchanged, bytes_digest, file_digest, files_digest, value_digest
 from crossmatch.checkpoint.facts import TOKENIZER_FILES, TextFacts, chat_template, side_digest, text_facts
 from crossmatch.checkpoint.header import DTYPE_NAMES, DTYPES, TensorInfo, read_header, tensor_bytes
 from crossmatch.checkpoint.layout import INDEX, MANIFEST, SINGLE, Layout, find_weights, read_json
 from crossmatch.checkpoint.publish import (
+    OutputFile,
     atomic_directory,
     check_apart,
     check_output,
     disk_error,
     replace_json,
     safe_name,
+    sync,
     write_json,
-    write_safetensors,
+    write_tensors,
 )
 from crossmatch.checkpoint.source import Source, locate
 
@@ -27,10 +29,13 @@ __all__ = [
     "TOKENIZER_FILES",
     "Checkpoint",
     "Layout",
+    "OutputFile",
     "Source",
+    "Tail",
     "TensorFiles",
     "TensorInfo",
     "TextFacts",
+    "Unchanged",
     "atomic_directory",
     "bytes_digest",
     "chat_template",
@@ -48,9 +53,10 @@ __all__ = [
     "replace_json",
     "safe_name",
     "side_digest",
+    "sync",
     "tensor_bytes",
     "text_facts",
     "value_digest",
     "write_json",
-    "write_safetensors",
+    "write_tensors",
 ]

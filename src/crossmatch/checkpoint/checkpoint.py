@@ -1,8 +1,10 @@
 """A safetensors directory, read lazily."""
 
+import copy
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import torch
 from torch import Tensor
 
 from crossmatch.checkpoint.digest import file_digest, files_digest
-from crossmatch.checkpoint.header import TensorInfo, pread_exact, read_header
+from crossmatch.checkpoint.header import TensorInfo, pread_exact, read_header, tensor_bytes
 from crossmatch.checkpoint.layout import MANIFEST, find_weights, read_json
 from crossmatch.checkpoint.source import locate
 from crossmatch.errors import CheckpointError
@@ -50,31 +52,44 @@ class TensorFiles(Mapping[str, Tensor]):
 
     def __del__(self, close: Callable[[int], None] = os.close) -> None:
         # Bound above: at the end of the interpreter the module may be gone before this object.
-        for fd in getattr(self, "_fds", {}).values():
-            close(fd)
+        if getattr(self, "_original", self) is self:
+            for fd in getattr(self, "_fds", {}).values():
+                close(fd)
 
-    def rows(self, name: str, start: int, stop: int) -> Tensor:
-        """Slice [start:stop] of a tensor along its first axis, read alone."""
+    def rows(self, name: str, start: int, stop: int, columns: int | None = None) -> Tensor:
+        """Rows [start:stop] of a tensor seen as a matrix of `columns` columns (default: its last axis), read alone."""
         info = self.tensors[name]
-        width = info.row_bytes
-        return self._tensor(info, start * width, (stop - start) * width, (stop - start, *info.shape[1:]))
+        columns = info.columns if columns is None else columns
+        width = columns * info.dtype.itemsize
+        return self._tensor(info, start * width, (stop - start) * width, (stop - start, columns))
 
     def raw(self, name: str, start: int, nbytes: int) -> bytearray:
         """`nbytes` stored bytes of a tensor from byte `start` of it."""
         info = self.tensors[name]
         try:
-            if info.file not in self._fds:
-                self._fds[info.file] = os.open(info.file, os.O_RDONLY)
-            return pread_exact(self._fds[info.file], nbytes, info.offset + start, info.file)
+            return pread_exact(self.descriptor(info.file), nbytes, info.offset + start, info.file)
         except OSError as error:
             raise CheckpointError(f"{info.file} cannot be read: {error.strerror or error}") from error
 
-    def blocks(self, name: str, elements: int = BLOCK_ELEMENTS) -> Iterator[tuple[int, int]]:
-        """Row ranges (start, stop) that cover a tensor of one axis or more in blocks of about `elements`."""
+    def descriptor(self, file: Path) -> int:
+        """A descriptor of one of the files, open for reading as long as this object lives."""
+        if file not in self._fds:
+            opened = os.open(file, os.O_RDONLY)
+            if self._fds.setdefault(file, opened) != opened:
+                os.close(opened)
+        return self._fds[file]
+
+    def blocks(
+        self, name: str, columns: int | None = None, elements: int = BLOCK_ELEMENTS
+    ) -> Iterator[tuple[int, int]]:
+        """Row ranges (start, stop) that cover a tensor, seen as a matrix as in `rows`, in blocks of about
+        `elements`."""
         info = self.tensors[name]
-        step = max(1, elements * info.dtype.itemsize // max(1, info.row_bytes))
-        for start in range(0, info.shape[0], step):
-            yield start, min(info.shape[0], start + step)
+        columns = info.columns if columns is None else columns
+        height = info.elements // max(1, columns)
+        step = max(1, elements // max(1, columns))
+        for start in range(0, height, step):
+            yield start, min(height, start + step)
 
     @property
     def nbytes(self) -> int:
@@ -84,12 +99,23 @@ class TensorFiles(Mapping[str, Tensor]):
     @property
     def parameters(self) -> int:
         """Number of stored elements."""
-        return sum(info.nbytes // info.dtype.itemsize for info in self.tensors.values())
+        return sum(info.elements for info in self.tensors.values())
 
     def _tensor(self, info: TensorInfo, start: int, nbytes: int, shape: tuple[int, ...]) -> Tensor:
         if nbytes == 0:
             return torch.empty(shape, dtype=info.dtype)
         return torch.frombuffer(self.raw(info.name, start, nbytes), dtype=info.dtype).reshape(shape)
+
+
+@dataclass(frozen=True)
+class Tail:
+    """Rows that were added to a tensor: it has `rows` in all, the added ones are the last of tensor `key` in `files`;
+    head: the tensor of the checkpoint to which they were added."""
+
+    files: TensorFiles
+    key: str
+    rows: int
+    head: str
 
 
 class Checkpoint(TensorFiles):
@@ -107,8 +133,63 @@ class Checkpoint(TensorFiles):
         for name, file in (self.layout.index or {}).items():
             if name not in self.tensors or self.tensors[name].file.name != file:
                 raise CheckpointError(f"{self.path}: the index puts {name} in {file}, which does not hold it")
+        self._tails: dict[str, Tail] = {}
+        self._original: Checkpoint = self
         config = self.path / "config.json"
         self.config: dict[str, Any] = read_json(config) if config.exists() else {}
+
+    def extended(
+        self, aliases: Mapping[str, str], grown: Mapping[str, "Tail"], config: Mapping[str, Any]
+    ) -> "Checkpoint":
+        """This checkpoint as an adapter saw it when it was trained: nothing on disk changes.
+
+        aliases: new tensor -> the one whose content it has (an untied output embedding); grown: tensor -> where the
+        rows that were added to it are; config: fields of config.json that follow from it.
+        """
+        view = copy.copy(self)
+        # Descriptors belong to the original, which the view keeps alive.
+        view._original = self._original
+        view.tensors = dict(self.tensors)
+        view._tails = {**self._tails, **grown}
+        for name, tail in grown.items():
+            info = self.tensors[name]
+            shape = (tail.rows, *info.shape[1:])
+            view.tensors[name] = replace(info, shape=shape, nbytes=tensor_bytes(info.dtype, shape))
+        for name, content in aliases.items():
+            view.tensors[name] = replace(view.tensors[content], name=name)
+            if content in view._tails:
+                view._tails[name] = view._tails[content]
+        view.config = {**self.config, **config}
+        return view
+
+    def raw(self, name: str, start: int, nbytes: int) -> bytearray:
+        """`nbytes` stored bytes of a tensor from byte `start` of it, those of added rows included."""
+        tail = self._tails.get(name)
+        if tail is None:
+            return super().raw(name, start, nbytes)
+        head = self._original.tensors[name if name in self._original.tensors else tail.head].nbytes
+        own = max(0, min(nbytes, head - start))
+        result = super().raw(name, start, own) if own else bytearray()
+        dtype = self.tensors[name].dtype
+        first, count = (start + own) // dtype.itemsize, (nbytes - own) // dtype.itemsize
+        theirs = tail.files.tensors[tail.key].dtype
+        raw = tail.files.raw(tail.key, first * theirs.itemsize, count * theirs.itemsize)
+        added = torch.frombuffer(raw, dtype=theirs).to(dtype) if count else torch.empty(0, dtype=dtype)
+        return result + bytearray(added.view(torch.uint8).numpy().data)
+
+    @property
+    def original(self) -> "Checkpoint":
+        """The checkpoint as it lies on disk; itself unless it was extended."""
+        return self._original
+
+    @property
+    def tails(self) -> Mapping[str, "Tail"]:
+        """Tensors that have grown, with where their added rows are."""
+        return dict(self._tails)
+
+    def on_disk(self, name: str) -> bool:
+        """Whether a tensor's bytes are those of one range of one file."""
+        return name not in self._tails
 
     @property
     def tied(self) -> bool:
@@ -130,6 +211,10 @@ class Checkpoint(TensorFiles):
     def file_digests(self) -> dict[str, str]:
         """blake3 of every weight file that a loader would take, by file name. Reads them all, once."""
         return {file.name: file_digest(file) for file in self.layout.files}
+
+    def note_digests(self, digests: Mapping[str, str]) -> None:
+        """Keep the digests that were taken while the files were read for another purpose."""
+        self.file_digests = dict(digests)
 
     @cached_property
     def digest(self) -> str:

@@ -1,6 +1,7 @@
 """Digests: blake3 of files and of plain values."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -31,3 +32,24 @@ def value_digest(value: Any) -> str:
 def files_digest(files: dict[str, str]) -> str:
     """One digest for a set of files, from {name: digest}."""
     return value_digest(dict(sorted(files.items())))
+
+
+class Unchanged:
+    """Watches files that are being read: what they are now, and whether they still are."""
+
+    def __init__(self, files: Iterable[Path]) -> None:
+        self._seen = {file: _mark(file) for file in files}
+
+    def check(self) -> None:
+        """Raise CheckpointError for the first file that is not the one it was."""
+        for file, mark in self._seen.items():
+            if _mark(file) != mark:
+                raise CheckpointError(f"{file} was changed while it was being read; nothing was written, run it again")
+
+
+def _mark(file: Path) -> tuple[int, ...] | None:
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)

@@ -42,9 +42,14 @@ class TensorInfo:
     nbytes: int
 
     @property
-    def row_bytes(self) -> int:
-        """Bytes of one slice along the first axis; of the whole for a scalar."""
-        return self.nbytes // max(1, self.shape[0]) if self.shape else self.nbytes
+    def elements(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def columns(self) -> int:
+        """Length of the last axis: the width of the matrix whose rows are read; 1 for a scalar."""
+        return self.shape[-1] if self.shape else 1
 
 
 def tensor_bytes(dtype: torch.dtype, shape: tuple[int, ...]) -> int:

@@ -6,15 +6,16 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from blake3 import blake3
+from torch import Tensor
 
-from crossmatch.checkpoint.header import encode_header
+from crossmatch.checkpoint.header import encode_header, pread_exact, tensor_bytes
 from crossmatch.checkpoint.layout import MANIFEST
 from crossmatch.errors import OutputError
 
@@ -63,7 +64,6 @@ def atomic_directory(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
     lock = _claim(partial, out)
     try:
         yield partial
-        _sync(partial)
         check_output(out, overwrite)
         _swap(partial, out)
     except OSError as error:
@@ -109,25 +109,76 @@ def disk_error(error: OSError, out: Path) -> OutputError:
     return OutputError(f"{out} cannot be written: {hint}; nothing was left there")
 
 
-def write_safetensors(file: Path, tensors: list[TensorSpec], blocks: Iterable[bytes | bytearray | memoryview]) -> str:
-    """Write one safetensors file from blocks of bytes that follow `tensors` in order; return its blake3 digest.
+class OutputFile:
+    """A safetensors file of known content, written at any offset and from any thread; its space is claimed at once, so
+    that a full disk is noticed before the work."""
 
-    Raises OutputError if the blocks do not add up to what the header announces.
-    """
-    digest = blake3()
-    header = encode_header(tensors)
-    expected = len(header) + sum(dtype.itemsize * _count(shape) for _, dtype, shape in tensors)
-    written = len(header)
-    with file.open("xb", buffering=0) as stream:
-        _write_all(stream.fileno(), header)
-        digest.update(header)
-        for block in blocks:
-            _write_all(stream.fileno(), block)
-            digest.update(block)
-            written += len(block)
-        os.fsync(stream.fileno())
-    if written != expected:
-        raise OutputError(f"{file}: {written} bytes written where the header announces {expected}")
+    def __init__(self, file: Path, tensors: Sequence[TensorSpec]) -> None:
+        self.file = file
+        self.header = encode_header(list(tensors))
+        self.offsets: dict[str, int] = {}
+        position = len(self.header)
+        for name, dtype, shape in tensors:
+            self.offsets[name] = position
+            position += tensor_bytes(dtype, shape)
+        self._fd = os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+        try:
+            _claim_space(self._fd, position)
+            self.write(0, self.header)
+        except BaseException:
+            self.close()
+            raise
+
+    def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
+        """Write all of `data` at a byte offset of the file."""
+        view = memoryview(data)
+        while view:
+            done = os.pwrite(self._fd, view, offset)
+            view, offset = view[done:], offset + done
+
+    def read(self, offset: int, nbytes: int) -> bytearray:
+        """Bytes that were written, as the system gives them back."""
+        return pread_exact(self._fd, nbytes, offset, self.file)
+
+    def copy(self, source: int, source_offset: int, offset: int, nbytes: int) -> None:
+        """Bytes of another file, copied by the kernel where it can (shared, not copied, on file systems that do so)."""
+        while nbytes:
+            try:
+                done = os.copy_file_range(source, self._fd, nbytes, source_offset, offset)
+            except OSError as error:
+                if error.errno not in (errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM):
+                    raise
+                done = 0
+            if not done:
+                self.write(offset, os.pread(source, nbytes, source_offset))
+                return
+            nbytes, source_offset, offset = nbytes - done, source_offset + done, offset + done
+
+    def close(self, *, durable: bool = False) -> None:
+        """Close the file; `durable`: wait until the disk has it."""
+        if durable:
+            os.fsync(self._fd)
+        os.close(self._fd)
+
+
+def _claim_space(fd: int, nbytes: int) -> None:
+    try:
+        os.posix_fallocate(fd, 0, nbytes)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+            raise
+        os.ftruncate(fd, nbytes)
+
+
+def write_tensors(file: Path, tensors: Mapping[str, Tensor]) -> str:
+    """Write tensors that are in memory as one safetensors file; return its blake3 digest."""
+    output = OutputFile(file, [(name, t.dtype, tuple(t.shape)) for name, t in tensors.items()])
+    digest = blake3(output.header)
+    for name, tensor in tensors.items():
+        data = memoryview(tensor.contiguous().view(-1).view(torch.uint8).numpy().data) if tensor.numel() else b""
+        output.write(output.offsets[name], data)
+        digest.update(data)
+    output.close()
     return digest.hexdigest()
 
 
@@ -143,20 +194,8 @@ def replace_json(file: Path, value: Any) -> None:
     temporary.replace(file)
 
 
-def _write_all(fd: int, data: bytes | bytearray | memoryview) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
-
-
-def _count(shape: tuple[int, ...]) -> int:
-    count = 1
-    for n in shape:
-        count *= n
-    return count
-
-
-def _sync(directory: Path) -> None:
+def sync(directory: Path) -> None:
+    """Wait until the disk has the entries of a directory."""
     fd = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(fd)

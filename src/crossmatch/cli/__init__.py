@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from crossmatch.cli.calibrate import calibrate_command
 from crossmatch.cli.console import Settings, say
 from crossmatch.cli.evaluate import evaluate_command
 from crossmatch.cli.inspect import inspect_command
@@ -34,6 +35,7 @@ for _name, _command in {
     "merge": merge_command,
     "verify": verify_command,
     "evaluate": evaluate_command,
+    "calibrate": calibrate_command,
     "inspect": inspect_command,
     "report": report_command,
 }.items():

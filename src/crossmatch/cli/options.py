@@ -1,6 +1,7 @@
 """Options that several commands share, and their parsing."""
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,7 @@ from crossmatch.errors import InputError
 
 if TYPE_CHECKING:
     from crossmatch.adapter import Adapter
+    from crossmatch.rules import Weight
     from crossmatch.training import TrainSettings
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
@@ -17,7 +19,8 @@ Adapters = Annotated[
     list[str] | None, typer.Option("-a", "--adapter", metavar="NAME=PATH", help="An adapter, by name; repeat.")
 ]
 Weights = Annotated[
-    list[str] | None, typer.Option("-w", "--weight", metavar="NAME=NUMBER", help="Its merge weight; repeat.")
+    list[str] | None,
+    typer.Option("-w", "--weight", metavar="NAME=NUMBER", help="Its merge weight, or 0.3,mlp:0.2,layers[20:]:0.1."),
 ]
 
 
@@ -40,7 +43,7 @@ def split_pairs(pairs: Sequence[str] | None, option: str) -> dict[str, str]:
     return result
 
 
-def pair_up(adapters: Sequence[str] | None, weights: Sequence[str] | None) -> dict[str, tuple["Adapter", float]]:
+def pair_up(adapters: Sequence[str] | None, weights: Sequence[str] | None) -> dict[str, tuple["Adapter", "Weight"]]:
     """Adapters with their weights. Raises InputError for one without the other, or a weight that is no number."""
     paths, numbers = split_pairs(adapters, "-a"), split_pairs(weights, "-w")
     for name in [*numbers, *paths]:
@@ -52,10 +55,42 @@ def pair_up(adapters: Sequence[str] | None, weights: Sequence[str] | None) -> di
             raise InputError(f"adapter {name} has no weight; add -w {name}=NUMBER")
     if not paths:
         raise InputError("no adapter given; add -a NAME=PATH -w NAME=NUMBER")
-    values = {name: number(text, f"-w {name}") for name, text in numbers.items()}
+    values = {name: weight(text, f"-w {name}") for name, text in numbers.items()}
     from crossmatch.adapter import Adapter
 
     return {name: (Adapter(path), values[name]) for name, path in paths.items()}
+
+
+def weight(text: str, option: str) -> "Weight":
+    """A merge weight: a number, or one with others by module (0.3,mlp:0.2,layers[20:]:0.1). Raises InputError."""
+    if "," not in text:
+        return number(text, option)
+    from crossmatch.errors import RuleError
+    from crossmatch.rules import Weights as ByModule
+
+    try:
+        return ByModule.parse(text)
+    except RuleError as error:
+        raise InputError(f"{option}: {error}") from None
+
+
+def one_of(option: str, value: str | None, allowed: Sequence[str | None]) -> None:
+    """Raise InputError unless the value is an allowed one."""
+    if value not in allowed:
+        raise InputError(f"{option} {value}: give one of {', '.join(a for a in allowed if a)}")
+
+
+def shard_bytes(text: str | None) -> int | None:
+    """--shard-size into bytes: 5GB, 500MB, or single (0: one file). Raises InputError."""
+    if text is None:
+        return None
+    if text == "single":
+        return 0
+    units = {"kb": 10**3, "mb": 10**6, "gb": 10**9, "": 1}
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmg]b)?", text.lower())
+    if match is None or not float(match[1]):
+        raise InputError(f"--shard-size {text}: write it as 5GB, 500MB, or single")
+    return int(float(match[1]) * units[match[2] or ""])
 
 
 def number(text: str, option: str) -> float:

@@ -1,11 +1,14 @@
 """crossmatch verify."""
 
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from crossmatch.cli.console import Terminal, emit
-from crossmatch.cli.options import Adapters, Json, Weights, number, pair_up, split_pairs
+from crossmatch.cli.options import Adapters, Json, Weights, pair_up, split_pairs
+from crossmatch.cli.options import weight as parse_weight
 from crossmatch.errors import ExitCode, InputError
 
 if TYPE_CHECKING:
@@ -19,6 +22,7 @@ def verify_command(
     base: Annotated[str | None, typer.Option(help="Base checkpoint; default: as the manifest says.")] = None,
     adapter: Adapters = None,
     weight: Weights = None,
+    calibration: Annotated[Path | None, typer.Option(help="The calibration file of a merge that used one.")] = None,
     detail: Annotated[bool, typer.Option("--detail", help="With --json: one entry per module.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -30,7 +34,7 @@ def verify_command(
     """
     from crossmatch.checkpoint import Checkpoint
     from crossmatch.process import keep_heap
-    from crossmatch.verification import Claim, claim_from_manifest, verify
+    from crossmatch.verification import Claim, claim_from_manifest, verify_claim
 
     keep_heap()
 
@@ -38,13 +42,13 @@ def verify_command(
     if weight and base is not None and adapter:
         claim: Claim = Claim(Checkpoint(base), pair_up(adapter, weight))
     else:
-        claim = claim_from_manifest(checkpoint, base, split_pairs(adapter, "-a"))
-        others = {name: number(text, f"-w {name}") for name, text in split_pairs(weight, "-w").items()}
+        claim = claim_from_manifest(checkpoint, base, split_pairs(adapter, "-a"), calibration)
+        others = {name: parse_weight(text, f"-w {name}") for name, text in split_pairs(weight, "-w").items()}
         for name in others:
             if name not in claim.parts:
                 raise InputError(f"-w {name}: the manifest names {', '.join(claim.parts)}")
-        claim = Claim(claim.base, {name: (v, others.get(name, w)) for name, (v, w) in claim.parts.items()})
-    verdict = verify(checkpoint, claim.base, claim.parts, progress=Terminal())
+        claim = replace(claim, parts={name: (v, others.get(name, w)) for name, (v, w) in claim.parts.items()})
+    verdict = verify_claim(checkpoint, claim, progress=Terminal())
     if as_json:
         emit(verdict.to_dict(detail=detail))
     else:

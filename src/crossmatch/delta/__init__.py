@@ -1,17 +1,26 @@
 """The algebra: deltas on single tensors, tuning vectors over whole models. Tensors in, tensors out."""
 
-from crossmatch.delta.deltas import Delta, Dense, LowRank, check_weights, dense, linear, low_rank
-from crossmatch.delta.geometry import cosine, inner, norm, rms, row_energies, singular_values
-from crossmatch.delta.rounding import STORABLE, add_rounded, merged_rows
+from crossmatch.delta.based import Dora, Replacement, TokenRows
+from crossmatch.delta.compound import Blockwise, Stack, Sum, cat, linear
+from crossmatch.delta.deltas import Delta, Dense, LowRank, ReadRows, check_weights, dense, low_rank
+from crossmatch.delta.geometry import cosine, inner, norm, rms, row_energies, singular_values, truncated
+from crossmatch.delta.rounding import STORABLE, merged_rows, round_once, round_randomly, summed_rows
 from crossmatch.delta.vector import TuningVector
 
 __all__ = [
     "STORABLE",
+    "Blockwise",
     "Delta",
     "Dense",
+    "Dora",
     "LowRank",
+    "ReadRows",
+    "Replacement",
+    "Stack",
+    "Sum",
+    "TokenRows",
     "TuningVector",
-    "add_rounded",
+    "cat",
     "check_weights",
     "cosine",
     "dense",
@@ -21,6 +30,10 @@ __all__ = [
     "merged_rows",
     "norm",
     "rms",
+    "round_once",
+    "round_randomly",
     "row_energies",
     "singular_values",
+    "summed_rows",
+    "truncated",
 ]

@@ -9,6 +9,7 @@ import math
 import torch
 from torch import Tensor
 
+from crossmatch.delta.compound import Stack
 from crossmatch.delta.deltas import Delta, LowRank, dense
 from crossmatch.errors import RuleError
 
@@ -21,6 +22,8 @@ def inner(x: Delta, y: Delta) -> float:
     """
     if x.shape != y.shape:
         raise RuleError(f"inner product of different shapes: {x.shape} and {y.shape}")
+    if isinstance(x, Stack) and isinstance(y, Stack):
+        return sum(inner(one, other) for one, other in zip(x.parts, y.parts, strict=True))
     if isinstance(x, LowRank) and isinstance(y, LowRank):
         left = _left(x).T @ _left(y)
         right = x.a.double() @ y.a.double().T
@@ -28,12 +31,14 @@ def inner(x: Delta, y: Delta) -> float:
     if isinstance(x, LowRank):
         return inner(y, x)
     if isinstance(y, LowRank):
-        return float(((dense(x) @ y.a.double().T) * _left(y)).sum())
+        return float(((dense(x).reshape(y.height, y.columns) @ y.a.double().T) * _left(y)).sum())
     return float((dense(x) * dense(y)).sum())
 
 
 def norm(x: Delta) -> float:
     """Frobenius norm of a delta; through the singular values for factors, so that no square is cancelled."""
+    if isinstance(x, Stack):
+        return math.hypot(*(norm(part) for part in x.parts))
     if isinstance(x, LowRank):
         return float(torch.linalg.vector_norm(singular_values(x)))
     return float(torch.linalg.vector_norm(dense(x)))
@@ -52,10 +57,10 @@ def singular_values(x: Delta) -> Tensor:
     what its rank costs. min(m, n, r) values are returned.
     """
     if not isinstance(x, LowRank):
-        return torch.linalg.svdvals(dense(x))
+        return torch.linalg.svdvals(dense(x).reshape(x.height, x.columns))
     r_left = torch.linalg.qr(_left(x), mode="r").R
     r_right = torch.linalg.qr(x.a.double().T, mode="r").R
-    return torch.linalg.svdvals(r_left @ r_right.T)[: min(*x.shape, x.rank)]
+    return torch.linalg.svdvals(r_left @ r_right.T)[: min(x.height, x.columns, x.rank)]
 
 
 def row_energies(x: LowRank) -> Tensor:
@@ -71,3 +76,18 @@ def rms(x: Delta) -> float:
 
 def _left(x: LowRank) -> Tensor:
     return x.b.double() * x.scale
+
+
+def truncated(x: LowRank, rank: int) -> tuple[LowRank, float]:
+    """The best approximation of D by a delta of `rank`, and the Frobenius norm of what it leaves out.
+
+    QR of both factors, SVD of the (r, r) core, the first `rank` triples kept: error = sqrt(sum_{i>k} sigma_i^2)
+    (Eckart & Young, 1936). The factors come back in float64, sqrt(sigma) on each side, scale 1.
+    """
+    q_left, r_left = torch.linalg.qr(_left(x))
+    q_right, r_right = torch.linalg.qr(x.a.double().T)
+    u, sigma, vh = torch.linalg.svd(r_left @ r_right.T)
+    root = sigma[:rank].sqrt()
+    b, a = (q_left @ u[:, : len(root)]) * root, root[:, None] * (q_right @ vh[: len(root)].T).T
+    kept = LowRank(b, a, torch.ones(len(root), dtype=torch.float64), x.dims)
+    return kept, float(torch.linalg.vector_norm(sigma[rank:]))

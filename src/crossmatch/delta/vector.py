@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 
-from crossmatch.delta.deltas import Delta, check_weights, linear
+from crossmatch.delta.compound import linear
+from crossmatch.delta.deltas import Delta, check_weights
 from crossmatch.delta.geometry import inner, norm
 from crossmatch.errors import RuleError
 

@@ -1,16 +1,18 @@
 """One loaded model whose weights are changed in place from variant to variant."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
+from crossmatch.adapter import Adapter, fit
 from crossmatch.checkpoint import Checkpoint
-from crossmatch.delta import TuningVector, merged_rows
+from crossmatch.delta import Delta, TuningVector, merged_rows
 from crossmatch.errors import AdapterError
 from crossmatch.progress import Task
 
@@ -44,6 +46,7 @@ class Engine:
         model: Any = AutoModelForCausalLM.from_pretrained(base.path, dtype=dtype)
         self.model = model.to(self.device).eval()
         self._weights = dict(self.model.named_parameters())
+        self._fits: dict[Path, TuningVector] = {}
         # Tensors that a checkpoint stored in another dtype would hold differently, adapter or not.
         self._changed = {n for n in self._weights if n in base and stored not in (None, base.tensors[n].dtype)}
         # Only what a decoding names may act: a base's own generation config can carry penalties and temperatures.
@@ -58,18 +61,36 @@ class Engine:
 
         Raises AdapterError if the model has no parameter of a delta's name.
         """
-        for name in [*self._changed.difference(vector), *vector]:
-            if name not in self._weights:
-                raise AdapterError(f"the model has no parameter {name}; it cannot take this adapter in place")
-            target = self._weights[name].data
-            delta = vector.get(name)
-            for start, stop in self.base.blocks(name):
-                rows = self.base.rows(name, start, stop)
-                form = self.stored or rows.dtype
-                done = merged_rows(rows, delta, start, stop, form) if delta else rows.to(form)
-                target[start:stop].copy_(done)
+        fitted = TuningVector.of(*((weight, self._fit(source)) for weight, source in vector.terms))
+        for name in [*self._changed.difference(fitted), *fitted]:
+            self._set(name, fitted.get(name))
         # In the base's own dtype a tensor without a delta is as it was loaded, once it has been restored.
-        self._changed = set(vector) if self.stored is None else self._changed.union(vector)
+        self._changed = set(fitted) if self.stored is None else self._changed.union(fitted)
+
+    def _set(self, name: str, delta: Delta | None) -> None:
+        parameter = self._weights.get(name)
+        if parameter is None:
+            raise AdapterError(f"the model has no parameter {name}; it cannot take this adapter in place")
+        columns = delta.columns if delta is not None else self.base.tensors[name].columns
+        target = parameter.data.view(-1, columns)
+        if delta is not None:
+            delta = delta.bind(lambda start, stop: self.base.rows(name, start, stop, columns))
+        for start, stop in self.base.blocks(name, columns):
+            rows = self.base.rows(name, start, stop, columns)
+            form = self.stored or rows.dtype
+            done = merged_rows(rows, delta, start, stop, form) if delta else rows.to(form)
+            target[start:stop].copy_(done)
+
+    def _fit(self, source: Mapping[str, Delta]) -> Mapping[str, Delta]:
+        """A vector by the base's tensor names; looked up once for each adapter."""
+        if not isinstance(source, Adapter):
+            return source
+        if source.path not in self._fits:
+            found = fit(self.base, {"it": source})
+            if found.base is not self.base:
+                raise AdapterError(f"{source.path} changes the vocabulary or a tied embedding; write the merge first")
+            self._fits[source.path] = found.vectors["it"]
+        return self._fits[source.path]
 
     @torch.inference_mode()
     def generate(

@@ -1,20 +1,27 @@
 """Merging: a rule combines deltas, a plan says what will be written, one rename publishes it."""
 
-from crossmatch.merging.execute import Output, merge, write
-from crossmatch.merging.plan import DTYPE_ARGUMENTS, MergePlan, Parts, PlannedTensor, plan_merge
-from crossmatch.merging.rules import RULES, get_rule
+from crossmatch.merging.execute import Output, Proof, execute, merge, write
+from crossmatch.merging.factors import merge_factors
+from crossmatch.merging.foresee import estimate, steps
+from crossmatch.merging.plan import DTYPE_ARGUMENTS, MergePlan, Parts, PlannedTensor, Storage, plan_merge
 from crossmatch.merging.sidecar import side_files
+from crossmatch.merging.stream import Witness
 
 __all__ = [
     "DTYPE_ARGUMENTS",
-    "RULES",
     "MergePlan",
     "Output",
     "Parts",
     "PlannedTensor",
-    "get_rule",
+    "Proof",
+    "Storage",
+    "Witness",
+    "estimate",
+    "execute",
     "merge",
+    "merge_factors",
     "plan_merge",
     "side_files",
+    "steps",
     "write",
 ]

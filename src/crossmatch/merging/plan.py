@@ -1,32 +1,56 @@
 """What a merge will do, tensor by tensor, worked out from headers alone and checked before anything is written."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
-from crossmatch.adapter import Adapter
-from crossmatch.checkpoint import DTYPE_NAMES, Checkpoint, tensor_bytes
-from crossmatch.delta import STORABLE, TuningVector, check_weights
-from crossmatch.errors import AdapterError, CheckpointError
-from crossmatch.merging.rules import get_rule
+from crossmatch.adapter import Adapter, Fit, Fitted, Tied, fit
+from crossmatch.checkpoint import DTYPE_NAMES, SINGLE, Checkpoint, tensor_bytes
+from crossmatch.delta import STORABLE, TuningVector
+from crossmatch.errors import AdapterError, CheckpointError, RuleError
+from crossmatch.rules import Combined, Recipe, Weight
 
-Parts = Mapping[str, tuple[TuningVector, float]]
+Parts = Mapping[str, tuple[TuningVector, Weight]]
 """What goes into a merge: name -> (tuning vector, weight)."""
 
 DTYPE_ARGUMENTS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
+class Storage:
+    """How the result is stored.
+
+    dtype: of all floating tensors (None: the base's); rounding: `nearest` or `stochastic`; shard_bytes: tensor bytes of
+    one file at most (None: the base's files; 0: a single file); tied: what to do with a change of one of two tied
+    embeddings.
+    """
+
+    dtype: torch.dtype | None = None
+    rounding: str = "nearest"
+    shard_bytes: int | None = None
+    tied: Tied = "refuse"
+
+    def __post_init__(self) -> None:
+        if self.rounding not in ("nearest", "stochastic"):
+            raise RuleError(f"rounding {self.rounding!r}: give nearest or stochastic")
+
+
+@dataclass(frozen=True)
 class PlannedTensor:
-    """One output tensor: copied byte for byte, cast to another dtype, or merged from the named parts."""
+    """One output tensor: copied byte for byte, cast to another dtype, or merged from the named parts.
+
+    columns: width of the matrix in which its rows are counted.
+    """
 
     name: str
     file: str
     action: str
     dtype: torch.dtype
     shape: tuple[int, ...]
+    columns: int
     parts: tuple[str, ...] = ()
 
     @property
@@ -37,57 +61,130 @@ class PlannedTensor:
 
 @dataclass(frozen=True)
 class MergePlan:
-    """A merge that can run: every tensor of the base is accounted for, every delta has its place."""
+    """A merge that can run: every tensor of the base is accounted for, every delta has its place.
 
-    rule: str
-    weights: Mapping[str, float]
+    parts: what it was made from; fit: the adapters on their base; vector: what is added to it; summed: tensors on
+    which another rule than `linear` cannot act.
+    """
+
+    parts: Parts
+    fit: Fit
+    vector: Combined
+    storage: Storage
     tensors: tuple[PlannedTensor, ...]
+    summed: tuple[str, ...]
 
     @property
     def nbytes(self) -> int:
         """Bytes of all tensors that will be stored."""
         return sum(t.nbytes for t in self.tensors)
 
+    @property
+    def adapters(self) -> dict[str, Adapter]:
+        """The parts that are adapters."""
+        return {name: vector for name, (vector, _) in self.parts.items() if isinstance(vector, Adapter)}
+
     def count(self, action: str) -> int:
         """Number of tensors to `copy`, `cast` or `merge`."""
         return sum(t.action == action for t in self.tensors)
 
+    def files(self) -> dict[str, list[PlannedTensor]]:
+        """Output files with their tensors, in order."""
+        files: dict[str, list[PlannedTensor]] = {}
+        for tensor in self.tensors:
+            files.setdefault(tensor.file, []).append(tensor)
+        return files
+
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON."""
-        tensors = [{**asdict(t), "dtype": DTYPE_NAMES[t.dtype], "shape": list(t.shape)} for t in self.tensors]
-        totals = {action: self.count(action) for action in ("merge", "copy", "cast")}
+        tensors = [
+            {
+                "name": t.name,
+                "file": t.file,
+                "action": t.action,
+                "dtype": DTYPE_NAMES[t.dtype],
+                "shape": list(t.shape),
+                "parts": list(t.parts),
+            }
+            for t in self.tensors
+        ]
         return {
-            "rule": self.rule,
-            "weights": dict(self.weights),
+            **self.vector.recipe.to_dict(),
+            "weights": {name: weight_json(weight) for name, weight in self.vector.weights.items()},
+            "rounding": self.storage.rounding,
             "bytes": self.nbytes,
-            "counts": totals,
+            "counts": {action: self.count(action) for action in ("merge", "copy", "cast")},
+            "files": len(self.files()),
+            "linear_instead": list(self.summed),
+            "notes": list(self.fit.notes),
             "tensors": tensors,
         }
 
 
-def plan_merge(base: Checkpoint, parts: Parts, *, rule: str = "linear", dtype: torch.dtype | None = None) -> MergePlan:
-    """Plan the merge of `parts` into `base`, stored in the base's dtypes or all in `dtype`.
+def weight_json(weight: Weight) -> float | str:
+    """A weight as plain JSON: a number, or the text of one that differs between modules."""
+    return float(weight) if isinstance(weight, int | float) else str(weight)
 
-    Raises CheckpointError for a quantised base, AdapterError for a delta without a tensor of its shape, RuleError for
-    weights that are not finite.
+
+def plan_merge(
+    base: Checkpoint, parts: Parts, *, recipe: Recipe | None = None, storage: Storage | None = None
+) -> MergePlan:
+    """Plan the merge of `parts` into `base`.
+
+    Raises CheckpointError for a quantised base, AdapterError for a delta that does not fit or an adapter with holes,
+    RuleError for weights, rules or parameters that are not defined.
     """
-    get_rule(rule)
-    check_weights([weight for _, weight in parts.values()])
+    recipe, storage = recipe or Recipe(), storage or Storage()
     if base.quantisation:
         raise CheckpointError(
             f"{base.path} is quantised ({base.quantisation}): a delta cannot be added to it exactly; merge into the "
             "16- or 32-bit checkpoint that it was made from, then quantise"
         )
-    for name, (vector, _) in parts.items():
-        check_fits(name, vector, base)
+    found = fit(base, {name: vector for name, (vector, _) in parts.items()}, tied=storage.tied)
+    turned = [k for k, (v, _) in parts.items() if isinstance(v, Adapter) and v.config.fan_in_fan_out]
+    if turned and recipe.calibration is not None:
+        raise RuleError(
+            f"adapter {turned[0]} lies on weights that are stored transposed (fan_in_fan_out); rules with calibration "
+            "data do not know them"
+        )
+    vector = Combined(found.vectors, {name: weight for name, (_, weight) in parts.items()}, recipe)
+    kinds = {name: _kinds(found, name) for name in vector}
     tensors = []
-    for name, info in base.tensors.items():
-        used = tuple(part for part, (vector, weight) in parts.items() if weight != 0.0 and name in vector)
+    for name, info in found.base.tensors.items():
+        used = tuple(label for label, _ in vector.parts(name))
         floating = info.dtype in STORABLE
-        stored = dtype if dtype is not None and floating else info.dtype
-        action = "merge" if used else "copy" if stored == info.dtype else "cast"
-        tensors.append(PlannedTensor(name, info.file.name, action, stored, info.shape, used))
-    return MergePlan(rule, {name: float(weight) for name, (_, weight) in parts.items()}, tuple(tensors))
+        stored = storage.dtype if storage.dtype is not None and floating else info.dtype
+        plain = stored == info.dtype and found.base.on_disk(name)
+        action = "merge" if used else "copy" if plain else "cast"
+        # A convolution's delta is a product of matrices with everything but the first axis in one.
+        wide = len(info.shape) > 2 and bool({"low-rank", "dora"} & set(kinds.get(name, ())))
+        columns = math.prod(info.shape[1:]) if wide else info.columns
+        tensors.append(PlannedTensor(name, info.file.name, action, stored, info.shape, columns, used))
+    return MergePlan(parts, found, vector, storage, tuple(_in_files(tensors, storage)), tuple(vector.summed(kinds)))
+
+
+def _kinds(found: Fit, name: str) -> list[str]:
+    return [kind for v in found.vectors.values() if name in v and isinstance(v, Fitted) for kind in v.kinds(name)]
+
+
+def _in_files(tensors: list[PlannedTensor], storage: Storage) -> Iterator[PlannedTensor]:
+    """The tensors with the files that they go to: the base's, or filled in order up to a size."""
+    if storage.shard_bytes is None:
+        # An untied output embedding goes where its content was: all tensors of a file stand together.
+        order = list(dict.fromkeys(t.file for t in tensors))
+        yield from sorted(tensors, key=lambda t: order.index(t.file))
+        return
+    groups: list[list[PlannedTensor]] = [[]]
+    filled = 0
+    for tensor in tensors:
+        if groups[-1] and storage.shard_bytes and filled + tensor.nbytes > storage.shard_bytes:
+            groups.append([])
+            filled = 0
+        groups[-1].append(tensor)
+        filled += tensor.nbytes
+    for number, group in enumerate(groups, 1):
+        file = SINGLE if len(groups) == 1 else f"model-{number:05d}-of-{len(groups):05d}.safetensors"
+        yield from (replace(tensor, file=file) for tensor in group)
 
 
 def check_bases(base: Checkpoint, adapters: Mapping[str, Adapter]) -> None:
@@ -99,29 +196,3 @@ def check_bases(base: Checkpoint, adapters: Mapping[str, Adapter]) -> None:
                 f"adapter {name} was trained on another base than {base.path} (digest {recorded[:16]}…, not "
                 f"{base.digest[:16]}…); merge into that one, or pass --any-base"
             )
-
-
-def check_fits(label: str, vector: TuningVector, base: Checkpoint) -> None:
-    """Raise AdapterError unless every delta of `vector` has a floating tensor of its shape in `base`."""
-    missing = [name for name in vector if name not in base.tensors]
-    if missing:
-        tied = base.tied and any(name.startswith("lm_head") for name in missing)
-        why = (
-            "the base ties lm_head to the input embedding and stores no such tensor; untie it first"
-            if tied
-            else "adapter and base are of different architectures"
-        )
-        raise AdapterError(
-            f"adapter {label}: {len(missing)} of {len(vector)} modules match nothing in {base.path}, "
-            f"first {missing[0]}; {why}"
-        )
-    for name in vector:
-        info = base.tensors[name]
-        shape = vector.shape(name) if isinstance(vector, Adapter) else vector[name].shape
-        if shape != info.shape:
-            raise AdapterError(
-                f"adapter {label}: {name} has a delta of {list(shape)}, the base a tensor of {list(info.shape)}; "
-                "it was trained on another base"
-            )
-        if info.dtype not in STORABLE:
-            raise AdapterError(f"adapter {label}: {name} is stored as {DTYPE_NAMES[info.dtype]}, which takes no delta")

@@ -4,12 +4,13 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from crossmatch.adapter import Adapter
-from crossmatch.checkpoint import MANIFEST, TOKENIZER_FILES, Checkpoint, chat_template, read_json, write_json
-from crossmatch.delta import TuningVector
+from crossmatch.checkpoint import MANIFEST, TOKENIZER_FILES, chat_template, file_digest, read_json, write_json
 from crossmatch.errors import AdapterError
+from crossmatch.merging.plan import MergePlan
 
+GENERATION = "generation_config.json"
 _WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".onnx", ".h5", ".msgpack", ".npz")
 # The base's card would describe another model; an adapter's files would be attached again at load.
 _LEFT_BEHIND = (MANIFEST, "README.md", "adapter_config.json", "training_args.bin")
@@ -17,52 +18,89 @@ _LEFT_BEHIND = (MANIFEST, "README.md", "adapter_config.json", "training_args.bin
 
 @dataclass(frozen=True)
 class SideFiles:
-    """Files to copy, by output name, and whose tokenizer and template they are: `base` or an adapter's name."""
+    """Files to copy, by output name; whose tokenizer and template they are, and whose generation config: `base` or an
+    adapter's name; where the sources disagree, in lines."""
 
     files: Mapping[str, Path]
     tokenizer_from: str
+    generation_from: str
+    disagreements: tuple[str, ...] = ()
 
 
-def side_files(base: Checkpoint, parts: Mapping[str, tuple[TuningVector, float]], wanted: str | None) -> SideFiles:
-    """Choose the small files: all of the base's, with tokenizer and template from `wanted` if it is given.
+def side_files(plan: MergePlan, wanted: str | None) -> SideFiles:
+    """Choose the small files: all of the base's, with tokenizer, template and generation config from `wanted`.
 
-    By default the tokenizer is the base's, unless an adapter was trained with another chat template: then that
-    adapter's. Raises AdapterError if two adapters were trained with two other templates and nothing was chosen, or if
-    the chosen one carries no tokenizer.
+    By default these are the base's, unless an adapter added tokens, or was trained with another chat template: then
+    that adapter's. Raises AdapterError if two adapters were trained with two other templates and nothing was chosen,
+    if the chosen one carries no tokenizer, or if the tokens that an adapter added would be lost.
     """
-    files = {p.name: p for p in sorted(base.path.iterdir()) if p.is_file() and _travels(p.name)}
-    own = chat_template(base.path)
-    adapters = {name: v.path for name, (v, _) in parts.items() if isinstance(v, Adapter)}
-    templates = {name: chat_template(path) for name, path in adapters.items()}
-    if wanted is None:
-        others = {name: text for name, text in templates.items() if text is not None and text != own}
-        if len(set(others.values())) > 1:
-            raise AdapterError(
-                f"adapters {', '.join(others)} were trained with different chat templates; "
-                "choose one with --tokenizer NAME (or base)"
-            )
-        wanted = next(iter(others), "base")
-    if wanted == "base":
-        return SideFiles(files, "base")
-    if wanted not in adapters:
-        raise AdapterError(f"--tokenizer {wanted}: give base or one of {', '.join(adapters)}")
-    theirs = {name: adapters[wanted] / name for name in TOKENIZER_FILES if (adapters[wanted] / name).exists()}
+    base = plan.fit.base.path
+    files = {p.name: p for p in sorted(base.iterdir()) if p.is_file() and _travels(p.name)}
+    adapters = {name: adapter.path for name, adapter in plan.adapters.items()}
+    owner = plan.fit.grown_by
+    chosen = wanted if wanted is not None else owner or _template_owner(base, adapters)
+    if owner is not None and chosen != owner:
+        raise AdapterError(f"--tokenizer {chosen}: adapter {owner} added tokens, its tokenizer goes with them")
+    disagreements = tuple(_disagreements(base, adapters, chosen))
+    if chosen == "base":
+        return SideFiles(files, "base", "base", disagreements)
+    if chosen not in adapters:
+        raise AdapterError(f"--tokenizer {chosen}: give base or one of {', '.join(adapters)}")
+    theirs = {name: adapters[chosen] / name for name in TOKENIZER_FILES if (adapters[chosen] / name).exists()}
     if not theirs:
-        raise AdapterError(f"adapter {wanted} carries no tokenizer; choose --tokenizer base")
+        raise AdapterError(f"adapter {chosen} carries no tokenizer; save it beside the adapter, or --tokenizer base")
     kept = {name: path for name, path in files.items() if name not in TOKENIZER_FILES}
-    return SideFiles(kept | theirs, wanted)
+    generation = adapters[chosen] / GENERATION
+    if generation.exists():
+        theirs[GENERATION] = generation
+    return SideFiles(kept | theirs, chosen, chosen if generation.exists() else "base", disagreements)
 
 
-def copy_side_files(chosen: SideFiles, out: Path, dtype: str | None) -> None:
-    """Copy the files; config.json is rewritten only where its dtype would no longer be true."""
+def _template_owner(base: Path, adapters: Mapping[str, Path]) -> str:
+    own = chat_template(base)
+    templates = {name: chat_template(path) for name, path in adapters.items()}
+    others = {name: text for name, text in templates.items() if text is not None and text != own}
+    if len(set(others.values())) > 1:
+        raise AdapterError(
+            f"adapters {', '.join(others)} were trained with different chat templates; "
+            "choose one with --tokenizer NAME (or base)"
+        )
+    return next(iter(others), "base")
+
+
+def _disagreements(base: Path, adapters: Mapping[str, Path], chosen: str) -> list[str]:
+    """What the sources say differently from the chosen one."""
+    sources = {"base": base, **adapters}
+    taken = sources.get(chosen, base)
+    lines = []
+    for name, path in sources.items():
+        if path == taken:
+            continue
+        theirs, ours = chat_template(path), chat_template(taken)
+        if theirs is not None and theirs != ours:
+            lines.append(f"chat template: {chosen}'s is taken, {name}'s is another")
+        for file, what in (("tokenizer.json", "tokenizer"), (GENERATION, "generation config")):
+            both = (path / file).exists() and (taken / file).exists()
+            if both and file_digest(path / file) != file_digest(taken / file):
+                lines.append(f"{what}: {chosen}'s is taken, {name}'s is another")
+    return lines
+
+
+def copy_side_files(chosen: SideFiles, out: Path, changes: Mapping[str, Any]) -> None:
+    """Copy the files; config.json is rewritten only where a field would no longer be true."""
     for name, source in chosen.files.items():
         shutil.copyfile(source, out / name)
-    config_file = out / "config.json"
-    if dtype is None or not config_file.exists():
-        return
-    config = read_json(config_file)
-    keys = [key for key in ("dtype", "torch_dtype") if key in config] or ["dtype"]
-    write_json(config_file, config | dict.fromkeys(keys, dtype))
+    config = out / "config.json"
+    if changes and config.exists():
+        write_json(config, _changed(read_json(config), changes))
+
+
+def _changed(config: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The config with its fields changed where they stand: in the text part of a composed model, or on top."""
+    inner = config.get("text_config")
+    inside = {k: v for k, v in changes.items() if isinstance(inner, dict) and k in inner}
+    outside = {k: v for k, v in changes.items() if k not in inside or k in config}
+    return config | outside | ({"text_config": inner | inside} if inside and isinstance(inner, dict) else {})
 
 
 def _travels(name: str) -> bool:

@@ -12,7 +12,7 @@ from crossmatch.checkpoint import MANIFEST, Checkpoint, file_digest, read_json, 
 from crossmatch.delta import TuningVector
 from crossmatch.errors import InputError
 from crossmatch.evaluation import Suite, Variant, load_suite, merge_name, standard_variants
-from crossmatch.merging import DTYPE_ARGUMENTS, Output, merge
+from crossmatch.merging import DTYPE_ARGUMENTS, Output, Storage, execute, plan_merge
 from crossmatch.progress import SILENT, Progress
 from crossmatch.report import write_report
 from crossmatch.sample import SampleSize, model_file, ontology_file, write_base, write_data
@@ -20,7 +20,7 @@ from crossmatch.study.check import check_recipe
 from crossmatch.study.recipe import SAMPLE, Recipe
 from crossmatch.study.stages import Ledger
 from crossmatch.training import StaleWorkError, train_stage
-from crossmatch.verification import verify
+from crossmatch.verification import SampledProof, verify
 
 Weights = Mapping[str, float]
 
@@ -167,14 +167,12 @@ def _merge(
     parts = {key: (adapters[key], weight) for key, weight in weights.items()}
     inputs = [_identity(base), {key: [adapters[key].digest, weight] for key, weight in weights.items()}, recipe.dtype]
 
-    def prove(path: Path) -> dict[str, Any]:
-        return verify(path, base, parts, progress=ledger.progress).for_manifest()
-
     def work() -> None:
         if not (out / MANIFEST).is_file():
             _remove(out)
-        output = Output(DTYPE_ARGUMENTS[recipe.dtype] if recipe.dtype else None, overwrite=True)
-        merge(base, parts, out, output=output, prove=prove, progress=ledger.progress)
+        plan = plan_merge(base, parts, storage=Storage(DTYPE_ARGUMENTS[recipe.dtype] if recipe.dtype else None))
+        proof = SampledProof(progress=ledger.progress)
+        execute(plan, out, output=Output(overwrite=True), proof=proof, progress=ledger.progress)
 
     # Of the weights only the loss is noticed here: whether they are still what was written is for the proof to say.
     if not all((out / file).is_file() for file in {info.file.name for info in base.tensors.values()}):

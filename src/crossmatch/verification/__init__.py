@@ -2,16 +2,20 @@
 
 from crossmatch.verification.claim import Claim, Parts, claim_from_manifest
 from crossmatch.verification.judge import DEFAULTS, Thresholds
+from crossmatch.verification.proof import SampledProof, WholeProof
 from crossmatch.verification.verdict import RecoveredWeight, Verdict
-from crossmatch.verification.verify import verify
+from crossmatch.verification.verify import verify, verify_claim
 
 __all__ = [
     "DEFAULTS",
     "Claim",
     "Parts",
     "RecoveredWeight",
+    "SampledProof",
     "Thresholds",
     "Verdict",
+    "WholeProof",
     "claim_from_manifest",
     "verify",
+    "verify_claim",
 ]

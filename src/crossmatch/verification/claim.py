@@ -1,33 +1,57 @@
 """What a checkpoint is said to be: given by the caller, or read from the manifest inside it and checked."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from crossmatch.adapter import Adapter
+from crossmatch.adapter import Adapter, Tied, fit
 from crossmatch.checkpoint import MANIFEST, Checkpoint
-from crossmatch.delta import TuningVector, check_weights
+from crossmatch.delta import TuningVector
 from crossmatch.errors import CheckpointError, InputError
+from crossmatch.rules import Calibration, Combined, Recipe, Weight, Weights
 
-Parts = Mapping[str, tuple[TuningVector, float]]
+Parts = Mapping[str, tuple[TuningVector, Weight]]
 """A claim's content: name -> (tuning vector, claimed weight)."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """Base, adapters and weights that a checkpoint is said to hold."""
+    """Base, adapters and weights that a checkpoint is said to hold; recipe: the rule by which they were combined; tied:
+    what was done with a change of one of two tied embeddings; stochastic: whether it was rounded at random."""
 
     base: Checkpoint
     parts: Parts
+    recipe: Recipe = field(default_factory=Recipe)
+    tied: Tied = "refuse"
+    stochastic: bool = False
 
     def __post_init__(self) -> None:
         if not self.parts:
             raise InputError("a claim needs at least one adapter: pass -a NAME=PATH and -w NAME=NUMBER")
-        check_weights([weight for _, weight in self.parts.values()])
+
+    def resolve(self) -> "Resolved":
+        """The claim tensor by tensor. Raises AdapterError for a delta that does not fit the base, RuleError for weights
+        that are not finite."""
+        found = fit(self.base, {name: vector for name, (vector, _) in self.parts.items()}, tied=self.tied)
+        weights = {name: weight for name, (_, weight) in self.parts.items()}
+        return Resolved(found.base, Combined(found.vectors, weights, self.recipe).claim())
 
 
-def claim_from_manifest(merged: Checkpoint, base: str | Path | None, adapters: Mapping[str, str | Path]) -> Claim:
+@dataclass(frozen=True)
+class Resolved:
+    """A claim by the base's tensor names: base as the adapters saw it; name -> (vector, one number)."""
+
+    base: Checkpoint
+    parts: Mapping[str, tuple[TuningVector, float]]
+
+
+def claim_from_manifest(
+    merged: Checkpoint,
+    base: str | Path | None,
+    adapters: Mapping[str, str | Path],
+    calibration: str | Path | None = None,
+) -> Claim:
     """The claim that the manifest makes; `base` and `adapters` say where these lie now, where that differs.
 
     The manifest is a claim, not a proof: what it names is read again, and must have the digests that it gives. Raises
@@ -41,7 +65,7 @@ def claim_from_manifest(merged: Checkpoint, base: str | Path | None, adapters: M
     try:
         predicate = manifest["predicate"]
         named = predicate["adapters"]
-        weights = {name: float(entry["weight"]) for name, entry in named.items()}
+        weights = {name: _weight(entry["weight"]) for name, entry in named.items()}
         origin = predicate["base"]
         digests = {name: entry["digest"] for name, entry in named.items()}
         base_digest = origin["digest"]
@@ -57,7 +81,23 @@ def claim_from_manifest(merged: Checkpoint, base: str | Path | None, adapters: M
         adapter = Adapter(adapters.get(name) or _where(merged, entry, f"adapter {name}", f"-a {name}=PATH"))
         _same(adapter.digest, digests[name], f"adapter {name} at {adapter.path}")
         parts[name] = (adapter, weights[name])
-    return Claim(checkpoint, parts)
+    tied = predicate.get("tied", "refuse")
+    recipe = _recipe(predicate, calibration)
+    return Claim(checkpoint, parts, recipe, tied, predicate.get("route") == "stochastic")
+
+
+def _weight(value: Any) -> Weight:
+    return Weights.parse(value) if isinstance(value, str) else float(value)
+
+
+def _recipe(predicate: Mapping[str, Any], calibration: str | Path | None) -> Recipe:
+    wanted = predicate.get("calibration")
+    if wanted is not None and calibration is None:
+        raise InputError("this merge used calibration data; pass the file: --calibration FILE")
+    data = Calibration(calibration) if calibration is not None and wanted is not None else None
+    if data is not None:
+        _same(data.digest, wanted, f"calibration {data.path}")
+    return Recipe(predicate.get("rule", "linear"), predicate.get("parameters", {}), int(predicate.get("seed", 0)), data)
 
 
 def _where(merged: Checkpoint, origin: Mapping[str, Any], what: str, remedy: str) -> str | Path:

@@ -66,6 +66,7 @@ FAULTS: Mapping[str, tuple[str, str]] = {
 NOTES: Mapping[str, str] = {
     "not-identifiable": "the file does not hold the evidence to separate these weights",
     "rounded-twice": "the weights were rounded more than once on the way; an honest route, a little less exact",
+    "rounded-stochastically": "each element was rounded to one of its two neighbours at random, as the manifest says",
     "rounding-swallow": "much of the delta is below the rounding step and lost; store float32 or float16",
     "dtype-changed": "stored in another dtype than the base",
 }

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from crossmatch.checkpoint import BLOCK_ELEMENTS, Checkpoint
-from crossmatch.delta import Delta, LowRank, inner, row_energies
+from crossmatch.delta import Delta, LowRank, Stack, inner
 from crossmatch.errors import AdapterError
 from crossmatch.progress import Progress
-from crossmatch.verification.claim import Claim
+from crossmatch.verification.claim import Resolved
 from crossmatch.verification.recover import Strata
 from crossmatch.verification.rounding import Violations, step, violations
 
@@ -27,8 +27,8 @@ class ModuleScan:
 
     strata: sums for the weights; violations: against the claimed sum; elements; flips: elements that the claim says
     differ from the base; effects: elements that each adapter alone makes differ, by the claim; changed: elements
-    that do differ; lost, energy: energy of the claimed delta where it rounds away, and in all; nonfinite: stored NaN or
-    infinite elements.
+    that do differ; lost, energy: energy of the claimed delta where it rounds away, and in all; alone: the same for each
+    adapter by itself, where asked for; nonfinite: stored NaN or infinite elements.
     """
 
     name: str
@@ -40,7 +40,9 @@ class ModuleScan:
     changed: int = 0
     lost: float = 0.0
     energy: float = 0.0
+    alone: dict[int, tuple[float, float]] = field(default_factory=dict)
     nonfinite: int = 0
+    from_factors: bool = True
 
 
 @dataclass
@@ -56,19 +58,11 @@ class Scan:
     nonfinite: list[str] = field(default_factory=list)
 
 
-def scan(merged: Checkpoint, claim: Claim, progress: Progress) -> Scan:
-    """Compare every tensor of `merged` with base and claim; memory is a few blocks of rows.
-
-    Raises AdapterError if an adapter has a delta for which the base has no tensor of its shape.
-    """
+def scan(merged: Checkpoint, claim: Resolved, progress: Progress) -> Scan:
+    """Compare every tensor of `merged` with base and claim; memory is a few blocks of rows."""
     base, result = claim.base, Scan()
-    names = list(claim.parts)
     vectors = [vector for vector, _ in claim.parts.values()]
     weights = [weight for _, weight in claim.parts.values()]
-    for name, vector in zip(names, vectors, strict=True):
-        lost = [key for key in vector if key not in base.tensors]
-        if lost:
-            raise AdapterError(f"adapter {name}: {lost[0]} and {len(lost) - 1} more match nothing in {base.path}")
     result.extra = sorted(set(merged.tensors) - set(base.tensors))
     with progress.task("verify", base.nbytes) as task:
         for name, info in base.tensors.items():
@@ -92,35 +86,53 @@ def scan(merged: Checkpoint, claim: Claim, progress: Progress) -> Scan:
 def _scan_module(
     merged: Checkpoint, base: Checkpoint, name: str, deltas: Mapping[int, Delta], weights: Sequence[float]
 ) -> ModuleScan:
-    stored = merged.tensors[name].dtype
-    if stored not in _FLOATS or base.tensors[name].dtype not in _FLOATS:
-        raise AdapterError(f"{name} is stored as {stored}, which cannot be verified; dequantise it first")
-    for index, delta in deltas.items():
-        if delta.shape != base.tensors[name].shape:
-            raise AdapterError(f"{name}: adapter {index} has shape {delta.shape}, the base {base.tensors[name].shape}")
-    working = torch.float64 if torch.float32 in (stored, base.tensors[name].dtype) else torch.float32
-    result = ModuleScan(name, Strata.empty(len(weights)))
-    for i, x in deltas.items():
-        for j, y in deltas.items():
-            if j >= i:
-                result.strata.gram[i, j] = result.strata.gram[j, i] = inner(x, y)
-    size = _row_sizes(deltas.values()).to(working)
-    for start, stop in base.blocks(name, BLOCK_ELEMENTS):
-        theirs = merged.rows(name, start, stop)
-        ours = base.rows(name, start, stop).to(working)
-        rows = {i: delta.rows(start, stop, working) for i, delta in deltas.items()}
-        _add_block(result, theirs, ours, rows, size[start:stop], weights)
+    columns = next(iter(deltas.values())).columns
+    deltas = {i: delta.bind(lambda start, stop: base.rows(name, start, stop, columns)) for i, delta in deltas.items()}
+    working = working_dtype(name, base.tensors[name].dtype, merged.tensors[name].dtype)
+    result = new_module(name, deltas, len(weights))
+    for start, stop in base.blocks(name, columns):
+        theirs = merged.rows(name, start, stop, columns)
+        ours = base.rows(name, start, stop, columns).to(working)
+        rows = {i: delta.rows(start, stop, working, ours) for i, delta in deltas.items()}
+        add_rows(result, theirs, ours, rows, weights)
     return result
 
 
-def _add_block(
+def working_dtype(name: str, ours: torch.dtype, theirs: torch.dtype) -> torch.dtype:
+    """In what a tensor is compared. Raises AdapterError for one that is not stored as a floating number."""
+    if theirs not in _FLOATS or ours not in _FLOATS:
+        raise AdapterError(f"{name} is stored as {theirs}, which cannot be verified; dequantise it first")
+    return torch.float64 if torch.float32 in (theirs, ours) else torch.float32
+
+
+def new_module(name: str, deltas: Mapping[int, Delta], adapters: int) -> ModuleScan:
+    """An empty result; inner products of factors are taken at once, those of other deltas come with their rows."""
+    result = ModuleScan(name, Strata.empty(adapters))
+    result.from_factors = all(isinstance(delta, LowRank | Stack) for delta in deltas.values())
+    if result.from_factors:
+        for i, x in deltas.items():
+            for j, y in deltas.items():
+                if j >= i:
+                    result.strata.gram[i, j] = result.strata.gram[j, i] = inner(x, y)
+    return result
+
+
+def add_rows(
     result: ModuleScan,
     theirs: Tensor,
     ours: Tensor,
     rows: Mapping[int, Tensor],
-    size: Tensor,
     weights: Sequence[float],
+    *,
+    alone: bool = False,
 ) -> None:
+    """Take in some rows: stored, of the base, and of every delta at weight one; `alone`: each adapter's own loss,
+    too."""
+    size = row_sizes(rows.values())
+    if not result.from_factors:
+        for i, x in rows.items():
+            for j, y in rows.items():
+                result.strata.gram[i, j] += float((x.double() * y.double()).sum())
     finite = torch.isfinite(theirs)
     if not bool(finite.all()):
         result.nonfinite += int((~finite).sum())
@@ -142,21 +154,29 @@ def _add_block(
     result.elements += theirs.numel()
     result.flips += int(flips.sum())
     result.changed += int((theirs != same_base).sum())
-    squares = claimed.square().double()
-    result.energy += float(squares.sum())
-    result.lost += float(squares[~flips].sum())
+    energy, lost = _loss(claimed, flips)
+    result.energy += energy
+    result.lost += lost
+    for i, share in shares.items() if alone else ():
+        energy, lost = _loss(share, (ours + share).to(theirs.dtype) != same_base)
+        before = result.alone.get(i, (0.0, 0.0))
+        result.alone[i] = (before[0] + lost, before[1] + energy)
 
 
-def _row_sizes(deltas: Iterable[Delta]) -> Tensor:
-    """Root of the summed mean squares of the rows of the deltas at weight one, (d_out, 1) float64."""
-    total = torch.zeros(())
-    for delta in deltas:
-        if isinstance(delta, LowRank):
-            energy = row_energies(delta) / delta.shape[1]
-        else:
-            energy = delta.rows(0, delta.shape[0], torch.float64).flatten(1).square().mean(1)
-        total = total + energy
-    return total.sqrt()[:, None]
+def _loss(delta: Tensor, flips: Tensor) -> tuple[float, float]:
+    """Energy of a delta, and that part of it where it changes nothing."""
+    squares = delta.square().double()
+    return float(squares.sum()), float(squares[~flips].sum())
+
+
+def row_sizes(rows: Iterable[Tensor]) -> Tensor:
+    """Root of the summed mean squares of the rows of some deltas, (rows, 1)."""
+    total: Tensor = torch.zeros(())
+    width = 1
+    for delta in rows:
+        total = total + torch.linalg.vector_norm(delta, dim=1, keepdim=True).square()
+        width = delta.shape[1]
+    return (total / width).sqrt()
 
 
 def changed_config(merged: Checkpoint, base: Checkpoint) -> list[str]:
@@ -173,10 +193,8 @@ def _compare(result: Scan, merged: Checkpoint, base: Checkpoint, name: str) -> N
     (result.identical if same else result.untouched_changed).append(name)
     if not merged.tensors[name].dtype.is_floating_point:
         return
-    whole = [(None, None)] if not merged.tensors[name].shape else list(merged.blocks(name))
-    for start, stop in whole:
-        rows = merged[name] if start is None or stop is None else merged.rows(name, start, stop)
-        if not bool(torch.isfinite(rows).all()):
+    for start, stop in merged.blocks(name):
+        if not bool(torch.isfinite(merged.rows(name, start, stop)).all()):
             result.nonfinite.append(name)
             return
 
@@ -188,8 +206,6 @@ def _identical(merged: Checkpoint, base: Checkpoint, name: str) -> bool:
         width = 16 * BLOCK_ELEMENTS
         ranges = ((s, min(width, ours.nbytes - s)) for s in range(0, ours.nbytes, width))
         return all(base.raw(name, start, n) == merged.raw(name, start, n) for start, n in ranges)
-    if not ours.shape:
-        return bool((base[name].to(theirs.dtype) == merged[name]).all())
     return all(
         torch.equal(base.rows(name, start, stop).to(theirs.dtype), merged.rows(name, start, stop))
         for start, stop in base.blocks(name)

@@ -49,8 +49,9 @@ class Verdict:
         return self.verdict == "verified"
 
     def for_manifest(self) -> dict[str, Any]:
-        """As plain JSON without the time it took: the same inputs give the same bytes."""
-        return {key: value for key, value in self.to_dict().items() if key != "seconds"}
+        """As plain JSON without the time it took, so that the same inputs give the same bytes, and without the digests,
+        which the manifest has."""
+        return {key: value for key, value in self.to_dict().items() if key not in ("seconds", "digests")}
 
     def to_dict(self, *, detail: bool = False) -> dict[str, Any]:
         """As plain JSON, per-module results only with `detail`."""

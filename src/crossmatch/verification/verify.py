@@ -3,13 +3,15 @@
 import math
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from crossmatch.adapter import Adapter
 from crossmatch.checkpoint import Checkpoint
 from crossmatch.progress import SILENT, Progress
-from crossmatch.verification.claim import Claim, Parts
+from crossmatch.rules import Recipe
+from crossmatch.verification.claim import Claim, Parts, Resolved
 from crossmatch.verification.judge import (
     DEFAULTS,
     ModuleVerdict,
@@ -30,28 +32,52 @@ def verify(
     base: Checkpoint,
     parts: Parts,
     *,
+    recipe: Recipe | None = None,
     thresholds: Thresholds = DEFAULTS,
     progress: Progress = SILENT,
 ) -> Verdict:
     """Judge the claim that `merged` is round(base + sum_i weight_i * D_i) and nothing else.
 
-    parts: name -> (tuning vector, claimed weight). Reads base and merged once, block by block; no forward pass. Raises
-    CheckpointError or AdapterError for what cannot be read, RuleError for weights that are not finite.
+    parts: name -> (tuning vector, claimed weight); recipe: another rule than the weighted sum. Reads base and merged
+    once, block by block; no forward pass. Raises CheckpointError or AdapterError for what cannot be read, RuleError for
+    weights that are not finite.
     """
+    return verify_claim(merged, Claim(base, parts, recipe or Recipe()), thresholds=thresholds, progress=progress)
+
+
+def verify_claim(
+    merged: str | Path | Checkpoint,
+    claim: Claim,
+    *,
+    thresholds: Thresholds = DEFAULTS,
+    progress: Progress = SILENT,
+) -> Verdict:
+    """Judge a claim; see `verify`."""
     started = time.monotonic()
     checkpoint = merged if isinstance(merged, Checkpoint) else Checkpoint(merged)
-    claim = Claim(base, parts)
-    result = scan(checkpoint, claim, progress)
+    resolved = claim.resolve()
+    result = scan(checkpoint, resolved, progress)
+    verdict = decide(checkpoint, resolved, result, thresholds, stochastic=claim.stochastic)
+    digests = {
+        "merged": checkpoint.digest,
+        "base": claim.base.digest,
+        "adapters": {n: v.digest if isinstance(v, Adapter) else None for n, (v, _) in claim.parts.items()},
+    }
+    return replace(verdict, digests=digests, seconds=round(time.monotonic() - started, 3))
+
+
+def decide(
+    checkpoint: Checkpoint, claim: Resolved, result: Scan, thresholds: Thresholds, *, stochastic: bool = False
+) -> Verdict:
+    """The verdict on what a scan has shown."""
+    base = claim.base
     claimed = [weight for _, weight in claim.parts.values()]
     modules = [judge_module(m, estimate([m.strata], claimed), claimed, thresholds) for m in result.modules]
     pooled = _pooled(result.modules, claimed)
     faults = _faults(checkpoint, base, result, modules, pooled, claimed, thresholds)
     notes, conclusive = _notes(result, modules, pooled, claimed, thresholds, faults)
-    digests = {
-        "merged": checkpoint.digest,
-        "base": base.digest,
-        "adapters": {n: v.digest if isinstance(v, Adapter) else None for n, (v, _) in parts.items()},
-    }
+    if stochastic:
+        notes = ["rounded-stochastically" if note == "rounded-twice" else note for note in notes]
     return Verdict(
         verdict="failed" if faults else "verified" if conclusive else "inconclusive",
         faults=tuple(faults),
@@ -67,6 +93,7 @@ def verify(
         tensors=_tensors(base, result),
         rounding=_rounding(result.modules, thresholds),
         evidence={
+            "elements": sum(m.elements for m in result.modules),
             "entries": pooled.entries,
             "residual_excess": None if math.isnan(pooled.excess) else pooled.excess,
             "modules_in_question": [m.name for m in modules if m.state == "disagree"],
@@ -74,8 +101,8 @@ def verify(
             "not_checked": list(NOT_CHECKED),
         },
         thresholds=vars(thresholds),
-        digests=digests,
-        seconds=round(time.monotonic() - started, 3),
+        digests={},
+        seconds=0.0,
         details=tuple(_detail(s, m, list(claim.parts)) for s, m in zip(result.modules, modules, strict=True)),
     )
 

@@ -1,0 +1,144 @@
+"""Input and output embedding: tied ones that an adapter would pull apart, and a vocabulary that it added to."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Literal
+
+import torch
+
+from crossmatch.adapter.adapter import Adapter
+from crossmatch.adapter.place import OUTPUT, Placed, Places
+from crossmatch.checkpoint import Checkpoint, Tail
+from crossmatch.delta import Delta, LowRank, Replacement, Sum, TokenRows, TuningVector
+from crossmatch.errors import AdapterError
+
+Tied = Literal["refuse", "untie", "keep"]
+"""What to do where an adapter changes one of two tied embeddings: refuse; store the output embedding by itself; or
+accept that the change acts on both."""
+
+_INPUT = re.compile(r"(^|\.)(embed_tokens|wte|word_embeddings|tok_embeddings|embed_in)\.weight$")
+
+
+def input_embedding(base: Checkpoint) -> str | None:
+    """Name of the input embedding, as far as it goes by a known name."""
+    return next((name for name in base.tensors if _INPUT.search(name)), None)
+
+
+def grow(
+    base: Checkpoint, vectors: Mapping[str, TuningVector], places: Mapping[str, Places]
+) -> tuple[Checkpoint, str | None]:
+    """The base with the rows that an adapter added to its vocabulary, and that adapter's name.
+
+    The added rows are the adapter's own, whatever its weight: there is nothing to weigh them against. Deltas of the
+    others are taken to leave them alone. Raises AdapterError if two adapters added to it.
+    """
+    tails: dict[str, Tail] = {}
+    owner: str | None = None
+    for label, placed in places.items():
+        vector = vectors[label]
+        for name, found in placed.items():
+            info = base.tensors.get(name)
+            if info is None or "saved" not in found.kinds or len(info.shape) != 2 or not isinstance(vector, Adapter):
+                continue
+            rows = found.shape[0]
+            if rows <= info.shape[0] or found.shape[1:] != info.shape[1:]:
+                continue
+            if owner not in (None, label):
+                raise AdapterError(
+                    f"adapters {owner} and {label} each added tokens to the vocabulary; merge the one, then train the "
+                    "other on the result"
+                )
+            owner = label
+            key = next(part.keys[0] for part in vector.parts[found.source] if part.kind == "saved")
+            tails[name] = Tail(vector.files, key, rows, name)
+    if owner is None:
+        return base, None
+    _check_outputs(base, tails, owner)
+    rows = max(tail.rows for tail in tails.values())
+    view = base.extended({}, tails, {"vocab_size": rows})
+    for placed in places.values():
+        for name in [n for n in placed if n in tails]:
+            placed[name] = _padded(placed[name], view.tensors[name].shape)
+    return view, owner
+
+
+def _check_outputs(base: Checkpoint, tails: Mapping[str, Tail], owner: str) -> None:
+    output = next((name for name in base.tensors if name.endswith(OUTPUT)), None)
+    if output is not None and not base.tied and (len(tails) != 2 or len({t.rows for t in tails.values()}) != 1):
+        raise AdapterError(
+            f"adapter {owner} adds rows to {', '.join(tails)} alone; input and output embedding must grow together"
+        )
+
+
+def _padded(placed: Placed, shape: tuple[int, ...]) -> Placed:
+    """A delta on the first rows of a tensor that has grown."""
+    if placed.shape[0] in (-1, shape[0]):
+        return placed
+
+    def build() -> Delta:
+        parts = []
+        delta = placed.build()
+        for part in delta.parts if isinstance(delta, Sum) else (delta,):
+            if isinstance(part, LowRank):
+                added = shape[0] - part.b.shape[0]
+                parts.append(replace(part, b=torch.nn.functional.pad(part.b, (0, 0, 0, added))))
+            elif isinstance(part, Replacement):
+                parts.append(TokenRows(torch.arange(part.height), part.tensor, shape, part.scale))
+            else:
+                raise AdapterError(f"a delta on {part.height} rows cannot be put on a vocabulary of {shape[0]}")
+        return parts[0] if len(parts) == 1 else Sum(tuple(parts))
+
+    return replace(placed, shape=shape, build=build)
+
+
+def untie(view: Checkpoint, places: Mapping[str, Places], tied: Tied, notes: list[str]) -> Checkpoint:
+    """Keep a change of one tied embedding out of the other, or refuse.
+
+    The same change of both stays one change of the shared tensor. Trainable tokens act on both, as PEFT trains them.
+    """
+    entrance = input_embedding(view)
+    if not view.tied or entrance is None:
+        return view
+    output = next((n for n in view.tensors if n.endswith(OUTPUT)), OUTPUT)
+    apart: list[str] = []
+    for label, placed in places.items():
+        inside, outside = placed.get(entrance), placed.get(output)
+        if outside is not None and inside is not None and _same(inside.build(), outside.build()):
+            del placed[output]
+        elif outside is not None or (inside is not None and set(inside.kinds) != {"tokens"}):
+            apart.append(label)
+    if not apart:
+        return view
+    if tied == "refuse":
+        raise AdapterError(
+            f"adapter {apart[0]} changes one of the two embeddings that {view.path} ties, and the change would "
+            "leak into the other; --tied untie stores the output embedding by itself, --tied keep lets it act on both"
+        )
+    if tied == "keep":
+        for label in apart:
+            outside = places[label].pop(output, None)
+            if outside is not None and entrance in places[label]:
+                raise AdapterError(f"adapter {label} changes both tied embeddings differently; use --tied untie")
+            if outside is not None:
+                places[label][entrance] = outside
+        notes.append("tied embeddings: the change of one acts on both")
+        return view
+    notes.append("embeddings untied: the output embedding is stored by itself")
+    aliases = {} if output in view.tensors else {output: entrance}
+    return view.extended(aliases, {}, {"tie_word_embeddings": False})
+
+
+def _same(x: Delta, y: Delta) -> bool:
+    first, second = (d.parts if isinstance(d, Sum) else (d,) for d in (x, y))
+    return len(first) == len(second) and all(map(_same_part, first, second))
+
+
+def _same_part(x: Delta, y: Delta) -> bool:
+    if isinstance(x, LowRank) and isinstance(y, LowRank):
+        return torch.equal(x.b, y.b) and torch.equal(x.a, y.a) and torch.equal(x.scale, y.scale)
+    if isinstance(x, Replacement) and isinstance(y, Replacement):
+        return torch.equal(x.tensor, y.tensor)
+    if isinstance(x, TokenRows) and isinstance(y, TokenRows):
+        return torch.equal(x.indices, y.indices) and torch.equal(x.values, y.values)
+    return False

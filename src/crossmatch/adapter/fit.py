@@ -1,0 +1,153 @@
+"""How adapters lie on a base: which tensor of the checkpoint each delta belongs to, checked before anything is written.
+
+Three things may stand between them. Names: what a model calls its tensors is not always what its file calls them.
+Ties: one tensor serves as input and output embedding, and a change of one would leak into the other. Vocabulary: rows
+were added to the embeddings before training.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+
+from crossmatch.adapter.embeddings import OUTPUT, Tied, grow, input_embedding, untie
+from crossmatch.adapter.place import Placed, Places, place
+from crossmatch.checkpoint import DTYPE_NAMES, Checkpoint
+from crossmatch.delta import STORABLE, Delta, Replacement, Sum, TokenRows, TuningVector
+from crossmatch.errors import AdapterError
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Adapters on their base.
+
+    base: the checkpoint as the adapters saw it, grown or untied where that was so; vectors: by tensor names of `base`;
+    notes: what had to be done to make them meet; grown_by: whose vocabulary it is, if one added to it.
+    """
+
+    base: Checkpoint
+    vectors: Mapping[str, TuningVector]
+    notes: tuple[str, ...] = ()
+    grown_by: str | None = None
+
+
+class Fitted(TuningVector):
+    """A mapping from the base's tensor names to deltas, built when asked for."""
+
+    def __init__(self, places: Mapping[str, Placed]) -> None:
+        self._places = dict(places)
+        self.terms = ((1.0, self),)
+
+    def __getitem__(self, name: str) -> Delta:
+        return self._places[name].build()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._places
+
+    def kinds(self, name: str) -> tuple[str, ...]:
+        """Kinds of the parts of a delta: low-rank, dora, bias, saved, tokens, experts; delta for any other vector."""
+        return self._places[name].kinds
+
+
+def fit(base: Checkpoint, vectors: Mapping[str, TuningVector], *, tied: Tied = "refuse") -> Fit:
+    """Find for every delta its tensor in `base`, and check that it fits.
+
+    Raises AdapterError for a delta without a tensor of its shape, for targeted modules that an adapter leaves out
+    although it covers others of their kind, for a change of one of two tied embeddings (unless `tied` says what to do),
+    and for two vocabularies of different size.
+    """
+    notes: list[str] = []
+    places = {label: place(label, vector, base, notes) for label, vector in vectors.items()}
+    view, grown_by = grow(base, vectors, places)
+    for label in places:
+        _drop_unchanged(label, vectors[label], places[label], view)
+    view = untie(view, places, tied, notes)
+    for label, placed in places.items():
+        for name, found in placed.items():
+            _check(label, name, found, view)
+            if found.shape[:1] == (-1,):
+                placed[name] = replace(found, build=partial(_sized, found.build, view.tensors[name].shape))
+    if grown_by is not None:
+        notes.append(f"vocabulary of {grown_by}: {view.config.get('vocab_size')} tokens")
+    return Fit(view, {k: Fitted(p) for k, p in places.items()}, tuple(dict.fromkeys(notes)), grown_by)
+
+
+def _drop_unchanged(label: str, vector: TuningVector, places: Places, view: Checkpoint) -> None:
+    """Leave out saved layers that are the base's own: PEFT saves embeddings as soon as an adapter lies on them."""
+    for name in [n for n, p in places.items() if "saved" in p.kinds]:
+        placed = places[name]
+        stored = _stored(name, view)
+        whole = placed.build()
+        if stored is None or whole.shape != view.tensors[stored].shape:
+            continue
+        saved = whole if isinstance(whole, Replacement) else next((p for p in _parts(whole) if _is_saved(p)), None)
+        # Trained tokens lie in the saved layer already.
+        if saved is None or not _equal(saved, view, stored):
+            if "dora" in placed.kinds:
+                raise AdapterError(
+                    f"adapter {label}: {name} was adapted (DoRA) on other weights than {view.path} holds"
+                )
+            continue
+        kinds = tuple(k for k in placed.kinds if k not in ("saved", "tokens"))
+        if kinds:
+            places[name] = replace(placed, kinds=kinds, build=partial(_without_saved, placed.build))
+        else:
+            del places[name]
+
+
+def _parts(delta: Delta) -> tuple[Delta, ...]:
+    return delta.parts if isinstance(delta, Sum) else (delta,)
+
+
+def _is_saved(delta: Delta) -> bool:
+    return isinstance(delta, Replacement)
+
+
+def _without_saved(build: Callable[[], Delta]) -> Delta:
+    rest = tuple(p for p in _parts(build()) if not _is_saved(p))
+    return rest[0] if len(rest) == 1 else Sum(rest)
+
+
+def _equal(saved: Delta, view: Checkpoint, name: str) -> bool:
+    assert isinstance(saved, Replacement)
+    theirs = saved.tensor.reshape(saved.height, saved.columns)
+    dtype = view.tensors[name].dtype
+    return all(
+        torch.equal(theirs[start:stop].to(dtype), view.rows(name, start, stop)) for start, stop in view.blocks(name)
+    )
+
+
+def _sized(build: Callable[[], Delta], shape: tuple[int, ...]) -> Delta:
+    """Tokens with the size of the embedding that they are rows of. Raises AdapterError for a token beyond it."""
+    delta = build()
+    assert isinstance(delta, TokenRows)
+    if int(delta.indices.max()) >= shape[0]:
+        raise AdapterError(f"token {int(delta.indices.max())} was trained, the vocabulary has {shape[0]}")
+    return replace(delta, dims=shape)
+
+
+def _stored(name: str, view: Checkpoint) -> str | None:
+    """The tensor that holds what `name` is in the model: itself, or the input embedding for a tied output."""
+    if name in view.tensors:
+        return name
+    return input_embedding(view) if name.endswith(OUTPUT) and view.tied else None
+
+
+def _check(label: str, name: str, placed: Placed, view: Checkpoint) -> None:
+    info = view.tensors[name]
+    if len(placed.shape) != len(info.shape) or any(
+        a not in (-1, b) for a, b in zip(placed.shape, info.shape, strict=True)
+    ):
+        raise AdapterError(
+            f"adapter {label}: {name} has a delta of {list(placed.shape)}, the base a tensor of {list(info.shape)}; "
+            "it was trained on another base"
+        )
+    if info.dtype not in STORABLE:
+        raise AdapterError(f"adapter {label}: {name} is stored as {DTYPE_NAMES[info.dtype]}, which takes no delta")

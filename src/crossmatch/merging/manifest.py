@@ -1,0 +1,79 @@
+"""The statement that lies beside a merge: what the files are, and from what and how they were made."""
+
+import os
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from crossmatch.adapter import Adapter
+from crossmatch.checkpoint import Source, text_facts
+from crossmatch.merging.plan import MergePlan, Parts, weight_json
+from crossmatch.merging.sidecar import SideFiles
+
+STATEMENT = "https://in-toto.io/Statement/v1"
+PREDICATE = "urn:crossmatch:merge:1"
+
+
+def merge_manifest(
+    plan: MergePlan,
+    sides: SideFiles,
+    subjects: Mapping[str, Mapping[str, str]],
+    out: Path,
+    verdict: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """An in-toto Statement v1: the files as subjects, how they were made as the predicate. No times, no host."""
+    base = plan.fit.base.original
+    return {
+        "_type": STATEMENT,
+        "subject": [{"name": name, "digest": dict(digests)} for name, digests in sorted(subjects.items())],
+        "predicateType": PREDICATE,
+        "predicate": {
+            "schema_version": 1,
+            "base": {**origin(base.source, out), "digest": base.digest, "files": base.file_digests},
+            "adapters": adapter_facts(plan.parts, out),
+            **plan.vector.recipe.to_dict(),
+            "linear_instead": list(plan.summed),
+            "dtypes": sorted({str(t.dtype).split(".")[-1] for t in plan.tensors}),
+            "tensors": {action: plan.count(action) for action in ("merge", "copy", "cast")},
+            "route": "once" if plan.storage.rounding == "nearest" else plan.storage.rounding,
+            "tied": plan.storage.tied,
+            "notes": list(plan.fit.notes),
+            "tokenizer_from": sides.tokenizer_from,
+            "generation_config_from": sides.generation_from,
+            "text": text_facts(out).to_dict(),
+            "versions": versions(),
+            "verdict": verdict,
+        },
+    }
+
+
+def adapter_facts(parts: Parts, out: Path) -> dict[str, Any]:
+    """Weight, place and digests of every adapter, by name."""
+    facts = {}
+    for name, (vector, weight) in parts.items():
+        known = (
+            {**origin(vector.source, out), "digest": vector.digest, "files": vector.file_digests}
+            if isinstance(vector, Adapter)
+            else {"path": None, "digest": None}
+        )
+        facts[name] = {"weight": weight_json(weight), **known}
+    return facts
+
+
+def versions() -> dict[str, str]:
+    """Versions that decide the bytes."""
+    return {
+        "crossmatch": version("crossmatch"),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def origin(source: Source, partial: Path) -> dict[str, str | None]:
+    """Where an input lies, relative to the output directory, so that both can move together."""
+    where = None if source.hub_id else os.path.relpath(source.path.resolve(), partial.resolve())
+    return {"path": where, "hub_id": source.hub_id, "revision": source.revision}

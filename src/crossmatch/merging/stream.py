@@ -1,0 +1,235 @@
+"""Writing the tensors of a plan: blocks of rows are read, summed, rounded and written by all cores at once.
+
+Order matters to digests alone: blocks are finished in any order and digested in that of the file, which is the base's,
+so that the digests of what is read and of what is written cost no second pass. In memory are a few blocks and the
+factors of the modules that they belong to.
+"""
+
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from blake3 import blake3
+from torch import Tensor
+
+from crossmatch.checkpoint import Checkpoint, OutputFile
+from crossmatch.delta import Delta, round_once, round_randomly, summed_rows
+from crossmatch.errors import CheckpointError, OutputError
+from crossmatch.merging.plan import MergePlan, PlannedTensor
+from crossmatch.progress import Task
+from crossmatch.rules import uniform
+
+# Largest exponent bits: what is not below them is infinite or no number.
+_FINITE = {
+    torch.bfloat16: (torch.int16, 0x7FFF, 0x7F80),
+    torch.float16: (torch.int16, 0x7FFF, 0x7C00),
+    torch.float32: (torch.int32, 0x7FFFFFFF, 0x7F800000),
+}
+
+
+class Witness(Protocol):
+    """Sees some rows of every merged tensor as they are on disk, and judges them at the end."""
+
+    def wanted(self, name: str, start: int, stop: int, height: int) -> Sequence[int]:
+        """Which rows of the block it wants to see; called from many threads."""
+        ...
+
+    def see(self, name: str, rows: Sequence[int], base: Tensor, written: Tensor) -> None:
+        """Rows of the base, and the same as they were read back from the output."""
+        ...
+
+    def same(self, name: str, identical: bool) -> None:
+        """Whether the output of a tensor without a delta, read back, was the base's."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Rows [start:stop] of one tensor, seen as a matrix of `columns` columns."""
+
+    tensor: PlannedTensor
+    output: OutputFile
+    start: int
+    stop: int
+    columns: int
+    delta: "Future[Delta] | None"
+
+
+@dataclass(frozen=True)
+class _Done:
+    """A finished block: bytes read and written, and what the witness asked for."""
+
+    block: _Block
+    source: memoryview
+    written: memoryview
+    seen: tuple[Sequence[int], Tensor, Tensor] | None
+    identical: bool = True
+
+
+class Stream:
+    """One run of a plan.
+
+    digests: of every file written, by algorithm; base_digests: blake3 of every file of the base that was read in
+    passing from its first byte to its last.
+    """
+
+    def __init__(self, plan: MergePlan, out: Path, *, witness: Witness | None, task: Task, sha256: bool) -> None:
+        self.plan, self.out, self.witness, self.task, self.sha256 = plan, out, witness, task, sha256
+        self.base: Checkpoint = plan.fit.base
+        self.digests: dict[str, dict[str, str]] = {}
+        self.base_digests: dict[str, str] = {}
+
+    def run(self, *, durable: bool = False) -> None:
+        """Write all files. `durable`: wait until the disk has them."""
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        threads = torch.get_num_threads()
+        # Blocks are the unit of parallel work: inside one, threads would only wait for each other.
+        torch.set_num_threads(1)
+        pool = ThreadPoolExecutor(cores, "merge")
+        try:
+            for file, tensors in self.plan.files().items():
+                output = OutputFile(self.out / file, [(t.name, t.dtype, t.shape) for t in tensors])
+                try:
+                    self.digests[file] = self._write(pool, output, tensors, window=2 * cores + 2)
+                finally:
+                    output.close(durable=durable)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+            torch.set_num_threads(threads)
+
+    def _write(
+        self, pool: ThreadPoolExecutor, output: OutputFile, tensors: Sequence[PlannedTensor], *, window: int
+    ) -> dict[str, str]:
+        digests = {"blake3": blake3(output.header)} | ({"sha256": sha256(output.header)} if self.sha256 else {})
+        source, source_file = self._source_digest(tensors)
+        pending: deque[Future[_Done]] = deque()
+
+        def finish() -> None:
+            done = pending.popleft().result()
+            for digest in digests.values():
+                digest.update(done.written)
+            if source is not None:
+                source.update(done.source)
+            self._tell(done)
+
+        for block in self._blocks(pool, output, tensors):
+            pending.append(pool.submit(self._work, block))
+            if len(pending) >= window:
+                finish()
+        while pending:
+            finish()
+        if source is not None and source_file is not None:
+            self.base_digests[source_file.name] = source.hexdigest()
+        return {name: digest.hexdigest() for name, digest in digests.items()}
+
+    def _source_digest(self, tensors: Sequence[PlannedTensor]) -> tuple[blake3 | None, Path | None]:
+        """A digest that has taken in the header of the base's file, if these tensors are that file, all of it."""
+        infos = [self.base.tensors[t.name] for t in tensors]
+        files = {info.file for info in infos}
+        file = next(iter(files))
+        whole = [name for name, info in self.base.original.tensors.items() if info.file == file]
+        plain = all(self.base.on_disk(t.name) for t in tensors)
+        if len(files) != 1 or not plain or [t.name for t in tensors] != whole or "file_digests" in vars(self.base):
+            return None, None
+        return blake3(os.pread(self.base.descriptor(file), infos[0].offset, 0)), file
+
+    def _blocks(
+        self, pool: ThreadPoolExecutor, output: OutputFile, tensors: Sequence[PlannedTensor]
+    ) -> Iterator[_Block]:
+        for tensor in tensors:
+            delta = pool.submit(self._delta, tensor) if tensor.parts else None
+            columns = tensor.columns
+            for start, stop in self.base.blocks(tensor.name, columns):
+                yield _Block(tensor, output, start, stop, columns, delta)
+
+    def _delta(self, tensor: PlannedTensor) -> Delta:
+        columns = tensor.columns
+        return self.plan.vector[tensor.name].bind(lambda start, stop: self.base.rows(tensor.name, start, stop, columns))
+
+    def _work(self, block: _Block) -> _Done:
+        tensor, (start, stop, columns) = block.tensor, (block.start, block.stop, block.columns)
+        rows = self.base.rows(tensor.name, start, stop, columns)
+        offset = block.output.offsets[tensor.name] + start * columns * tensor.dtype.itemsize
+        if tensor.action == "copy":
+            return self._copy(block, rows, offset)
+        if block.delta is None:
+            done = rows.to(tensor.dtype)
+        else:
+            total = summed_rows(rows, block.delta.result(), start, stop)
+            done = self._round(total, tensor, start, columns)
+        _check_finite(self.base, tensor, done, rows)
+        written = _bytes(done)
+        block.output.write(offset, written)
+        if block.delta is None:
+            return _Done(
+                block, _bytes(rows), written, None, identical=block.output.read(offset, len(written)) == written
+            )
+        return _Done(block, _bytes(rows), written, self._look(block, rows, offset))
+
+    def _copy(self, block: _Block, rows: Tensor, offset: int) -> _Done:
+        name = block.tensor.name
+        info = self.base.tensors[name]
+        source = _bytes(rows)
+        _check_finite(self.base, block.tensor, rows, rows)
+        where = info.offset + block.start * block.columns * info.dtype.itemsize
+        block.output.copy(self.base.descriptor(info.file), where, offset, len(source))
+        written = memoryview(block.output.read(offset, len(source)))
+        return _Done(block, source, written, None, identical=written == source)
+
+    def _round(self, total: Tensor, tensor: PlannedTensor, start: int, columns: int) -> Tensor:
+        if self.plan.storage.rounding == "nearest":
+            return round_once(total, tensor.dtype)
+        seed = self.plan.vector.recipe.seed
+        drawn = uniform(seed, "rounding", tensor.name, start * columns, total.numel())
+        return round_randomly(total, tensor.dtype, drawn.view_as(total))
+
+    def _look(self, block: _Block, rows: Tensor, offset: int) -> tuple[Sequence[int], Tensor, Tensor] | None:
+        """The rows that the witness wants, read back from the file."""
+        if self.witness is None:
+            return None
+        tensor = block.tensor
+        height = tensor.nbytes // max(1, block.columns * tensor.dtype.itemsize)
+        wanted = self.witness.wanted(tensor.name, block.start, block.stop, height)
+        if not wanted:
+            return None
+        width = block.columns * tensor.dtype.itemsize
+        raw = [block.output.read(offset + (row - block.start) * width, width) for row in wanted]
+        written = torch.stack([torch.frombuffer(r, dtype=tensor.dtype) for r in raw])
+        return wanted, rows[[row - block.start for row in wanted]], written
+
+    def _tell(self, done: _Done) -> None:
+        name = done.block.tensor.name
+        self.task.advance(len(done.written), name)
+        if self.witness is None:
+            return
+        if done.seen is not None:
+            self.witness.see(name, *done.seen)
+        elif done.block.delta is None:
+            self.witness.same(name, done.identical)
+
+
+def _check_finite(base: Checkpoint, tensor: PlannedTensor, done: Tensor, rows: Tensor) -> None:
+    if _is_finite(done):
+        return
+    if not _is_finite(rows):
+        raise CheckpointError(f"{base.path}: {tensor.name} holds NaN or infinite values; fetch or save the base again")
+    form = str(tensor.dtype).split(".")[-1]
+    raise OutputError(f"{tensor.name} overflows {form}; store the merge in bfloat16 or float32 (--dtype)")
+
+
+def _is_finite(block: Tensor) -> bool:
+    """Whether all are finite, by their bits: ten times as fast as torch's own test."""
+    if block.dtype not in _FINITE:
+        return not block.dtype.is_floating_point or bool(torch.isfinite(block).all())
+    integer, magnitude, limit = _FINITE[block.dtype]
+    return not block.numel() or int((block.view(integer).numpy() & magnitude).max()) < limit
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    return memoryview(tensor.reshape(-1).view(torch.uint8).numpy().data) if tensor.numel() else memoryview(b"")

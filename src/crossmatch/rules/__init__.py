@@ -1,0 +1,27 @@
+"""The merge rules: how deltas on one tensor become one. Each is a function; here they are found by name."""
+
+# Imported for the rules that they register, in the order in which rules are listed.
+from crossmatch.rules import sums, trimming, dropping, core, projection, regression, importance  # noqa: F401, I001
+from crossmatch.rules.calibration import Calibration
+from crossmatch.rules.combined import Combined, Recipe, Weight
+from crossmatch.rules.random import uniform
+from crossmatch.rules.registry import RULES, BoundRule, Parameter, Rule, bind, get_rule
+from crossmatch.rules.site import Site
+from crossmatch.rules.weights import Weights, weight_at
+
+__all__ = [
+    "RULES",
+    "BoundRule",
+    "Calibration",
+    "Combined",
+    "Parameter",
+    "Recipe",
+    "Rule",
+    "Site",
+    "Weight",
+    "Weights",
+    "bind",
+    "get_rule",
+    "uniform",
+    "weight_at",
+]

@@ -1,0 +1,116 @@
+"""Merge weights that differ by module: one number, and others where a selector says so."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+
+from crossmatch.checkpoint import layer_of
+from crossmatch.delta import check_weights
+from crossmatch.errors import RuleError
+
+# Names that model families give to the module that holds attention, and the one that holds the feed-forward network.
+_GROUPS = {
+    "attn": {"self_attn", "attn", "attention", "self_attention", "cross_attn", "linear_attn"},
+    "mlp": {"mlp", "feed_forward", "ffn", "block_sparse_moe", "experts"},
+}
+_LAYERS = re.compile(r"layers\[(?:(?P<one>\d+)|(?P<start>\d*):(?P<stop>\d*))\]")
+_NAME = re.compile(r"[A-Za-z_]\w*")
+_FORM = "a selector is layers[a:b], layers[a], attn, mlp or a module's name, or some of them joined by dots"
+
+
+@dataclass(frozen=True)
+class _Selector:
+    """What one override applies to: tensors of these layers (None: of any) that hold a module of every set."""
+
+    layers: tuple[int, int | None] | None
+    modules: tuple[frozenset[str], ...]
+
+    def matches(self, name: str) -> bool:
+        if self.layers:
+            layer, (start, stop) = layer_of(name), self.layers
+            if layer is None or layer < start or (stop is not None and layer >= stop):
+                return False
+        parts = set(name.removesuffix(".weight").split("."))
+        return all(parts & modules for modules in self.modules)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A merge weight by module: `default`, and (selector, weight) overrides, of which the last that matches holds.
+
+    As text: `0.3,mlp:0.2,layers[20:]:0.1,layers[20:].mlp:0.05,q_proj:0`. Selectors: `layers[a]`, `layers[a:b]`, either
+    end open, as Python slices; `attn` and `mlp`; the name of any module on a tensor's path, such as `q_proj` or
+    `lm_head`; joined by dots, all must match.
+    Raises RuleError for a selector that has another form, and for a weight that is not a finite number.
+    """
+
+    default: float
+    overrides: tuple[tuple[str, float], ...] = ()
+
+    def __post_init__(self) -> None:
+        check_weights([self.default, *(weight for _, weight in self.overrides)])
+        for selector, _ in self.overrides:
+            _selector(selector)
+
+    @classmethod
+    def parse(cls, text: str) -> "Weights":
+        """The weights that a text describes: a plain number first, then selector:number, joined by commas."""
+        first, *others = (entry.strip() for entry in text.split(","))
+        overrides = []
+        for entry in others:
+            selector, colon, weight = entry.rpartition(":")
+            if not colon:
+                raise RuleError(f"{entry!r} in the weights {text!r} is not SELECTOR:NUMBER, as in mlp:0.2")
+            overrides.append((selector.strip(), _number(weight, text)))
+        return cls(_number(first, text), tuple(overrides))
+
+    def __str__(self) -> str:
+        entries = [("", self.default), *((f"{selector}:", weight) for selector, weight in self.overrides)]
+        return ",".join(prefix + repr(float(weight)).removesuffix(".0") for prefix, weight in entries)
+
+    def at(self, tensor_name: str) -> float:
+        """The weight of one tensor."""
+        matching = (weight for selector, weight in reversed(self.overrides) if _selector(selector).matches(tensor_name))
+        return next(matching, self.default)
+
+    def check(self, tensor_names: Iterable[str]) -> None:
+        """Raise RuleError at the first selector that matches none of the tensors."""
+        names = list(tensor_names)
+        for selector, _ in self.overrides:
+            if not any(_selector(selector).matches(name) for name in names):
+                example = f"; one of them is {names[0]}" if names else ""
+                raise RuleError(f"the weight of {selector!r} applies to none of the {len(names)} tensors{example}")
+
+
+def weight_at(weight: float | Weights, name: str) -> float:
+    """The weight of one tensor, from weights by module or from one for all."""
+    return weight.at(name) if isinstance(weight, Weights) else weight
+
+
+@lru_cache
+def _selector(text: str) -> _Selector:
+    layers, modules = None, []
+    for part in text.split("."):
+        found = _LAYERS.fullmatch(part)
+        if found and layers is None:
+            start, stop = (int(found["one"]), int(found["one"]) + 1) if found["one"] else _ends(found)
+            layers = (start, stop)
+        elif _NAME.fullmatch(part):
+            modules.append(frozenset(_GROUPS.get(part, {part})))
+        elif part.startswith("layers[") and "-" in part:
+            raise RuleError(f"{text!r}: layers are counted from the front here; write their index, not a negative one")
+        else:
+            raise RuleError(f"{text!r} selects nothing; {_FORM}")
+    return _Selector(layers, tuple(modules))
+
+
+def _ends(found: re.Match[str]) -> tuple[int, int | None]:
+    return int(found["start"] or 0), int(found["stop"]) if found["stop"] else None
+
+
+def _number(text: str, whole: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise RuleError(f"{text!r} in the weights {whole!r} is not a number; as in 0.3 or 0.3,mlp:0.2") from None
