@@ -16,7 +16,7 @@ from crossmatch import Adapter, Checkpoint, Dense, TuningVector, Verdict, write
 from crossmatch.cli import run
 from crossmatch.delta import dense
 from crossmatch.errors import CheckpointError, InputError, RuleError
-from crossmatch.merging import merge
+from crossmatch.merging import Storage, merge
 from crossmatch.verification import claim_from_manifest, verify
 from crossmatch.verification.faults import FAULTS, NOTES
 from crossmatch.verification.rounding import step

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from crossmatch.errors import CheckpointError
@@ -101,17 +102,17 @@ def encode_header(tensors: list[tuple[str, torch.dtype, tuple[int, ...]]]) -> by
     return len(raw).to_bytes(8, "little") + raw
 
 
-def pread_exact(fd: int, nbytes: int, offset: int, file: Path) -> bytearray:
-    """`nbytes` bytes from `offset`; raises CheckpointError if the file ends before them."""
-    buffer = bytearray(nbytes)
-    view = memoryview(buffer)
+def pread_exact(fd: int, nbytes: int, offset: int, file: Path) -> memoryview:
+    """`nbytes` bytes from `offset`, writable; raises CheckpointError if the file ends before them."""
+    # Not a bytearray, which would be filled with zeros first.
+    view = memoryview(np.empty(nbytes, np.uint8).data)
     done = 0
     while done < nbytes:
         got = os.preadv(fd, [view[done:]], offset + done)
         if got == 0:
             raise _corrupt(file, f"it ends {nbytes - done} bytes early")
         done += got
-    return buffer
+    return view
 
 
 def _entry(name: str, spec: Any, file: Path, start: int) -> TensorInfo:

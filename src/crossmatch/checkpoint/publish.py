@@ -136,7 +136,7 @@ class OutputFile:
             done = os.pwrite(self._fd, view, offset)
             view, offset = view[done:], offset + done
 
-    def read(self, offset: int, nbytes: int) -> bytearray:
+    def read(self, offset: int, nbytes: int) -> memoryview:
         """Bytes that were written, as the system gives them back."""
         return pread_exact(self._fd, nbytes, offset, self.file)
 

@@ -4,7 +4,7 @@ from crossmatch.delta.based import Dora, Replacement, TokenRows
 from crossmatch.delta.compound import Blockwise, Stack, Sum, cat, linear
 from crossmatch.delta.deltas import Delta, Dense, LowRank, ReadRows, check_weights, dense, low_rank
 from crossmatch.delta.geometry import cosine, inner, norm, rms, row_energies, singular_values, truncated
-from crossmatch.delta.rounding import STORABLE, merged_rows, round_once, round_randomly, summed_rows
+from crossmatch.delta.rounding import STORABLE, Workspace, merged_rows, round_once, round_randomly, summed_rows
 from crossmatch.delta.vector import TuningVector
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "Sum",
     "TokenRows",
     "TuningVector",
+    "Workspace",
     "cat",
     "check_weights",
     "cosine",

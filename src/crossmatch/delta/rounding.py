@@ -1,5 +1,9 @@
 """Adding a delta to a weight so that the stored value is the exact sum, rounded once."""
 
+import math
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -10,46 +14,60 @@ STORABLE = (torch.float32, torch.bfloat16, torch.float16)
 _MIDPOINT = 0x8000
 
 
-def merged_rows(weight: Tensor, delta: Delta, start: int, stop: int, stored: torch.dtype) -> Tensor:
+class Workspace:
+    """Buffers for blocks of one size, used again from block to block: memory that stays in the cache. For one
+    thread."""
+
+    def __init__(self) -> None:
+        self._kept: dict[torch.dtype, Tensor] = {}
+
+    def buffer(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        """A tensor with any content, valid until the next call with this dtype."""
+        count = math.prod(shape)
+        if dtype not in self._kept or self._kept[dtype].numel() < count:
+            self._kept[dtype] = torch.empty(count, dtype=dtype)
+        return self._kept[dtype][:count].view(*shape)
+
+
+def merged_rows(
+    weight: Tensor, delta: Delta, start: int, stop: int, stored: torch.dtype, space: Workspace | None = None
+) -> Tensor:
     """round(W + D) for rows [start:stop]; weight: those rows of W, (stop - start, columns); delta: all of D."""
-    return round_once(summed_rows(weight, delta, start, stop), stored)
+    space = space or Workspace()
+    return round_once(summed_rows(weight, delta, start, stop, space), stored, space)
 
 
-def summed_rows(weight: Tensor, delta: Delta, start: int, stop: int) -> Tensor:
+def summed_rows(weight: Tensor, delta: Delta, start: int, stop: int, space: Workspace | None = None) -> Tensor:
     """W + D for rows [start:stop] in float64: in float32 one element in 10^5 would end on the wrong side, and the
-    order of the adapters would show."""
-    total = weight.to(torch.float64, copy=True)
+    order of the adapters would show. The result lies in `space`."""
+    total = (space or Workspace()).buffer(weight.shape, torch.float64).copy_(weight)
     delta.add_to(total, start, stop)
     return total
 
 
-def round_once(total: Tensor, stored: torch.dtype) -> Tensor:
-    """A float64 tensor in `stored`, to nearest, ties to even.
+def round_once(total: Tensor, stored: torch.dtype, space: Workspace | None = None) -> Tensor:
+    """A float64 tensor in `stored`, to nearest, ties to even; a tensor of its own.
 
     torch rounds float64 to 16 bits by way of float32, that is twice. For bfloat16 the second rounding errs only where
     the first lands exactly between two bfloat16 values: one element in 2^16, found by its bits and moved one float32
     step towards the exact value. For float16, whose grid changes below 2^-14, every step to float32 is made to odd
     (Boldo & Melquiond, 2005), which loses nothing.
     """
-    near = total.float()
     if stored == torch.float32:
-        return near
+        return total.float()
+    space = space or Workspace()
+    near = space.buffer(total.shape, torch.float32).copy_(total)
     if stored != torch.bfloat16:
         return _to_odd(total, near).to(stored)
-    flat = near.view(-1)
-    # The comparison is numpy's: torch's makes booleans several times slower.
-    halves = flat.view(torch.int32).numpy() << 16
-    (between,) = (halves == -(_MIDPOINT << 16)).nonzero()
+    # With numpy: torch makes booleans several times slower.
+    values = near.view(-1).numpy()
+    halves = space.buffer((near.numel(),), torch.int32).numpy()
+    np.left_shift(values.view(np.int32), 16, out=halves)
+    between = np.flatnonzero(halves == -(_MIDPOINT << 16))
     if len(between):
-        where = torch.from_numpy(between)
-        flat[where] = torch.nextafter(flat[where], _beyond(total.view(-1)[where], flat[where]))
+        exact, found = total.view(-1).numpy()[between], values[between]
+        values[between] = np.nextafter(found, np.where(exact == found, found, np.copysign(np.inf, exact - found)))
     return near.to(stored)
-
-
-def _beyond(exact: Tensor, near: Tensor) -> Tensor:
-    """A float32 on the side of `near` on which `exact` lies; `near` itself where they are equal."""
-    side = torch.sign(exact - near.double()).float()
-    return torch.where(side == 0, near, side * float("inf"))
 
 
 def _to_odd(total: Tensor, near: Tensor) -> Tensor:

@@ -6,11 +6,12 @@ Whatever that does not verify is judged again from the whole file, so that a dou
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import torch
 from torch import Tensor
 
-from crossmatch.checkpoint import Checkpoint, bytes_digest
+from crossmatch.checkpoint import Checkpoint
 from crossmatch.delta import Delta, LowRank, TuningVector
 from crossmatch.progress import SILENT, Progress
 from crossmatch.verification.claim import Resolved
@@ -18,7 +19,10 @@ from crossmatch.verification.judge import DEFAULTS, Thresholds
 from crossmatch.verification.scan import Scan, add_rows, new_module, scan, working_dtype
 from crossmatch.verification.verify import decide
 
-SAMPLED_ROWS = 32
+SAMPLED_ROWS, SAMPLED_COLUMNS = 32, 1024
+
+Window = tuple[slice, slice]
+"""Rows and columns of a matrix."""
 
 
 class WholeProof:
@@ -46,8 +50,8 @@ class WholeProof:
 class SampledProof(WholeProof):
     """Judges some rows of every merged tensor (at least 32, spread over all of it) and every byte of the others.
 
-    Rows are chosen by the tensor's name, and read back from the file after they were written. Deltas are read and
-    multiplied anew.
+    Of wide matrices 1,024 columns of these rows. Which ones follows from the tensor's name; they are read back from the
+    file after they were written. Deltas are read and multiplied anew.
     """
 
     def watch(
@@ -58,23 +62,25 @@ class SampledProof(WholeProof):
         self.found = Scan()
         self.alone: dict[str, list[float]] = {name: [0.0, 0.0] for name in claim}
         self._name: str | None = None
-        self._seen: list[tuple[Sequence[int], Tensor, Tensor]] = []
+        self._seen: list[tuple[Window, Tensor, Tensor]] = []
         self._same: dict[str, bool] = {}
         return self
 
-    def wanted(self, name: str, start: int, stop: int, height: int) -> Sequence[int]:
-        """Rows of a block, evenly spread, from a first one that the name decides."""
-        count = min(stop - start, max(1, round(SAMPLED_ROWS * (stop - start) / height)))
-        first = int(bytes_digest(f"{name}:{start}".encode())[:8], 16) % (stop - start)
-        step = (stop - start) // count
-        return sorted(start + (first + i * step) % (stop - start) for i in range(count))
+    def wanted(self, name: str, start: int, stop: int, shape: tuple[int, int]) -> Window:
+        """Some rows in each block, at least one, and of wide matrices some columns, the same in all of a tensor."""
+        height, width = shape
+        count = min(stop - start, max(1, -(-SAMPLED_ROWS * (stop - start) // height)))
+        first = start + crc32(f"{name}:{start}".encode()) % (stop - start - count + 1)
+        columns = min(width, SAMPLED_COLUMNS)
+        left = crc32(name.encode()) % (width - columns + 1)
+        return slice(first, first + count), slice(left, left + columns)
 
-    def see(self, name: str, rows: Sequence[int], base: Tensor, written: Tensor) -> None:
-        """Keep rows until their tensor is complete."""
+    def see(self, name: str, window: Window, base: Tensor, written: Tensor) -> None:
+        """Keep a part until its tensor is complete."""
         if name != self._name:
             self._judge_rows()
             self._name = name
-        self._seen.append((rows, base, written))
+        self._seen.append((window, base.clone(), written))
 
     def same(self, name: str, identical: bool) -> None:
         """Note a block of a tensor without a delta."""
@@ -99,23 +105,21 @@ class SampledProof(WholeProof):
     def _judge_rows(self) -> None:
         if self._name is None or not self._seen:
             return
-        name, parts = self._name, self.claim.parts
-        index = [row for rows, _, _ in self._seen for row in rows]
-        ours = torch.cat([base for _, base, _ in self._seen])
-        theirs = torch.cat([written for _, _, written in self._seen])
+        name, parts, base = self._name, self.claim.parts, self.claim.base
+        lines = [window[0] for window, _, _ in self._seen]
+        columns = self._seen[0][0][1]
+        ours = torch.cat([part for _, part, _ in self._seen])
+        theirs = torch.cat([part for _, _, part in self._seen])
         self._seen = []
-        columns = ours.shape[1]
-        base = self.claim.base
-        deltas = {
-            i: vector[name].bind(lambda start, stop: base.rows(name, start, stop, columns))
-            for i, (vector, _) in enumerate(parts.values())
-            if name in vector
-        }
+        deltas = {i: vector[name] for i, (vector, _) in enumerate(parts.values()) if name in vector}
+        width = next(iter(deltas.values())).columns
+        deltas = {i: d.bind(lambda start, stop: base.rows(name, start, stop, width)) for i, d in deltas.items()}
         working = working_dtype(name, ours.dtype, theirs.dtype)
-        ours = ours.to(working)
-        rows = {i: _some_rows(delta, index, working, ours) for i, delta in deltas.items()}
+        # A delta that depends on its base may need whole rows of it.
+        whole = [base.rows(name, s.start, s.stop, width).to(working) for s in lines] if _any_based(deltas) else []
+        rows = {i: _some_rows(delta, lines, columns, working, whole) for i, delta in deltas.items()}
         module = new_module(name, deltas, len(parts))
-        add_rows(module, theirs, ours, rows, [weight for _, weight in parts.values()], alone=True)
+        add_rows(module, theirs, ours.to(working), rows, [weight for _, weight in parts.values()], alone=True)
         for i, label in enumerate(parts):
             lost, energy = module.alone.get(i, (0.0, 0.0))
             self.alone[label][0] += lost
@@ -123,8 +127,15 @@ class SampledProof(WholeProof):
         self.found.modules.append(module)
 
 
-def _some_rows(delta: Delta, index: Sequence[int], dtype: torch.dtype, base: Tensor) -> Tensor:
+def _any_based(deltas: Mapping[int, Delta]) -> bool:
+    return any(delta.needs_base for delta in deltas.values())
+
+
+def _some_rows(
+    delta: Delta, lines: Sequence[slice], columns: slice, dtype: torch.dtype, whole: Sequence[Tensor]
+) -> Tensor:
     if isinstance(delta, LowRank):
-        picked = torch.tensor(index)
-        return LowRank(delta.b[picked], delta.a, delta.scale).rows(0, len(index), dtype)
-    return torch.cat([delta.rows(row, row + 1, dtype, base[i : i + 1]) for i, row in enumerate(index)])
+        b = torch.cat([delta.b[s] for s in lines])
+        return LowRank(b, delta.a[:, columns], delta.scale).rows(0, len(b), dtype)
+    based = whole if delta.needs_base else [None] * len(lines)
+    return torch.cat([delta.rows(s.start, s.stop, dtype, w)[:, columns] for s, w in zip(lines, based, strict=True)])

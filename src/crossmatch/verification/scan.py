@@ -165,8 +165,8 @@ def add_rows(
 
 def _loss(delta: Tensor, flips: Tensor) -> tuple[float, float]:
     """Energy of a delta, and that part of it where it changes nothing."""
-    squares = delta.square().double()
-    return float(squares.sum()), float(squares[~flips].sum())
+    squares = delta.double().square()
+    return float(squares.sum()), float(squares.masked_fill_(flips, 0.0).sum())
 
 
 def row_sizes(rows: Iterable[Tensor]) -> Tensor:
