@@ -173,7 +173,7 @@ def test_convolutions(tmp_path: Path, axes: int) -> None:
     (tmp_path / "base" / "config.json").write_text("{}")
     for name, dora in (("plain", False), ("dora", True)):
         tuned: Any = get_peft_model(
-            torch.nn.ModuleDict({k: v for k, v in model.items()}),  # type: ignore[arg-type]
+            torch.nn.ModuleDict(dict(model.items())),  # type: ignore[arg-type]
             LoraConfig(r=4, lora_alpha=8, target_modules=["conv", "point", "proj"], use_dora=dora),
         )
         with torch.no_grad():
@@ -214,14 +214,15 @@ def test_a_change_of_one_tied_embedding_does_not_leak(bases: Path, tmp_path: Pat
     embedding = Checkpoint(base)["model.embed_tokens.weight"].double()
     for name, output in (("a", True), ("b", False)):
         found = by_us(base, tmp_path / name, tmp_path / f"untied-{name}", tied="untie")
-        (delta,) = (dense(d) for n, d in Adapter(tmp_path / name).items() if "q_proj" not in n)
+        fitted = fit(Checkpoint(base), {"a": Adapter(tmp_path / name)}, tied="untie").vectors["a"]
+        (delta,) = (dense(d) for n, d in fitted.items() if "q_proj" not in n)
         inside, outside = found["model.embed_tokens.weight"], found["lm_head.weight"]
-        torch.testing.assert_close((outside if output else inside).double(), embedding + delta, rtol=0, atol=1e-8)
+        torch.testing.assert_close((outside if output else inside).double(), embedding + delta, rtol=0, atol=1e-7)
         assert torch.equal((inside if output else outside).double(), embedding)
         config = json.loads((tmp_path / f"untied-{name}" / "config.json").read_text())
         assert config["tie_word_embeddings"] is False
         found = by_us(base, tmp_path / name, tmp_path / f"kept-{name}", tied="keep")
-        torch.testing.assert_close(found["lm_head.weight"].double(), embedding + delta, rtol=0, atol=1e-8)
+        torch.testing.assert_close(found["lm_head.weight"].double(), embedding + delta, rtol=0, atol=1e-7)
         assert torch.equal(found["lm_head.weight"], found["model.embed_tokens.weight"])
 
 

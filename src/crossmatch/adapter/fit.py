@@ -51,6 +51,10 @@ class Fitted(TuningVector):
     def __contains__(self, name: object) -> bool:
         return name in self._places
 
+    def source(self, name: str) -> str:
+        """The adapter's own name of a delta."""
+        return self._places[name].source
+
     def kinds(self, name: str) -> tuple[str, ...]:
         """Kinds of the parts of a delta: low-rank, dora, bias, saved, tokens, experts; delta for any other vector."""
         return self._places[name].kinds

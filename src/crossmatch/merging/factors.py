@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from crossmatch.adapter import CONFIG_FILE, WEIGHTS_FILE, Adapter
+from crossmatch.adapter import CONFIG_FILE, WEIGHTS_FILE, Adapter, Fitted
 from crossmatch.adapter.parts import Part
 from crossmatch.checkpoint import (
     MANIFEST,
@@ -21,7 +21,7 @@ from crossmatch.checkpoint import (
     write_json,
     write_tensors,
 )
-from crossmatch.delta import Delta, Dense, LowRank, Stack, cat, norm, truncated
+from crossmatch.delta import Delta, Dense, LowRank, Stack, TuningVector, cat, norm, truncated
 from crossmatch.errors import RuleError
 from crossmatch.merging.card import write_card
 from crossmatch.merging.execute import Output
@@ -72,7 +72,8 @@ def merge_factors(
     check_apart(out, [base.path, *(a.path for a in adapters.values())])
     sides = side_files(plan, output.tokenizer)
     # Under the names of the model, which PEFT uses, not those of the base's file.
-    vector = Combined(adapters, plan.vector.weights, plan.vector.recipe)
+    vectors = {name: _ByModel(adapter, plan.fit.vectors[name]) for name, adapter in adapters.items()}
+    vector = Combined(vectors, plan.vector.weights, plan.vector.recipe)
     tensors: dict[str, Tensor] = {}
     errors: dict[str, dict[str, float]] = {}
     writer = _Writer(adapters, vector)
@@ -98,6 +99,30 @@ def merge_factors(
         write_card(partial, manifest, "An adapter merged")
         write_json(partial / MANIFEST, manifest)
     return manifest
+
+
+class _ByModel(TuningVector):
+    """An adapter under its own names, without the saved layers that turned out to be the base's."""
+
+    def __init__(self, adapter: Adapter, fitted: TuningVector) -> None:
+        self._adapter, self._fitted = adapter, fitted
+        places = {fitted.source(name): name for name in fitted} if isinstance(fitted, Fitted) else {}
+        self._places = {name: places[name] for name in adapter if name in places}
+        self.terms = ((1.0, self),)
+
+    def __getitem__(self, name: str) -> Delta:
+        # Experts that the file keeps apart are one delta in the model.
+        fused = any(part.kind == "experts" for part in self._adapter.parts[name])
+        return self._adapter[name] if fused else self._fitted[self._places[name]]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._places
 
 
 def _factors(name: str, delta: Delta, rank: int | None) -> _Factors:
