@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TORCH := $(shell grep '^torch==' constraints.txt)
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: install demo test lint bench clean help
+.PHONY: install demo test lint bench bench-merge clean help
 
 help:
 	@echo "make install   environment with everything a user needs"
@@ -14,6 +14,7 @@ help:
 	@echo "make test      the tests"
 	@echo "make lint      ruff and pyright"
 	@echo "make bench     benchmarks, printed; BENCHMARKS.md keeps a record"
+	@echo "make bench-merge  the merge beside cp, PEFT, mergekit and axolotl, in environments of their own: about 20 minutes"
 	@echo "make clean     remove environment, runs and caches"
 
 install: $(VENV)/.installed
@@ -44,6 +45,9 @@ lint: $(VENV)/.developing
 
 bench: $(VENV)/.installed
 	@$(BIN)/python benchmarks/core.py
+
+bench-merge: $(VENV)/.installed
+	@$(BIN)/python benchmarks/merge.py
 
 clean:
 	rm -rf $(VENV) runs build dist .pytest_cache .ruff_cache .hypothesis

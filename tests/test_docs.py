@@ -1,16 +1,20 @@
 """The documents: their code runs, their commands exist, their lists are complete."""
 
+import json
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 from typer.main import get_command
 
-from crossmatch.cli import app
+from crossmatch.cli import app, run
+from crossmatch.rules import RULES
 from crossmatch.verification.faults import FAULTS
-from helpers import copy
+from helpers import copy, make_tokenizer
 
 ROOT = Path(__file__).parents[1]
+DOCUMENTS_BY_NAME = {file.name: file for file in (ROOT / "docs").glob("*.md")}
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -61,6 +65,25 @@ def test_commands_of_the_documents_exist() -> None:
                 known = {option for p in commands[words[1]].params for option in p.opts}
                 assert {w for w in words[2:] if w.startswith("-")} <= known | {"--dry-run"}, line
     assert seen == set(commands)
+
+
+def test_examples_of_the_merge_run(laid_out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_tokenizer(laid_out / "models" / "base")
+    for name, text in (("pt", "blood heart"), ("sft", "lung kidney")):
+        (laid_out / f"{name}.jsonl").write_text(
+            json.dumps({"prompt": "what is the " + text, "completion": text}) + "\n"
+        )
+    text = DOCUMENTS_BY_NAME["merge.md"].read_text()
+    lines = [line for block in blocks(DOCUMENTS_BY_NAME["merge.md"], "") for line in block.splitlines()]
+    assert len(lines) == 11
+    for line in lines:
+        assert run(shlex.split(line)[1:]) == 0, (line, capsys.readouterr().err)
+    (python,) = blocks(DOCUMENTS_BY_NAME["merge.md"], "python")
+    exec(compile(python, "merge.md", "exec"), {})
+    rules = set(
+        re.findall(r"`([a-z-]+)`", " ".join(line.split("|")[1] for line in text.splitlines() if line.startswith("| `")))
+    )
+    assert rules == set(RULES)
 
 
 def test_readme_lists_every_fault() -> None:

@@ -66,7 +66,9 @@ def round_once(total: Tensor, stored: torch.dtype, space: Workspace | None = Non
     between = np.flatnonzero(halves == -(_MIDPOINT << 16))
     if len(between):
         exact, found = total.view(-1).numpy()[between], values[between]
-        values[between] = np.nextafter(found, np.where(exact == found, found, np.copysign(np.inf, exact - found)))
+        beyond = np.where(exact == found, found, np.copysign(np.inf, exact - found))
+        # In float32: the next number after a float64 would be the same one again.
+        values[between] = np.nextafter(found, beyond.astype(np.float32))
     return near.to(stored)
 
 
