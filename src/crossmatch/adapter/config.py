@@ -85,6 +85,7 @@ class AdapterConfig:
     lora_bias: bool = False
     base: str | None = None
     task: str | None = None
+    peft_version: tuple[int, ...] | None = None
 
     def rank(self, module: str) -> int:
         """Rank of a module: its override, else r."""
@@ -192,6 +193,7 @@ def _parse(raw: Mapping[str, Any]) -> AdapterConfig:
         lora_bias=bool(raw.get("lora_bias")),
         base=raw.get("base_model_name_or_path"),
         task=raw.get("task_type"),
+        peft_version=_version(raw.get("peft_version")),
     )
     if config.r < 1 or any(r < 1 for r in config.rank_pattern.values()):
         raise ValueError("a rank must be at least 1")
@@ -209,3 +211,8 @@ def _tokens(value: Any) -> dict[str, tuple[int, ...]]:
     """A list names rows of the input embedding, a mapping rows of the modules that it names."""
     named = value if isinstance(value, dict) else {"": value or ()}
     return {str(name): tuple(int(i) for i in ids) for name, ids in named.items() if ids}
+
+
+def _version(text: Any) -> tuple[int, ...] | None:
+    found = re.match(r"(\d+)\.(\d+)\.(\d+)", text) if isinstance(text, str) else None
+    return tuple(map(int, found.groups())) if found else None

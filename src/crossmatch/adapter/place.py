@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from crossmatch.adapter.adapter import Adapter
 from crossmatch.adapter.parts import Part
@@ -26,8 +26,8 @@ _RENAMES: tuple[tuple[str, str], ...] = (
 )
 # The halves of a fused pair of expert matrices and the third one, as files name them that keep experts apart.
 _EXPERT_NAMES = (("gate_proj", "up_proj", "down_proj"), ("w1", "w3", "w2"))
-# Models whose fused experts are stored (experts, d_in, d_out); it matters where both are equal.
-_TRANSPOSED = ("gpt_oss", "llama4", "llama4_text")
+# Models that declare their fused experts to be stored (experts, d_in, d_out), which PEFT asks for.
+_TRANSPOSED = ("gpt_oss", "aria", "aria_text", "openai_privacy_filter")
 
 
 @dataclass
@@ -136,56 +136,60 @@ def find_name(name: str, base: Checkpoint) -> str | None:
 
 def _expert_targets(name: str, adapter: Adapter, part: Part, base: Checkpoint) -> Iterator[tuple[str | None, Placed]]:
     """A fused parameter of experts: one tensor in the file, or one for each expert and half."""
-    stack = lru_cache(maxsize=1)(part.build)
     found = find_name(name, base)
     if found is not None:
-        info = base.tensors[found]
-        square = len(set(part.shape[-2:])) == 1 and base.config.get("model_type") in _TRANSPOSED
-        if part.shape == info.shape and not square:
-            yield found, Placed(name, ("experts",), part.shape, part.build)
-        else:
-            yield found, Placed(name, ("experts",), _turned_shape(part.shape), lambda: _turned(part.build()))
+        upright = _is_upright(adapter, part.shape, base.tensors[found].shape, base)
+        shape = part.shape if upright else _turned_shape(part.shape)
+        yield found, Placed(name, ("experts",), shape, part.build if upright else partial(_turned, part.build))
         return
     prefix, _, parameter = name.rpartition(".")
     for gate, up, down in _EXPERT_NAMES:
         names = (gate, up) if parameter == "gate_up_proj" else (down,) if parameter == "down_proj" else ()
-        for index in range(part.shape[0]):
-            targets = [find_name(f"{prefix}.{index}.{leaf}.weight", base) for leaf in names]
-            if not targets or None in targets:
-                break
-            for half, target in enumerate(targets):
-                assert target is not None
-                shape = base.tensors[target].shape
-                yield target, Placed(name, ("low-rank",), shape, _expert(stack, index, half, shape))
-        else:
-            return
+        targets = [[find_name(f"{prefix}.{e}.{leaf}.weight", base) for leaf in names] for e in range(part.shape[0])]
+        if not names or any(target is None for expert in targets for target in expert):
+            continue
+        first = base.tensors[str(targets[0][0])].shape
+        upright = _is_upright(adapter, part.shape, (part.shape[0], len(names) * first[0], first[1]), base)
+        stack = lru_cache(maxsize=1)(part.build if upright else partial(_turned, part.build))
+        for index, expert in enumerate(targets):
+            for half, target in enumerate(expert):
+                shape = base.tensors[str(target)].shape
+                yield target, Placed(name, ("low-rank",), shape, partial(_expert, stack, index, half * shape[0], shape))
+        return
     yield None, Placed(name, ("experts",), part.shape, part.build)
 
 
-def _expert(stack: Callable[[], Delta], index: int, half: int, shape: tuple[int, ...]) -> Callable[[], Delta]:
+def _is_upright(adapter: Adapter, ours: tuple[int, ...], theirs: tuple[int, ...], base: Checkpoint) -> bool:
+    """Whether an expert's delta is B A in the order of the stored axes, and not its transpose.
+
+    The shapes say so, unless both axes are equal. Then it depends on the PEFT that trained it: before 0.19 always the
+    transpose; in 0.19.0 only where the model does not declare its experts transposed; since 0.19.1 only where it does.
+    """
+    if len(set(ours[-2:])) == 2 or len(ours) == 2:
+        return ours == theirs
+    declared = base.config.get("model_type") in _TRANSPOSED
+    version = adapter.config.peft_version
+    if version is None:
+        raise AdapterError(
+            f"{adapter.path}: experts of {ours[-2]} x {ours[-1]} may be stored either way, and the config does not say "
+            "by which version of PEFT (peft_version)"
+        )
+    return declared if version == (0, 19, 0) else version > (0, 19, 0) and not declared
+
+
+def _expert(stack: Callable[[], Delta], index: int, first: int, shape: tuple[int, ...]) -> Delta:
     """One expert's part of a stack, of the stored shape; the two halves lie on top of each other."""
-
-    def build() -> Delta:
-        whole = stack()
-        one = whole.parts[index] if isinstance(whole, Stack) else whole
-        assert isinstance(one, LowRank)
-        if one.columns != shape[1]:
-            one = _turned_factors(one)
-        first = half * shape[0]
-        return LowRank(one.b[first : first + shape[0]], one.a, one.scale)
-
-    return build
+    whole = stack()
+    one = whole.parts[index] if isinstance(whole, Stack) else whole
+    assert isinstance(one, LowRank)
+    return LowRank(one.b[first : first + shape[0]], one.a, one.scale)
 
 
-def _turned(delta: Delta) -> Delta:
-    if isinstance(delta, Stack):
-        return Stack(tuple(_turned_factors(part) for part in delta.parts))
-    assert isinstance(delta, LowRank)
-    return _turned_factors(delta)
-
-
-def _turned_factors(delta: LowRank) -> LowRank:
-    return LowRank(delta.a.T, delta.b.T, delta.scale)
+def _turned(build: Callable[[], Delta]) -> Delta:
+    delta = build()
+    parts = delta.parts if isinstance(delta, Stack) else (delta,)
+    turned = tuple(LowRank(p.a.T, p.b.T, p.scale) for p in parts if isinstance(p, LowRank))
+    return Stack(turned) if isinstance(delta, Stack) else turned[0]
 
 
 def _turned_shape(shape: tuple[int, ...]) -> tuple[int, ...]:

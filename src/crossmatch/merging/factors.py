@@ -228,6 +228,14 @@ class _Writer:
         place = part.keys[0].removeprefix(PREFIX).partition(".lora_A")[0]
         return {f"{PREFIX}{place}.lora_A.weight": a, f"{PREFIX}{place}.lora_B.weight": b}
 
+    def _peft(self) -> str | None:
+        """The version by which experts are read; it must be one for all."""
+        versions = {a.config.peft_version for a in self.adapters.values()}
+        if self.parameters and len(versions) > 1:
+            raise RuleError("adapters on experts were written by different versions of PEFT; write a checkpoint")
+        found = next(iter(versions)) if len(versions) == 1 else None
+        return ".".join(map(str, found)) if found else None
+
     def config(self, base: Checkpoint, width: int) -> dict[str, Any]:
         """adapter_config.json."""
         tasks = {a.config.task for a in self.adapters.values()}
@@ -246,6 +254,7 @@ class _Writer:
             "lora_dropout": 0.0,
             "modules_to_save": sorted(self.saved) or None,
             "peft_type": "LORA",
+            "peft_version": self._peft(),
             "r": width,
             "target_modules": list(_targets(self.modules, base)),
             "target_parameters": sorted(self.parameters) or None,
