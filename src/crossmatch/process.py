@@ -6,6 +6,7 @@ step: a third of the time of a step went there (LOG.md has the numbers).
 """
 
 import ctypes
+import gc
 import os
 import sys
 import warnings
@@ -14,7 +15,11 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 
 
 def keep_heap() -> bool:
-    """Tell glibc to keep freed memory for this process; False where there is no glibc. For programs, not libraries."""
+    """Tell glibc to keep freed memory for this process; False where there is no glibc. For programs, not libraries.
+
+    What is loaded already stays loaded: Python's collector need not look through it again and again.
+    """
+    gc.freeze()
     if not sys.platform.startswith("linux"):
         return False
     try:

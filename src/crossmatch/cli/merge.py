@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from crossmatch.cli.console import Terminal, duration, emit, say, size
+from crossmatch.cli.destination import HUB, destination
 from crossmatch.cli.options import Adapters, Json, Weights, one_of, pair_up, shard_bytes, split_pairs
 from crossmatch.errors import InputError
 
 if TYPE_CHECKING:
     from crossmatch.merging import MergePlan, Output
+
+    Written = tuple[dict[str, Any], str, list[str]]
 
 _DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 
@@ -19,7 +22,7 @@ def merge_command(
     base: Annotated[str, typer.Argument(help="Base checkpoint: a directory or a hub id.")],
     adapter: Adapters = None,
     weight: Weights = None,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Directory to write.")] = None,
+    output: Annotated[str | None, typer.Option("-o", "--output", help="Directory, or hub:ORG/NAME.")] = None,
     rule: Annotated[str, typer.Option(help="How the deltas are combined; docs/merge.md lists them.")] = "linear",
     option: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A parameter of the rule; repeat.")
@@ -62,17 +65,29 @@ def merge_command(
     recipe = Recipe(rule, split_pairs(option, "--set"), seed, data)
     storage = Storage(DTYPE_ARGUMENTS[dtype] if dtype else None, rounding, shard_bytes(shard_size), tied)  # type: ignore[arg-type]
     plan = plan_merge(Checkpoint(base), pair_up(adapter, weight), recipe=recipe, storage=storage)
-    options = Output(tokenizer, overwrite, any_base, durable, sha256)
     for line in side_files(plan, tokenizer).disagreements:
         say(f"note: {line}")
     if dry_run or output is None:
-        if output is not None:
-            check_output(output, overwrite)
-        _show_plan(plan, as_json)
-    elif to == "adapter":
-        _write_adapter(plan, output, rank, options, as_json)
+        if output is not None and not output.startswith(HUB):
+            check_output(Path(output), overwrite)
+        return _show_plan(plan, as_json)
+    options = Output(tokenizer, overwrite, any_base, durable, sha256, away=output.startswith(HUB))
+    with destination(output) as (folder, publish):
+        checkpoint = to == "checkpoint"
+        written = (
+            _write_checkpoint(plan, folder, options, verify)
+            if checkpoint
+            else _write_adapter(plan, folder, options, rank)
+        )
+        where = publish()
+    predicate, sentence, hints = written
+    if as_json:
+        emit({"schema_version": 1, "output": where, **predicate})
     else:
-        _write_checkpoint(plan, output, options, verify, as_json)
+        print(f"{where}: {sentence}")
+    for line in [*hints, *([f"to judge it again at any time: crossmatch verify {where}"] if checkpoint else [])]:
+        say(line)
+    return None
 
 
 def _show_plan(plan: "MergePlan", as_json: bool) -> None:
@@ -87,36 +102,29 @@ def _show_plan(plan: "MergePlan", as_json: bool) -> None:
     print(f"about {duration(cost['seconds'])} and {size(cost['memory_bytes'])} of memory")
 
 
-def _write_checkpoint(plan: "MergePlan", output: Path, options: "Output", verify: bool, as_json: bool) -> None:
+def _write_checkpoint(plan: "MergePlan", folder: Path, options: "Output", verify: bool) -> "Written":
     from crossmatch.merging import execute
     from crossmatch.verification import SampledProof
 
     terminal = Terminal()
     proof = SampledProof(progress=terminal) if verify else None
-    predicate: dict[str, Any] = execute(plan, output, output=options, proof=proof, progress=terminal)["predicate"]
-    verdict = predicate["verdict"]
-    if as_json:
-        emit({"schema_version": 1, "output": str(output), **predicate})
-    else:
-        counts, found = predicate["tensors"], verdict["verdict"] if verdict else "not verified: not asked to"
-        print(f"{output}: {counts['merge']} tensors merged, {counts['copy'] + counts['cast']} copied; {found}")
-    for line in predicate["notes"]:
-        say(f"note: {line}")
-    for name, share in ((verdict or {}).get("swallowed_by_adapter") or {}).items():
+    predicate: dict[str, Any] = execute(plan, folder, output=options, proof=proof, progress=terminal)["predicate"]
+    counts = predicate["tensors"]
+    verdict: dict[str, Any] = predicate["verdict"] or {"verdict": "not verified: not asked to"}
+    hints = [f"note: {line}" for line in predicate["notes"]]
+    for name, share in (verdict.get("swallowed_by_adapter") or {}).items():
         if share is not None and share >= 0.1:
-            say(f"warning: {share:.0%} of the energy of {name} is lost in rounding; --dtype float32 keeps it")
-    say(f"to judge it again at any time: crossmatch verify {output}")
+            hints.append(f"warning: {share:.0%} of the energy of {name} is lost in rounding; --dtype float32 keeps it")
+    merged, copied = counts["merge"], counts["copy"] + counts["cast"]
+    return predicate, f"{merged} tensors merged, {copied} copied; {verdict['verdict']}", hints
 
 
-def _write_adapter(plan: "MergePlan", output: Path, rank: int | None, options: "Output", as_json: bool) -> None:
+def _write_adapter(plan: "MergePlan", folder: Path, options: "Output", rank: int | None) -> "Written":
     from crossmatch.merging import merge_factors
 
-    predicate = merge_factors(plan, output, rank=rank, output=options, progress=Terminal())["predicate"]
-    if as_json:
-        emit({"schema_version": 1, "output": str(output), **predicate})
-        return
+    predicate = merge_factors(plan, folder, rank=rank, output=options, progress=Terminal())["predicate"]
     form = predicate["form"]
     cost = f"relative error {form['relative_error']:.2g}" if form["relative_error"] is not None else "zero"
     worst = form["worst"]
     where = f", {worst['relative_error']:.2g} in {worst['tensor']}" if worst and not form["exact"] else ""
-    print(f"{output}: an adapter of rank {form['rank']}, {'exact' if form['exact'] else 'truncated'}, {cost}{where}")
+    return predicate, f"rank {form['rank']}, {'exact' if form['exact'] else 'truncated'}, {cost}{where}", []

@@ -47,7 +47,8 @@ class Output:
 
     tokenizer: whose tokenizer and template (None: the adapter's that was trained with its own, else the base's);
     overwrite: replace an earlier output of ours; any_base: merge adapters into another base than they say they were
-    trained on; durable: wait until the disk has everything before the rename; sha256: digests of that kind as well.
+    trained on; durable: wait until the disk has everything before the rename; sha256: digests of that kind as well;
+    away: the directory will not stay here, so that no path of an input is recorded.
     """
 
     tokenizer: str | None = None
@@ -55,6 +56,7 @@ class Output:
     any_base: bool = False
     durable: bool = False
     sha256: bool = False
+    away: bool = False
 
 
 def write(
@@ -135,7 +137,7 @@ def execute(
         verdict = dict(proof.verdict(partial)) if proof else None
         if verdict and verdict["verdict"] == "failed":
             raise ProofError(f"the merge failed its own proof ({', '.join(verdict['faults'])}); {out} was not written")
-        manifest = merge_manifest(plan, sides, stream.digests, partial, verdict)
+        manifest = merge_manifest(plan, sides, stream.digests, partial, verdict, away=output.away)
         write_card(partial, manifest)
         write_json(partial / MANIFEST, manifest)
         if output.durable:

@@ -95,7 +95,9 @@ def merge_factors(
         for name, source in sides.files.items():
             if name in TOKENIZER_FILES:
                 shutil.copyfile(source, partial / name)
-        manifest = _manifest(plan, partial, {WEIGHTS_FILE: digest}, _costs(errors, rank, width))
+        manifest = _manifest(
+            plan, None if output.away else partial, {WEIGHTS_FILE: digest}, _costs(errors, rank, width)
+        )
         write_card(partial, manifest, "An adapter merged")
         write_json(partial / MANIFEST, manifest)
     return manifest
@@ -279,7 +281,9 @@ def _targets(modules: set[str], base: Checkpoint) -> Iterator[str]:
         yield from [kind] if len(ours) >= all_of else sorted(ours)
 
 
-def _manifest(plan: MergePlan, out: Path, subjects: Mapping[str, str], form: Mapping[str, Any]) -> dict[str, Any]:
+def _manifest(
+    plan: MergePlan, out: Path | None, subjects: Mapping[str, str], form: Mapping[str, Any]
+) -> dict[str, Any]:
     base = plan.fit.base.original
     return {
         "_type": STATEMENT,

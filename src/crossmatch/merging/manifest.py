@@ -24,17 +24,20 @@ def merge_manifest(
     subjects: Mapping[str, Mapping[str, str]],
     out: Path,
     verdict: Mapping[str, Any] | None,
+    *,
+    away: bool = False,
 ) -> dict[str, Any]:
     """An in-toto Statement v1: the files as subjects, how they were made as the predicate. No times, no host."""
     base = plan.fit.base.original
+    home = None if away else out
     return {
         "_type": STATEMENT,
         "subject": [{"name": name, "digest": dict(digests)} for name, digests in sorted(subjects.items())],
         "predicateType": PREDICATE,
         "predicate": {
             "schema_version": 1,
-            "base": {**origin(base.source, out), "digest": base.digest, "files": base.file_digests},
-            "adapters": adapter_facts(plan.parts, out),
+            "base": {**origin(base.source, home), "digest": base.digest, "files": base.file_digests},
+            "adapters": adapter_facts(plan.parts, home),
             **plan.vector.recipe.to_dict(),
             "linear_instead": list(plan.summed),
             "dtypes": sorted({str(t.dtype).split(".")[-1] for t in plan.tensors}),
@@ -51,7 +54,7 @@ def merge_manifest(
     }
 
 
-def adapter_facts(parts: Parts, out: Path) -> dict[str, Any]:
+def adapter_facts(parts: Parts, out: Path | None) -> dict[str, Any]:
     """Weight, place and digests of every adapter, by name."""
     facts = {}
     for name, (vector, weight) in parts.items():
@@ -73,7 +76,7 @@ def versions() -> dict[str, str]:
     }
 
 
-def origin(source: Source, partial: Path) -> dict[str, str | None]:
-    """Where an input lies, relative to the output directory, so that both can move together."""
-    where = None if source.hub_id else os.path.relpath(source.path.resolve(), partial.resolve())
+def origin(source: Source, partial: Path | None) -> dict[str, str | None]:
+    """Where an input lies, relative to the output directory (None: that will be elsewhere), so that both can move."""
+    where = None if source.hub_id or partial is None else os.path.relpath(source.path.resolve(), partial.resolve())
     return {"path": where, "hub_id": source.hub_id, "revision": source.revision}
