@@ -89,7 +89,7 @@ def change(directory: Path, **fields: Any) -> None:
         ({"peft_type": "LOKR"}, "type LOKR"),
         ({"peft_type": "IA3"}, "type IA3"),
         ({"peft_type": "VERA"}, "type VERA"),
-        ({"use_dora": True}, "declares DoRA magnitudes, which the file does not hold"),
+        ({"use_dora": True}, "declares DoRA magnitudes .*, which the file does not hold"),
         ({"lora_bias": True}, "declares LoRA biases"),
         ({"modules_to_save": ["lm_head"]}, "declares modules_to_save lm_head"),
         ({"target_parameters": ["experts"]}, "declares targeted parameters"),

@@ -29,7 +29,7 @@ from crossmatch.adapter import fit
 from crossmatch.delta import dense
 from crossmatch.errors import AdapterError
 from crossmatch.merging import Output, Storage
-from crossmatch.verification import WholeProof, claim_from_manifest, verify_claim
+from crossmatch.verification import SampledProof, WholeProof, claim_from_manifest, verify_claim
 from helpers import LINEAR, copy, make_gpt2, make_llama
 
 SHAPE: dict[str, Any] = {
@@ -321,3 +321,105 @@ def test_a_grown_vocabulary_beside_another_adapter(bases: Path, tmp_path: Path) 
     assert verify(tmp_path / "out", base, parts).verified
     model: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     assert model.get_input_embeddings().weight.shape[0] == 260
+
+
+def test_a_square_layer_that_is_stored_transposed(bases: Path, tmp_path: Path) -> None:
+    """PEFT saves the flag of the last module that it wrapped: here the output embedding's, which is not transposed."""
+    tune(bases / "gpt2", tmp_path / "a", target_modules=["attn.c_proj", "c_fc", "lm_head"], fan_in_fan_out=True)
+    assert not Adapter(tmp_path / "a").config.fan_in_fan_out
+    found = by_us(bases / "gpt2", tmp_path / "a", tmp_path / "out", tied="untie")
+    model: Any = AutoModelForCausalLM.from_pretrained(bases / "gpt2", dtype=torch.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tuned: Any = PeftModel.from_pretrained(model, tmp_path / "a")
+    for name, module in tuned.named_modules():
+        if hasattr(module, "get_delta_weight"):
+            key = name.removeprefix("base_model.model.") + ".weight"
+            wanted = module.get_base_layer().weight + module.get_delta_weight("default")
+            torch.testing.assert_close(found[key], wanted.detach(), rtol=2e-5, atol=2e-6)
+
+
+def test_a_config_that_leaves_ties_to_the_class(bases: Path, tmp_path: Path) -> None:
+    base = copy(bases / "gpt2", tmp_path / "base")
+    config = json.loads((base / "config.json").read_text())
+    config.pop("tie_word_embeddings", None)
+    (base / "config.json").write_text(json.dumps(config))
+    assert Checkpoint(base).tied
+    tune(bases / "gpt2", tmp_path / "a", target_modules=["wte"])
+    with pytest.raises(AdapterError, match="--tied untie"):
+        fit(Checkpoint(base), {"a": Adapter(tmp_path / "a")})
+
+
+def test_untying_keeps_every_adapter_s_change_of_both(bases: Path, tmp_path: Path) -> None:
+    base = bases / "tied"
+    tune(base, tmp_path / "tokens", trainable_token_indices=[3, 5], seed=1)
+    tune(base, tmp_path / "both", modules_to_save=["embed_tokens"], ensure_weight_tying=True, seed=2)
+    tune(base, tmp_path / "head", target_modules=["lm_head", "q_proj"], seed=3)
+    parts = {name: (Adapter(tmp_path / name), 0.5) for name in ("tokens", "both", "head")}
+    merge(Checkpoint(base), parts, tmp_path / "out", storage=Storage(tied="untie"), proof=SampledProof())
+    found = load_file(tmp_path / "out" / "model.safetensors")
+    plain = Checkpoint(base)["model.embed_tokens.weight"].double()
+    files = {name: load_file(tmp_path / name / "adapter_model.safetensors") for name in parts}
+    saved = files["both"]["base_model.model.model.embed_tokens.weight"].double()
+    shared = plain + 0.5 * (saved - plain)
+    tokens = files["tokens"]["base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta"].double()
+    shared[[3, 5]] += 0.5 * (tokens - plain[[3, 5]])
+    head = fit(Checkpoint(base), {"h": parts["head"][0]}, tied="untie").vectors["h"]["lm_head.weight"]
+    torch.testing.assert_close(found["model.embed_tokens.weight"].double(), shared, rtol=0, atol=1e-7)
+    torch.testing.assert_close(found["lm_head.weight"].double(), shared + 0.5 * dense(head), rtol=0, atol=1e-7)
+
+
+def test_a_shared_tensor_that_is_stored_twice_stays_one(bases: Path, tmp_path: Path) -> None:
+    base = copy(bases / "tied", tmp_path / "base")
+    tensors = load_file(base / "model.safetensors")
+    twice = {**tensors, "lm_head.weight": tensors["model.embed_tokens.weight"].clone()}
+    save_file(twice, base / "model.safetensors", metadata={"format": "pt"})
+    tune(bases / "tied", tmp_path / "a", trainable_token_indices=[3, 5])
+    merge(Checkpoint(base), {"a": (Adapter(tmp_path / "a"), 1.0)}, tmp_path / "out", proof=SampledProof())
+    found = load_file(tmp_path / "out" / "model.safetensors")
+    assert torch.equal(found["lm_head.weight"], found["model.embed_tokens.weight"])
+    assert not torch.equal(found["lm_head.weight"], twice["lm_head.weight"])
+
+
+def test_a_tied_leak_has_a_name(bases: Path, tmp_path: Path) -> None:
+    """What PEFT's own merge does with an adapter on a tied output embedding."""
+    tune(bases / "tied", tmp_path / "a", target_modules=["lm_head", "q_proj"])
+    model: Any = AutoModelForCausalLM.from_pretrained(bases / "tied", dtype=torch.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        PeftModel.from_pretrained(model, tmp_path / "a").merge_and_unload().save_pretrained(tmp_path / "leaked")
+    verdict = verify(tmp_path / "leaked", Checkpoint(bases / "tied"), {"a": (Adapter(tmp_path / "a"), 1.0)})
+    assert verdict.verdict == "failed"
+    assert verdict.faults[0] == "tied-leak"
+
+
+@pytest.mark.parametrize(
+    ("config", "lost", "message"),
+    [
+        (
+            {"use_dora": True, "target_modules": LINEAR},
+            "layers.1.mlp.up_proj.lora_magnitude",
+            "declares DoRA magnitudes",
+        ),
+        ({"modules_to_save": ["input_layernorm"]}, "layers.1.input_layernorm", "model.layers.1.input_layernorm.weight"),
+        (
+            {"target_modules": r".*\.q_proj"},
+            "layers.1.",
+            "incomplete: its config targets model.layers.1.self_attn.q_proj",
+        ),
+    ],
+)
+def test_half_saved_adapters(bases: Path, tmp_path: Path, config: dict[str, Any], lost: str, message: str) -> None:
+    tune(bases / "llama", tmp_path / "a", **config)
+    file = tmp_path / "a" / "adapter_model.safetensors"
+    save_file({k: v for k, v in load_file(file).items() if lost not in k}, file)
+    with pytest.raises(AdapterError, match=message):
+        fit(Checkpoint(bases / "llama"), {"a": Adapter(tmp_path / "a")})
+
+
+def test_experts_of_a_layer_that_are_not_there(bases: Path, tmp_path: Path) -> None:
+    tune(bases / "qwen", tmp_path / "a", target_parameters=EXPERTS)
+    file = tmp_path / "a" / "adapter_model.safetensors"
+    save_file({k: v for k, v in load_file(file).items() if "layers.1.mlp.experts." not in k}, file)
+    with pytest.raises(AdapterError, match="mlp.experts.down_proj of layer 1"):
+        fit(Checkpoint(bases / "qwen"), {"a": Adapter(tmp_path / "a")})

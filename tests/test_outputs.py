@@ -24,7 +24,7 @@ from crossmatch import Adapter, Checkpoint, merge, verify
 from crossmatch.checkpoint import file_digest
 from crossmatch.cli import run
 from crossmatch.delta import dense, linear, norm
-from crossmatch.errors import CheckpointError, CrossmatchError, OutputError, RuleError
+from crossmatch.errors import CheckpointError, CrossmatchError, OutputError, ProofError, RuleError
 from crossmatch.merging import Output, Storage, estimate, execute, merge_factors, plan_merge
 from crossmatch.rules import Recipe, Weights
 from crossmatch.verification import SampledProof, claim_from_manifest, verify_claim
@@ -423,6 +423,72 @@ def test_killed_at_a_hundred_moments(models: Path, tmp_path: Path) -> None:
     assert [p.name for p in out.parent.iterdir()] == ["out"]
 
 
+@pytest.mark.parametrize("bug", ["exchanged", "unwritten", "other rows"])
+def test_the_sampled_proof_does_not_believe_the_maker(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bug: str
+) -> None:
+    """Bugs of a writer: two tensors of one shape in each other's place, a block that is never written, wrong rows read."""
+    from crossmatch.checkpoint import OutputFile
+    from crossmatch.merging.stream import Stream
+
+    one, two = (f"model.layers.0.mlp.{kind}_proj.weight" for kind in ("up", "gate"))
+    if bug == "exchanged":
+        plain = OutputFile.__init__
+
+        def exchanged(self: OutputFile, *given: Any) -> None:
+            plain(self, *given)
+            self.offsets[one], self.offsets[two] = self.offsets[two], self.offsets[one]
+
+        monkeypatch.setattr(OutputFile, "__init__", exchanged)
+    elif bug == "unwritten":
+        blocks = Stream._blocks
+
+        def fewer(self: Stream, *given: Any) -> Any:
+            yield from (b for b in blocks(self, *given) if b.tensor.name != "model.embed_tokens.weight" or b.start == 0)
+
+        monkeypatch.setattr(Stream, "_blocks", fewer)
+        monkeypatch.setattr(Checkpoint.blocks, "__defaults__", (None, 2000))
+    else:
+        work = Stream._work
+
+        def confused(self: Stream, block: Any) -> Any:
+            base, self.base = self.base, self.base.extended({}, {}, {})
+            self.base.tensors[one] = self.base.tensors[two]
+            try:
+                return work(self, block)
+            finally:
+                self.base = base
+
+        monkeypatch.setattr(Stream, "_work", confused)
+        monkeypatch.setattr("os.sched_getaffinity", lambda _: {0})
+    with pytest.raises(ProofError, match="failed its own proof"):
+        merge(Checkpoint(models / "base"), pair(models), tmp_path / "out", proof=SampledProof())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_index_that_names_other_files_is_refused(models: Path, tmp_path: Path) -> None:
+    """Else the base's weights would be copied over the merged ones, as a file that belongs to the tokenizer."""
+    base = copy(models / "base", tmp_path / "base")
+    names = list(Checkpoint(base))
+    (base / "model.safetensors").rename(base / "tokenizer.model")
+    index = {"metadata": {}, "weight_map": dict.fromkeys(names, "tokenizer.model")}
+    (base / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(CheckpointError, match="is no .safetensors file"):
+        Checkpoint(base)
+
+
+def test_an_overwrite_that_is_killed_between_its_renames_is_undone(models: Path, tmp_path: Path) -> None:
+    base, out = Checkpoint(models / "base"), tmp_path / "out"
+    first = merge(base, pair(models), out)
+    out.rename(tmp_path / ".out.crossmatch-old")
+    with pytest.raises(OutputError, match="not empty"):
+        merge(base, pair(models), out)
+    assert Checkpoint(out).manifest == first
+    second = merge(base, pair(models, 1.0, 1.0), out, output=Output(overwrite=True))
+    assert Checkpoint(out).manifest == second
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
 def test_two_writers_of_one_output(models: Path, tmp_path: Path) -> None:
     """The one that comes second says so, and the first is not disturbed."""
     base = Checkpoint(models / "base")
@@ -450,9 +516,9 @@ def test_inputs_that_change_meanwhile_are_noticed(models: Path, tmp_path: Path, 
     file = tmp_path / "m" / which / ("model.safetensors" if which == "base" else "adapter_model.safetensors")
 
     class Meddler(SampledProof):
-        def see(self, *seen: Any) -> None:
+        def wrote(self, *block: Any) -> None:
             os.utime(file, ns=(1, 1))
-            super().see(*seen)
+            super().wrote(*block)
 
     with pytest.raises(CheckpointError, match=f"{file.name} was changed while it was being read"):
         merge(Checkpoint(tmp_path / "m" / "base"), pair(tmp_path / "m"), tmp_path / "out", proof=Meddler())

@@ -5,9 +5,9 @@ from functools import cached_property
 from pathlib import Path
 
 from crossmatch.adapter.config import CONFIG_FILE, read_config
-from crossmatch.adapter.parts import collect_parts
+from crossmatch.adapter.parts import build_parts, collect_parts
 from crossmatch.checkpoint import MANIFEST, TensorFiles, file_digest, files_digest, locate, read_json
-from crossmatch.delta import Delta, Replacement, Sum, TokenRows, TuningVector
+from crossmatch.delta import Delta, TuningVector
 from crossmatch.errors import AdapterError
 
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -42,14 +42,7 @@ class Adapter(TuningVector):
         self.terms = ((1.0, self),)
 
     def __getitem__(self, name: str) -> Delta:
-        built = [part.build() for part in self.parts[name]]
-        saved = next((d for d in built if isinstance(d, Replacement)), None)
-        tokens = next((d for d in built if isinstance(d, TokenRows)), None)
-        if saved is not None and tokens is not None:
-            # Tokens were trained on top of the saved layer, not of the base's.
-            whole = saved.tensor.index_copy(0, tokens.indices, tokens.values.to(saved.tensor.dtype))
-            built = [d for d in built if d is not saved and d is not tokens] + [Replacement(whole)]
-        return built[0] if len(built) == 1 else Sum(tuple(built))
+        return build_parts(self.parts[name])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.parts)

@@ -81,6 +81,7 @@ class AdapterConfig:
     parameters: tuple[str, ...] = ()
     tokens: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     saved: tuple[str, ...] = ()
+    bias: str = "none"
     dora: bool = False
     lora_bias: bool = False
     base: str | None = None
@@ -169,7 +170,7 @@ def read_config(directory: Path) -> AdapterConfig:
         )
     try:
         return _parse(raw)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise AdapterError(f"{file}: a field is missing or of the wrong type: {error}") from error
 
 
@@ -189,6 +190,7 @@ def _parse(raw: Mapping[str, Any]) -> AdapterConfig:
         parameters=tuple(sorted(raw.get("target_parameters") or ())),
         tokens=_tokens(raw.get("trainable_token_indices")),
         saved=tuple(raw.get("modules_to_save") or ()),
+        bias=str(raw.get("bias") or "none"),
         dora=bool(raw.get("use_dora")),
         lora_bias=bool(raw.get("lora_bias")),
         base=raw.get("base_model_name_or_path"),

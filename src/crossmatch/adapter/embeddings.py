@@ -101,32 +101,39 @@ def untie(view: Checkpoint, places: Mapping[str, Places], tied: Tied, notes: lis
     if not view.tied or entrance is None:
         return view
     output = next((n for n in view.tensors if n.endswith(OUTPUT)), OUTPUT)
-    apart: list[str] = []
-    for label, placed in places.items():
-        inside, outside = placed.get(entrance), placed.get(output)
-        if outside is not None and inside is not None and _same(inside.build(), outside.build()):
-            del placed[output]
-        elif outside is not None or (inside is not None and set(inside.kinds) != {"tokens"}):
-            apart.append(label)
-    if not apart:
-        return view
-    if tied == "refuse":
+    apart = [label for label, placed in places.items() if _pulls_apart(placed, entrance, output)]
+    if apart and tied == "refuse":
         raise AdapterError(
             f"adapter {apart[0]} changes one of the two embeddings that {view.path} ties, and the change would "
             "leak into the other; --tied untie stores the output embedding by itself, --tied keep lets it act on both"
         )
-    if tied == "keep":
-        for label in apart:
-            outside = places[label].pop(output, None)
-            if outside is not None and entrance in places[label]:
-                raise AdapterError(f"adapter {label} changes both tied embeddings differently; use --tied untie")
-            if outside is not None:
-                places[label][entrance] = outside
+    if apart and tied == "untie":
+        for placed in places.values():
+            if entrance in placed and placed[entrance].kinds == ("tokens",):
+                placed.setdefault(output, placed[entrance])
+        notes.append("embeddings untied: the output embedding is stored by itself")
+        aliases = {} if output in view.tensors else {output: entrance}
+        return view.extended(aliases, {}, {"tie_word_embeddings": False})
+    for label, placed in places.items():
+        outside = placed.pop(output, None)
+        if label in apart and outside is not None and entrance in placed:
+            raise AdapterError(f"adapter {label} changes both tied embeddings differently; use --tied untie")
+        if outside is not None:
+            placed.setdefault(entrance, outside)
+        # A file may store the shared tensor twice.
+        if entrance in placed and output in view.tensors:
+            placed[output] = placed[entrance]
+    if apart:
         notes.append("tied embeddings: the change of one acts on both")
-        return view
-    notes.append("embeddings untied: the output embedding is stored by itself")
-    aliases = {} if output in view.tensors else {output: entrance}
-    return view.extended(aliases, {}, {"tie_word_embeddings": False})
+    return view
+
+
+def _pulls_apart(placed: Places, entrance: str, output: str) -> bool:
+    """Whether an adapter changes the two embeddings differently; trainable tokens are trained for both."""
+    inside, outside = placed.get(entrance), placed.get(output)
+    if outside is None:
+        return inside is not None and inside.kinds != ("tokens",)
+    return inside is None or not _same(inside.build(), outside.build())
 
 
 def _same(x: Delta, y: Delta) -> bool:

@@ -55,6 +55,10 @@ class Fitted(TuningVector):
         """The adapter's own name of a delta."""
         return self._places[name].source
 
+    def turned(self, name: str) -> bool:
+        """Whether the tensor is stored transposed."""
+        return self._places[name].turned
+
     def kinds(self, name: str) -> tuple[str, ...]:
         """Kinds of the parts of a delta: low-rank, dora, bias, saved, tokens, experts; delta for any other vector."""
         return self._places[name].kinds

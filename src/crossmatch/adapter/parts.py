@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -10,8 +10,12 @@ from torch import Tensor
 from crossmatch.adapter.config import CONFIG_FILE, AdapterConfig
 from crossmatch.adapter.keys import Key, parse_key
 from crossmatch.checkpoint import TensorFiles
-from crossmatch.delta import Delta, Dense, Dora, LowRank, Replacement, Stack, TokenRows, low_rank
+from crossmatch.delta import Delta, Dense, Dora, LowRank, Replacement, Stack, Sum, TokenRows, low_rank
 from crossmatch.errors import AdapterError
+
+# As the experts of transformers define them.
+_ORDER = ("gate_up_proj", "down_proj")
+_FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
 @dataclass(frozen=True)
@@ -19,13 +23,27 @@ class Part:
     """What an adapter holds for one tensor: its kind, the shape of the tensor, the keys used, how it is read.
 
     kind: low-rank, dora, bias, saved, tokens or experts. shape: as far as the file tells; a dimension of -1 is the
-    base's.
+    base's. turned: the same for weights that are stored transposed, or the reverse; what the config says of that
+    (fan_in_fan_out) is true of the last module that PEFT wrapped, not of each.
     """
 
     kind: str
     shape: tuple[int, ...]
     keys: tuple[str, ...]
     build: Callable[[], Delta]
+    turned: "Part | None" = None
+
+
+def build_parts(parts: Sequence[Part]) -> Delta:
+    """The delta of all parts on one tensor."""
+    built = [part.build() for part in parts]
+    saved = next((d for d in built if isinstance(d, Replacement)), None)
+    tokens = next((d for d in built if isinstance(d, TokenRows)), None)
+    if saved is not None and tokens is not None:
+        # Tokens were trained on top of the saved layer, not of the base's.
+        whole = saved.tensor.index_copy(0, tokens.indices, tokens.values.to(saved.tensor.dtype))
+        built = [d for d in built if d is not saved and d is not tokens] + [Replacement(whole)]
+    return built[0] if len(built) == 1 else Sum(tuple(built))
 
 
 def collect_parts(files: TensorFiles, config: AdapterConfig) -> dict[str, tuple[Part, ...]]:
@@ -38,8 +56,14 @@ def collect_parts(files: TensorFiles, config: AdapterConfig) -> dict[str, tuple[
 
 def targeted_parameters(config: AdapterConfig, module: str) -> list[str]:
     """Targeted parameters of a module, in the order in which PEFT wraps them: as the module defines them."""
-    names = [p for p in config.parameters if f".{module}".endswith(f".{p.rpartition('.')[0]}")]
-    return sorted((n.rpartition(".")[2] for n in names), key=lambda n: (not n.startswith("gate"), n))
+    names = [p.rpartition(".") for p in config.parameters]
+    short = {leaf for parent, _, leaf in names if f".{module}".endswith(f".{parent}")}
+    if len(short) > 1 and short != set(_ORDER):
+        raise AdapterError(
+            f"several parameters of {module} were trained ({', '.join(sorted(short))}); which factors are whose "
+            f"follows from the order in its class, which is known for {' and '.join(_ORDER)} only"
+        )
+    return [name for name in _ORDER if name in short] if len(short) > 1 else sorted(short)
 
 
 class _Collector:
@@ -78,8 +102,12 @@ class _Collector:
         kinds = {part.kind for found in parts.values() for part in found}
         saved = {name for name, found in parts.items() if any(part.kind == "saved" for part in found)}
         missing = [f"modules_to_save {m}" for m in self.config.saved if not any(f".{m}." in f".{n}" for n in saved)]
-        missing += ["DoRA magnitudes"] if self.config.dora and "dora" not in kinds else []
-        missing += ["LoRA biases"] if self.config.lora_bias and "bias" not in kinds else []
+        plain = [name for name, found in parts.items() if any(part.kind == "low-rank" for part in found)]
+        missing += [f"DoRA magnitudes ({plain[0]})"] if self.config.dora and plain else []
+        bare = [
+            n for n in parts if parts[n][0].kind in ("low-rank", "dora") and n.replace(".weight", ".bias") not in parts
+        ]
+        missing += [f"LoRA biases ({bare[0]})"] if self.config.lora_bias and bare else []
         missing += ["trainable tokens"] if self.config.tokens and "tokens" not in kinds else []
         missing += ["targeted parameters"] if self.config.parameters and "experts" not in kinds else []
         if missing:
@@ -111,27 +139,35 @@ class _Collector:
         if factors not in (["a", "b"], ["embedding_a", "embedding_b"]):
             missing = "lora_A" if factors[0].endswith("b") else "lora_B"
             raise AdapterError(f"{module} has no {missing}; the adapter is incomplete, save it again")
-        a, b = keys[factors[0]].key, keys[factors[1]].key
         embedding = factors[0] == "embedding_a"
-        turned = embedding or self.config.fan_in_fan_out
-        low: Callable[[], LowRank] = lambda: self._low_rank(module, a, b, turned)  # noqa: E731
-        shape = self._shape(a, b, turned)
-        magnitude = keys.get("magnitude")
-        if magnitude is None:
-            yield f"{module}.weight", Part("low-rank", shape, (a, b), low)
+        places = keys[factors[0]].key, keys[factors[1]].key
+        magnitude = keys["magnitude"].key if "magnitude" in keys else None
+        straight, turned = (self._factors(module, places, magnitude, turn) for turn in (False, True))
+        if embedding:
+            yield f"{module}.weight", turned
+        elif self.config.fan_in_fan_out:
+            yield f"{module}.weight", replace(turned, turned=straight)
         else:
-            build: Callable[[], Delta] = lambda: Dora(low(), self._finite(magnitude.key), by_column=turned)  # noqa: E731
-            yield f"{module}.weight", Part("dora", shape, (a, b, magnitude.key), build)
+            yield f"{module}.weight", replace(straight, turned=turned)
         if "b_bias" in keys:
             bias = keys["b_bias"].key
             dense: Callable[[], Delta] = lambda: Dense(self._finite(bias), self.config.scaling(module))  # noqa: E731
             yield f"{module}.bias", Part("bias", self.files.tensors[bias].shape, (bias,), dense)
 
+    def _factors(self, module: str, keys: tuple[str, str], magnitude: str | None, turned: bool) -> Part:
+        a, b = keys
+        low: Callable[[], LowRank] = lambda: self._low_rank(module, a, b, turned)  # noqa: E731
+        shape = self._shape(a, b, turned)
+        if magnitude is None:
+            return Part("low-rank", shape, (a, b), low)
+        build: Callable[[], Delta] = lambda: Dora(low(), self._finite(magnitude), by_column=turned)  # noqa: E731
+        return Part("dora", shape, (a, b, magnitude), build)
+
     def _shape(self, a: str, b: str, turned: bool) -> tuple[int, ...]:
         left, right = self.files.tensors[b].shape, self.files.tensors[a].shape
         if min(len(left), len(right)) < 2:
             raise AdapterError(f"{a} has shape {list(right)}; a factor has two axes, or those of a convolution")
-        return (right[1], left[0]) if turned else (left[0], *right[1:])
+        return (*right[:0:-1], left[0]) if turned else (left[0], *right[1:])
 
     def _low_rank(self, module: str, key_a: str, key_b: str, turned: bool) -> LowRank:
         a, b = self._finite(key_a), self._finite(key_b)
@@ -181,6 +217,8 @@ class _Collector:
 
     def _finite(self, key: str) -> Tensor:
         tensor = self.files[key]
-        if not math.isfinite(float(tensor.double().sum())) and not bool(torch.isfinite(tensor).all()):
+        if tensor.dtype not in _FLOATS:
+            raise AdapterError(f"{key} is stored as {tensor.dtype}, which no adapter is trained in; save it again")
+        if not math.isfinite(float(tensor.sum(dtype=torch.float64))) and not bool(torch.isfinite(tensor).all()):
             raise AdapterError(f"{key} holds NaN or infinite values; train it again")
         return tensor

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 
 from crossmatch.adapter.adapter import Adapter
-from crossmatch.adapter.parts import Part
-from crossmatch.checkpoint import Checkpoint
+from crossmatch.adapter.parts import Part, build_parts
+from crossmatch.checkpoint import Checkpoint, layer_of
 from crossmatch.delta import Delta, LowRank, Stack, TuningVector
 from crossmatch.errors import AdapterError
 
@@ -26,6 +26,8 @@ _RENAMES: tuple[tuple[str, str], ...] = (
 )
 # The halves of a fused pair of expert matrices and the third one, as files name them that keep experts apart.
 _EXPERT_NAMES = (("gate_proj", "up_proj", "down_proj"), ("w1", "w3", "w2"))
+# Models whose linear layers are stored (d_in, d_out); their output embedding is not.
+_CONV1D = ("gpt2", "openai-gpt", "imagegpt", "decision_transformer", "clvp")
 # Models that declare their fused experts to be stored (experts, d_in, d_out), which PEFT asks for.
 _TRANSPOSED = ("gpt_oss", "aria", "aria_text", "openai_privacy_filter")
 
@@ -33,12 +35,13 @@ _TRANSPOSED = ("gpt_oss", "aria", "aria_text", "openai_privacy_filter")
 @dataclass
 class Placed:
     """A delta with its place: its name in the vector, kinds of its parts, the shape that it needs (-1: any), how it is
-    built."""
+    built; turned: whether the tensor is stored transposed."""
 
     source: str
     kinds: tuple[str, ...]
     shape: tuple[int, ...]
     build: Callable[[], Delta]
+    turned: bool = False
 
 
 Places = dict[str, Placed]
@@ -86,24 +89,55 @@ def place(label: str, vector: TuningVector, base: Checkpoint, notes: list[str]) 
 
 
 def find_holes(adapter: Adapter, base: Checkpoint, places: Places) -> list[str]:
-    """Modules of the base that the adapter's config targets and its file leaves out.
+    """Tensors of the base that the adapter's config says it changes and its file leaves out.
 
-    Experts kept apart in the file are one parameter in memory and count only if the adapter has any of them.
+    Targeted modules; saved modules; biases, if they were trained; experts in every layer that has them. Experts kept
+    apart in the file are one parameter in memory and count as modules only if the adapter has any of them. Layers that
+    the model does not load (more than its config has) do not count.
     """
-    modules = [n.removesuffix(".weight") for n, info in base.tensors.items() if _adaptable(n, len(info.shape))]
-    covered = {name.removesuffix(".weight") for name in places}
+    config, holes = adapter.config, []
+    names = _model_names(places)
     experts = any(re.search(r"\.experts\.\d+\.", name) for name in adapter)
-    return [
-        module
-        for module in modules
-        if module not in covered
-        and adapter.config.targeted(module)
-        and (experts or not re.search(r"\.experts\.\d+\.", module))
-    ]
+    text = base.config.get("text_config")
+    layers = base.config.get("num_hidden_layers", text.get("num_hidden_layers") if isinstance(text, dict) else None)
+    for name, info in base.tensors.items():
+        layer = layer_of(name)
+        if name in places or (isinstance(layers, int) and layer is not None and layer >= layers):
+            continue
+        module, _, leaf = name.rpartition(".")
+        known = [module, *(n for n in names(module))]
+        linear = leaf == "weight" and len(info.shape) >= 2 and not name.endswith(OUTPUT)
+        apart = not experts and re.search(r"\.experts\.\d+\.", name) is not None
+        if linear and not apart and any(map(config.targeted, known)):
+            holes.append(module)
+        elif any(m.endswith(saved) for m in known for saved in config.saved) or (
+            leaf == "bias" and (config.bias == "all" or (config.bias == "lora_only" and f"{module}.weight" in places))
+        ):
+            holes.append(name)
+    return holes + _missing_experts(adapter, base, layers)
 
 
-def _adaptable(name: str, axes: int) -> bool:
-    return name.endswith(".weight") and axes >= 2 and not name.endswith(OUTPUT)
+def _missing_experts(adapter: Adapter, base: Checkpoint, layers: int | None) -> list[str]:
+    """Layers with experts in which a targeted parameter of experts is not there."""
+    present = {layer_of(name) for name in base.tensors if ".experts." in name}
+    loaded = {n for n in present if n is not None and (not isinstance(layers, int) or n < layers)}
+    holes = []
+    for parameter in adapter.config.parameters:
+        if ".experts." in f".{parameter}":
+            found = {layer_of(name) for name in adapter if f".{name}".endswith(f".{parameter}")}
+            holes += [f"{parameter} of layer {n}" for n in sorted(loaded - found)]
+    return holes
+
+
+def _model_names(places: Places) -> Callable[[str], list[str]]:
+    """What a model calls a module of the file, judging by the tensors that were found under another name."""
+    pairs = set()
+    for target, placed in places.items():
+        theirs, ours = target.split("."), placed.source.split(".")
+        while theirs and ours and theirs[-1] == ours[-1]:
+            theirs, ours = theirs[:-1], ours[:-1]
+        pairs.add(tuple("".join(f"{part}." for part in parts) for parts in (theirs, ours)))
+    return lambda module: [new + module.removeprefix(old) for old, new in sorted(pairs) if module.startswith(old)]
 
 
 def _targets(name: str, vector: TuningVector, base: Checkpoint) -> Iterator[tuple[str | None, Placed]]:
@@ -119,7 +153,22 @@ def _targets(name: str, vector: TuningVector, base: Checkpoint) -> Iterator[tupl
     found = find_name(name, base)
     if found is None and name.endswith(OUTPUT) and base.tied:
         found = name
-    yield found, Placed(name, kinds, _largest(parts), lambda: vector[name])
+    info = base.tensors.get(found or name)
+    turned = info is not None and any(_is_turned(part, info.shape, name, vector, base) for part in parts)
+    if turned != vector.config.fan_in_fan_out:
+        parts = tuple(part.turned or part for part in parts)
+    yield found, Placed(name, kinds, _largest(parts), partial(build_parts, parts), turned)
+
+
+def _is_turned(part: Part, stored: tuple[int, ...], name: str, adapter: Adapter, base: Checkpoint) -> bool:
+    """Whether a module's weight is stored (d_in, d_out): its shape says so, or its class where that is square."""
+    if part.turned is None or len(part.shape) != 2:
+        return False
+    flag = adapter.config.fan_in_fan_out
+    if part.shape[0] != part.shape[1]:
+        return flag if part.shape == stored else not flag
+    model = base.config.get("model_type")
+    return flag if model is None else model in _CONV1D and not name.endswith(OUTPUT)
 
 
 def _largest(parts: Sequence[Part]) -> tuple[int, ...]:
@@ -150,13 +199,20 @@ def _expert_targets(name: str, adapter: Adapter, part: Part, base: Checkpoint) -
             continue
         first = base.tensors[str(targets[0][0])].shape
         upright = _is_upright(adapter, part.shape, (part.shape[0], len(names) * first[0], first[1]), base)
-        stack = lru_cache(maxsize=1)(part.build if upright else partial(_turned, part.build))
+        stack = partial(_stack, adapter, name, upright)
         for index, expert in enumerate(targets):
             for half, target in enumerate(expert):
                 shape = base.tensors[str(target)].shape
                 yield target, Placed(name, ("low-rank",), shape, partial(_expert, stack, index, half * shape[0], shape))
         return
     yield None, Placed(name, ("experts",), part.shape, part.build)
+
+
+@lru_cache(maxsize=2)
+def _stack(adapter: Adapter, name: str, upright: bool) -> Delta:
+    """The factors of all experts, kept while one expert after the other is asked for."""
+    build = adapter.parts[name][0].build
+    return build() if upright else _turned(build)
 
 
 def _is_upright(adapter: Adapter, ours: tuple[int, ...], theirs: tuple[int, ...], base: Checkpoint) -> bool:

@@ -17,7 +17,7 @@ from crossmatch.checkpoint.publish import (
     write_json,
     write_tensors,
 )
-from crossmatch.checkpoint.source import Source, locate
+from crossmatch.checkpoint.source import Source, locate, upload
 
 __all__ = [
     "BLOCK_ELEMENTS",
@@ -56,6 +56,7 @@ __all__ = [
     "sync",
     "tensor_bytes",
     "text_facts",
+    "upload",
     "value_digest",
     "write_json",
     "write_tensors",

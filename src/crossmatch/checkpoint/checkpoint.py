@@ -193,10 +193,12 @@ class Checkpoint(TensorFiles):
 
     @property
     def tied(self) -> bool:
-        """Whether the config ties the output embedding to the input embedding."""
+        """Whether the output embedding is tied to the input embedding: as the config says, or, where it leaves that to
+        the model's class, whenever none is stored."""
         text = self.config.get("text_config")
         inner = text.get("tie_word_embeddings") if isinstance(text, dict) else None
-        return bool(self.config.get("tie_word_embeddings", inner))
+        declared = self.config.get("tie_word_embeddings", inner)
+        return bool(declared) if declared is not None else not any(map(_OUTPUT.search, self.tensors))
 
     @property
     def quantisation(self) -> str | None:
@@ -228,6 +230,7 @@ class Checkpoint(TensorFiles):
         return read_json(file) if file.exists() else None
 
 
+_OUTPUT = re.compile(r"(^|\.)(lm_head|embed_out|output)\.weight$")
 _LAYER = re.compile(r"\.(\d+)\.")
 
 

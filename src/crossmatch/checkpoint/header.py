@@ -13,7 +13,7 @@ import torch
 
 from crossmatch.errors import CheckpointError
 
-MAX_HEADER_BYTES = 100_000_000
+MAX_HEADER_BYTES = 50_000_000
 DTYPES: Mapping[str, torch.dtype] = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -71,12 +71,15 @@ def read_header(file: Path) -> dict[str, TensorInfo]:
             if size < 8 or length > min(size - 8, MAX_HEADER_BYTES):
                 raise _corrupt(file, f"it is {size} bytes long and announces a header of {length}")
             raw = stream.read(length)
+        # A tensor has one brace, two brackets and some 60 characters; nests of brackets would fill the memory.
+        if raw.count(b"[") + raw.count(b"{") > length / 10 + 4:
+            raise _corrupt(file, "its header is full of brackets")
         entries = json.loads(raw, object_pairs_hook=_unique)
         if not isinstance(entries, dict):
             raise _corrupt(file, "its header is not an object")
         entries.pop("__metadata__", None)
         infos = [_entry(name, spec, file, 8 + length) for name, spec in entries.items()]
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RecursionError, ArithmeticError) as error:
         raise _corrupt(file, str(error) or type(error).__name__) from error
     infos.sort(key=lambda info: (info.offset, info.nbytes))
     position = 8 + length

@@ -70,6 +70,8 @@ def _read_index(index_file: Path) -> dict[str, str]:
     for name, file in weight_map.items():
         if not isinstance(file, str) or Path(file).name != file:
             raise CheckpointError(f"{index_file} puts {name} in {file!r}, which is not a plain file name; refused")
+        if not file.endswith(".safetensors"):
+            raise CheckpointError(f"{index_file} puts {name} in {file}, which is no .safetensors file; refused")
         if not (index_file.parent / file).exists():
             raise CheckpointError(f"{index_file} names {file}, which is missing: the export is incomplete")
     return weight_map

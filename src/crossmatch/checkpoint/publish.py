@@ -27,6 +27,8 @@ def check_output(out: Path, overwrite: bool) -> None:
 
     With `overwrite` it may also be an earlier output of ours, known by its crossmatch.json: nothing else is replaced.
     """
+    if out.is_symlink():
+        raise OutputError(f"{out} is a symbolic link; give the directory itself")
     if out.exists() and not out.is_dir():
         raise OutputError(f"{out} is a file; give a directory for the output")
     if not out.exists() or not any(out.iterdir()):
@@ -59,10 +61,12 @@ def atomic_directory(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
     then removed. Raises OutputError if `out` is not empty, the disk refuses, or another process is writing there.
     """
     out = Path(os.path.abspath(out))
-    check_output(out, overwrite)
+    if out.exists() or out.is_symlink() or not _old(out).exists():
+        check_output(out, overwrite)
     partial = out.with_name(f".{out.name}.crossmatch-partial")
     lock = _claim(partial, out)
     try:
+        check_output(out, overwrite)
         yield partial
         check_output(out, overwrite)
         _swap(partial, out)
@@ -95,6 +99,10 @@ def _claim(partial: Path, out: Path) -> int:
         raise disk_error(error, out) from error
     for left in partial.iterdir():
         shutil.rmtree(left) if left.is_dir() else left.unlink()
+    old = _old(out)
+    if old.exists():
+        # A writer was killed between its two renames, or could not remove what it had replaced.
+        shutil.rmtree(old, ignore_errors=True) if out.exists() else old.rename(out)
     return lock
 
 
@@ -210,9 +218,18 @@ def _swap(partial: Path, out: Path) -> None:
     if not any(out.iterdir()):
         partial.replace(out)
         return
-    old = out.with_name(f".{out.name}.crossmatch-old")
-    if old.exists():
-        shutil.rmtree(old)
-    out.rename(old)
-    partial.rename(out)
-    shutil.rmtree(old)
+    old = _old(out)
+    try:
+        out.rename(old)
+        partial.rename(out)
+    except BaseException:
+        if not out.exists():
+            old.rename(out)
+        raise
+    # What is published stays published, even if the old one cannot be removed now: the next run does.
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _old(out: Path) -> Path:
+    """Where an output lies between the two renames that replace it."""
+    return out.with_name(f".{out.name}.crossmatch-old")

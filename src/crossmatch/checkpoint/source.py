@@ -4,10 +4,11 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from crossmatch.errors import InputError
+from crossmatch.errors import InputError, OutputError
 
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?$")
 _WANTED = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.py"]
+_WEIGHTS = (".safetensors", ".safetensors.index.json")
 
 
 @dataclass(frozen=True)
@@ -32,16 +33,67 @@ def locate(text: str | Path) -> Source:
     return _fetch(text)
 
 
+def upload(folder: Path, repo: str) -> Source:
+    """Put all files of `folder` into the hub's model repository `org/name` in one commit; a new repository is private.
+
+    Raises OutputError if the hub refuses or is not reached, or if the repository holds weights that these would not
+    replace: a loader might take them.
+    """
+    if not _HUB_ID.match(repo) or "@" in repo:
+        raise OutputError(f"{repo} is no repository of the hub; write it as org/name")
+    from huggingface_hub import CommitOperationAdd, HfApi
+
+    files = {file.relative_to(folder).as_posix(): file for file in sorted(folder.rglob("*")) if file.is_file()}
+    if not files:
+        raise OutputError(f"{folder} holds no files to upload to {repo}")
+    api = HfApi()
+    try:
+        api.create_repo(repo, private=True, exist_ok=True)
+        held = {name for name in api.list_repo_files(repo) if name.endswith(_WEIGHTS) and "/" not in name}
+        if strays := ", ".join(sorted(held - files.keys())[:3]):
+            raise OutputError(f"{repo} on the hub holds other weights ({strays}); remove them, or choose another name")
+        # Not upload_folder: it may make several commits of one folder, and a reader could come between them.
+        additions = [CommitOperationAdd(name, file) for name, file in files.items()]
+        commit = api.create_commit(repo, additions, commit_message="Upload with crossmatch")
+    except _hub_errors() as error:
+        raise OutputError(
+            f"{folder} was not uploaded to {repo}: {_reason(error)}; "
+            "check the name, the network, and that your token (HF_TOKEN, or hf auth login) may write there"
+        ) from error
+    return Source(folder, repo, commit.oid)
+
+
 def _fetch(text: str) -> Source:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     name, _, revision = text.partition("@")
     try:
         path = Path(snapshot_download(name, revision=revision or None, allow_patterns=_WANTED))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        reason = reason.removeprefix("Got: ")
-        raise InputError(f"no directory {text} here, and the hub did not give it: {reason}") from error
+    except _hub_errors() as error:
+        raise InputError(
+            f"no directory {text} here, and the hub did not give it: {_reason(error)}; "
+            "check the name, the network, and your token (HF_TOKEN, or hf auth login) if it is private"
+        ) from error
     # A snapshot lies in .../snapshots/<commit>.
     return Source(path, name, path.name)
+
+
+def _hub_errors() -> tuple[type[Exception], ...]:
+    """What the hub's client raises; RuntimeError is that of a failed transfer."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    # Its parent is the base of the HTTP library's own errors (connections, proxies), whichever library that is.
+    return (HfHubHTTPError.__mro__[1], OSError, ValueError, RuntimeError)
+
+
+def _reason(error: BaseException) -> str:
+    """What the hub said, or what happened on the way to it, in one line."""
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    # This one tells of the cache, and its cause of the hub.
+    if isinstance(error, LocalEntryNotFoundError) and error.__cause__ is not None:
+        error = error.__cause__
+    text = str(error).strip().partition("\n\n")[0]
+    if isinstance(error, HfHubHTTPError) and error.server_message:
+        text = f"{error.response.status_code} {error.response.reason_phrase}: {error.server_message}"
+    return " ".join(text.split()).rstrip(".") or type(error).__name__

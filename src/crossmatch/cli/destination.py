@@ -1,9 +1,19 @@
-"""Where a command's directory goes: to a place on this machine, or to the hub."""
+"""Where the result of a merge goes, to a place on this machine or to the hub, and what is said of it."""
 
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from crossmatch.cli.console import Terminal
+from crossmatch.errors import OutputError
+
+if TYPE_CHECKING:
+    from crossmatch.merging import MergePlan, Output
+
+    Written = tuple[dict[str, Any], str, list[str]]
 
 HUB = "hub:"
 
@@ -19,11 +29,50 @@ def destination(output: str) -> Iterator[tuple[Path, Callable[[], str]]]:
         return
     from crossmatch.checkpoint import upload
 
-    with tempfile.TemporaryDirectory(prefix="crossmatch-") as scratch:
-        folder = Path(scratch) / "output"
+    scratch = Path(tempfile.mkdtemp(prefix="crossmatch-"))
+    folder = scratch / "output"
 
-        def publish() -> str:
+    def publish() -> str:
+        try:
             source = upload(folder, output.removeprefix(HUB))
-            return f"{source.hub_id}@{source.revision}"
+        except OutputError as error:
+            raise OutputError(f"{error}; the result is kept in {folder}") from error
+        shutil.rmtree(scratch)
+        return f"{source.hub_id}@{source.revision}"
 
+    try:
         yield folder, publish
+    finally:
+        if not folder.exists():
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def write_checkpoint(plan: "MergePlan", folder: Path, options: "Output", verify: bool) -> "Written":
+    """Write a checkpoint: what its manifest says, a sentence, and hints ({}: where it is)."""
+    from crossmatch.merging import execute
+    from crossmatch.verification import SampledProof
+
+    terminal = Terminal()
+    proof = SampledProof(progress=terminal) if verify else None
+    predicate: dict[str, Any] = execute(plan, folder, output=options, proof=proof, progress=terminal)["predicate"]
+    counts = predicate["tensors"]
+    verdict: dict[str, Any] = predicate["verdict"] or {"verdict": "not verified: not asked to"}
+    hints = [f"note: {line}" for line in predicate["notes"]]
+    for name, share in (verdict.get("swallowed_by_adapter") or {}).items():
+        if share is not None and share >= 0.1:
+            hints.append(f"warning: {share:.0%} of the energy of {name} is lost in rounding; --dtype float32 keeps it")
+    merged, copied = counts["merge"], counts["copy"] + counts["cast"]
+    hints.append("to judge it again at any time: crossmatch verify {}")
+    return predicate, f"{merged} tensors merged, {copied} copied; {verdict['verdict']}", hints
+
+
+def write_adapter(plan: "MergePlan", folder: Path, options: "Output", rank: int | None) -> "Written":
+    """Write an adapter: what its manifest says, and a sentence."""
+    from crossmatch.merging import merge_factors
+
+    predicate = merge_factors(plan, folder, rank=rank, output=options, progress=Terminal())["predicate"]
+    form = predicate["form"]
+    cost = f"relative error {form['relative_error']:.2g}" if form["relative_error"] is not None else "zero"
+    worst = form["worst"]
+    where = f", {worst['relative_error']:.2g} in {worst['tensor']}" if worst and not form["exact"] else ""
+    return predicate, f"rank {form['rank']}, {'exact' if form['exact'] else 'truncated'}, {cost}{where}", []

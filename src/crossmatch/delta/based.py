@@ -28,6 +28,13 @@ class Replacement(Delta):
         """weight * D; the tensor is shared."""
         return replace(self, scale=self.scale * weight)
 
+    def add_to(self, total: Tensor, start: int, stop: int) -> None:
+        """total += D[start:stop]; at s = 1 that is T, to the bit."""
+        if self.scale == 1.0:
+            total.copy_(self.tensor.reshape(self.height, self.columns)[start:stop])
+        else:
+            super().add_to(total, start, stop)
+
     def rows(self, start: int, stop: int, dtype: torch.dtype = torch.float32, base: Tensor | None = None) -> Tensor:
         """s (T - W)[start:stop]."""
         theirs = self.tensor.reshape(self.height, self.columns)[start:stop].to(dtype)

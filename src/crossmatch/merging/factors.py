@@ -10,12 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from crossmatch.adapter import CONFIG_FILE, WEIGHTS_FILE, Adapter, Fitted
+from crossmatch.adapter import CONFIG_FILE, WEIGHTS_FILE, Adapter, Fitted, input_embedding
 from crossmatch.adapter.parts import Part
 from crossmatch.checkpoint import (
     MANIFEST,
     TOKENIZER_FILES,
     Checkpoint,
+    Unchanged,
     atomic_directory,
     check_apart,
     write_json,
@@ -26,7 +27,7 @@ from crossmatch.errors import RuleError
 from crossmatch.merging.card import write_card
 from crossmatch.merging.execute import Output
 from crossmatch.merging.manifest import adapter_facts, origin, versions
-from crossmatch.merging.plan import MergePlan
+from crossmatch.merging.plan import MergePlan, check_bases
 from crossmatch.merging.sidecar import side_files
 from crossmatch.progress import SILENT, Progress
 from crossmatch.rules import Combined
@@ -63,13 +64,12 @@ def merge_factors(
     DoRA, and saved modules or tokens that are weighted or more than one adapter's.
     """
     out, output = Path(out), output or Output()
-    base = plan.fit.base.original
-    adapters = plan.adapters
-    if len(adapters) != len(plan.parts):
-        raise RuleError("only adapters can be merged into an adapter; write a checkpoint (--to checkpoint)")
-    if rank is not None and rank < 1:
-        raise RuleError(f"--rank {rank}: a rank is at least 1")
+    base, adapters = plan.fit.base.original, plan.adapters
+    _check(plan, rank)
     check_apart(out, [base.path, *(a.path for a in adapters.values())])
+    if not output.any_base:
+        check_bases(base, adapters)
+    inputs = Unchanged([*base.layout.files, *(file for a in adapters.values() for file in a.paths)])
     sides = side_files(plan, output.tokenizer)
     # Under the names of the model, which PEFT uses, not those of the base's file.
     vectors = {name: _ByModel(adapter, plan.fit.vectors[name]) for name, adapter in adapters.items()}
@@ -91,16 +91,34 @@ def merge_factors(
         tensors |= writer.keys(name, factors, width)
     with atomic_directory(out, overwrite=output.overwrite) as partial:
         digest = write_tensors(partial / WEIGHTS_FILE, dict(sorted(tensors.items())))
-        write_json(partial / CONFIG_FILE, writer.config(base, width))
+        write_json(partial / CONFIG_FILE, writer.config(base, width, away=output.away))
         for name, source in sides.files.items():
             if name in TOKENIZER_FILES:
                 shutil.copyfile(source, partial / name)
+        inputs.check()
         manifest = _manifest(
             plan, None if output.away else partial, {WEIGHTS_FILE: digest}, _costs(errors, rank, width)
         )
         write_card(partial, manifest, "An adapter merged")
         write_json(partial / MANIFEST, manifest)
     return manifest
+
+
+def _check(plan: MergePlan, rank: int | None) -> None:
+    if len(plan.adapters) != len(plan.parts):
+        raise RuleError("only adapters can be merged into an adapter; write a checkpoint (--to checkpoint)")
+    if rank is not None and rank < 1:
+        raise RuleError(f"--rank {rank}: a rank is at least 1")
+    tied = plan.fit.base.original.tied
+    if plan.fit.base.tied != tied or (tied and _on_embeddings(plan)):
+        raise RuleError("the base ties its embeddings, and PEFT would not: write a checkpoint (--to checkpoint)")
+
+
+def _on_embeddings(plan: MergePlan) -> bool:
+    """Whether factors or saved layers lie on an embedding; trainable tokens PEFT ties by itself."""
+    names = {input_embedding(plan.fit.base), *(n for n in plan.vector if n.endswith("lm_head.weight"))}
+    fitted = [v for v in plan.fit.vectors.values() if isinstance(v, Fitted)]
+    return any(name in v and v.kinds(name) != ("tokens",) for name in names if name for v in fitted)
 
 
 class _ByModel(TuningVector):
@@ -116,6 +134,10 @@ class _ByModel(TuningVector):
         # Experts that the file keeps apart are one delta in the model.
         fused = any(part.kind == "experts" for part in self._adapter.parts[name])
         return self._adapter[name] if fused else self._fitted[self._places[name]]
+
+    def turned(self, name: str) -> bool:
+        """Whether the tensor is stored transposed."""
+        return isinstance(self._fitted, Fitted) and self._fitted.turned(self._places[name])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._places)
@@ -159,14 +181,14 @@ class _Writer:
 
     def __init__(self, adapters: Mapping[str, Adapter], vector: Combined) -> None:
         self.adapters, self.vector = adapters, vector
-        self.turned = {a.config.fan_in_fan_out for a in adapters.values()}
-        if len(self.turned) != 1:
-            raise RuleError("fan_in_fan_out differs between the adapters: they were trained on different models")
         self.modules: set[str] = set()
         self.biased = any(part.kind == "bias" for a in adapters.values() for ps in a.parts.values() for part in ps)
         self.saved: set[str] = set()
         self.tokens: dict[str, list[int]] = {}
         self.parameters: set[str] = set()
+
+    def _is_turned(self, name: str) -> bool:
+        return any(v.turned(name) for v in self.vector.vectors.values() if isinstance(v, _ByModel) and name in v)
 
     def _parts(self, name: str) -> list[tuple[str, Part]]:
         used = [label for label, _ in self.vector.parts(name)]
@@ -198,8 +220,12 @@ class _Writer:
         for _, part in parts:
             if part.kind == "tokens":
                 self.tokens[module] = list(adapter.config.tokens_of(module) or ())
+            elif adapter.config.saved:
+                self.saved.add(module)
             else:
-                self.saved.add(module.rpartition(".")[2])
+                raise RuleError(
+                    f"{name} was trained whole beside the factors (bias); write a checkpoint (--to checkpoint)"
+                )
         return {key: adapter.files[key] for _, part in parts for key in part.keys}
 
     def keys(self, name: str, factors: _Factors, width: int) -> dict[str, Tensor]:
@@ -212,8 +238,10 @@ class _Writer:
         self.modules.add(module)
         (b, a), dims = padded[0], factors.parts[0].dims
         if any("lora_embedding" in key for key in part.keys):
+            if self.biased:
+                raise RuleError(f"{name}: PEFT loads no embedding factors beside LoRA biases; write a checkpoint")
             return {f"{PREFIX}{module}.lora_embedding_A": b.T, f"{PREFIX}{module}.lora_embedding_B": a.T}
-        if self.turned == {True}:
+        if self._is_turned(name):
             b, a = a.T, b.T
         if dims is not None:
             b, a = b.reshape(*b.shape, *(1 for _ in dims[2:])), a.reshape(width, *dims[1:])
@@ -238,17 +266,17 @@ class _Writer:
         found = next(iter(versions)) if len(versions) == 1 else None
         return ".".join(map(str, found)) if found else None
 
-    def config(self, base: Checkpoint, width: int) -> dict[str, Any]:
+    def config(self, base: Checkpoint, width: int, *, away: bool) -> dict[str, Any]:
         """adapter_config.json."""
         tasks = {a.config.task for a in self.adapters.values()}
         tokens: Any = self.tokens or None
         if len(self.tokens) == 1 and next(iter(self.tokens)).endswith("embed_tokens"):
             tokens = next(iter(self.tokens.values()))
         return {
-            "base_model_name_or_path": base.source.hub_id or str(base.path.resolve()),
+            "base_model_name_or_path": base.source.hub_id or (None if away else str(base.path.resolve())),
             "revision": base.source.revision,
             "bias": "none",
-            "fan_in_fan_out": self.turned == {True},
+            "fan_in_fan_out": any(map(self._is_turned, self.vector)),
             "inference_mode": True,
             "init_lora_weights": True,
             "lora_alpha": width,

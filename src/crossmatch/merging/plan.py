@@ -160,6 +160,10 @@ def plan_merge(
         wide = len(info.shape) > 2 and bool({"low-rank", "dora"} & set(kinds.get(name, ())))
         columns = math.prod(info.shape[1:]) if wide else info.columns
         tensors.append(PlannedTensor(name, info.file.name, action, stored, info.shape, columns, used))
+    summed = [n for n, k in kinds.items() if "dora" in k and [w for _, w in vector.parts(n)] != [1.0]]
+    if summed:
+        note = f"DoRA on {len(summed)} tensors is not alone at weight one: multiples of its whole change are summed"
+        found = replace(found, notes=(*found.notes, note))
     return MergePlan(parts, found, vector, storage, tuple(_in_files(tensors, storage)), tuple(vector.summed(kinds)))
 
 

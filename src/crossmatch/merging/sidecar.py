@@ -1,5 +1,6 @@
 """The small files of a checkpoint: config, tokenizer, chat template, generation config."""
 
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from crossmatch.checkpoint import MANIFEST, TOKENIZER_FILES, chat_template, file_digest, read_json, write_json
-from crossmatch.errors import AdapterError
+from crossmatch.errors import AdapterError, CheckpointError
 from crossmatch.merging.plan import MergePlan
 
 GENERATION = "generation_config.json"
@@ -35,7 +36,8 @@ def side_files(plan: MergePlan, wanted: str | None) -> SideFiles:
     if the chosen one carries no tokenizer, or if the tokens that an adapter added would be lost.
     """
     base = plan.fit.base.path
-    files = {p.name: p for p in sorted(base.iterdir()) if p.is_file() and _travels(p.name)}
+    written = plan.files().keys()
+    files = {p.name: p for p in sorted(base.iterdir()) if p.is_file() and _travels(p.name) and p.name not in written}
     adapters = {name: adapter.path for name, adapter in plan.adapters.items()}
     owner = plan.fit.grown_by
     chosen = wanted if wanted is not None else owner or _template_owner(base, adapters)
@@ -89,6 +91,8 @@ def _disagreements(base: Path, adapters: Mapping[str, Path], chosen: str) -> lis
 def copy_side_files(chosen: SideFiles, out: Path, changes: Mapping[str, Any]) -> None:
     """Copy the files; config.json is rewritten only where a field would no longer be true."""
     for name, source in chosen.files.items():
+        if not os.access(source, os.R_OK):
+            raise CheckpointError(f"{source} cannot be read: permission denied; it belongs to the checkpoint")
         shutil.copyfile(source, out / name)
     config = out / "config.json"
     if changes and config.exists():

@@ -16,7 +16,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
 import torch
 from blake3 import blake3
 from torch import Tensor
@@ -36,23 +35,11 @@ _FINITE = {
 }
 
 
-Window = tuple[slice, slice]
-"""Rows and columns of a matrix."""
-
-
 class Witness(Protocol):
-    """Sees a part of every block of every merged tensor as it is on disk, and judges them at the end."""
+    """Is told of every block when it is in its file, reads there what it likes, and judges at the end."""
 
-    def wanted(self, name: str, start: int, stop: int, shape: tuple[int, int]) -> Window:
-        """Which part of the block [start:stop] of a matrix it wants to see; called from many threads."""
-        ...
-
-    def see(self, name: str, window: Window, base: Tensor, written: Tensor) -> None:
-        """That part of the base, and the same as it was read back from the output."""
-        ...
-
-    def same(self, name: str, identical: bool) -> None:
-        """Whether the output of a tensor without a delta, read back, was the base's."""
+    def wrote(self, name: str, file: Path, start: int, stop: int, columns: int) -> None:
+        """Rows [start:stop] of a tensor, seen as a matrix of `columns` columns, are in `file`; in order."""
         ...
 
 
@@ -70,8 +57,7 @@ class _Block:
 
 @dataclass(frozen=True)
 class _Done:
-    """A finished block: rows of the base, bytes for the output and their place; copied: they are in it already, and
-    these were read back."""
+    """A finished block: rows of the base, bytes for the output and their place; copied: they are in it already."""
 
     block: _Block
     rows: Tensor
@@ -203,27 +189,8 @@ class Stream:
         """Progress, and for the witness what is in the file now."""
         block, tensor = done.block, done.block.tensor
         self.task.advance(len(done.written), tensor.name)
-        if self.witness is None:
-            return
-        if block.delta is not None:
-            self.witness.see(tensor.name, *self._look(self.witness, output, done))
-        elif done.copied:
-            self.witness.same(tensor.name, _equal(done.written, _bytes(done.rows)))
-        else:
-            self.witness.same(tensor.name, _equal(output.read(done.offset, len(done.written)), done.written))
-
-    def _look(self, witness: Witness, output: OutputFile, done: _Done) -> tuple[Window, Tensor, Tensor]:
-        """The part of a block that the witness wants, read back from the file."""
-        block, tensor, size = done.block, done.block.tensor, done.block.tensor.dtype.itemsize
-        shape = (tensor.nbytes // (block.columns * size), block.columns)
-        lines, columns = witness.wanted(tensor.name, block.start, block.stop, shape)
-        first, last = lines.start - block.start, lines.stop - block.start
-        place = done.offset + (first * block.columns + columns.start) * size
-        # From the first element wanted to the last: with one row, nothing else.
-        count = (last - first - 1) * block.columns + columns.stop - columns.start
-        read = torch.frombuffer(output.read(place, count * size), dtype=tensor.dtype)
-        written = read.as_strided((last - first, columns.stop - columns.start), (block.columns, 1))
-        return (lines, columns), done.rows[first:last, columns], written
+        if self.witness is not None:
+            self.witness.wrote(tensor.name, output.file, block.start, block.stop, block.columns)
 
 
 def _check_finite(base: Checkpoint, tensor: PlannedTensor, done: Tensor, rows: Tensor) -> None:
@@ -244,10 +211,6 @@ def _is_finite(block: Tensor) -> bool:
         return bool(torch.isfinite(block).all())
     integer, magnitude, limit = _FINITE[block.dtype]
     return not block.numel() or int((block.view(integer).numpy() & magnitude).max()) < limit
-
-
-def _equal(first: memoryview, second: memoryview) -> bool:
-    return np.array_equal(np.frombuffer(first, np.uint8), np.frombuffer(second, np.uint8))
 
 
 def _bytes(tensor: Tensor) -> memoryview:

@@ -29,6 +29,8 @@ class Recipe:
     def __post_init__(self) -> None:
         bind(self.rule, self.parameters)
         needs = get_rule(self.rule).data
+        if needs is None and self.calibration is not None and self.rule != "project":
+            raise RuleError(f"rule {self.rule} uses no calibration data; leave the file out, or choose another rule")
         if needs is not None and self.calibration is None:
             raise RuleError(
                 f"rule {self.rule} needs {needs}; make a file with crossmatch calibrate and pass --calibration FILE"

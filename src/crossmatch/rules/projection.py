@@ -45,6 +45,8 @@ def project(
     low = dict(zip(site.names, low_ranks(deltas, site), strict=True))
     of, off = _pair(site, of, off)
     inputs = site.calibration.inputs(off, site.tensor) if site.calibration else None
+    if of in low and site.calibration is not None and inputs is None:
+        raise RuleError(f"{site.tensor}: {site.calibration.path} holds no inputs of this module; calibrate it, too")
     if of in low and inputs is not None:
         x = site.inputs(off, low[of].columns)
         low[of] = _off_inputs(low[of], x, strength)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from crossmatch.adapter import Adapter, Tied, fit
 from crossmatch.checkpoint import MANIFEST, Checkpoint
@@ -23,7 +23,7 @@ class Claim:
     base: Checkpoint
     parts: Parts
     recipe: Recipe = field(default_factory=Recipe)
-    tied: Tied = "refuse"
+    tied: Tied = "untie"
     stochastic: bool = False
 
     def __post_init__(self) -> None:
@@ -81,9 +81,14 @@ def claim_from_manifest(
         adapter = Adapter(adapters.get(name) or _where(merged, entry, f"adapter {name}", f"-a {name}=PATH"))
         _same(adapter.digest, digests[name], f"adapter {name} at {adapter.path}")
         parts[name] = (adapter, weights[name])
-    tied = predicate.get("tied", "refuse")
-    recipe = _recipe(predicate, calibration)
-    return Claim(checkpoint, parts, recipe, tied, predicate.get("route") == "stochastic")
+    try:
+        tied, stochastic = predicate.get("tied", "refuse"), predicate.get("route") == "stochastic"
+        if tied not in get_args(Tied):
+            raise ValueError(f"tied is {tied!r}")
+        recipe = _recipe(predicate, calibration)
+    except (TypeError, ValueError, AttributeError, KeyError) as error:
+        raise CheckpointError(f"{merged.path / MANIFEST} does not describe a merge: {error!r}") from error
+    return Claim(checkpoint, parts, recipe, tied, stochastic)
 
 
 def _weight(value: Any) -> Weight:
@@ -97,7 +102,9 @@ def _recipe(predicate: Mapping[str, Any], calibration: str | Path | None) -> Rec
     data = Calibration(calibration) if calibration is not None and wanted is not None else None
     if data is not None:
         _same(data.digest, wanted, f"calibration {data.path}")
-    return Recipe(predicate.get("rule", "linear"), predicate.get("parameters", {}), int(predicate.get("seed", 0)), data)
+    return Recipe(
+        str(predicate.get("rule", "linear")), dict(predicate.get("parameters", {})), int(predicate.get("seed", 0)), data
+    )
 
 
 def _where(merged: Checkpoint, origin: Mapping[str, Any], what: str, remedy: str) -> str | Path:

@@ -54,6 +54,10 @@ FAULTS: Mapping[str, tuple[str, str]] = {
         "tensors that no adapter targets differ from the base",
         "merge into the base that the adapters were trained on, without requantising it",
     ),
+    "tied-leak": (
+        "an adapter changes one of two tied embeddings, and the file has one tensor for both",
+        "merge again with the embeddings untied (crossmatch merge --tied untie)",
+    ),
     "config-changed": (
         "config.json is missing, or describes another model than the base's",
         "copy config.json from the base; only its dtype may differ",

@@ -11,7 +11,7 @@ from zlib import crc32
 import torch
 from torch import Tensor
 
-from crossmatch.checkpoint import Checkpoint
+from crossmatch.checkpoint import Checkpoint, TensorFiles
 from crossmatch.delta import Delta, LowRank, TuningVector
 from crossmatch.progress import SILENT, Progress
 from crossmatch.verification.claim import Resolved
@@ -20,9 +20,6 @@ from crossmatch.verification.scan import Scan, add_rows, new_module, scan, worki
 from crossmatch.verification.verify import decide
 
 SAMPLED_ROWS, SAMPLED_COLUMNS = 32, 1024
-
-Window = tuple[slice, slice]
-"""Rows and columns of a matrix."""
 
 
 class WholeProof:
@@ -50,8 +47,9 @@ class WholeProof:
 class SampledProof(WholeProof):
     """Judges some rows of every merged tensor (at least 32, spread over all of it) and every byte of the others.
 
-    Of wide matrices 1,024 columns of these rows. Which ones follows from the tensor's name; they are read back from the
-    file after they were written. Deltas are read and multiplied anew.
+    Of wide matrices 1,024 columns of these rows. Which ones follows from the tensor's name. Everything is read by this
+    room's own means: base and output through their headers, deltas from the adapters anew. Of the maker it believes
+    that blocks come in order, and counts that none is left out.
     """
 
     def watch(
@@ -61,81 +59,103 @@ class SampledProof(WholeProof):
         super().watch(base, claim, stochastic=stochastic)
         self.found = Scan()
         self.alone: dict[str, list[float]] = {name: [0.0, 0.0] for name in claim}
+        self._files: dict[Path, TensorFiles] = {}
         self._name: str | None = None
-        self._seen: list[tuple[Window, Tensor, Tensor]] = []
-        self._same: dict[str, bool] = {}
+        self._columns = 1
+        self._lines: list[slice] = []
+        self._rows: dict[str, int] = {}
+        self._widths: dict[str, int] = {}
+        self._changed: set[str] = set()
+        self._merged = {name for vector, _ in claim.values() for name in vector}
         return self
 
-    def wanted(self, name: str, start: int, stop: int, shape: tuple[int, int]) -> Window:
-        """Some rows in each block, at least one, and of wide matrices some columns, the same in all of a tensor."""
-        height, width = shape
-        count = min(stop - start, max(1, -(-SAMPLED_ROWS * (stop - start) // height)))
-        first = start + crc32(f"{name}:{start}".encode()) % (stop - start - count + 1)
-        columns = min(width, SAMPLED_COLUMNS)
-        left = crc32(name.encode()) % (width - columns + 1)
-        return slice(first, first + count), slice(left, left + columns)
-
-    def see(self, name: str, window: Window, base: Tensor, written: Tensor) -> None:
-        """Keep a part until its tensor is complete."""
+    def wrote(self, name: str, file: Path, start: int, stop: int, columns: int) -> None:
+        """Look at a block: at some of its rows when its tensor is complete, or, without a delta, at all of it now."""
         if name != self._name:
             self._judge_rows()
-            self._name = name
-        self._seen.append((window, base.clone(), written))
+            self._name, self._columns, self._lines = name, columns, []
+        if file not in self._files:
+            self._files = {file: TensorFiles([file])}
+        if start == self._rows.get(name, 0):
+            self._rows[name], self._widths[name] = stop, columns
+        if name in self._merged:
+            self._lines.append(self._some_of(name, start, stop, columns))
+        elif not self._is_base(name, file, start, stop, columns):
+            self._changed.add(name)
 
-    def same(self, name: str, identical: bool) -> None:
-        """Note a block of a tensor without a delta."""
-        self._same[name] = self._same.get(name, True) and identical
+    def _some_of(self, name: str, start: int, stop: int, columns: int) -> slice:
+        height = self.claim.base.tensors[name].elements // columns
+        count = min(stop - start, max(1, -(-SAMPLED_ROWS * (stop - start) // height)))
+        first = start + crc32(f"{name}:{start}".encode()) % (stop - start - count + 1)
+        return slice(first, first + count)
+
+    def _is_base(self, name: str, file: Path, start: int, stop: int, columns: int) -> bool:
+        ours = self.claim.base.rows(name, start, stop, columns)
+        theirs = self._files[file].rows(name, start, stop, columns)
+        same = ours.to(theirs.dtype).contiguous().view(torch.uint8), theirs.contiguous().view(torch.uint8)
+        return torch.equal(*same)
 
     def verdict(self, path: Path) -> Mapping[str, Any]:
-        """The verdict on what was seen; on all of the file, if that does not verify it."""
+        """The verdict on what was seen; on all of the file, if that does not verify it, or if a row was not seen."""
         self._judge_rows()
-        merged = Checkpoint(path)
-        self.found.identical = [name for name, same in self._same.items() if same]
-        self.found.untouched_changed = [name for name, same in self._same.items() if not same]
-        self.found.missing = sorted(set(self.claim.base.tensors) - set(merged.tensors))
-        self.found.extra = sorted(set(merged.tensors) - set(self.claim.base.tensors))
-        names = [name for name, info in self.claim.base.tensors.items() if merged.tensors[name].dtype != info.dtype]
-        self.found.cast = names
+        merged, base = Checkpoint(path), self.claim.base
+        self.found.missing = [
+            name
+            for name, info in base.tensors.items()
+            if name not in merged.tensors or merged.tensors[name].shape != info.shape
+        ]
+        self.found.extra = sorted(set(merged.tensors) - set(base.tensors))
+        plain = [name for name in base.tensors if name not in self._merged]
+        self.found.identical = [name for name in plain if name not in self._changed]
+        self.found.untouched_changed = [name for name in plain if name in self._changed]
+        self.found.cast = [
+            name
+            for name, info in base.tensors.items()
+            if name in merged.tensors and merged.tensors[name].dtype != info.dtype
+        ]
+        complete = all(
+            self._rows.get(name, 0) * self._widths.get(name, 1) == info.elements for name, info in base.tensors.items()
+        )
         verdict = decide(merged, self.claim, self.found, self.thresholds, stochastic=self.stochastic)
-        if not verdict.verified:
+        if not verdict.verified or not complete:
             return super().verdict(path)
         shares = {name: lost / energy if energy else None for name, (lost, energy) in self.alone.items()}
         return {**verdict.for_manifest(), "scope": "sampled rows", "swallowed_by_adapter": shares}
 
     def _judge_rows(self) -> None:
-        if self._name is None or not self._seen:
+        if self._name is None or not self._lines:
             return
-        name, parts, base = self._name, self.claim.parts, self.claim.base
-        lines = [window[0] for window, _, _ in self._seen]
-        columns = self._seen[0][0][1]
-        ours = torch.cat([part for _, part, _ in self._seen])
-        theirs = torch.cat([part for _, _, part in self._seen])
-        self._seen = []
+        name, parts, base, width = self._name, self.claim.parts, self.claim.base, self._columns
+        file = next(iter(self._files.values()))
+        columns = min(width, SAMPLED_COLUMNS)
+        left = crc32(name.encode()) % (width - columns + 1)
+        window = slice(left, left + columns)
+        whole = torch.cat([base.rows(name, s.start, s.stop, width) for s in self._lines])
+        theirs = torch.cat([file.rows(name, s.start, s.stop, width) for s in self._lines])[:, window]
         deltas = {i: vector[name] for i, (vector, _) in enumerate(parts.values()) if name in vector}
-        width = next(iter(deltas.values())).columns
         deltas = {i: d.bind(lambda start, stop: base.rows(name, start, stop, width)) for i, d in deltas.items()}
-        working = working_dtype(name, ours.dtype, theirs.dtype)
-        # A delta that depends on its base may need whole rows of it.
-        whole = [base.rows(name, s.start, s.stop, width).to(working) for s in lines] if _any_based(deltas) else []
-        rows = {i: _some_rows(delta, lines, columns, working, whole) for i, delta in deltas.items()}
+        working = working_dtype(name, whole.dtype, theirs.dtype)
+        whole = whole.to(working)
+        rows = {i: _some_rows(delta, self._lines, window, whole) for i, delta in deltas.items()}
         module = new_module(name, deltas, len(parts))
-        add_rows(module, theirs, ours.to(working), rows, [weight for _, weight in parts.values()], alone=True)
+        add_rows(module, theirs, whole[:, window], rows, [weight for _, weight in parts.values()], alone=True)
         for i, label in enumerate(parts):
             lost, energy = module.alone.get(i, (0.0, 0.0))
             self.alone[label][0] += lost
             self.alone[label][1] += energy
         self.found.modules.append(module)
+        self._lines = []
 
 
-def _any_based(deltas: Mapping[int, Delta]) -> bool:
-    return any(delta.needs_base for delta in deltas.values())
-
-
-def _some_rows(
-    delta: Delta, lines: Sequence[slice], columns: slice, dtype: torch.dtype, whole: Sequence[Tensor]
-) -> Tensor:
+def _some_rows(delta: Delta, lines: Sequence[slice], columns: slice, base: Tensor) -> Tensor:
+    """Those rows and columns of a delta; base: these rows of W, whole."""
     if isinstance(delta, LowRank):
         b = torch.cat([delta.b[s] for s in lines])
-        return LowRank(b, delta.a[:, columns], delta.scale).rows(0, len(b), dtype)
-    based = whole if delta.needs_base else [None] * len(lines)
-    return torch.cat([delta.rows(s.start, s.stop, dtype, w)[:, columns] for s, w in zip(lines, based, strict=True)])
+        return LowRank(b, delta.a[:, columns], delta.scale).rows(0, len(b), base.dtype)
+    parts, done = [], 0
+    for s in lines:
+        count = s.stop - s.start
+        weight = base[done : done + count] if delta.needs_base else None
+        parts.append(delta.rows(s.start, s.stop, base.dtype, weight)[:, columns])
+        done += count
+    return torch.cat(parts)

@@ -120,6 +120,9 @@ def _finest(parts: Sequence[Strata], present: Sequence[int], adapters: int) -> E
     At a step of u and a delta of size s the bias is of order exp(-2 pi^2 (s/u)^2): nothing at u = s, 1% at u = 2 s. A
     delta smaller than that could hide, and the error then covers all that could.
     """
+    if sum(float(p.count.sum()) for p in parts) < MIN_ENTRIES:
+        nan = (float("nan"),) * adapters
+        return Estimate(nan, nan, 0, float("nan"), identifiable=False)
     gram = sum((p.gram for p in parts), torch.zeros(adapters, adapters, dtype=torch.float64))
     for cut in range(1, _BINS):
         found = _solve(parts, [cut] * len(parts), present, adapters)

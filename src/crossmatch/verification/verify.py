@@ -127,6 +127,9 @@ def _faults(
     faults: list[str] = []
     if merged.layout.strays:
         faults.append("two-weight-sets")
+    if base.original.tied and not base.tied and merged.tied:
+        # The claim changes one embedding alone, the file has one for both.
+        faults.append("tied-leak")
     if flipped and not any(m.changed for m in result.modules):
         faults.append("adapter-not-applied")
     elif skipped(modules):
