@@ -444,9 +444,10 @@ def test_project_off_inputs(tokens: int, tmp_path: Path) -> None:
     assert float((dense(alone) @ inputs.T).norm()) < 0.05 * float((dense(x) @ inputs.T).norm())
     with pytest.raises(RuleError, match="say which of pt to project"):
         merge("project", [x], [1.0], Site(TENSOR, ("pt",), 0, where.calibration))
-    # A module without protected inputs: the other adapter's subspace, as without a file.
+    # A module without protected inputs is not silently projected off something else.
     elsewhere = Site("model.layers.1.mlp.up_proj.weight", ("pt", "sft"), 0, where.calibration)
-    close(merge("project", [x, y], [1.0, 1.0], elsewhere), merge("project", [x, y], [1.0, 1.0]))
+    with pytest.raises(RuleError, match="holds no inputs of this module"):
+        merge("project", [x, y], [1.0, 1.0], elsewhere)
 
 
 # --- data

@@ -10,7 +10,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -116,12 +116,19 @@ class Stream:
                 source.update(_bytes(done.rows))
             self._tell(output, done)
 
-        for block in self._blocks(pool, output, tensors):
-            pending.append(pool.submit(self._work, block))
-            if len(pending) >= window:
+        try:
+            for block in self._blocks(pool, output, tensors):
+                pending.append(pool.submit(self._work, block))
+                if len(pending) >= window:
+                    finish()
+            while pending:
                 finish()
-        while pending:
-            finish()
+        except BaseException:
+            # Nobody may still be copying when the file is closed: its descriptor could be another file's by then.
+            for future in pending:
+                future.cancel()
+            wait(pending)
+            raise
         if source is not None and source_file is not None:
             self.base_digests[source_file.name] = source.hexdigest()
         return {name: digest.hexdigest() for name, digest in digests.items()}

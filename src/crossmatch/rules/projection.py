@@ -40,7 +40,8 @@ def project(
     of X X^T; `side` then has no meaning (after OSRM, Zhang & Zhou, 2505.22934, and RAIN, 2602.22538).
     Needs factors. Equals `linear` at strength 0, for subspaces that are orthogonal already, and where `of`, or what it
     is to be taken off, does not change the tensor.
-    Raises RuleError if a delta is no factors, or it is not said which adapter is meant.
+    Raises RuleError if a delta is no factors, if it is not said which adapter is meant, or if a calibration is given
+    that has no inputs of the module.
     """
     low = dict(zip(site.names, low_ranks(deltas, site), strict=True))
     of, off = _pair(site, of, off)

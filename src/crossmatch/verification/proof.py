@@ -4,10 +4,12 @@ Whatever that does not verify is judged again from the whole file, so that a dou
 """
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from zlib import crc32
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,7 +18,7 @@ from crossmatch.delta import Delta, LowRank, TuningVector
 from crossmatch.progress import SILENT, Progress
 from crossmatch.verification.claim import Resolved
 from crossmatch.verification.judge import DEFAULTS, Thresholds
-from crossmatch.verification.scan import Scan, add_rows, new_module, scan, working_dtype
+from crossmatch.verification.scan import ModuleScan, Scan, add_rows, new_module, scan, working_dtype
 from crossmatch.verification.verify import decide
 
 SAMPLED_ROWS, SAMPLED_COLUMNS = 32, 1024
@@ -66,6 +68,9 @@ class SampledProof(WholeProof):
         self._rows: dict[str, int] = {}
         self._widths: dict[str, int] = {}
         self._changed: set[str] = set()
+        # Judged beside the writing, one tensor after the other.
+        self._judge = ThreadPoolExecutor(1, "proof")
+        self._judged: list[Future[ModuleScan]] = []
         self._merged = {name for vector, _ in claim.values() for name in vector}
         return self
 
@@ -92,12 +97,22 @@ class SampledProof(WholeProof):
     def _is_base(self, name: str, file: Path, start: int, stop: int, columns: int) -> bool:
         ours = self.claim.base.rows(name, start, stop, columns)
         theirs = self._files[file].rows(name, start, stop, columns)
-        same = ours.to(theirs.dtype).contiguous().view(torch.uint8), theirs.contiguous().view(torch.uint8)
-        return torch.equal(*same)
+        # As bytes: -0 is not 0, and NaN is itself.
+        first, second = (
+            memoryview(t.contiguous().view(torch.uint8).numpy().data) for t in (ours.to(theirs.dtype), theirs)
+        )
+        return np.array_equal(np.frombuffer(first, np.uint8), np.frombuffer(second, np.uint8))
 
     def verdict(self, path: Path) -> Mapping[str, Any]:
         """The verdict on what was seen; on all of the file, if that does not verify it, or if a row was not seen."""
         self._judge_rows()
+        for scanned in [future.result() for future in self._judged]:
+            self.found.modules.append(scanned)
+            for i, label in enumerate(self.claim.parts):
+                lost, energy = scanned.alone.get(i, (0.0, 0.0))
+                self.alone[label][0] += lost
+                self.alone[label][1] += energy
+        self._judge.shutdown()
         merged, base = Checkpoint(path), self.claim.base
         self.found.missing = [
             name
@@ -125,26 +140,25 @@ class SampledProof(WholeProof):
     def _judge_rows(self) -> None:
         if self._name is None or not self._lines:
             return
-        name, parts, base, width = self._name, self.claim.parts, self.claim.base, self._columns
         file = next(iter(self._files.values()))
+        self._judged.append(self._judge.submit(self._scan, self._name, file, self._lines, self._columns))
+        self._lines = []
+
+    def _scan(self, name: str, file: TensorFiles, lines: Sequence[slice], width: int) -> ModuleScan:
+        """What some rows of one tensor show, those of the base and of the output read anew."""
+        parts, base = self.claim.parts, self.claim.base
         columns = min(width, SAMPLED_COLUMNS)
         left = crc32(name.encode()) % (width - columns + 1)
         window = slice(left, left + columns)
-        whole = torch.cat([base.rows(name, s.start, s.stop, width) for s in self._lines])
-        theirs = torch.cat([file.rows(name, s.start, s.stop, width) for s in self._lines])[:, window]
+        whole = torch.cat([base.rows(name, s.start, s.stop, width) for s in lines])
+        theirs = torch.cat([file.rows(name, s.start, s.stop, width) for s in lines])[:, window]
         deltas = {i: vector[name] for i, (vector, _) in enumerate(parts.values()) if name in vector}
         deltas = {i: d.bind(lambda start, stop: base.rows(name, start, stop, width)) for i, d in deltas.items()}
-        working = working_dtype(name, whole.dtype, theirs.dtype)
-        whole = whole.to(working)
-        rows = {i: _some_rows(delta, self._lines, window, whole) for i, delta in deltas.items()}
-        module = new_module(name, deltas, len(parts))
+        whole = whole.to(working_dtype(name, whole.dtype, theirs.dtype))
+        rows = {i: _some_rows(delta, lines, window, whole) for i, delta in deltas.items()}
+        module = new_module(name, deltas, len(parts), sampled=True)
         add_rows(module, theirs, whole[:, window], rows, [weight for _, weight in parts.values()], alone=True)
-        for i, label in enumerate(parts):
-            lost, energy = module.alone.get(i, (0.0, 0.0))
-            self.alone[label][0] += lost
-            self.alone[label][1] += energy
-        self.found.modules.append(module)
-        self._lines = []
+        return module
 
 
 def _some_rows(delta: Delta, lines: Sequence[slice], columns: slice, base: Tensor) -> Tensor:

@@ -105,10 +105,11 @@ def working_dtype(name: str, ours: torch.dtype, theirs: torch.dtype) -> torch.dt
     return torch.float64 if torch.float32 in (theirs, ours) else torch.float32
 
 
-def new_module(name: str, deltas: Mapping[int, Delta], adapters: int) -> ModuleScan:
-    """An empty result; inner products of factors are taken at once, those of other deltas come with their rows."""
+def new_module(name: str, deltas: Mapping[int, Delta], adapters: int, *, sampled: bool = False) -> ModuleScan:
+    """An empty result; inner products of factors are taken at once, those of other deltas come with their rows, and so
+    do all of a sample's."""
     result = ModuleScan(name, Strata.empty(adapters))
-    result.from_factors = all(isinstance(delta, LowRank | Stack) for delta in deltas.values())
+    result.from_factors = not sampled and all(isinstance(delta, LowRank | Stack) for delta in deltas.values())
     if result.from_factors:
         for i, x in deltas.items():
             for j, y in deltas.items():
