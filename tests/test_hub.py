@@ -203,6 +203,17 @@ def test_a_merge_of_hub_ids_records_their_commits(hub: Hub, models: Path, tmp_pa
     assert weights[0] == weights[1]
 
 
+def test_a_merge_is_written_to_the_hub(hub: Hub, models: Path, tmp_path: Path) -> None:
+    claim = ["org/base", "-a", "pt=org/pt", "-w", "pt=0.5"]
+    done = python(hub, tmp_path / "home", "-m", "crossmatch", "merge", *claim, "-o", "hub:org/merged")
+    assert done.returncode == 0, done.stderr
+    commit, files = hub.repos["org/merged"][-1]
+    assert done.stdout == f"org/merged@{commit}: 14 tensors merged, 7 copied; verified\n"
+    assert {"model.safetensors", "config.json", "crossmatch.json", "README.md"} <= set(files)
+    again = python(hub, tmp_path / "home", "-m", "crossmatch", "verify", f"org/merged@{commit}")
+    assert (again.returncode, again.stdout[:8]) == (0, "VERIFIED"), again.stderr
+
+
 def test_there_and_back(hub: Hub, models: Path, tmp_path: Path) -> None:
     folder = tmp_path / "out"
     (folder / "deep").mkdir(parents=True)

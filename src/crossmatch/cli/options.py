@@ -20,7 +20,7 @@ Adapters = Annotated[
 ]
 Weights = Annotated[
     list[str] | None,
-    typer.Option("-w", "--weight", metavar="NAME=NUMBER", help="Its merge weight, or 0.3,mlp:0.2,layers[20:]:0.1."),
+    typer.Option("-w", "--weight", metavar="NAME=NUMBER", help="Its merge weight; by module: docs/merge.md."),
 ]
 
 
