@@ -1,5 +1,5 @@
 """Weight space: how tuning vectors lie to each other."""
 
-from crossmatch.analysis.overlap import Overlap, overlap
+from crossmatch.analysis.overlap import Overlap, independent, overlap
 
-__all__ = ["Overlap", "overlap"]
+__all__ = ["Overlap", "independent", "overlap"]

@@ -6,6 +6,7 @@ from typing import Any
 
 from crossmatch.checkpoint import layer_of, module_type_of
 from crossmatch.delta import TuningVector, cosine, norm
+from crossmatch.rules import Weight, weight_at
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,12 @@ class Overlap:
         return asdict(self)
 
 
-def overlap(first: TuningVector, second: TuningVector, weights: tuple[float, float] = (1.0, 1.0)) -> list[Overlap]:
+def independent(vector: TuningVector) -> TuningVector:
+    """The deltas that mean something without their base: neither saved modules nor tokens nor DoRA."""
+    return TuningVector({name: delta for name, delta in vector.items() if not delta.needs_base})
+
+
+def overlap(first: TuningVector, second: TuningVector, weights: tuple[Weight, Weight] = (1.0, 1.0)) -> list[Overlap]:
     """Cosine and energy ratio for every tensor in both vectors, in the order of the first.
 
     The null is exact: for D2 replaced by U D2 V with U, V uniform over rotations, E <D1, U D2 V>^2 =
@@ -43,7 +49,8 @@ def overlap(first: TuningVector, second: TuningVector, weights: tuple[float, flo
             continue
         x, y = first[name], second[name]
         size, other = norm(x), norm(y)
-        below = (weights[1] * other) ** 2
+        w1, w2 = (weight_at(weight, name) for weight in weights)
+        below = (w2 * other) ** 2
         results.append(
             Overlap(
                 name=name,
@@ -51,7 +58,7 @@ def overlap(first: TuningVector, second: TuningVector, weights: tuple[float, flo
                 module=module_type_of(name),
                 cosine=cosine(x, y),
                 cosine_null=1.0 / math.sqrt(math.prod(x.shape)),
-                energy_ratio=(weights[0] * size) ** 2 / below if below > 0 else None,
+                energy_ratio=(w1 * size) ** 2 / below if below > 0 else None,
                 first_norm=size,
                 second_norm=other,
             )

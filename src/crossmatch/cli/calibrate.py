@@ -80,7 +80,6 @@ def _record(
     """Tensors by key, and the facts of each set. All data is read and judged before the model is loaded."""
     from crossmatch.analysis.activations import linear_modules, record, sample
     from crossmatch.checkpoint import layer_of
-    from crossmatch.delta import TuningVector
     from crossmatch.evaluation.engine import Engine
 
     data = {file: _read(base.path, file, asked) for file in dict.fromkeys(files.values())}
@@ -91,7 +90,7 @@ def _record(
     linear = {f"{module}.weight": module for module in linear_modules(engine.model)}
     for name, file in files.items():
         passages, digest = data[file]
-        engine.become(vectors.get(name, TuningVector({})))
+        engine.become({name: (vectors[name], 1.0)} if name else {})
         modules = [m for n, m in linear.items() if (n in vectors[name] if name else layer_of(n) is not None)]
         if not modules:
             raise InputError(f"{name or base.path}: none of its tensors is a linear layer's; nothing can be recorded")

@@ -36,11 +36,8 @@ def evaluate_command(
     keep_heap()
     parts = pair_up(adapter, weight)
     adapters = {name: a for name, (a, _) in parts.items()}
-    numbers = {name: w for name, (_, w) in parts.items() if isinstance(w, int | float)}
-    if len(numbers) < len(parts):
-        raise InputError("-w: weights that differ between modules are for merge; evaluate that checkpoint instead")
     against = reference or list(adapters)[-1]
-    variants = standard_variants(adapters, [numbers], against)
+    variants = standard_variants(adapters, [{name: w for name, (_, w) in parts.items()}], against)
     suites = [load_suite(file) for file in suite]
     if len({s.settings.name for s in suites}) < len(suites):
         raise InputError("two suites have the same name; their answers would overwrite each other")

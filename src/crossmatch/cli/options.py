@@ -63,15 +63,13 @@ def pair_up(adapters: Sequence[str] | None, weights: Sequence[str] | None) -> di
 
 def weight(text: str, option: str) -> "Weight":
     """A merge weight: a number, or one with others by module (0.3,mlp:0.2,layers[20:]:0.1). Raises InputError."""
-    if "," not in text:
-        return number(text, option)
     from crossmatch.errors import RuleError
-    from crossmatch.rules import Weights as ByModule
+    from crossmatch.rules import parse_weight
 
     try:
-        return ByModule.parse(text)
+        return parse_weight(text)
     except RuleError as error:
-        raise InputError(f"{option}: {error}") from None
+        raise InputError(f"{option}={text}: {error}") from None
 
 
 def one_of(option: str, value: str | None, allowed: Sequence[str | None]) -> None:
@@ -91,14 +89,6 @@ def shard_bytes(text: str | None) -> int | None:
     if match is None or not float(match[1]):
         raise InputError(f"--shard-size {text}: write it as 5GB, 500MB, or single")
     return int(float(match[1]) * units[match[2] or ""])
-
-
-def number(text: str, option: str) -> float:
-    """A number from the command line. Raises InputError."""
-    try:
-        return float(text)
-    except ValueError:
-        raise InputError(f"{option}={text}: a number is needed") from None
 
 
 def train_settings(pairs: Sequence[str] | None) -> "TrainSettings":

@@ -3,18 +3,18 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from crossmatch.adapter import Adapter, fit
+from crossmatch.adapter import fit
 from crossmatch.checkpoint import Checkpoint
 from crossmatch.delta import Delta, TuningVector, merged_rows
 from crossmatch.errors import AdapterError
 from crossmatch.progress import Task
+from crossmatch.rules import Combined, Recipe, Weight
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,6 @@ class Engine:
         model: Any = AutoModelForCausalLM.from_pretrained(base.path, dtype=dtype)
         self.model = model.to(self.device).eval()
         self._weights = dict(self.model.named_parameters())
-        self._fits: dict[Path, TuningVector] = {}
         # Tensors that a checkpoint stored in another dtype would hold differently, adapter or not.
         self._changed = {n for n in self._weights if n in base and stored not in (None, base.tensors[n].dtype)}
         # Only what a decoding names may act: a base's own generation config can carry penalties and temperatures.
@@ -56,16 +55,19 @@ class Engine:
         self.model.generation_config = GenerationConfig(**self._ends)
 
     @torch.inference_mode()
-    def become(self, vector: TuningVector) -> None:
-        """Change the weights to base + vector; `TuningVector({})` gives the base back.
+    def become(self, parts: Mapping[str, tuple[TuningVector, Weight]]) -> None:
+        """Change the weights to base + sum_i weight_i * D_i, name -> (tuning vector, weight); {} gives the base back.
 
-        Raises AdapterError if the model has no parameter of a delta's name.
+        Raises AdapterError if a delta does not fit, or the model cannot take it in place.
         """
-        fitted = TuningVector.of(*((weight, self._fit(source)) for weight, source in vector.terms))
-        for name in [*self._changed.difference(fitted), *fitted]:
-            self._set(name, fitted.get(name))
+        found = fit(self.base, {name: vector for name, (vector, _) in parts.items()})
+        if found.base is not self.base:
+            raise AdapterError("an adapter changes the vocabulary of the model; merge it, then evaluate the merge")
+        wanted = Combined(found.vectors, {name: weight for name, (_, weight) in parts.items()}, Recipe())
+        for name in [*self._changed.difference(wanted), *wanted]:
+            self._set(name, wanted.get(name))
         # In the base's own dtype a tensor without a delta is as it was loaded, once it has been restored.
-        self._changed = set(fitted) if self.stored is None else self._changed.union(fitted)
+        self._changed = set(wanted) if self.stored is None else self._changed.union(wanted)
 
     def _set(self, name: str, delta: Delta | None) -> None:
         parameter = self._weights.get(name)
@@ -80,17 +82,6 @@ class Engine:
             form = self.stored or rows.dtype
             done = merged_rows(rows, delta, start, stop, form) if delta else rows.to(form)
             target[start:stop].copy_(done)
-
-    def _fit(self, source: Mapping[str, Delta]) -> Mapping[str, Delta]:
-        """A vector by the base's tensor names; looked up once for each adapter."""
-        if not isinstance(source, Adapter):
-            return source
-        if source.path not in self._fits:
-            found = fit(self.base, {"it": source})
-            if found.base is not self.base:
-                raise AdapterError(f"{source.path} changes the vocabulary or a tied embedding; write the merge first")
-            self._fits[source.path] = found.vectors["it"]
-        return self._fits[source.path]
 
     @torch.inference_mode()
     def generate(

@@ -79,7 +79,7 @@ def evaluate(
         for variant, suite, model in pending:
             task.advance(0, f"{variant.name}, {suite.settings.name}")
             if variant is not current:
-                engine.become(variant.vector(adapters))
+                engine.become(variant.parts(adapters))
                 current = variant
             answers = (_generate if suite.settings.kind == "generation" else _choose)(engine, suite, conditions, task)
             stamp = {"variant": variant.name, "suite": suite.settings.name, "suite_version": suite.settings.version}

@@ -22,6 +22,7 @@ from crossmatch.evaluation.statistics import (
 )
 from crossmatch.evaluation.suites import Suite
 from crossmatch.evaluation.variants import Variant
+from crossmatch.rules import weight_json
 
 # metric -> (item statistics, statistic); a metric of one 0/1 column is a share: Wilson interval, McNemar test.
 Measured = dict[str, tuple[Array, Statistic]]
@@ -40,7 +41,10 @@ def summarise(
     """
     result: dict[str, Any] = {"schema_version": 1, "reference": reference, "variants": {}, "suites": {}}
     for variant in variants:
-        result["variants"][variant.name] = {"kind": variant.kind, "weights": dict(variant.weights)}
+        result["variants"][variant.name] = {
+            "kind": variant.kind,
+            "weights": {k: weight_json(w) for k, w in variant.weights.items()},
+        }
     for suite in suites:
         name = suite.settings.name
         measured = {v.name: measure(records[v.name, name], suite) for v in variants}

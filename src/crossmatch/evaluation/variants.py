@@ -1,5 +1,6 @@
 """What is compared: base, each adapter alone, every merge, and the controls without which a merge proves nothing."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -7,6 +8,7 @@ from crossmatch.adapter import Adapter
 from crossmatch.checkpoint import Checkpoint, value_digest
 from crossmatch.delta import TuningVector
 from crossmatch.errors import RuleError
+from crossmatch.rules import Weight, Weights, weight_json
 
 
 @dataclass(frozen=True)
@@ -15,29 +17,31 @@ class Variant:
 
     name: str
     kind: str
-    weights: Mapping[str, float]
+    weights: Mapping[str, Weight]
 
-    def vector(self, adapters: Mapping[str, Adapter]) -> TuningVector:
-        """The tuning vector of the variant."""
-        return TuningVector.of(*((weight, adapters[name]) for name, weight in self.weights.items()))
+    def parts(self, adapters: Mapping[str, Adapter]) -> dict[str, tuple[TuningVector, Weight]]:
+        """What is added to the base: adapters with their weights."""
+        return {name: (adapters[name], weight) for name, weight in self.weights.items()}
 
     def digest(self, base: Checkpoint, adapters: Mapping[str, Adapter]) -> str:
         """Digest of what produces the answers: of the base's digest and the adapters' with their weights."""
-        parts = sorted((adapters[name].digest, weight) for name, weight in self.weights.items() if weight != 0)
+        used = {name: weight_json(weight) for name, weight in self.weights.items() if weight != 0}
+        parts = sorted(((adapters[name].digest, weight) for name, weight in used.items()), key=str)
         return value_digest({"base": base.digest, "deltas": parts})
 
 
-def merge_name(weights: Mapping[str, float]) -> str:
-    """Name of a merge by its weights, as in `pt0.3+sft0.7`; different weights give different names."""
+def merge_name(weights: Mapping[str, Weight]) -> str:
+    """Name of a merge by its weights, fit for a path, as in `pt0.3+sft0.7`; different numbers give different names."""
     return "+".join(f"{name}{_exact(weight)}" for name, weight in weights.items())
 
 
-def _exact(weight: float) -> str:
-    return repr(float(weight)).removesuffix(".0")
+def _exact(weight: Weight) -> str:
+    text = str(weight) if isinstance(weight, Weights) else repr(float(weight)).removesuffix(".0")
+    return re.sub(r"[^A-Za-z0-9.+-]+", "_", text).strip("_")
 
 
 def standard_variants(
-    adapters: Mapping[str, object], merges: Sequence[Mapping[str, float]], reference: str | None
+    adapters: Mapping[str, object], merges: Sequence[Mapping[str, Weight]], reference: str | None
 ) -> list[Variant]:
     """Base, each adapter alone, each merge, and for each merge the reference adapter alone at its merge weight.
 

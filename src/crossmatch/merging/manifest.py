@@ -11,8 +11,9 @@ import torch
 
 from crossmatch.adapter import Adapter
 from crossmatch.checkpoint import Source, text_facts
-from crossmatch.merging.plan import MergePlan, Parts, weight_json
+from crossmatch.merging.plan import MergePlan, Parts
 from crossmatch.merging.sidecar import SideFiles
+from crossmatch.rules import weight_json
 
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "urn:crossmatch:merge:1"

@@ -11,7 +11,7 @@ from crossmatch.adapter import Adapter, Fit, Fitted, Tied, fit
 from crossmatch.checkpoint import DTYPE_NAMES, SINGLE, Checkpoint, tensor_bytes
 from crossmatch.delta import STORABLE, TuningVector
 from crossmatch.errors import AdapterError, CheckpointError, RuleError
-from crossmatch.rules import Combined, Recipe, Weight
+from crossmatch.rules import Combined, Recipe, Weight, weight_json
 
 Parts = Mapping[str, tuple[TuningVector, Weight]]
 """What goes into a merge: name -> (tuning vector, weight)."""
@@ -119,11 +119,6 @@ class MergePlan:
             "notes": list(self.fit.notes),
             "tensors": tensors,
         }
-
-
-def weight_json(weight: Weight) -> float | str:
-    """A weight as plain JSON: a number, or the text of one that differs between modules."""
-    return float(weight) if isinstance(weight, int | float) else str(weight)
 
 
 def plan_merge(

@@ -3,11 +3,11 @@
 # Imported for the rules that they register, in the order in which rules are listed.
 from crossmatch.rules import sums, trimming, dropping, core, projection, regression, importance  # noqa: F401, I001
 from crossmatch.rules.calibration import Calibration
-from crossmatch.rules.combined import Combined, Recipe, Weight
+from crossmatch.rules.combined import Combined, Recipe
 from crossmatch.rules.random import uniform
 from crossmatch.rules.registry import RULES, BoundRule, Parameter, Rule, bind, get_rule
 from crossmatch.rules.site import Site
-from crossmatch.rules.weights import Weights, weight_at
+from crossmatch.rules.weights import Weight, Weights, parse_weight, weight_at, weight_json
 
 __all__ = [
     "RULES",
@@ -22,6 +22,8 @@ __all__ = [
     "Weights",
     "bind",
     "get_rule",
+    "parse_weight",
     "uniform",
     "weight_at",
+    "weight_json",
 ]

@@ -10,10 +10,7 @@ from crossmatch.errors import RuleError
 from crossmatch.rules.calibration import Calibration
 from crossmatch.rules.registry import bind, get_rule
 from crossmatch.rules.site import Site
-from crossmatch.rules.weights import Weights, weight_at
-
-Weight = float | Weights
-"""A merge weight: one number, or one that differs between modules."""
+from crossmatch.rules.weights import Weight, Weights, weight_at
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,11 @@ class Weights:
         entries = [("", self.default), *((f"{selector}:", weight) for selector, weight in self.overrides)]
         return ",".join(prefix + repr(float(weight)).removesuffix(".0") for prefix, weight in entries)
 
+    def __format__(self, spec: str) -> str:
+        """As text, whatever is asked for: so that a weight prints like a number."""
+        del spec
+        return str(self)
+
     def at(self, tensor_name: str) -> float:
         """The weight of one tensor."""
         matching = (weight for selector, weight in reversed(self.overrides) if _selector(selector).matches(tensor_name))
@@ -83,7 +88,22 @@ class Weights:
                 raise RuleError(f"the weight of {selector!r} applies to none of the {len(names)} tensors{example}")
 
 
-def weight_at(weight: float | Weights, name: str) -> float:
+Weight = float | Weights
+"""A merge weight: one number, or one that differs between modules."""
+
+
+def parse_weight(value: str | float) -> Weight:
+    """A weight from a number or a text; one without selectors is a number. Raises RuleError."""
+    weights = Weights.parse(value) if isinstance(value, str) else Weights(float(value))
+    return weights if weights.overrides else weights.default
+
+
+def weight_json(weight: Weight) -> float | str:
+    """A weight as plain JSON, which `parse_weight` reads."""
+    return str(weight) if isinstance(weight, Weights) else float(weight)
+
+
+def weight_at(weight: Weight, name: str) -> float:
     """The weight of one tensor, from weights by module or from one for all."""
     return weight.at(name) if isinstance(weight, Weights) else weight
 

@@ -63,7 +63,7 @@ def plan_study(recipe: Recipe) -> dict[str, Any]:
         stages = [PlannedStage("base", f"{recipe.base}: {shape.parameters / 1e6:,.0f} M parameters")]
         for name, adapter in recipe.adapters.items():
             stages.append(_training(name, adapter, shape, speed, data))
-        for weights in recipe.merges:
+        for weights in recipe.mixtures:
             sizes = recipe.dtype or "stored as the base"
             what = " + ".join(f"{weight:g} {name}" for name, weight in weights.items())
             stages.append(PlannedStage("merge and verify", f"{what}, {len(shape.linear)} modules, {sizes}"))
@@ -177,7 +177,7 @@ def _evaluation(recipe: Recipe, shape: Shape, speed: float, data: Path) -> list[
     if wanted is None:
         return []
     names: Any = dict.fromkeys(recipe.adapters)
-    variants = standard_variants(names, list(recipe.merges), wanted.reference)
+    variants = standard_variants(names, recipe.mixtures, wanted.reference)
     stages = []
     for suite_name in wanted.suites:
         sampled = suite_name.startswith(SAMPLE)

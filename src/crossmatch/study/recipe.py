@@ -8,8 +8,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from crossmatch.checkpoint import safe_name
-from crossmatch.errors import DataError, RecipeError
+from crossmatch.errors import DataError, RecipeError, RuleError
 from crossmatch.evaluation.suites import read_yaml
+from crossmatch.rules import Weight, parse_weight
 from crossmatch.training import Stage, TrainSettings
 
 SAMPLE = "sample:"
@@ -68,7 +69,8 @@ class SampleRecipe(_Strict):
 class Recipe(_Strict):
     """A whole study.
 
-    base: directory, hub id or `sample:smollm2`; adapters: by name; merges: weights by adapter name; dtype: of the
+    base: directory, hub id or `sample:smollm2`; adapters: by name; merges: weights by adapter name, numbers or
+    texts such as `0.3,mlp:0.2`; dtype: of the
     merged checkpoints (None: the base's); architecture: the base's config, so that a plan needs no download.
     """
 
@@ -78,7 +80,7 @@ class Recipe(_Strict):
     base: str
     architecture: dict[str, Any] | None = None
     adapters: dict[str, AdapterRecipe] = Field(min_length=1)
-    merges: tuple[dict[str, FiniteFloat], ...] = Field(min_length=1)
+    merges: tuple[dict[str, FiniteFloat | str], ...] = Field(min_length=1)
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     evaluation: EvaluationRecipe | None = None
     sample: SampleRecipe | None = None
@@ -94,9 +96,18 @@ class Recipe(_Strict):
                 raise ValueError(
                     f"merges: {min(unknown) if unknown else 'an empty merge'} is no adapter of this recipe"
                 )
+        try:
+            _ = self.mixtures
+        except RuleError as error:
+            raise ValueError(f"merges: {error}") from None
         if self.evaluation and self.evaluation.reference not in self.adapters:
             raise ValueError(f"evaluation.reference: {self.evaluation.reference} is no adapter of this recipe")
         return self
+
+    @property
+    def mixtures(self) -> list[dict[str, Weight]]:
+        """The merges, their weights read."""
+        return [{name: parse_weight(weight) for name, weight in merge.items()} for merge in self.merges]
 
 
 def load_recipe(file: str | Path) -> Recipe:

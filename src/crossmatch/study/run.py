@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from crossmatch.adapter import CONFIG_FILE, WEIGHTS_FILE, Adapter
-from crossmatch.analysis import overlap
+from crossmatch.analysis import independent, overlap
 from crossmatch.checkpoint import MANIFEST, Checkpoint, file_digest, read_json, replace_json, side_digest
-from crossmatch.delta import TuningVector
 from crossmatch.errors import InputError
 from crossmatch.evaluation import Suite, Variant, load_suite, merge_name, standard_variants
 from crossmatch.merging import DTYPE_ARGUMENTS, Output, Storage, execute, plan_merge
 from crossmatch.progress import SILENT, Progress
 from crossmatch.report import write_report
+from crossmatch.rules import Weight, weight_json
 from crossmatch.sample import SampleSize, model_file, ontology_file, write_base, write_data
 from crossmatch.study.check import check_recipe
 from crossmatch.study.recipe import SAMPLE, Recipe
@@ -22,7 +22,7 @@ from crossmatch.study.stages import Ledger
 from crossmatch.training import StaleWorkError, train_stage
 from crossmatch.verification import SampledProof, verify
 
-Weights = Mapping[str, float]
+Weights = Mapping[str, Weight]
 
 
 @dataclass(frozen=True)
@@ -62,13 +62,13 @@ def run_study(recipe: Recipe, runs: str | Path = "runs", *, progress: Progress =
     card = _data(recipe, root, ledger)
     adapters = {name: _adapter(recipe, name, base, root, ledger) for name in recipe.adapters}
     verdicts = {}
-    for weights in recipe.merges:
+    for weights in recipe.mixtures:
         _merge(recipe, weights, base, adapters, root, ledger)
         verdicts[merge_name(weights)] = _verify(weights, base, adapters, root, ledger)
     variants, suites = [], []
     summary = samples = None
     if recipe.evaluation:
-        variants = standard_variants(adapters, list(recipe.merges), recipe.evaluation.reference)
+        variants = standard_variants(adapters, recipe.mixtures, recipe.evaluation.reference)
         suites = [load_suite(_local(recipe, root, suite, ".yaml")) for suite in recipe.evaluation.suites]
         _warn_of_templates(recipe, adapters, progress)
         summary, samples = _evaluate(recipe, base, adapters, variants, suites, root, ledger)
@@ -165,7 +165,7 @@ def _merge(
     name = merge_name(weights)
     out = root / "merges" / name
     parts = {key: (adapters[key], weight) for key, weight in weights.items()}
-    inputs = [_identity(base), {key: [adapters[key].digest, weight] for key, weight in weights.items()}, recipe.dtype]
+    inputs = [_identity(base), _described(weights, adapters), recipe.dtype]
 
     def work() -> None:
         if not (out / MANIFEST).is_file():
@@ -186,11 +186,7 @@ def _verify(
     name = merge_name(weights)
     merged = Checkpoint(root / "merges" / name)
     parts = {key: (adapters[key], weight) for key, weight in weights.items()}
-    inputs = [
-        _identity(merged),
-        _identity(base),
-        {key: [adapters[key].digest, weight] for key, weight in weights.items()},
-    ]
+    inputs = [_identity(merged), _identity(base), _described(weights, adapters)]
     out = root / "verify" / f"{name}.json"
 
     def work() -> dict[str, Any]:
@@ -244,19 +240,20 @@ def _evaluate(
 
 def _analyse(recipe: Recipe, adapters: Mapping[str, Adapter], root: Path, ledger: Ledger) -> dict[str, Any] | None:
     """Overlap of the first two adapters of the first merge, at its weights."""
-    pair = list(recipe.merges[0].items())[:2]
+    pair = list(recipe.mixtures[0].items())[:2]
     if len(pair) < 2:
         return None
     (first, w1), (second, w2) = pair
     out = root / "overlap.json"
 
     def work() -> None:
-        x: TuningVector = adapters[first]
-        rows = [o.to_dict() for o in overlap(x, adapters[second], (w1, w2))]
-        total = x.cosine(adapters[second])
-        replace_json(out, {"first": first, "second": second, "weights": [w1, w2], "cosine": total, "modules": rows})
+        x, y = independent(adapters[first]), independent(adapters[second])
+        rows = [o.to_dict() for o in overlap(x, y, (w1, w2))]
+        total = x.cosine(y) if len(x) and len(y) else None
+        facts = {"first": first, "second": second, "weights": [weight_json(w1), weight_json(w2)]}
+        replace_json(out, {**facts, "cosine": total, "modules": rows})
 
-    inputs = [adapters[first].digest, adapters[second].digest, w1, w2]
+    inputs = [adapters[first].digest, adapters[second].digest, weight_json(w1), weight_json(w2)]
     ledger.run("analyse", inputs, lambda: [out], work)
     return read_json(out)
 
@@ -278,6 +275,11 @@ def _training_record(adapter: Adapter) -> dict[str, Any]:
     record = read_json(file) if file.exists() else {}
     kept = ("stage", "data", "settings", "template", "steps", "tokens_seen", "loss", "versions", "seconds")
     return {"digest": adapter.digest, **{key: record.get(key) for key in kept}}
+
+
+def _described(weights: Weights, adapters: Mapping[str, Adapter]) -> dict[str, list[Any]]:
+    """Digests of a merge's adapters with their weights."""
+    return {key: [adapters[key].digest, weight_json(weight)] for key, weight in weights.items()}
 
 
 def _identity(checkpoint: Checkpoint) -> list[str]:

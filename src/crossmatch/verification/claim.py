@@ -9,7 +9,7 @@ from crossmatch.adapter import Adapter, Tied, fit
 from crossmatch.checkpoint import MANIFEST, Checkpoint
 from crossmatch.delta import TuningVector
 from crossmatch.errors import CheckpointError, InputError
-from crossmatch.rules import Calibration, Combined, Recipe, Weight, Weights
+from crossmatch.rules import Calibration, Combined, Recipe, Weight, parse_weight
 
 Parts = Mapping[str, tuple[TuningVector, Weight]]
 """A claim's content: name -> (tuning vector, claimed weight)."""
@@ -65,7 +65,7 @@ def claim_from_manifest(
     try:
         predicate = manifest["predicate"]
         named = predicate["adapters"]
-        weights = {name: _weight(entry["weight"]) for name, entry in named.items()}
+        weights = {name: parse_weight(entry["weight"]) for name, entry in named.items()}
         origin = predicate["base"]
         digests = {name: entry["digest"] for name, entry in named.items()}
         base_digest = origin["digest"]
@@ -89,10 +89,6 @@ def claim_from_manifest(
     except (TypeError, ValueError, AttributeError, KeyError) as error:
         raise CheckpointError(f"{merged.path / MANIFEST} does not describe a merge: {error!r}") from error
     return Claim(checkpoint, parts, recipe, tied, stochastic)
-
-
-def _weight(value: Any) -> Weight:
-    return Weights.parse(value) if isinstance(value, str) else float(value)
 
 
 def _recipe(predicate: Mapping[str, Any], calibration: str | Path | None) -> Recipe:
