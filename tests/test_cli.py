@@ -109,7 +109,7 @@ def test_bad_input_is_one_line_and_exit_2(models: Path, tmp_path: Path, capsys: 
         (["merge", tmp_path / "gpt2", *adapters, "-o", out], "different architectures"),
         (["merge", base, "-a", f"x={stray}", "-w", "x=1", "-o", out], "match nothing"),
         (["merge", base, *pair(models, "nan"), "-o", out], "finite number"),
-        (["merge", base, *pair(models, "a lot"), "-o", out], "a number is needed"),
+        (["merge", base, *pair(models, "a lot"), "-o", out], "'a lot' is not a number"),
         (["merge", base, "-a", f"pt={models / 'pt'}", "-o", out], "adapter pt has no weight; add -w pt=NUMBER"),
         (["merge", base, "-w", "pt=1", "-o", out], "weight pt has no adapter"),
         (["merge", base, "-o", out], "no adapter given"),

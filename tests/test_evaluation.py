@@ -13,7 +13,7 @@ from sacrebleu.metrics.bleu import BLEU
 from scipy.stats import binomtest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from crossmatch import Adapter, Checkpoint, TuningVector, merge, write
+from crossmatch import Adapter, Checkpoint, TuningVector, merge
 from crossmatch.cli import run
 from crossmatch.errors import AdapterError, DataError, RuleError
 from crossmatch.evaluation import Suite, load_suite, merge_name, standard_variants
@@ -26,6 +26,7 @@ from crossmatch.evaluation.summary import summarise
 from crossmatch.evaluation.traces import OPENERS, parse_trace
 from crossmatch.merging import Storage
 from crossmatch.progress import SILENT
+from crossmatch.rules import Weights
 from helpers import make_adapter, make_chat_model
 
 PAIRS = {
@@ -87,22 +88,25 @@ class Counter:
 def test_one_model_becomes_every_written_checkpoint(chat: Path, tmp_path: Path) -> None:
     base, pt, sft = Checkpoint(chat / "base"), Adapter(chat / "pt"), Adapter(chat / "sft")
     engine = Engine(base)
-    for number, vector in enumerate([0.3 * pt + 0.7 * sft, 1.0 * sft, TuningVector({}), 0.7 * sft, -1.0 * pt]):
-        engine.become(vector)
-        write(base, vector, tmp_path / str(number))
+    by_module = Weights.parse("0.7,mlp:0.2,layers[1:].attn:0.1")
+    mixtures: list[dict[str, Any]] = [{"pt": 0.3, "sft": by_module}, {"sft": 1.0}, {}, {"sft": 0.7}, {"pt": -1.0}]
+    for number, mixture in enumerate(mixtures):
+        parts = {name: ({"pt": pt, "sft": sft}[name], weight) for name, weight in mixture.items()}
+        engine.become(parts)
+        merge(base, parts, tmp_path / str(number))
         written = AutoModelForCausalLM.from_pretrained(tmp_path / str(number), dtype=torch.float32).state_dict()
         for name, tensor in engine.model.state_dict().items():
             assert torch.equal(tensor, written[name]), name
     coarse = Engine(base, torch.bfloat16)
     for number, vector in enumerate([0.3 * pt + 0.7 * sft, TuningVector({}), 1.0 * pt]):
-        coarse.become(vector)
         parts = {"v": (vector, 1.0)}
+        coarse.become(parts)
         merge(base, parts, tmp_path / f"coarse-{number}", storage=Storage(torch.bfloat16))
         written = AutoModelForCausalLM.from_pretrained(tmp_path / f"coarse-{number}", dtype=torch.float32).state_dict()
         for name, tensor in coarse.model.state_dict().items():
             assert torch.equal(tensor, written[name]), name
-    with pytest.raises(AdapterError, match=r"no parameter nothing\.weight"):
-        engine.become(TuningVector({"nothing.weight": next(iter(pt.values()))}))
+    with pytest.raises(AdapterError, match=r"match nothing in .*first nothing\.weight"):
+        engine.become({"v": (TuningVector({"nothing.weight": next(iter(pt.values()))}), 1.0)})
 
 
 def test_shared_prefixes_score_as_whole_prompts_do(chat: Path) -> None:

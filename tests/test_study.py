@@ -213,7 +213,7 @@ def test_adapters_from_elsewhere(room: Path, tmp_path: Path) -> None:
         ({"name": "../escape"}, "name: String should match"),
         ({"adapters": {"../x": {"path": "y"}}, "merges": [{"../x": 1.0}], "evaluation": None}, "is no name"),
         ({"merges": [{"pt": float("nan")}]}, "finite number"),
-        ({"merges": [{"pt": "much"}]}, "valid number"),
+        ({"merges": [{"pt": "much"}]}, "'much' is not a number"),
     ],
 )
 def test_recipes_are_read_strictly(room: Path, tmp_path: Path, change: dict[str, Any], message: str) -> None:

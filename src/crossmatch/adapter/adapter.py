@@ -53,10 +53,6 @@ class Adapter(TuningVector):
     def __contains__(self, name: object) -> bool:
         return name in self.parts
 
-    def shape(self, name: str) -> tuple[int, ...]:
-        """Shape of the tensor that a delta belongs to, from headers alone; -1 where only the base knows."""
-        return self.parts[name][0].shape
-
     @cached_property
     def trained_on(self) -> str | None:
         """Digest of the base that the training record beside the adapter names, or None without a record."""

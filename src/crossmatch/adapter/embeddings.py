@@ -10,7 +10,7 @@ import torch
 from crossmatch.adapter.adapter import Adapter
 from crossmatch.adapter.place import OUTPUT, Placed, Places
 from crossmatch.checkpoint import Checkpoint, Tail
-from crossmatch.delta import Delta, LowRank, Replacement, Sum, TokenRows, TuningVector
+from crossmatch.delta import Delta, LowRank, Replacement, Sum, TokenRows, TuningVector, summands
 from crossmatch.errors import AdapterError
 
 Tied = Literal["refuse", "untie", "keep"]
@@ -78,8 +78,7 @@ def _padded(placed: Placed, shape: tuple[int, ...]) -> Placed:
 
     def build() -> Delta:
         parts = []
-        delta = placed.build()
-        for part in delta.parts if isinstance(delta, Sum) else (delta,):
+        for part in summands(placed.build()):
             if isinstance(part, LowRank):
                 added = shape[0] - part.b.shape[0]
                 parts.append(replace(part, b=torch.nn.functional.pad(part.b, (0, 0, 0, added))))
@@ -137,7 +136,7 @@ def _pulls_apart(placed: Places, entrance: str, output: str) -> bool:
 
 
 def _same(x: Delta, y: Delta) -> bool:
-    first, second = (d.parts if isinstance(d, Sum) else (d,) for d in (x, y))
+    first, second = summands(x), summands(y)
     return len(first) == len(second) and all(map(_same_part, first, second))
 
 

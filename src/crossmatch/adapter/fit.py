@@ -14,7 +14,7 @@ import torch
 from crossmatch.adapter.embeddings import OUTPUT, Tied, grow, input_embedding, untie
 from crossmatch.adapter.place import Placed, Places, place
 from crossmatch.checkpoint import DTYPE_NAMES, Checkpoint
-from crossmatch.delta import STORABLE, Delta, Replacement, Sum, TokenRows, TuningVector
+from crossmatch.delta import STORABLE, Delta, Replacement, Sum, TokenRows, TuningVector, summands
 from crossmatch.errors import AdapterError
 
 
@@ -95,7 +95,7 @@ def _drop_unchanged(label: str, vector: TuningVector, places: Places, view: Chec
         whole = placed.build()
         if stored is None or whole.shape != view.tensors[stored].shape:
             continue
-        saved = whole if isinstance(whole, Replacement) else next((p for p in _parts(whole) if _is_saved(p)), None)
+        saved = next((part for part in summands(whole) if isinstance(part, Replacement)), None)
         # Trained tokens lie in the saved layer already.
         if saved is None or not _equal(saved, view, stored):
             if "dora" in placed.kinds:
@@ -110,21 +110,12 @@ def _drop_unchanged(label: str, vector: TuningVector, places: Places, view: Chec
             del places[name]
 
 
-def _parts(delta: Delta) -> tuple[Delta, ...]:
-    return delta.parts if isinstance(delta, Sum) else (delta,)
-
-
-def _is_saved(delta: Delta) -> bool:
-    return isinstance(delta, Replacement)
-
-
 def _without_saved(build: Callable[[], Delta]) -> Delta:
-    rest = tuple(p for p in _parts(build()) if not _is_saved(p))
+    rest = tuple(part for part in summands(build()) if not isinstance(part, Replacement))
     return rest[0] if len(rest) == 1 else Sum(rest)
 
 
-def _equal(saved: Delta, view: Checkpoint, name: str) -> bool:
-    assert isinstance(saved, Replacement)
+def _equal(saved: Replacement, view: Checkpoint, name: str) -> bool:
     theirs = saved.tensor.reshape(saved.height, saved.columns)
     dtype = view.tensors[name].dtype
     return all(

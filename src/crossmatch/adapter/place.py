@@ -142,8 +142,8 @@ def _model_names(places: Places) -> Callable[[str], list[str]]:
 
 def _targets(name: str, vector: TuningVector, base: Checkpoint) -> Iterator[tuple[str | None, Placed]]:
     if not isinstance(vector, Adapter):
-        delta = vector[name]
-        yield name if name in base.tensors else None, Placed(name, ("delta",), delta.shape, lambda: delta)
+        found = name if name in base.tensors else None
+        yield found, Placed(name, ("delta",), vector[name].shape, partial(vector.__getitem__, name))
         return
     parts = vector.parts[name]
     kinds = tuple(part.kind for part in parts)

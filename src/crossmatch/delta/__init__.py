@@ -1,9 +1,9 @@
 """The algebra: deltas on single tensors, tuning vectors over whole models. Tensors in, tensors out."""
 
 from crossmatch.delta.based import Dora, Replacement, TokenRows
-from crossmatch.delta.compound import Blockwise, Stack, Sum, cat, linear
+from crossmatch.delta.compound import Blockwise, Stack, Sum, cat, linear, summands
 from crossmatch.delta.deltas import Delta, Dense, LowRank, ReadRows, check_weights, dense, low_rank
-from crossmatch.delta.geometry import cosine, inner, norm, rms, row_energies, singular_values, truncated
+from crossmatch.delta.geometry import cosine, inner, norm, singular_values, truncated
 from crossmatch.delta.rounding import STORABLE, Workspace, merged_rows, round_once, round_randomly, summed_rows
 from crossmatch.delta.vector import TuningVector
 
@@ -30,11 +30,10 @@ __all__ = [
     "low_rank",
     "merged_rows",
     "norm",
-    "rms",
     "round_once",
     "round_randomly",
-    "row_energies",
     "singular_values",
+    "summands",
     "summed_rows",
     "truncated",
 ]

@@ -39,9 +39,8 @@ class Stack(Delta):
         return torch.cat(blocks) if len(blocks) > 1 else blocks[0]
 
 
-@dataclass(frozen=True, eq=False)
-class Sum(Delta):
-    """D = sum of deltas of unlike kinds on one tensor; each takes its base's rows if it needs them."""
+class _OfParts(Delta):
+    """A delta that is computed from others on the same tensor."""
 
     parts: tuple[Delta, ...]
 
@@ -52,13 +51,20 @@ class Sum(Delta):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of each part."""
+        """Shape of the parts."""
         return self.parts[0].shape
 
     @property
     def columns(self) -> int:
-        """Width of each part."""
+        """Width of the parts."""
         return self.parts[0].columns
+
+
+@dataclass(frozen=True, eq=False)
+class Sum(_OfParts):
+    """D = sum of deltas of unlike kinds on one tensor; each takes its base's rows if it needs them."""
+
+    parts: tuple[Delta, ...]
 
     def scaled(self, weight: float) -> "Sum":
         """weight * D."""
@@ -77,7 +83,7 @@ class Sum(Delta):
 
 
 @dataclass(frozen=True, eq=False)
-class Blockwise(Delta):
+class Blockwise(_OfParts):
     """D = s F, with rows of F computed by `function` when they are asked for, in float64: rules that act on elements.
 
     parts: the deltas that the function reads; it is given the base's rows if any of them needs them.
@@ -87,21 +93,6 @@ class Blockwise(Delta):
     parts: tuple[Delta, ...]
     scale: float = 1.0
 
-    @property
-    def needs_base(self) -> bool:  # type: ignore[override]
-        """Whether any part does."""
-        return any(part.needs_base for part in self.parts)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of the parts."""
-        return self.parts[0].shape
-
-    @property
-    def columns(self) -> int:
-        """Width of the parts."""
-        return self.parts[0].columns
-
     def scaled(self, weight: float) -> "Blockwise":
         """weight * D."""
         return replace(self, scale=self.scale * weight)
@@ -109,6 +100,11 @@ class Blockwise(Delta):
     def rows(self, start: int, stop: int, dtype: torch.dtype = torch.float32, base: Tensor | None = None) -> Tensor:
         """D[start:stop]."""
         return (self.function(start, stop, base) * self.scale).to(dtype)
+
+
+def summands(delta: Delta) -> tuple[Delta, ...]:
+    """The deltas that a sum is made of; of any other delta, itself."""
+    return delta.parts if isinstance(delta, Sum) else (delta,)
 
 
 def linear(deltas: Sequence[Delta], weights: Sequence[float]) -> Delta:

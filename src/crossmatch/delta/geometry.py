@@ -63,17 +63,6 @@ def singular_values(x: Delta) -> Tensor:
     return torch.linalg.svdvals(r_left @ r_right.T)[: min(x.height, x.columns, x.rank)]
 
 
-def row_energies(x: LowRank) -> Tensor:
-    """Squared norm of every row of D, (d_out,) float64, from factors."""
-    r_right = torch.linalg.qr(x.a.double().T, mode="r").R
-    return (_left(x) @ r_right.T).square().sum(dim=1)
-
-
-def rms(x: Delta) -> float:
-    """Root mean square of the entries of D."""
-    return norm(x) / math.sqrt(max(1, math.prod(x.shape)))
-
-
 def _left(x: LowRank) -> Tensor:
     return x.b.double() * x.scale
 

@@ -65,13 +65,19 @@ def loss_chart(adapters: Mapping[str, Mapping[str, Any]]) -> Spec | None:
     return _spec(chart, height=260)
 
 
+def weight_text(weight: float | str) -> str:
+    """A merge weight for people: a number, or the text of one that differs between modules."""
+    return weight if isinstance(weight, str) else f"{weight:g}"
+
+
 def overlap_charts(overlap: Mapping[str, Any]) -> tuple[Spec, Spec]:
     """Layer by module type: cosine of the two deltas (centred at 0), and their energy ratio (centred at 1)."""
     rows = [row for row in overlap["modules"] if row["layer"] is not None]
     limit = max((abs(row["cosine"] or 0.0) for row in rows), default=1.0) or 1.0
     ratios = [row["energy_ratio"] for row in rows if row["energy_ratio"]]
     widest = max((max(r, 1 / r) for r in ratios), default=1.0) * 1.0001
-    ratio = f"||{overlap['weights'][0]:g} {overlap['first']}||² / ||{overlap['weights'][1]:g} {overlap['second']}||²"
+    w1, w2 = map(weight_text, overlap["weights"])
+    ratio = f"||{w1} {overlap['first']}||² / ||{w2} {overlap['second']}||²"
     tooltip = [
         "name:N",
         _number("cosine", ".4f"),

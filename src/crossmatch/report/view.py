@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from crossmatch.report.charts import loss_chart, overlap_charts, weights_chart
+from crossmatch.report.charts import loss_chart, overlap_charts, weight_text, weights_chart
 
 # metric -> (title, number form, scale, what it is)
 METRICS: Mapping[str, tuple[str, str, float, str]] = {
@@ -46,11 +46,18 @@ def build_view(facts: Mapping[str, Any]) -> dict[str, Any]:
         "verdicts": [_verdict(name, verdict) for name, verdict in facts["verdicts"].items()],
         "reference": summary["reference"] if summary else None,
         "tables": [_table(name, suite, summary) for name, suite in summary["suites"].items()] if summary else [],
-        "overlap": facts.get("overlap"),
+        "overlap": _overlap(facts.get("overlap")),
         "seconds": list(facts["seconds"].items()),
         "samples": facts.get("samples"),
         "charts": charts,
     }
+
+
+def _overlap(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """The overlap with its weights as text; None where the two have no tensor in common."""
+    if not found or found["cosine"] is None:
+        return None
+    return {**found, "weights": [weight_text(w) for w in found["weights"]]}
 
 
 def _verdict(name: str, verdict: Mapping[str, Any]) -> dict[str, Any]:
