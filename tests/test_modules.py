@@ -157,3 +157,18 @@ def test_3d_convolutions_of_one_point(tmp_path: Path, kernel: tuple[int, int, in
         # As soon as PEFT can, it is the better reference.
         with pytest.raises(RuntimeError):
             tuned.merge_and_unload()
+
+
+def test_convolutions_with_groups_are_refused(tmp_path: Path) -> None:
+    """PEFT's A sees all channels of the input, the base's weight those of one group."""
+    conv = torch.nn.Conv2d(16, 32, 3, groups=4)
+    base = saved_module(torch.nn.ModuleDict({"conv": conv}), tmp_path / "base")
+    with pytest.warns(UserWarning, match="Merging is not supported"):
+        wrapped(torch.nn.ModuleDict({"conv": conv}), tmp_path / "a", target_modules=["conv"])
+    with pytest.raises(
+        AdapterError, match=r"delta of \[32, 16, 3, 3\], .* of \[32, 4, 3, 3\]; the convolution has groups"
+    ):
+        fit(Checkpoint(base), {"a": Adapter(tmp_path / "a")})
+    other = saved_module(torch.nn.ModuleDict({"conv": torch.nn.Conv2d(12, 32, 3)}), tmp_path / "other")
+    with pytest.raises(AdapterError, match="trained on another base"):
+        fit(Checkpoint(other), {"a": Adapter(tmp_path / "a")})

@@ -144,9 +144,21 @@ def _check(label: str, name: str, placed: Placed, view: Checkpoint) -> None:
     if len(placed.shape) != len(info.shape) or any(
         a not in (-1, b) for a, b in zip(placed.shape, info.shape, strict=True)
     ):
+        why = "it was trained on another base"
+        if _is_grouped(placed.shape, info.shape):
+            why = "the convolution has groups, and the adapter's does not: no weight of the base can hold the sum"
         raise AdapterError(
-            f"adapter {label}: {name} has a delta of {list(placed.shape)}, the base a tensor of {list(info.shape)}; "
-            "it was trained on another base"
+            f"adapter {label}: {name} has a delta of {list(placed.shape)}, the base a tensor of {list(info.shape)}; {why}"
         )
     if info.dtype not in STORABLE:
         raise AdapterError(f"adapter {label}: {name} is stored as {DTYPE_NAMES[info.dtype]}, which takes no delta")
+
+
+def _is_grouped(delta: tuple[int, ...], stored: tuple[int, ...]) -> bool:
+    """Whether shapes differ only in that each output channel of the base sees a group of those that the delta sees."""
+    return (
+        min(len(delta), len(stored)) > 2
+        and (delta[0], *delta[2:]) == (stored[0], *stored[2:])
+        and stored[1] > 0
+        and delta[1] % stored[1] == 0
+    )
