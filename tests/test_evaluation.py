@@ -285,6 +285,14 @@ def test_names_of_variants() -> None:
     with pytest.raises(RuleError, match="none of the adapters"):
         standard_variants({}, [], "sft")
     assert merge_name({"pt": 0.3333331}) != merge_name({"pt": 0.3333334})
+    assert merge_name({"pt": Weights.parse("0.3,mlp:0.2"), "sft": 0.7}) == "pt0.3_mlp_0.2+sft0.7"
+    texts = [f"0.3,layers[{place}]:0.1" for place in ("1", "1:", ":1", "1:2", "12")] + ["0.3,q_proj:-0.1"]
+    assert len({merge_name({"pt": Weights.parse(text)}) for text in texts}) == len(texts)
+    # A directory and files go by this name.
+    long = [",".join(["0.3", *(f"layers[{i}].q_proj:0.{i}" for i in range(n))]) for n in (60, 61)]
+    names = {merge_name({"pt": Weights.parse(text)}) for text in long}
+    assert len(names) == 2
+    assert max(map(len, names)) <= 160
     for names, merges in ((["base"], []), (["sft", "sft0.7"], [{"sft": 0.7}])):
         with pytest.raises(RuleError, match="two variants would both be called"):
             standard_variants(dict.fromkeys(names), merges, names[0])

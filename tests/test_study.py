@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from ruamel.yaml import YAML
 
-from crossmatch import Checkpoint
+from crossmatch import Adapter, Checkpoint
 from crossmatch.checkpoint import file_digest
 from crossmatch.cli import run
+from crossmatch.delta import dense
 from crossmatch.errors import InputError, RecipeError
 from crossmatch.sample import SampleSize, ontology_file, read_ontology, write_data
 from crossmatch.study import load_recipe, plan_study, run_study
@@ -27,6 +29,7 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("study")
     make_chat_model(root / "base")
     make_adapter(root / "base", root / "ready", seed=3)
+    make_adapter(root / "base", root / "other", seed=4)
     sft = [{"prompt": "what is blood", "completion": "a disease of the heart"}] * 8
     pt = [{"text": "the heart is a bone of the old kidney"}] * 8
     ask = [
@@ -192,6 +195,41 @@ def test_adapters_from_elsewhere(room: Path, tmp_path: Path) -> None:
     result = run_study(load_recipe(saved(tmp_path, changed)), tmp_path)
     assert result.verified
     assert result.summary is None
+
+
+def test_weights_by_module_reach_the_written_checkpoint(room: Path, tmp_path: Path) -> None:
+    changed = recipe(
+        room,
+        adapters={name: {"path": str(room / name)} for name in ("ready", "other")},
+        merges=[{"ready": "0.3,mlp:0.2,layers[1:].q_proj:0", "other": 0.7}],
+        evaluation={"suites": [str(room / "pick.yaml")], "reference": "ready"},
+    )
+    result = run_study(load_recipe(saved(tmp_path, changed)), tmp_path)
+    name = "ready0.3_mlp_0.2_layers_1-_.q_proj_0+other0.7"
+    assert result.verified
+    assert set(result.verdicts) == {name}
+    written = Checkpoint(result.path / "merges" / name)
+    base, ready, other = Checkpoint(room / "base"), Adapter(room / "ready"), Adapter(room / "other")
+    for tensor in ready:
+        weight = 0.2 if ".mlp." in tensor else 0.0 if tensor.endswith("layers.1.self_attn.q_proj.weight") else 0.3
+        exact = base[tensor].double() + weight * dense(ready[tensor]) + 0.7 * dense(other[tensor])
+        torch.testing.assert_close(written[tensor], exact.float(), rtol=1e-6, atol=1e-8)
+    # The reference alone, which is measured beside it, has the same weights.
+    assert result.summary is not None
+    assert list(result.summary["variants"]) == ["base", "ready", "other", name, name.partition("+")[0]]
+    # Unchanged weights are not merged again, others in one module are.
+    assert run_study(load_recipe(tmp_path / "study.yaml"), tmp_path).ran == {}
+    changed["merges"] = [{"ready": "0.3,mlp:0.2,layers[1].q_proj:0", "other": 0.7}]
+    again = run_study(load_recipe(saved(tmp_path, changed)), tmp_path)
+    assert {"merge-ready0.3_mlp_0.2_layers_1_.q_proj_0+other0.7"} < set(again.ran)
+
+
+def test_merges_that_would_overwrite_each_other(room: Path, tmp_path: Path) -> None:
+    adapters = {name: {"path": str(room / "ready")} for name in ("a", "a1")}
+    changed = recipe(room, adapters=adapters, merges=[{"a1": 2.0}, {"a": 12.0}], evaluation=None)
+    with pytest.raises(RecipeError, match="merges: two different ones would both be called a12"):
+        run_study(load_recipe(saved(tmp_path, changed)), tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize(

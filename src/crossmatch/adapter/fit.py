@@ -147,9 +147,8 @@ def _check(label: str, name: str, placed: Placed, view: Checkpoint) -> None:
         why = "it was trained on another base"
         if _is_grouped(placed.shape, info.shape):
             why = "the convolution has groups, and the adapter's does not: no weight of the base can hold the sum"
-        raise AdapterError(
-            f"adapter {label}: {name} has a delta of {list(placed.shape)}, the base a tensor of {list(info.shape)}; {why}"
-        )
+        shapes = f"a delta of {list(placed.shape)}, the base a tensor of {list(info.shape)}"
+        raise AdapterError(f"adapter {label}: {name} has {shapes}; {why}")
     if info.dtype not in STORABLE:
         raise AdapterError(f"adapter {label}: {name} is stored as {DTYPE_NAMES[info.dtype]}, which takes no delta")
 

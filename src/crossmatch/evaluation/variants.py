@@ -10,6 +10,9 @@ from crossmatch.delta import TuningVector
 from crossmatch.errors import RuleError
 from crossmatch.rules import Weight, Weights, weight_json
 
+# Of 255 bytes that a file system takes for a name; the rest is for what is added to it while it is written.
+_LONGEST = 160
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -31,13 +34,22 @@ class Variant:
 
 
 def merge_name(weights: Mapping[str, Weight]) -> str:
-    """Name of a merge by its weights, fit for a path, as in `pt0.3+sft0.7`; different numbers give different names."""
-    return "+".join(f"{name}{_exact(weight)}" for name, weight in weights.items())
+    """Name of a merge by its weights, fit for a path, as in `pt0.3+sft0.7`; different weights give different names.
+
+    A long name ends with a digest instead of the rest.
+    """
+    return _short("+".join(f"{name}{_exact(weight)}" for name, weight in weights.items()))
 
 
 def _exact(weight: Weight) -> str:
     text = str(weight) if isinstance(weight, Weights) else repr(float(weight)).removesuffix(".0")
+    # Of two layers joined by a colon the colon matters: layers[1:] is not layers[1].
+    text = re.sub(r"\[(\d*):(\d*)\]", r"[\1-\2]", text)
     return re.sub(r"[^A-Za-z0-9.+-]+", "_", text).strip("_")
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 17]}-{value_digest(name)[:16]}"
 
 
 def standard_variants(
@@ -60,7 +72,7 @@ def standard_variants(
     for weights in merges:
         alone = weights.get(reference, 0.0) if reference else 0.0
         if reference and alone not in (0.0, 1.0):
-            variants.append(Variant(f"{reference}{_exact(alone)}", "control", {reference: alone}))
+            variants.append(Variant(merge_name({reference: alone}), "control", {reference: alone}))
     named: dict[str, Variant] = {}
     for variant in variants:
         known = named.setdefault(variant.name, variant)

@@ -1,10 +1,12 @@
 """What can be known to be wrong before hours of training begin."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from crossmatch.adapter import Adapter
 from crossmatch.errors import InputError, RecipeError
-from crossmatch.evaluation import load_suite, standard_variants
+from crossmatch.evaluation import load_suite, merge_name, standard_variants
+from crossmatch.rules import Weight
 from crossmatch.study.recipe import SAMPLE, Recipe
 from crossmatch.training import load_examples
 from crossmatch.training.data import dialogues
@@ -13,7 +15,7 @@ from crossmatch.training.data import dialogues
 def check_recipe(recipe: Recipe) -> None:
     """Read every local file that the study will need: data, suites, adapters, templates.
 
-    Raises what reading them raises, RecipeError for suites of one name, RuleError for variants of one name.
+    Raises what reading them raises, RecipeError for merges or suites of one name, RuleError for variants of one name.
     """
     for name, adapter in recipe.adapters.items():
         if adapter.path is not None:
@@ -23,6 +25,7 @@ def check_recipe(recipe: Recipe) -> None:
             if adapter.stage == "sft":
                 dialogues(examples, adapter.data)
         _check_template(adapter.train.template, f"adapters.{name}.train.template")
+    _check_names(recipe)
     wanted = recipe.evaluation
     if wanted is None:
         return
@@ -31,6 +34,15 @@ def check_recipe(recipe: Recipe) -> None:
     if len({name.removeprefix(SAMPLE) for name in names}) < len(names):
         raise RecipeError("evaluation.suites: two suites have one name; their answers would overwrite each other")
     standard_variants(dict.fromkeys(recipe.adapters), recipe.mixtures, wanted.reference)
+
+
+def _check_names(recipe: Recipe) -> None:
+    """Raise RecipeError if two merges would be written to one directory."""
+    named: dict[str, Mapping[str, Weight]] = {}
+    for weights in recipe.mixtures:
+        name = merge_name(weights)
+        if named.setdefault(name, weights) != weights:
+            raise RecipeError(f"merges: two different ones would both be called {name}; rename an adapter")
 
 
 def _local(data: str) -> bool:
