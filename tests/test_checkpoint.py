@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,60 @@ def test_headers_that_lie_are_refused(tmp_path: Path, header: bytes) -> None:
     file = tmp_path / "x.safetensors"
     file.write_bytes(raw_file(header, b"\0" * 8))
     with pytest.raises(CheckpointError, match=r"x\.safetensors"):
+        read_header(file)
+
+
+def entry(dtype: str = '"F32"', shape: str = "[2]", offsets: str = "[0,8]") -> bytes:
+    return f'{{"a":{{"dtype":{dtype},"shape":{shape},"data_offsets":{offsets}}}}}'.encode()
+
+
+NINES = "9" * 4000
+HOSTILE: dict[str, tuple[bytes, str]] = {
+    "nine million brackets": (b"[" * 9_000_000, "full of brackets"),
+    "as many, within a tensor": (b'{"a":{"dtype":' + b"[" * 9_000_000, "full of brackets"),
+    "closed ones": (b"[" * 4_500_000 + b"]" * 4_500_000, "full of brackets"),
+    "brackets far apart": (b"[           " * 700_000, "recursion"),
+    "braces far apart": (b'{"              ":' * 700_000, "recursion"),
+    "UTF-16": (entry().decode().encode("utf-16"), "utf-8"),
+    "half a pair": (b'{"\\ud800":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}', "surrogates"),
+    "negative offsets": (entry(offsets="[-8,0]"), "cannot lie in bytes -8 to 0"),
+    "offsets backwards": (entry(offsets="[8,0]"), "cannot lie in bytes 8 to 0"),
+    "offsets beyond the file": (entry(offsets="[8,16]"), "begins at byte"),
+    "offsets beyond all files": (entry(offsets=f"[{2**63},{2**63 + 8}]"), "begins at byte"),
+    "three offsets": (entry(offsets="[0,4,8]"), "no dtype, shape and two data_offsets"),
+    "a fraction of a byte": (entry(offsets="[0.5,8.5]"), "whole numbers"),
+    "a shape in words": (entry(shape='["2"]'), "whole numbers"),
+    "a true shape": (entry(shape="[2,true]"), "whole numbers"),
+    "an infinite shape": (entry(shape="[1e999]"), "whole numbers"),
+    "a negative shape": (entry(shape="[-1,-2]"), "cannot lie"),
+    "a huge shape": (entry(shape=f"[{','.join([NINES] * 2000)}]"), "too large"),
+    "a shape of many axes": (entry(shape=f"[2{',1' * 100}]"), "too large"),
+    "an unknown dtype": (entry(dtype='"F6_E3M2"'), "dtype F6_E3M2, which is not supported"),
+    "no dtype": (entry(dtype="[]"), "dtype \\[\\], which is not supported"),
+    "not an object": (b'{"a":1}', "no dtype, shape and two data_offsets"),
+    "escape codes": (entry(dtype='"\\u001b[31m\\n"'), r"dtype '\\x1b\[31m\\n', which"),
+    "a long name": (entry().replace(b'"a"', b'"' + b"a" * 5_000_000 + b'"').replace(b"[0,8]", b"[0,4]"), "cannot lie"),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_hostile_headers_are_one_short_error_at_once(tmp_path: Path, kind: str) -> None:
+    header, message = HOSTILE[kind]
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(raw_file(header, b"\0" * 8))
+    started = time.monotonic()
+    with pytest.raises(CheckpointError, match=message) as caught:
+        Checkpoint(tmp_path)
+    assert time.monotonic() - started < 5
+    assert len(str(caught.value)) < 600
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("length", [2**63, 2**64 - 1, 2**40, 9])
+def test_lengths_that_lie_are_refused(tmp_path: Path, length: int) -> None:
+    file = tmp_path / "x.safetensors"
+    file.write_bytes(length.to_bytes(8, "little") + b"{}      ")
+    with pytest.raises(CheckpointError, match=f"16 bytes long and announces a header of {length};"):
         read_header(file)
 
 

@@ -14,6 +14,7 @@ import torch
 from crossmatch.errors import CheckpointError
 
 MAX_HEADER_BYTES = 50_000_000
+_MAX_AXES = 64
 DTYPES: Mapping[str, torch.dtype] = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -61,8 +62,8 @@ def tensor_bytes(dtype: torch.dtype, shape: tuple[int, ...]) -> int:
 def read_header(file: Path) -> dict[str, TensorInfo]:
     """The tensors of one safetensors file, in the order in which they lie in it.
 
-    Raises CheckpointError if the file is truncated, its header is no JSON of the right form, or offsets overlap, leave
-    holes, disagree with dtype and shape, or point outside the file.
+    Raises CheckpointError if the file cannot be read, is truncated, its header is no JSON of the right form, or offsets
+    overlap, leave holes, disagree with dtype and shape, or point outside the file.
     """
     try:
         size = file.stat().st_size
@@ -74,18 +75,20 @@ def read_header(file: Path) -> dict[str, TensorInfo]:
         # A tensor has one brace, two brackets and some 60 characters; nests of brackets would fill the memory.
         if raw.count(b"[") + raw.count(b"{") > length / 10 + 4:
             raise _corrupt(file, "its header is full of brackets")
-        entries = json.loads(raw, object_pairs_hook=_unique)
+        entries = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique)
         if not isinstance(entries, dict):
             raise _corrupt(file, "its header is not an object")
         entries.pop("__metadata__", None)
         infos = [_entry(name, spec, file, 8 + length) for name, spec in entries.items()]
-    except (OSError, ValueError, TypeError, KeyError, RecursionError, ArithmeticError) as error:
+    except OSError as error:
+        raise CheckpointError(f"{file} cannot be read: {error.strerror or error}") from error
+    except (ValueError, TypeError, KeyError, RecursionError, ArithmeticError) as error:
         raise _corrupt(file, str(error) or type(error).__name__) from error
     infos.sort(key=lambda info: (info.offset, info.nbytes))
     position = 8 + length
     for info in infos:
         if info.offset != position:
-            raise _corrupt(file, f"tensor {info.name} begins at byte {info.offset}, {position} expected")
+            raise _corrupt(file, f"tensor {_shown(info.name)} begins at byte {info.offset}, {position} expected")
         position += info.nbytes
     if position != size:
         raise _corrupt(file, f"its tensors end at byte {position}, the file at {size}")
@@ -119,14 +122,31 @@ def pread_exact(fd: int, nbytes: int, offset: int, file: Path) -> memoryview:
 
 
 def _entry(name: str, spec: Any, file: Path, start: int) -> TensorInfo:
-    dtype = DTYPES.get(spec["dtype"])
+    # Half of a surrogate pair can be written in JSON, and in no file or terminal after that.
+    name.encode()
+    shown = f"tensor {_shown(name)}"
+    try:
+        stored, shape, (begin, end) = spec["dtype"], spec["shape"], spec["data_offsets"]
+        numbers = (*shape, begin, end)
+    except (KeyError, TypeError, ValueError):
+        raise ValueError(f"{shown} has no dtype, shape and two data_offsets") from None
+    dtype = DTYPES.get(stored) if isinstance(stored, str) else None
     if dtype is None:
-        raise ValueError(f"tensor {name} has dtype {spec['dtype']}, which is not supported")
-    shape = tuple(int(n) for n in spec["shape"])
-    begin, end = (int(n) for n in spec["data_offsets"])
-    if any(n < 0 for n in shape) or begin < 0 or end - begin != tensor_bytes(dtype, shape):
-        raise ValueError(f"tensor {name} of shape {list(shape)} cannot lie in bytes {begin} to {end}")
-    return TensorInfo(name, file, dtype, shape, start + begin, end - begin)
+        raise ValueError(f"{shown} has dtype {_shown(stored)}, which is not supported")
+    if any(type(n) is not int for n in numbers):
+        raise ValueError(f"shape and offsets of {shown} are not whole numbers")
+    # Before anything is multiplied: numbers in JSON may have thousands of digits.
+    if len(shape) > _MAX_AXES or any(n.bit_length() > 64 for n in numbers):
+        raise ValueError(f"{shown} is too large for any file")
+    if any(n < 0 for n in shape) or begin < 0 or end - begin != tensor_bytes(dtype, tuple(shape)):
+        raise ValueError(f"{shown} of shape {_shown(shape)} cannot lie in bytes {begin} to {end}")
+    return TensorInfo(name, file, dtype, tuple(shape), start + begin, end - begin)
+
+
+def _shown(text: Any) -> str:
+    """A text of the file as it may stand in a message: short, printable."""
+    shown = text if isinstance(text, str) and text.isprintable() else ascii(text)
+    return shown if len(shown) <= 120 else f"{shown[:120]}..."
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
