@@ -7,8 +7,10 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -536,11 +538,55 @@ def test_a_base_that_ends_early_is_one_line(models: Path, tmp_path: Path) -> Non
     assert [p.name for p in tmp_path.iterdir()] == ["base"]
 
 
-def test_no_permission_is_one_line(models: Path, tmp_path: Path) -> None:
-    if os.geteuid() == 0:
-        # Root may write anywhere: a file in the place of the directory is refused in the same way.
-        (tmp_path / "closed").write_text("")
-    else:
-        (tmp_path / "closed").mkdir(mode=0o500)
-    with pytest.raises(OutputError, match="cannot be written|permission denied"):
-        merge(Checkpoint(models / "base"), pair(models), tmp_path / "closed" / "out")
+# Merges once where it may, so that all code is loaded; then, as a user that may write nowhere, each given command line.
+STRANGER = """
+import json, os, sys
+from crossmatch.cli import run
+
+allowed, *commands = json.loads(sys.argv[1])
+assert run(allowed) == 0
+if os.geteuid() == 0:
+    os.setgroups([])
+    os.setegid(65534)
+    os.seteuid(65534)
+print("as a stranger", file=sys.stderr)
+for command in commands:
+    print("exit", run(command), file=sys.stderr)
+"""
+
+
+@pytest.fixture
+def public(models: Path) -> Iterator[Path]:
+    """Copies of the models that any user may read, and `closed` and `closed/empty`, into which nobody may write."""
+    # Not below tmp_path, into which other users may not look.
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        for model in ("base", "pt"):
+            copy(models / model, root / model)
+        (root / "closed" / "empty").mkdir(parents=True)
+        for path in [root, *root.rglob("*")]:
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        for path in (root / "closed" / "empty", root / "closed"):
+            path.chmod(0o555)
+        yield root
+        (root / "closed").chmod(0o755)
+
+
+def test_no_permission_is_one_line(public: Path, tmp_path: Path) -> None:
+    merge_it = ["merge", str(public / "base"), "-a", f"pt={public / 'pt'}", "-w", "pt=1", "-o"]
+    outs = [public / "closed" / name for name in ("out", "empty", "new/out")]
+    secret = copy(public / "base", public / "secret") / "model.safetensors"
+    secret.chmod(0)
+    unreadable = ["merge", str(secret.parent), *merge_it[2:], str(tmp_path / "other")]
+    commands = [[*merge_it, str(tmp_path / "out")], *([*merge_it, str(out)] for out in outs), unreadable]
+    before = sorted(public.rglob("*"))
+    done = subprocess.run(
+        [sys.executable, "-c", STRANGER, json.dumps(commands)], capture_output=True, text=True, check=True
+    )
+    said = done.stderr.partition("as a stranger\n")[2].splitlines()
+    why = "permission denied; choose another output; nothing was left there"
+    wanted = [f"error: {out} cannot be written: {why}" for out in outs]
+    wanted.append(f"error: {secret} cannot be read: Permission denied")
+    assert said == [line for text in wanted for line in (text, "exit 2")]
+    assert sorted(public.rglob("*")) == before
+    assert {p.name for p in tmp_path.iterdir()} == {"out"}
