@@ -101,13 +101,13 @@ def _base(recipe: Recipe, root: Path, ledger: Ledger) -> Checkpoint:
         raise InputError(f"base {recipe.base} is not in the sample; there is sample:smollm2")
     out = root / "base"
 
-    def work() -> None:
+    def write_sample_base() -> None:
         with ledger.progress.task("dequantise SmolLM2-135M-Instruct") as task:
             _remove(out)
             write_base(out)
             task.advance()
 
-    ledger.run("base", file_digest(model_file()), lambda: sorted(out.iterdir()), work)
+    ledger.run("base", file_digest(model_file()), lambda: sorted(out.iterdir()), write_sample_base)
     return Checkpoint(out)
 
 
@@ -145,7 +145,7 @@ def _adapter(recipe: Recipe, name: str, base: Checkpoint, root: Path, ledger: Le
         settings, columns, progress = wanted.train, wanted.columns, ledger.progress
         train_stage(base, wanted.stage or "pt", data, out, settings=settings, columns=columns, progress=progress)
 
-    def work() -> None:
+    def train_anew() -> None:
         _remove(out)
         try:
             train()
@@ -155,7 +155,7 @@ def _adapter(recipe: Recipe, name: str, base: Checkpoint, root: Path, ledger: Le
             _remove(out.with_name(out.name + ".work"))
             train()
 
-    ledger.run(f"train-{name}", inputs, lambda: [out / CONFIG_FILE, out / WEIGHTS_FILE, out / MANIFEST], work)
+    ledger.run(f"train-{name}", inputs, lambda: [out / CONFIG_FILE, out / WEIGHTS_FILE, out / MANIFEST], train_anew)
     return Adapter(out)
 
 
@@ -167,7 +167,7 @@ def _merge(
     parts = {key: (adapters[key], weight) for key, weight in weights.items()}
     inputs = [_identity(base), _described(weights, adapters), recipe.dtype]
 
-    def work() -> None:
+    def merge_anew() -> None:
         if not (out / MANIFEST).is_file():
             _remove(out)
         plan = plan_merge(base, parts, storage=Storage(DTYPE_ARGUMENTS[recipe.dtype] if recipe.dtype else None))
@@ -177,7 +177,7 @@ def _merge(
     # Of the weights only the loss is noticed here: whether they are still what was written is for the proof to say.
     if not all((out / file).is_file() for file in {info.file.name for info in base.tensors.values()}):
         _remove(out)
-    ledger.run(f"merge-{name}", inputs, lambda: [out / MANIFEST], work)
+    ledger.run(f"merge-{name}", inputs, lambda: [out / MANIFEST], merge_anew)
 
 
 def _verify(
@@ -189,13 +189,13 @@ def _verify(
     inputs = [_identity(merged), _identity(base), _described(weights, adapters)]
     out = root / "verify" / f"{name}.json"
 
-    def work() -> dict[str, Any]:
+    def judge() -> dict[str, Any]:
         verdict = verify(merged, base, parts, progress=ledger.progress)
         out.parent.mkdir(exist_ok=True)
         replace_json(out, verdict.to_dict(detail=True))
         return verdict.to_dict()
 
-    return ledger.run(f"verify-{name}", inputs, lambda: [out], work)
+    return ledger.run(f"verify-{name}", inputs, lambda: [out], judge)
 
 
 def _evaluate(
@@ -219,7 +219,7 @@ def _evaluate(
         [suite.digest for suite in suites],
     ]
 
-    def work() -> None:
+    def measure() -> None:
         from crossmatch.evaluation.engine import Decoding
         from crossmatch.evaluation.run import Conditions, evaluate
         from crossmatch.evaluation.samples import side_by_side
@@ -234,7 +234,7 @@ def _evaluate(
             task.advance()
 
     files = [out / v.name / f"{s.settings.name}.jsonl" for v in variants for s in suites]
-    ledger.run("evaluate", inputs, lambda: [*files, summary_file, samples_file], work)
+    ledger.run("evaluate", inputs, lambda: [*files, summary_file, samples_file], measure)
     return read_json(summary_file), read_json(samples_file)
 
 
@@ -246,7 +246,7 @@ def _analyse(recipe: Recipe, adapters: Mapping[str, Adapter], root: Path, ledger
     (first, w1), (second, w2) = pair
     out = root / "overlap.json"
 
-    def work() -> None:
+    def compare_pair() -> None:
         x, y = independent(adapters[first]), independent(adapters[second])
         rows = [o.to_dict() for o in overlap(x, y, (w1, w2))]
         total = x.cosine(y) if len(x) and len(y) else None
@@ -254,7 +254,7 @@ def _analyse(recipe: Recipe, adapters: Mapping[str, Adapter], root: Path, ledger
         replace_json(out, {**facts, "cosine": total, "modules": rows})
 
     inputs = [adapters[first].digest, adapters[second].digest, weight_json(w1), weight_json(w2)]
-    ledger.run("analyse", inputs, lambda: [out], work)
+    ledger.run("analyse", inputs, lambda: [out], compare_pair)
     return read_json(out)
 
 
