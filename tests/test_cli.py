@@ -1,16 +1,19 @@
 """The command line: exit codes, one clear line for bad input, JSON on stdout, nothing half-written."""
 
 import json
+import re
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import load_file, save_file
 
 from crossmatch.cli import run
 from helpers import copy, make_gpt2
+from test_kinds import tune
 
 
 def call(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
@@ -80,6 +83,27 @@ def test_inspect(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
         code, text, _ = call(capsys, "inspect", models / name)
         assert code == 0
         assert max(len(x) for x in text.splitlines() if not x.startswith(("path", "base"))) <= 80
+
+
+@pytest.mark.parametrize(
+    ("config", "ranks"),
+    [
+        ({"use_dora": True}, {"4": 2}),
+        ({"modules_to_save": ["lm_head", "norm"]}, {"4": 2}),
+        ({"trainable_token_indices": [3, 200]}, {"4": 2}),
+    ],
+)
+def test_inspect_has_no_norm_of_what_is_relative_to_its_base(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], config: dict[str, Any], ranks: dict[str, int]
+) -> None:
+    tune(models / "base", tmp_path / "a", **config)
+    code, text, _ = call(capsys, "inspect", tmp_path / "a", "--json")
+    facts = json.loads(text)
+    # Ranks are counted where there are factors.
+    assert (code, facts["norm"], facts["ranks"]) == (0, None, ranks)
+    code, text, _ = call(capsys, "inspect", tmp_path / "a")
+    assert code == 0
+    assert re.search(r"^norm +needs the base", text, re.MULTILINE)
 
 
 def test_bad_input_is_one_line_and_exit_2(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -61,7 +61,9 @@ def _adapter(path: str, directory: Path) -> dict[str, Any]:
 
     adapter = Adapter(path)
     layers = {layer_of(name) for name in adapter} - {None}
-    modules = [name.removesuffix(".weight") for name in adapter]
+    kinds = {name: {part.kind for part in parts} for name, parts in adapter.parts.items()}
+    modules = [name.removesuffix(".weight") for name in adapter if kinds[name] & {"low-rank", "dora", "experts"}]
+    needs_base = any(found & {"dora", "saved", "tokens"} for found in kinds.values())
     dtypes = Counter(DTYPE_NAMES[info.dtype] for info in adapter.files.tensors.values())
     return {
         "kind": "adapter",
@@ -77,7 +79,7 @@ def _adapter(path: str, directory: Path) -> dict[str, Any]:
         "scales": {f"{k:.6g}": v for k, v in sorted(Counter(adapter.config.scaling(m) for m in modules).items())},
         "rslora": adapter.config.rslora,
         "fan_in_fan_out": adapter.config.fan_in_fan_out,
-        "norm": adapter.norm(),
+        "norm": None if needs_base else adapter.norm(),
         "text": text_facts(directory).to_dict(),
         "digest": adapter.digest,
         "files": adapter.file_digests,
@@ -87,6 +89,8 @@ def _adapter(path: str, directory: Path) -> dict[str, Any]:
 def _lines(key: str, value: Any) -> list[str]:
     if key == "bytes":
         key, value = "size", size(value)
+    if key == "norm" and value is None:
+        value = "needs the base: DoRA, saved modules and tokens are relative to it"
     if isinstance(value, dict):
         if not all(isinstance(v, int) and not isinstance(v, bool) for v in value.values()):
             return [line for k, v in value.items() for line in _lines(f"{key}: {k}", v)]
