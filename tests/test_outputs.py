@@ -31,7 +31,7 @@ from crossmatch.merging import Output, Storage, estimate, execute, merge_factors
 from crossmatch.rules import Recipe, Weights
 from crossmatch.verification import SampledProof, claim_from_manifest, verify_claim
 from helpers import LINEAR, copy, make_adapter, make_gpt2, make_llama
-from test_kinds import tune
+from test_kinds import grow, tune
 
 Pair = dict[str, tuple[Adapter, float]]
 
@@ -142,6 +142,11 @@ def test_what_an_adapter_cannot_hold(models: Path, tmp_path: Path) -> None:
     for name, weight in (("dora", 1.0), ("saved", 0.5)):
         with pytest.raises(RuleError, match="--to checkpoint"):
             merge_factors(plan_merge(base, {name: (Adapter(tmp_path / name), weight)}), tmp_path / "x")
+    # Its first rows are the base's own: taken as unchanged, the layers would be left out with the rows that were added.
+    for name, config in (("grown", {}), ("grown-saved", {"modules_to_save": ["lm_head", "embed_tokens"]})):
+        tune(models / "base", tmp_path / name, grow, **config)
+        with pytest.raises(RuleError, match=f"adapter {name} adds tokens to the vocabulary.*write a checkpoint"):
+            merge_factors(plan_merge(base, {name: (Adapter(tmp_path / name), 1.0)}), tmp_path / "x")
     merge_factors(plan_merge(base, {"saved": (Adapter(tmp_path / "saved"), 1.0)}), tmp_path / "kept")
     kept = Adapter(tmp_path / "kept")["model.norm.weight"]
     saved = load_file(tmp_path / "saved" / "adapter_model.safetensors")["base_model.model.model.norm.weight"]

@@ -61,7 +61,7 @@ def merge_factors(
     float32 (the only rounding is that of w s B). With `rank`, the best approximation of that rank; the error that it
     costs is in the manifest, for every tensor and in all. Every module has the same rank, filled up with zeros, so that
     servers without rank patterns can load it. Raises RuleError for what an adapter cannot hold: a full-rank result,
-    DoRA, and saved modules or tokens that are weighted or more than one adapter's.
+    DoRA, an added vocabulary, and saved modules or tokens that are weighted or more than one adapter's.
     """
     out, output = Path(out), output or Output()
     base, adapters = plan.fit.base.original, plan.adapters
@@ -109,6 +109,11 @@ def _check(plan: MergePlan, rank: int | None) -> None:
         raise RuleError("only adapters can be merged into an adapter; write a checkpoint (--to checkpoint)")
     if rank is not None and rank < 1:
         raise RuleError(f"--rank {rank}: a rank is at least 1")
+    if plan.fit.grown_by is not None:
+        raise RuleError(
+            f"adapter {plan.fit.grown_by} adds tokens to the vocabulary, and an adapter without a model of that size "
+            "would lose them; write a checkpoint (--to checkpoint)"
+        )
     tied = plan.fit.base.original.tied
     if plan.fit.base.tied != tied or (tied and _on_embeddings(plan)):
         raise RuleError("the base ties its embeddings, and PEFT would not: write a checkpoint (--to checkpoint)")
