@@ -13,7 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from crossmatch import Adapter, Checkpoint, merge, write
@@ -252,22 +252,94 @@ def test_what_cannot_be_merged_is_refused_before_anything_is_written(models: Pat
     base, pt = Checkpoint(models / "base"), Adapter(models / "pt")
     make_gpt2(tmp_path / "gpt2")
     make_llama(tmp_path / "wide", intermediate_size=192)
-    quantised = copy(models / "base", tmp_path / "quantised")
-    config = json.loads((quantised / "config.json").read_text())
-    (quantised / "config.json").write_text(json.dumps({**config, "quantization_config": {"quant_method": "fp8"}}))
     before = sorted(tmp_path.iterdir())
     out = tmp_path / "out"
     with pytest.raises(AdapterError, match="14 of 14 modules match nothing.*different architectures"):
         merge(Checkpoint(tmp_path / "gpt2"), {"pt": (pt, 1.0)}, out)
     with pytest.raises(AdapterError, match="trained on another base"):
         merge(Checkpoint(tmp_path / "wide"), {"pt": (pt, 1.0)}, out)
-    with pytest.raises(CheckpointError, match="quantised \\(fp8\\).*merge into the 16- or 32-bit"):
-        merge(Checkpoint(quantised), {"pt": (pt, 1.0)}, out)
     with pytest.raises(RuleError, match="finite"):
         merge(base, {"pt": (pt, float("nan"))}, out)
     with pytest.raises(RuleError, match="did you mean linear"):
         merge(base, {"pt": (pt, 1.0)}, out, recipe=Recipe("lineer"))
     assert sorted(tmp_path.iterdir()) == before
+
+
+# As the releases of these quantisers write them.
+QUANTISED: dict[str, tuple[dict[str, Any], str]] = {
+    "bitsandbytes 4 bit": (
+        {
+            "_load_in_4bit": True,
+            "_load_in_8bit": False,
+            "bnb_4bit_compute_dtype": "bfloat16",
+            "bnb_4bit_quant_storage": "uint8",
+            "bnb_4bit_quant_type": "nf4",
+            "bnb_4bit_use_double_quant": True,
+            "llm_int8_threshold": 6.0,
+            "load_in_4bit": True,
+            "load_in_8bit": False,
+            "quant_method": "bitsandbytes",
+        },
+        "4-bit bitsandbytes",
+    ),
+    "bitsandbytes 8 bit, without a method": (
+        {"llm_int8_threshold": 6.0, "load_in_4bit": False, "load_in_8bit": True},
+        "8-bit bitsandbytes",
+    ),
+    "gptq": (
+        {"bits": 4, "desc_act": True, "group_size": 128, "quant_method": "gptq", "sym": True, "damp_percent": 0.1},
+        "4-bit gptq",
+    ),
+    "awq": (
+        {"bits": 4, "group_size": 128, "modules_to_not_convert": None, "quant_method": "awq", "version": "gemm"},
+        "4-bit awq",
+    ),
+    "fp8": (
+        {"activation_scheme": "dynamic", "fmt": "e4m3", "quant_method": "fp8", "weight_block_size": [128, 128]},
+        "fp8",
+    ),
+    "mxfp4": (
+        {"modules_to_not_convert": ["model.layers.*.self_attn", "lm_head"], "quant_method": "mxfp4"},
+        "mxfp4",
+    ),
+}
+
+
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize("kind", QUANTISED)
+def test_a_quantised_base_is_named(models: Path, tmp_path: Path, kind: str, inside: bool) -> None:
+    """inside: in the text part of a composed model's config."""
+    block, name = QUANTISED[kind]
+    base = copy(models / "base", tmp_path / "base")
+    config = json.loads((base / "config.json").read_text())
+    declared = {"quantization_config": block}
+    (base / "config.json").write_text(json.dumps(config | ({"text_config": declared} if inside else declared)))
+    hint = {
+        "fp8": r"FineGrainedFP8Config\(dequantize=True\) first$",
+        "mxfp4": r"Mxfp4Config\(dequantize=True\) first$",
+    }
+    message = rf"quantised \({name}\).*merge into the 16- or 32-bit checkpoint.*{hint.get(kind, 'then quantise$')}"
+    with pytest.raises(CheckpointError, match=message):
+        merge(Checkpoint(base), {"pt": (Adapter(models / "pt"), 1.0)}, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "message"),
+    [
+        ("model.layers.0.self_attn.q_proj.qweight", torch.int32, "packed integers, as GPTQ and AWQ store them"),
+        ("model.layers.0.self_attn.q_proj.weight.quant_state.bitsandbytes__nf4", torch.uint8, "4-bit nf4"),
+        ("model.layers.0.self_attn.q_proj.weight", torch.float8_e4m3fn, "float8_e4m3fn"),
+    ],
+)
+def test_a_quantised_base_that_does_not_say_so(
+    models: Path, tmp_path: Path, name: str, dtype: torch.dtype, message: str
+) -> None:
+    base = copy(models / "base", tmp_path / "base")
+    file = base / "model.safetensors"
+    save_file({**load_file(file), name: torch.zeros(64, 64).to(dtype)}, file)
+    with pytest.raises(CheckpointError, match=rf"quantised \({message}"):
+        plan_merge(Checkpoint(base), {"pt": (Adapter(models / "pt"), 1.0)})
 
 
 def test_output_is_never_mixed_with_what_lies_there(models: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from crossmatch.checkpoint.digest import file_digest, files_digest
 from crossmatch.checkpoint.header import TensorInfo, pread_exact, read_header, tensor_bytes
 from crossmatch.checkpoint.layout import MANIFEST, find_weights, read_json
+from crossmatch.checkpoint.quantised import quantised_as
 from crossmatch.checkpoint.source import locate
 from crossmatch.errors import CheckpointError
 
@@ -202,12 +203,8 @@ class Checkpoint(TensorFiles):
 
     @property
     def quantisation(self) -> str | None:
-        """Name of the quantisation that the config declares or the dtypes show, or None."""
-        declared = self.config.get("quantization_config")
-        if isinstance(declared, dict):
-            return str(declared.get("quant_method", "unnamed"))
-        eights = (torch.float8_e4m3fn, torch.float8_e5m2, torch.int8)
-        return next((f"{i.dtype}".split(".")[-1] for i in self.tensors.values() if i.dtype in eights), None)
+        """The quantisation that the config declares or the tensors show, in words, or None."""
+        return quantised_as(self.config, self.tensors)
 
     @cached_property
     def file_digests(self) -> dict[str, str]:

@@ -16,6 +16,8 @@ from crossmatch.rules import Combined, Recipe, Weight, weight_json
 Parts = Mapping[str, tuple[TuningVector, Weight]]
 """What goes into a merge: name -> (tuning vector, weight)."""
 
+# Some models are published in these forms alone.
+_DEQUANTISERS = {"fp8": "FineGrainedFP8Config", "mxfp4": "Mxfp4Config"}
 DTYPE_ARGUMENTS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -131,9 +133,11 @@ def plan_merge(
     """
     recipe, storage = recipe or Recipe(), storage or Storage()
     if base.quantisation:
+        config = _DEQUANTISERS.get(base.quantisation)
+        other = f"; if there is none, save it with transformers' {config}(dequantize=True) first" if config else ""
         raise CheckpointError(
             f"{base.path} is quantised ({base.quantisation}): a delta cannot be added to it exactly; merge into the "
-            "16- or 32-bit checkpoint that it was made from, then quantise"
+            f"16- or 32-bit checkpoint that it was made from, then quantise{other}"
         )
     found = fit(base, {name: vector for name, (vector, _) in parts.items()}, tied=storage.tied)
     turned = [k for k, (v, _) in parts.items() if isinstance(v, Adapter) and v.config.fan_in_fan_out]
