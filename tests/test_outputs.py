@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -29,7 +30,7 @@ from crossmatch.delta import dense, linear, norm
 from crossmatch.errors import CheckpointError, CrossmatchError, OutputError, ProofError, RuleError
 from crossmatch.merging import Output, Storage, estimate, execute, merge_factors, plan_merge
 from crossmatch.rules import Recipe, Weights
-from crossmatch.verification import SampledProof, claim_from_manifest, verify_claim
+from crossmatch.verification import SampledProof, WholeProof, claim_from_manifest, verify_claim
 from helpers import LINEAR, copy, make_adapter, make_gpt2, make_llama
 from test_kinds import grow, tune
 
@@ -288,7 +289,11 @@ def test_manifest_digests_and_card(models: Path, tmp_path: Path) -> None:
     assert set(verdict["swallowed_by_adapter"]) == {"pt", "sft"}
     card = (tmp_path / "out" / "README.md").read_text()
     assert "| pt | 0.3 |" in card
-    assert "**verified**" in card
+    assert "**verified** (sampled rows): pt 0." in card
+    merge(base, pair(models), tmp_path / "whole", proof=WholeProof())
+    assert "**verified** (all rows): pt 0." in (tmp_path / "whole" / "README.md").read_text()
+    merge(base, pair(models), tmp_path / "unproved")
+    assert "verified" not in (tmp_path / "unproved" / "README.md").read_text()
 
 
 def test_swallowed_energy_is_of_each_adapter(models: Path, tmp_path: Path) -> None:
@@ -358,6 +363,20 @@ def test_bad_options_get_one_line(
     assert message in error
     assert "Traceback" not in error
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_rounding_loses_is_said(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(arguments(models, tmp_path / "usual")) == 0
+    error = capsys.readouterr().err
+    assert re.search(r"^energy lost in rounding: \d\.\d% of pt, \d\.\d% of sft$", error, re.MULTILINE)
+    assert "warning" not in error
+    tiny = [x.replace("pt=0.3", "pt=0.001") for x in arguments(models, tmp_path / "tiny")]
+    assert run(tiny) == 0
+    error = capsys.readouterr().err
+    assert "warning: much of pt is lost in rounding" in error
+    for name, *flags in (("unproved", "--no-verify"), ("stochastic", "--rounding", "stochastic")):
+        assert run(arguments(models, tmp_path / name, *flags)) == 0
+        assert "lost in rounding" not in capsys.readouterr().err
 
 
 def test_an_adapter_from_the_command_line(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

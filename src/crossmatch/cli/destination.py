@@ -58,9 +58,17 @@ def write_checkpoint(plan: "MergePlan", folder: Path, options: "Output", verify:
     counts = predicate["tensors"]
     verdict: dict[str, Any] = predicate["verdict"] or {"verdict": "not verified: not asked to"}
     hints = [f"note: {line}" for line in predicate["notes"]]
-    for name, share in (verdict.get("swallowed_by_adapter") or {}).items():
-        if share is not None and share >= 0.1:
-            hints.append(f"warning: {share:.0%} of the energy of {name} is lost in rounding; --dtype float32 keeps it")
+    # Measured for rounding to the nearest: stochastic rounding loses nothing in the mean.
+    shares = verdict.get("swallowed_by_adapter") if plan.storage.rounding == "nearest" else None
+    lost = {name: share for name, share in (shares or {}).items() if share is not None}
+    if lost:
+        said = ", ".join(f"{share:.1%} of {name}" for name, share in lost.items())
+        hints.append(f"energy lost in rounding: {said}")
+    hints += [
+        f"warning: much of {name} is lost in rounding; --dtype float32 keeps it"
+        for name, share in lost.items()
+        if share >= 0.1
+    ]
     merged, copied = counts["merge"], counts["copy"] + counts["cast"]
     hints.append("to judge it again at any time: crossmatch verify {}")
     return predicate, f"{merged} tensors merged, {copied} copied; {verdict['verdict']}", hints

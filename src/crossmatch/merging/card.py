@@ -27,7 +27,7 @@ tags: [merge, lora, crossmatch]
 - {{ line }}
 {% endfor -%}
 {% if verdict %}
-**{{ verdict.verdict }}**
+**{{ verdict.verdict }}**{{ " (%s)" | format(verdict.scope) if verdict.scope }}
 {%- for name, w in verdict.weights.items() if w.recovered is not none %}{{ ":" if loop.first else "," }} {{ name }} \
 {{ "%.5f" | format(w.recovered) }} (claimed {{ w.claimed }}){% endfor %}
 
