@@ -14,6 +14,11 @@ import warnings
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 
 
+def cores() -> int:
+    """Cores that this process may use, where the system tells, else all."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def keep_heap() -> bool:
     """Tell glibc to keep freed memory for this process; False where there is no glibc. For programs, not libraries.
 

@@ -11,6 +11,7 @@ from functools import partial
 
 import torch
 
+from crossmatch.adapter.adapter import Adapter
 from crossmatch.adapter.embeddings import OUTPUT, Tied, grow, input_embedding, untie
 from crossmatch.adapter.place import Placed, Places, place
 from crossmatch.checkpoint import DTYPE_NAMES, Checkpoint
@@ -27,7 +28,7 @@ class Fit:
     """
 
     base: Checkpoint
-    vectors: Mapping[str, TuningVector]
+    vectors: Mapping[str, "Fitted"]
     notes: tuple[str, ...] = ()
     grown_by: str | None = None
 
@@ -51,9 +52,13 @@ class Fitted(TuningVector):
     def __contains__(self, name: object) -> bool:
         return name in self._places
 
-    def source(self, name: str) -> str:
-        """The adapter's own name of a delta."""
-        return self._places[name].source
+    def by_source(self, adapter: Adapter) -> "Fitted":
+        """The same under the adapter's own names; experts that the base keeps apart are one delta there."""
+        places = {placed.source: placed for placed in self._places.values()}
+        for name in places:
+            if any(part.kind == "experts" for part in adapter.parts[name]):
+                places[name] = replace(places[name], build=partial(adapter.__getitem__, name))
+        return Fitted({name: places[name] for name in adapter if name in places})
 
     def turned(self, name: str) -> bool:
         """Whether the tensor is stored transposed."""

@@ -157,13 +157,9 @@ def _config_changes(plan: MergePlan) -> dict[str, Any]:
 
 
 def _write_index(plan: MergePlan, out: Path) -> None:
-    names = _files(plan)
     if plan.storage.shard_bytes is None and plan.fit.base.layout.index is None:
         return
-    if plan.storage.shard_bytes is not None and len(set(names.values())) == 1:
+    if plan.storage.shard_bytes is not None and len(plan.files()) == 1:
         return
+    names = {tensor.name: tensor.file for tensor in plan.tensors}
     write_json(out / INDEX, {"metadata": {"total_size": plan.nbytes}, "weight_map": dict(sorted(names.items()))})
-
-
-def _files(plan: MergePlan) -> dict[str, str]:
-    return {tensor.name: tensor.file for tensor in plan.tensors}

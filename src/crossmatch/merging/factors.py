@@ -22,18 +22,17 @@ from crossmatch.checkpoint import (
     write_json,
     write_tensors,
 )
-from crossmatch.delta import Delta, Dense, LowRank, Stack, TuningVector, cat, norm, truncated
+from crossmatch.delta import Delta, Dense, LowRank, Stack, cat, norm, truncated
 from crossmatch.errors import RuleError
 from crossmatch.merging.card import write_card
 from crossmatch.merging.execute import Output
-from crossmatch.merging.manifest import adapter_facts, origin, versions
+from crossmatch.merging.manifest import statement
 from crossmatch.merging.plan import MergePlan, check_bases
 from crossmatch.merging.sidecar import side_files
 from crossmatch.progress import SILENT, Progress
 from crossmatch.rules import Combined
 
 PREFIX = "base_model.model."
-STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "urn:crossmatch:merged-adapter:1"
 
 
@@ -72,11 +71,11 @@ def merge_factors(
     inputs = Unchanged([*base.layout.files, *(file for a in adapters.values() for file in a.paths)])
     sides = side_files(plan, output.tokenizer)
     # Under the names of the model, which PEFT uses, not those of the base's file.
-    vectors = {name: _ByModel(adapter, plan.fit.vectors[name]) for name, adapter in adapters.items()}
-    vector = Combined(vectors, plan.vector.weights, plan.vector.recipe)
+    fitted = {name: plan.fit.vectors[name].by_source(adapter) for name, adapter in adapters.items()}
+    vector = Combined(fitted, plan.vector.weights, plan.vector.recipe)
     tensors: dict[str, Tensor] = {}
     errors: dict[str, dict[str, float]] = {}
-    writer = _Writer(adapters, vector)
+    writer = _Writer(adapters, fitted, vector)
     with progress.task("combine", len(vector)) as task:
         found = {}
         for name in vector:
@@ -96,9 +95,9 @@ def merge_factors(
             if name in TOKENIZER_FILES:
                 shutil.copyfile(source, partial / name)
         inputs.check()
-        manifest = _manifest(
-            plan, None if output.away else partial, {WEIGHTS_FILE: digest}, _costs(errors, rank, width)
-        )
+        facts = {"form": _costs(errors, rank, width), "dtypes": ["float32"], "verdict": None}
+        subjects = {WEIGHTS_FILE: {"blake3": digest}}
+        manifest = statement(PREDICATE, plan, subjects, facts, home=None if output.away else partial)
         write_card(partial, manifest, "An adapter merged")
         write_json(partial / MANIFEST, manifest)
     return manifest
@@ -122,36 +121,7 @@ def _check(plan: MergePlan, rank: int | None) -> None:
 def _on_embeddings(plan: MergePlan) -> bool:
     """Whether factors or saved layers lie on an embedding; trainable tokens PEFT ties by itself."""
     names = {input_embedding(plan.fit.base), *(n for n in plan.vector if n.endswith("lm_head.weight"))}
-    fitted = [v for v in plan.fit.vectors.values() if isinstance(v, Fitted)]
-    return any(name in v and v.kinds(name) != ("tokens",) for name in names if name for v in fitted)
-
-
-class _ByModel(TuningVector):
-    """An adapter under its own names, without the saved layers that turned out to be the base's."""
-
-    def __init__(self, adapter: Adapter, fitted: TuningVector) -> None:
-        self._adapter, self._fitted = adapter, fitted
-        places = {fitted.source(name): name for name in fitted} if isinstance(fitted, Fitted) else {}
-        self._places = {name: places[name] for name in adapter if name in places}
-        self.terms = ((1.0, self),)
-
-    def __getitem__(self, name: str) -> Delta:
-        # Experts that the file keeps apart are one delta in the model.
-        fused = any(part.kind == "experts" for part in self._adapter.parts[name])
-        return self._adapter[name] if fused else self._fitted[self._places[name]]
-
-    def turned(self, name: str) -> bool:
-        """Whether the tensor is stored transposed."""
-        return isinstance(self._fitted, Fitted) and self._fitted.turned(self._places[name])
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._places
+    return any(name in v and v.kinds(name) != ("tokens",) for name in names if name for v in plan.fit.vectors.values())
 
 
 def _factors(name: str, delta: Delta, rank: int | None) -> _Factors:
@@ -184,8 +154,8 @@ def _costs(errors: Mapping[str, Mapping[str, float]], rank: int | None, width: i
 class _Writer:
     """PEFT's keys and config for a combination of adapters."""
 
-    def __init__(self, adapters: Mapping[str, Adapter], vector: Combined) -> None:
-        self.adapters, self.vector = adapters, vector
+    def __init__(self, adapters: Mapping[str, Adapter], fitted: Mapping[str, Fitted], vector: Combined) -> None:
+        self.adapters, self.fitted, self.vector = adapters, fitted, vector
         self.modules: set[str] = set()
         self.biased = any(part.kind == "bias" for a in adapters.values() for ps in a.parts.values() for part in ps)
         self.saved: set[str] = set()
@@ -193,7 +163,7 @@ class _Writer:
         self.parameters: set[str] = set()
 
     def _is_turned(self, name: str) -> bool:
-        return any(v.turned(name) for v in self.vector.vectors.values() if isinstance(v, _ByModel) and name in v)
+        return any(v.turned(name) for v in self.fitted.values() if name in v)
 
     def _parts(self, name: str) -> list[tuple[str, Part]]:
         used = [label for label, _ in self.vector.parts(name)]
@@ -312,25 +282,3 @@ def _targets(modules: set[str], base: Checkpoint) -> Iterator[str]:
         ours = {m for m in modules if m.rpartition(".")[2] == kind}
         all_of = sum(n.endswith(f".{kind}.weight") or n == f"{kind}.weight" for n in base.tensors)
         yield from [kind] if len(ours) >= all_of else sorted(ours)
-
-
-def _manifest(
-    plan: MergePlan, out: Path | None, subjects: Mapping[str, str], form: Mapping[str, Any]
-) -> dict[str, Any]:
-    base = plan.fit.base.original
-    return {
-        "_type": STATEMENT,
-        "subject": [{"name": name, "digest": {"blake3": digest}} for name, digest in subjects.items()],
-        "predicateType": PREDICATE,
-        "predicate": {
-            "schema_version": 1,
-            "base": {**origin(base.source, out), "digest": base.digest, "files": base.file_digests},
-            "adapters": adapter_facts(plan.parts, out),
-            **plan.vector.recipe.to_dict(),
-            "form": dict(form),
-            "dtypes": ["float32"],
-            "notes": list(plan.fit.notes),
-            "versions": versions(),
-            "verdict": None,
-        },
-    }

@@ -1,6 +1,5 @@
 """What a plan will do and cost, before it runs."""
 
-import os
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from crossmatch.checkpoint import BLOCK_ELEMENTS
 from crossmatch.delta import LowRank, Stack, round_once, summed_rows
 from crossmatch.merging.plan import MergePlan
+from crossmatch.process import cores
 
 # Bytes that an interpreter with torch takes; seconds to copy a byte to the page cache and to digest it twice.
 _RUNTIME_BYTES = 250_000_000
@@ -31,7 +31,7 @@ def estimate(plan: MergePlan) -> dict[str, Any]:
 
     The disk is taken to keep up; what is in its cache already makes no difference here.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = cores()
     merged = [t for t in plan.tensors if t.action == "merge"]
     seconds = factors = 0.0
     if merged:
@@ -44,10 +44,10 @@ def estimate(plan: MergePlan) -> dict[str, Any]:
             rows = base.rows(largest.name, start, stop, largest.columns)
             round_once(summed_rows(rows, delta, start, stop), largest.dtype)
         each = (time.perf_counter() - began) / _TRIALS / ((stop - start) * largest.columns)
-        seconds = each * sum(t.nbytes // t.dtype.itemsize for t in merged) / cores
+        seconds = each * sum(t.nbytes // t.dtype.itemsize for t in merged) / workers
         parts = delta.parts if isinstance(delta, Stack) else (delta,)
         factors = sum(8.0 * (p.b.numel() + p.a.numel()) for p in parts if isinstance(p, LowRank))
-    blocks = (2 * cores + 2) * BLOCK_ELEMENTS * 8 + cores * BLOCK_ELEMENTS * 16
+    blocks = (2 * workers + 2) * BLOCK_ELEMENTS * 8 + workers * BLOCK_ELEMENTS * 16
     return {
         "seconds": round(seconds + plan.nbytes * _SECONDS_PER_BYTE, 2),
         "memory_bytes": int(_RUNTIME_BYTES + blocks + 3 * factors),

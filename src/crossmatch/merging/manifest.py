@@ -15,7 +15,6 @@ from crossmatch.merging.plan import MergePlan, Parts
 from crossmatch.merging.sidecar import SideFiles
 from crossmatch.rules import weight_json
 
-STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "urn:crossmatch:merge:1"
 
 
@@ -28,39 +27,61 @@ def merge_manifest(
     *,
     away: bool = False,
 ) -> dict[str, Any]:
-    """An in-toto Statement v1: the files as subjects, how they were made as the predicate. No times, no host."""
+    """The statement of a merged checkpoint."""
+    facts = {
+        "linear_instead": list(plan.summed),
+        "dtypes": sorted({str(t.dtype).split(".")[-1] for t in plan.tensors}),
+        "tensors": {action: plan.count(action) for action in ("merge", "copy", "cast")},
+        "route": "once" if plan.storage.rounding == "nearest" else plan.storage.rounding,
+        "tied": plan.storage.tied,
+        "tokenizer_from": sides.tokenizer_from,
+        "generation_config_from": sides.generation_from,
+        "text": text_facts(out).to_dict(),
+        "verdict": verdict,
+    }
+    return statement(PREDICATE, plan, subjects, facts, home=None if away else out)
+
+
+def statement(
+    kind: str,
+    plan: MergePlan,
+    subjects: Mapping[str, Mapping[str, str]],
+    facts: Mapping[str, Any],
+    *,
+    home: Path | None,
+) -> dict[str, Any]:
+    """An in-toto Statement v1: the files as subjects, how they were made as the predicate. No times, no host.
+
+    facts: what only this kind of output has to say; home: its directory (None: that will be elsewhere).
+    """
     base = plan.fit.base.original
-    home = None if away else out
     return {
-        "_type": STATEMENT,
+        "_type": "https://in-toto.io/Statement/v1",
         "subject": [{"name": name, "digest": dict(digests)} for name, digests in sorted(subjects.items())],
-        "predicateType": PREDICATE,
+        "predicateType": kind,
         "predicate": {
             "schema_version": 1,
-            "base": {**origin(base.source, home), "digest": base.digest, "files": base.file_digests},
-            "adapters": adapter_facts(plan.parts, home),
+            "base": {**_origin(base.source, home), "digest": base.digest, "files": base.file_digests},
+            "adapters": _adapter_facts(plan.parts, home),
             **plan.vector.recipe.to_dict(),
-            "linear_instead": list(plan.summed),
-            "dtypes": sorted({str(t.dtype).split(".")[-1] for t in plan.tensors}),
-            "tensors": {action: plan.count(action) for action in ("merge", "copy", "cast")},
-            "route": "once" if plan.storage.rounding == "nearest" else plan.storage.rounding,
-            "tied": plan.storage.tied,
             "notes": list(plan.fit.notes),
-            "tokenizer_from": sides.tokenizer_from,
-            "generation_config_from": sides.generation_from,
-            "text": text_facts(out).to_dict(),
-            "versions": versions(),
-            "verdict": verdict,
+            "versions": {
+                # They decide the bytes.
+                "crossmatch": version("crossmatch"),
+                "torch": torch.__version__,
+                "python": platform.python_version(),
+            },
+            **facts,
         },
     }
 
 
-def adapter_facts(parts: Parts, out: Path | None) -> dict[str, Any]:
+def _adapter_facts(parts: Parts, out: Path | None) -> dict[str, Any]:
     """Weight, place and digests of every adapter, by name."""
     facts = {}
     for name, (vector, weight) in parts.items():
         known = (
-            {**origin(vector.source, out), "digest": vector.digest, "files": vector.file_digests}
+            {**_origin(vector.source, out), "digest": vector.digest, "files": vector.file_digests}
             if isinstance(vector, Adapter)
             else {"path": None, "digest": None}
         )
@@ -68,16 +89,7 @@ def adapter_facts(parts: Parts, out: Path | None) -> dict[str, Any]:
     return facts
 
 
-def versions() -> dict[str, str]:
-    """Versions that decide the bytes."""
-    return {
-        "crossmatch": version("crossmatch"),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }
-
-
-def origin(source: Source, partial: Path | None) -> dict[str, str | None]:
+def _origin(source: Source, partial: Path | None) -> dict[str, str | None]:
     """Where an input lies, relative to the output directory (None: that will be elsewhere), so that both can move."""
     where = None if source.hub_id or partial is None else os.path.relpath(source.path.resolve(), partial.resolve())
     return {"path": where, "hub_id": source.hub_id, "revision": source.revision}

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from crossmatch.adapter import Adapter, Fit, Fitted, Tied, fit
+from crossmatch.adapter import Adapter, Fit, Tied, fit
 from crossmatch.checkpoint import DTYPE_NAMES, SINGLE, Checkpoint, tensor_bytes
 from crossmatch.delta import STORABLE, TuningVector
 from crossmatch.errors import AdapterError, CheckpointError, RuleError
@@ -167,7 +167,7 @@ def plan_merge(
 
 
 def _kinds(found: Fit, name: str) -> list[str]:
-    return [kind for v in found.vectors.values() if name in v and isinstance(v, Fitted) for kind in v.kinds(name)]
+    return [kind for v in found.vectors.values() if name in v for kind in v.kinds(name)]
 
 
 def _in_files(tensors: list[PlannedTensor], storage: Storage) -> Iterator[PlannedTensor]:

@@ -24,6 +24,7 @@ from crossmatch.checkpoint import Checkpoint, OutputFile
 from crossmatch.delta import Delta, Workspace, round_once, round_randomly, summed_rows
 from crossmatch.errors import CheckpointError, OutputError
 from crossmatch.merging.plan import MergePlan, PlannedTensor
+from crossmatch.process import cores
 from crossmatch.progress import Task
 from crossmatch.rules import uniform
 
@@ -45,13 +46,12 @@ class Witness(Protocol):
 
 @dataclass(frozen=True)
 class _Block:
-    """Rows [start:stop] of one tensor, seen as a matrix of `columns` columns."""
+    """Rows [start:stop] of one tensor, seen as a matrix of its columns."""
 
     tensor: PlannedTensor
     output: OutputFile
     start: int
     stop: int
-    columns: int
     delta: "Future[Delta] | None"
 
 
@@ -82,16 +82,16 @@ class Stream:
 
     def run(self, *, durable: bool = False) -> None:
         """Write all files. `durable`: wait until the disk has them."""
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        workers = cores()
         threads = torch.get_num_threads()
         # Blocks are the unit of parallel work: inside one, threads would only wait for each other.
         torch.set_num_threads(1)
-        pool = ThreadPoolExecutor(cores, "merge")
+        pool = ThreadPoolExecutor(workers, "merge")
         try:
             for file, tensors in self.plan.files().items():
                 output = OutputFile(self.out / file, [(t.name, t.dtype, t.shape) for t in tensors])
                 try:
-                    self.digests[file] = self._write(pool, output, tensors, window=2 * cores + 2)
+                    self.digests[file] = self._write(pool, output, tensors, window=2 * workers + 2)
                 finally:
                     output.close(durable=durable)
         finally:
@@ -149,25 +149,24 @@ class Stream:
     ) -> Iterator[_Block]:
         for tensor in tensors:
             delta = pool.submit(self._delta, tensor) if tensor.parts else None
-            columns = tensor.columns
-            for start, stop in self.base.blocks(tensor.name, columns):
-                yield _Block(tensor, output, start, stop, columns, delta)
+            for start, stop in self.base.blocks(tensor.name, tensor.columns):
+                yield _Block(tensor, output, start, stop, delta)
 
     def _delta(self, tensor: PlannedTensor) -> Delta:
         columns = tensor.columns
         return self.plan.vector[tensor.name].bind(lambda start, stop: self.base.rows(tensor.name, start, stop, columns))
 
     def _work(self, block: _Block) -> _Done:
-        tensor, (start, stop, columns) = block.tensor, (block.start, block.stop, block.columns)
-        rows = self.base.rows(tensor.name, start, stop, columns)
-        offset = block.output.offsets[tensor.name] + start * columns * tensor.dtype.itemsize
+        tensor, start, stop = block.tensor, block.start, block.stop
+        rows = self.base.rows(tensor.name, start, stop, tensor.columns)
+        offset = block.output.offsets[tensor.name] + start * tensor.columns * tensor.dtype.itemsize
         if tensor.action == "copy":
             return self._copy(block, rows, offset)
         if block.delta is None:
             done = rows.to(tensor.dtype)
         else:
             total = summed_rows(rows, block.delta.result(), start, stop, self._space())
-            done = self._round(total, tensor, start, columns)
+            done = self._round(total, tensor, start)
         _check_finite(self.base, tensor, done, rows)
         return _Done(block, rows, _bytes(done), offset)
 
@@ -176,7 +175,7 @@ class Stream:
         info = self.base.tensors[name]
         source = _bytes(rows)
         _check_finite(self.base, block.tensor, rows, rows)
-        where = info.offset + block.start * block.columns * info.dtype.itemsize
+        where = info.offset + block.start * block.tensor.columns * info.dtype.itemsize
         block.output.copy(self.base.descriptor(info.file), where, offset, len(source))
         return _Done(block, rows, block.output.read(offset, len(source)), offset, copied=True)
 
@@ -185,11 +184,11 @@ class Stream:
             self._local.space = Workspace()
         return self._local.space
 
-    def _round(self, total: Tensor, tensor: PlannedTensor, start: int, columns: int) -> Tensor:
+    def _round(self, total: Tensor, tensor: PlannedTensor, start: int) -> Tensor:
         if self.plan.storage.rounding == "nearest":
             return round_once(total, tensor.dtype, self._space())
         seed = self.plan.vector.recipe.seed
-        drawn = uniform(seed, "rounding", tensor.name, start * columns, total.numel())
+        drawn = uniform(seed, "rounding", tensor.name, start * tensor.columns, total.numel())
         return round_randomly(total, tensor.dtype, drawn.view_as(total))
 
     def _tell(self, output: OutputFile, done: _Done) -> None:
@@ -197,7 +196,7 @@ class Stream:
         block, tensor = done.block, done.block.tensor
         self.task.advance(len(done.written), tensor.name)
         if self.witness is not None:
-            self.witness.wrote(tensor.name, output.file, block.start, block.stop, block.columns)
+            self.witness.wrote(tensor.name, output.file, block.start, block.stop, tensor.columns)
 
 
 def _check_finite(base: Checkpoint, tensor: PlannedTensor, done: Tensor, rows: Tensor) -> None:
