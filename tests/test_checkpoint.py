@@ -15,9 +15,11 @@ from crossmatch.checkpoint import (
     Checkpoint,
     atomic_directory,
     file_digest,
+    input_embedding,
     layer_of,
     locate,
     module_type_of,
+    output_embedding,
     read_header,
     text_facts,
     value_digest,
@@ -252,6 +254,12 @@ def test_output_appears_whole_or_not_at_all(tmp_path: Path) -> None:
 def test_names(models: Path, tmp_path: Path) -> None:
     assert layer_of("model.layers.12.mlp.up_proj.weight") == 12
     assert layer_of("model.norm.weight") is None
+    llama = ("lm_head.weight", "model.layers.61.embed_tokens.weight", "model.embed_tokens.weight")
+    assert (input_embedding(llama), output_embedding(llama)) == ("model.embed_tokens.weight", "lm_head.weight")
+    neox = ("gpt_neox.embed_in.weight", "gpt_neox.layers.0.attention.dense.weight", "embed_out.weight")
+    assert (input_embedding(neox), output_embedding(neox)) == (neox[0], neox[2])
+    others = ("bert.encoder.layer.0.output.weight", "word_embeddings.bias")
+    assert (input_embedding(others), output_embedding(others)) == (None, None)
     assert module_type_of("model.layers.12.mlp.up_proj.weight") == "up_proj"
     assert value_digest({"b": 1, "a": 2}) == value_digest({"a": 2, "b": 1})
     shutil.copy(models / "base" / "config.json", tmp_path)

@@ -16,6 +16,8 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
     GptOssConfig,
     GptOssForCausalLM,
     MixtralConfig,
@@ -224,6 +226,22 @@ def test_a_change_of_one_tied_embedding_does_not_leak(bases: Path, tmp_path: Pat
         found = by_us(base, tmp_path / name, tmp_path / f"kept-{name}", tied="keep")
         torch.testing.assert_close(found["lm_head.weight"].double(), embedding + delta, rtol=0, atol=1e-7)
         assert torch.equal(found["lm_head.weight"], found["model.embed_tokens.weight"])
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("target", ["embed_in", "lm_head"])
+def test_embeddings_by_the_names_of_their_class(tmp_path: Path, target: str, tied: bool) -> None:
+    """GPT-NeoX calls its output embedding embed_out in the file, lm_head in memory."""
+    torch.manual_seed(0)
+    shape = {k: v for k, v in SHAPE.items() if k != "num_key_value_heads"}
+    model = GPTNeoXForCausalLM(GPTNeoXConfig(**shape, tie_word_embeddings=tied))
+    plain = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    model.save_pretrained(tmp_path / "neox")
+    tune(tmp_path / "neox", tmp_path / "a", target_modules=[target, "query_key_value"])
+    found = by_us(tmp_path / "neox", tmp_path / "a", tmp_path / "out", tied="untie")
+    for name in ("embed_in", "lm_head"):
+        (key,) = (key for key in plain if f".{name}." in f".{key}")
+        assert torch.equal(found[key], plain[key]) == (name != target)
 
 
 def test_both_tied_embeddings_changed_alike_stay_one(bases: Path, tmp_path: Path) -> None:

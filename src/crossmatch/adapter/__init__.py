@@ -2,7 +2,7 @@
 
 from crossmatch.adapter.adapter import WEIGHTS_FILE, Adapter
 from crossmatch.adapter.config import CONFIG_FILE, AdapterConfig, pattern_key, read_config
-from crossmatch.adapter.embeddings import Tied, input_embedding
+from crossmatch.adapter.embeddings import Tied
 from crossmatch.adapter.fit import Fit, Fitted, fit
 
 __all__ = [
@@ -14,7 +14,6 @@ __all__ = [
     "Fitted",
     "Tied",
     "fit",
-    "input_embedding",
     "pattern_key",
     "read_config",
 ]

@@ -1,6 +1,5 @@
 """Input and output embedding: tied ones that an adapter would pull apart, and a vocabulary that it added to."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal
@@ -8,21 +7,14 @@ from typing import Literal
 import torch
 
 from crossmatch.adapter.adapter import Adapter
-from crossmatch.adapter.place import OUTPUT, Placed, Places
-from crossmatch.checkpoint import Checkpoint, Tail
+from crossmatch.adapter.place import Placed, Places
+from crossmatch.checkpoint import Checkpoint, Tail, input_embedding, is_output, output_embedding, untied_output
 from crossmatch.delta import Delta, LowRank, Replacement, Sum, TokenRows, TuningVector, summands
 from crossmatch.errors import AdapterError
 
 Tied = Literal["refuse", "untie", "keep"]
 """What to do where an adapter changes one of two tied embeddings: refuse; store the output embedding by itself; or
 accept that the change acts on both."""
-
-_INPUT = re.compile(r"(^|\.)(embed_tokens|wte|word_embeddings|tok_embeddings|embed_in)\.weight$")
-
-
-def input_embedding(base: Checkpoint) -> str | None:
-    """Name of the input embedding, as far as it goes by a known name."""
-    return next((name for name in base.tensors if _INPUT.search(name)), None)
 
 
 def grow(
@@ -64,8 +56,8 @@ def grow(
 
 
 def _check_outputs(base: Checkpoint, tails: Mapping[str, Tail], owner: str) -> None:
-    output = next((name for name in base.tensors if name.endswith(OUTPUT)), None)
-    if output is not None and not base.tied and (len(tails) != 2 or len({t.rows for t in tails.values()}) != 1):
+    apart = output_embedding(base.tensors) is not None and not base.tied
+    if apart and (len(tails) != 2 or len({t.rows for t in tails.values()}) != 1):
         raise AdapterError(
             f"adapter {owner} adds rows to {', '.join(tails)} alone; input and output embedding must grow together"
         )
@@ -96,10 +88,11 @@ def untie(view: Checkpoint, places: Mapping[str, Places], tied: Tied, notes: lis
 
     The same change of both stays one change of the shared tensor. Trainable tokens act on both, as PEFT trains them.
     """
-    entrance = input_embedding(view)
+    entrance = input_embedding(view.tensors)
     if not view.tied or entrance is None:
         return view
-    output = next((n for n in view.tensors if n.endswith(OUTPUT)), OUTPUT)
+    named = (name for placed in places.values() for name in placed if is_output(name))
+    output = output_embedding(view.tensors) or next(named, untied_output(entrance))
     apart = [label for label, placed in places.items() if _pulls_apart(placed, entrance, output)]
     if apart and tied == "refuse":
         raise AdapterError(

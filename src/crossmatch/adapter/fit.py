@@ -12,9 +12,9 @@ from functools import partial
 import torch
 
 from crossmatch.adapter.adapter import Adapter
-from crossmatch.adapter.embeddings import OUTPUT, Tied, grow, input_embedding, untie
+from crossmatch.adapter.embeddings import Tied, grow, untie
 from crossmatch.adapter.place import Placed, Places, place
-from crossmatch.checkpoint import DTYPE_NAMES, Checkpoint
+from crossmatch.checkpoint import DTYPE_NAMES, Checkpoint, input_embedding, is_output
 from crossmatch.delta import STORABLE, Delta, Replacement, Sum, TokenRows, TuningVector, summands
 from crossmatch.errors import AdapterError
 
@@ -141,7 +141,7 @@ def _stored(name: str, view: Checkpoint) -> str | None:
     """The tensor that holds what `name` is in the model: itself, or the input embedding for a tied output."""
     if name in view.tensors:
         return name
-    return input_embedding(view) if name.endswith(OUTPUT) and view.tied else None
+    return input_embedding(view.tensors) if is_output(name) and view.tied else None
 
 
 def _check(label: str, name: str, placed: Placed, view: Checkpoint) -> None:

@@ -7,11 +7,10 @@ from functools import lru_cache, partial
 
 from crossmatch.adapter.adapter import Adapter
 from crossmatch.adapter.parts import Part, build_parts
-from crossmatch.checkpoint import Checkpoint, layer_of
+from crossmatch.checkpoint import Checkpoint, is_output, layer_of
 from crossmatch.delta import Delta, LowRank, Stack, TuningVector
 from crossmatch.errors import AdapterError
 
-OUTPUT = "lm_head.weight"
 # A model's own names against those of its file: prefixes that loaders add or drop, and parts that were renamed.
 _RENAMES: tuple[tuple[str, str], ...] = (
     (r"^transformer\.", ""),
@@ -20,6 +19,7 @@ _RENAMES: tuple[tuple[str, str], ...] = (
     (r"^model\.language_model\.", "model."),
     (r"^model\.(visual|vision_tower|multi_modal_projector)\.", r"\1."),
     (r"^lm_head\.", "language_model.lm_head."),
+    (r"^lm_head\.", "embed_out."),
     (r"\.mlp\.", ".block_sparse_moe."),
     (r"^", "transformer."),
     (r"^", "model."),
@@ -106,7 +106,7 @@ def find_holes(adapter: Adapter, base: Checkpoint, places: Places) -> list[str]:
             continue
         module, _, leaf = name.rpartition(".")
         known = [module, *(n for n in names(module))]
-        linear = leaf == "weight" and len(info.shape) >= 2 and not name.endswith(OUTPUT)
+        linear = leaf == "weight" and len(info.shape) >= 2 and not is_output(name)
         apart = not experts and re.search(r"\.experts\.\d+\.", name) is not None
         if linear and not apart and any(map(config.targeted, known)):
             holes.append(module)
@@ -151,7 +151,7 @@ def _targets(name: str, vector: TuningVector, base: Checkpoint) -> Iterator[tupl
         yield from _expert_targets(name, vector, parts[0], base)
         return
     found = find_name(name, base)
-    if found is None and name.endswith(OUTPUT) and base.tied:
+    if found is None and is_output(name) and base.tied:
         found = name
     info = base.tensors.get(found or name)
     turned = info is not None and any(_is_turned(part, info.shape, name, vector, base) for part in parts)
@@ -168,7 +168,7 @@ def _is_turned(part: Part, stored: tuple[int, ...], name: str, adapter: Adapter,
     if part.shape[0] != part.shape[1]:
         return flag if part.shape == stored else not flag
     model = base.config.get("model_type")
-    return flag if model is None else model in _CONV1D and not name.endswith(OUTPUT)
+    return flag if model is None else model in _CONV1D and not is_output(name)
 
 
 def _largest(parts: Sequence[Part]) -> tuple[int, ...]:

@@ -1,10 +1,18 @@
 """One home for weights: a safetensors directory, its reading, its writing, its digests and its manifest."""
 
-from crossmatch.checkpoint.checkpoint import BLOCK_ELEMENTS, Checkpoint, Tail, TensorFiles, layer_of, module_type_of
+from crossmatch.checkpoint.checkpoint import BLOCK_ELEMENTS, Checkpoint, Tail, TensorFiles
 from crossmatch.checkpoint.digest import Unchanged, bytes_digest, file_digest, files_digest, value_digest
 from crossmatch.checkpoint.facts import TOKENIZER_FILES, TextFacts, chat_template, side_digest, text_facts
 from crossmatch.checkpoint.header import DTYPE_NAMES, DTYPES, TensorInfo, read_header, tensor_bytes
 from crossmatch.checkpoint.layout import INDEX, MANIFEST, SINGLE, Layout, find_weights, read_json
+from crossmatch.checkpoint.names import (
+    input_embedding,
+    is_output,
+    layer_of,
+    module_type_of,
+    output_embedding,
+    untied_output,
+)
 from crossmatch.checkpoint.publish import (
     OutputFile,
     atomic_directory,
@@ -45,9 +53,12 @@ __all__ = [
     "file_digest",
     "files_digest",
     "find_weights",
+    "input_embedding",
+    "is_output",
     "layer_of",
     "locate",
     "module_type_of",
+    "output_embedding",
     "read_header",
     "read_json",
     "replace_json",
@@ -56,6 +67,7 @@ __all__ = [
     "sync",
     "tensor_bytes",
     "text_facts",
+    "untied_output",
     "upload",
     "value_digest",
     "write_json",

@@ -2,7 +2,6 @@
 
 import copy
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,6 +14,7 @@ from torch import Tensor
 from crossmatch.checkpoint.digest import file_digest, files_digest
 from crossmatch.checkpoint.header import TensorInfo, pread_exact, read_header, tensor_bytes
 from crossmatch.checkpoint.layout import MANIFEST, find_weights, read_json
+from crossmatch.checkpoint.names import output_embedding
 from crossmatch.checkpoint.quantised import quantised_as
 from crossmatch.checkpoint.source import locate
 from crossmatch.errors import CheckpointError
@@ -199,7 +199,7 @@ class Checkpoint(TensorFiles):
         text = self.config.get("text_config")
         inner = text.get("tie_word_embeddings") if isinstance(text, dict) else None
         declared = self.config.get("tie_word_embeddings", inner)
-        return bool(declared) if declared is not None else not any(map(_OUTPUT.search, self.tensors))
+        return bool(declared) if declared is not None else output_embedding(self.tensors) is None
 
     @property
     def quantisation(self) -> str | None:
@@ -225,19 +225,3 @@ class Checkpoint(TensorFiles):
         """The statement that a merge left in the directory, or None."""
         file = self.path / MANIFEST
         return read_json(file) if file.exists() else None
-
-
-_OUTPUT = re.compile(r"(^|\.)(lm_head|embed_out|output)\.weight$")
-_LAYER = re.compile(r"\.(\d+)\.")
-
-
-def layer_of(name: str) -> int | None:
-    """Index of the layer that a tensor name belongs to, or None outside the stack."""
-    match = _LAYER.search(name)
-    return int(match.group(1)) if match else None
-
-
-def module_type_of(name: str) -> str:
-    """Last part of the module's name, as in `q_proj` for `model.layers.0.self_attn.q_proj.weight`."""
-    parts = name.split(".")
-    return parts[-2] if len(parts) > 1 else name

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from crossmatch.adapter import CONFIG_FILE, WEIGHTS_FILE, Adapter, Fitted, input_embedding
+from crossmatch.adapter import CONFIG_FILE, WEIGHTS_FILE, Adapter, Fitted
 from crossmatch.adapter.parts import Part
 from crossmatch.checkpoint import (
     MANIFEST,
@@ -19,6 +19,8 @@ from crossmatch.checkpoint import (
     Unchanged,
     atomic_directory,
     check_apart,
+    input_embedding,
+    is_output,
     write_json,
     write_tensors,
 )
@@ -120,7 +122,7 @@ def _check(plan: MergePlan, rank: int | None) -> None:
 
 def _on_embeddings(plan: MergePlan) -> bool:
     """Whether factors or saved layers lie on an embedding; trainable tokens PEFT ties by itself."""
-    names = {input_embedding(plan.fit.base), *(n for n in plan.vector if n.endswith("lm_head.weight"))}
+    names = {input_embedding(plan.fit.base.tensors), *filter(is_output, plan.vector)}
     return any(name in v and v.kinds(name) != ("tokens",) for name in names if name for v in plan.fit.vectors.values())
 
 
