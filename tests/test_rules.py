@@ -45,7 +45,7 @@ def merge(
     return bind(name, params)(deltas, weights, where or site(len(deltas)))
 
 
-def close(actual: Tensor | Delta, expected: Tensor | Delta, tolerance: float = 1e-12) -> None:
+def assert_close_to(actual: Tensor | Delta, expected: Tensor | Delta, tolerance: float = 1e-12) -> None:
     one, other = (dense(x) if isinstance(x, Delta) else x.double() for x in (actual, expected))
     assert float((one - other).norm()) <= tolerance * float(other.norm()), f"{one}\n{other}"
 
@@ -85,11 +85,11 @@ def test_core_space_leaves_out_what_no_delta_has() -> None:
     merged = merge("core-linear", [low(1, rank=3), low(1, rank=3)], [0.3, 0.7])
     assert isinstance(merged, LowRank)
     assert merged.a.shape[0] == 3
-    close(merged, low(1))
+    assert_close_to(merged, low(1))
     # An adapter a billion times smaller is still there.
     small = low(2).scaled(1e-9)
     merged = merge("core-linear", [low(1), small], [1.0, 1.0])
-    close(dense(merged) - dense(low(1)), small, 1e-5)
+    assert_close_to(dense(merged) - dense(low(1)), small, 1e-5)
 
 
 @settings(max_examples=30, deadline=None)
@@ -100,9 +100,9 @@ def test_slerp(w1: float, w2: float, seed: int) -> None:
     expected = (w1 + w2) * (torch.sin((1 - t) * angle) * dense(x) + torch.sin(t * angle) * dense(y)) / torch.sin(angle)
     merged = merge("slerp", [x, y], [w1, w2])
     assert isinstance(merged, LowRank)
-    close(merged, expected, 1e-10)
-    close(merge("slerp", [Dense(dense(x)), y], [w1, w2]), expected, 1e-10)
-    close(merge("slerp", [x, x.scaled(2.5)], [w1, w2]), linear([x, x.scaled(2.5)], [w1, w2]), 1e-7)
+    assert_close_to(merged, expected, 1e-10)
+    assert_close_to(merge("slerp", [Dense(dense(x)), y], [w1, w2]), expected, 1e-10)
+    assert_close_to(merge("slerp", [x, x.scaled(2.5)], [w1, w2]), linear([x, x.scaled(2.5)], [w1, w2]), 1e-7)
 
 
 def test_slerp_keeps_the_length_of_equally_long_deltas() -> None:
@@ -125,11 +125,11 @@ def test_slerp_refuses_what_has_no_arc() -> None:
 def test_factor_average_is_another_operator() -> None:
     x, y = low(1), low(2)
     left = 0.3 * 1.5 * x.b.double() + 0.7 * 2.5 * y.b.double()
-    close(merge("factor-average", [x, y], [0.3, 0.7]), left @ (0.3 * x.a.double() + 0.7 * y.a.double()))
-    close(merge("factor-average", [x], [0.3]), 0.09 * dense(x))
+    assert_close_to(merge("factor-average", [x, y], [0.3, 0.7]), left @ (0.3 * x.a.double() + 0.7 * y.a.double()))
+    assert_close_to(merge("factor-average", [x], [0.3]), 0.09 * dense(x))
     assert float((dense(merge("factor-average", [x, y], [0.3, 0.7])) - dense(linear([x, y], [0.3, 0.7]))).norm()) > 1
     shared = LowRank(y.b, x.a, y.scale)
-    close(merge("factor-average", [x, shared], [0.3, 0.7]), linear([x, shared], [0.3, 0.7]))
+    assert_close_to(merge("factor-average", [x, shared], [0.3, 0.7]), linear([x, shared], [0.3, 0.7]))
     with pytest.raises(RuleError, match="pt 3, sft 2"):
         merge("factor-average", [x, low(2, rank=2)], [0.5, 0.5])
 
@@ -170,23 +170,23 @@ def test_ties(w: tuple[float, ...], density: float, election: str, count: int) -
     deltas, w = [low(i) for i in range(count)], w[:count]
     merged = merge("ties", deltas, w, density=density, election=election)
     assert isinstance(merged, Blockwise)
-    close(merged, elect([top_share(dense(d), density) for d in deltas], w, election))
+    assert_close_to(merged, elect([top_share(dense(d), density) for d in deltas], w, election))
 
 
 @pytest.mark.parametrize("density", [0.05, 0.2, 0.7])
 def test_ties_with_the_unweighted_election_is_pefts(density: float) -> None:
     deltas, w = [low(1), low(2), low(3)], [0.3, 0.7, 1.1]
     theirs = peft_ties([dense(d) for d in deltas], torch.tensor(w, dtype=torch.float64), density)
-    close(merge("ties", deltas, w, density=density, election="unweighted"), theirs)
+    assert_close_to(merge("ties", deltas, w, density=density, election="unweighted"), theirs)
 
 
 def test_ties_where_all_agree() -> None:
     x = Dense(draw(1, 8, 5).abs() + 0.1)
     y = Dense(draw(2, 8, 5).abs() + 0.1)
-    close(merge("ties", [x, y], [0.3, 0.7], density=1), linear([x, y], [0.3, 0.7]))
-    close(merge("ties", [x, y], [0.6, 1.4], density=1), linear([x, y], [0.3, 0.7]))
-    close(merge("ties", [x, y], [0.3, 0.7], density=1, election="unweighted"), linear([x, y], [0.15, 0.35]))
-    close(merge("ties", [x, y.scaled(-1)], [0.3, -0.7], density=1), linear([x, y], [0.3, 0.7]))
+    assert_close_to(merge("ties", [x, y], [0.3, 0.7], density=1), linear([x, y], [0.3, 0.7]))
+    assert_close_to(merge("ties", [x, y], [0.6, 1.4], density=1), linear([x, y], [0.3, 0.7]))
+    assert_close_to(merge("ties", [x, y], [0.3, 0.7], density=1, election="unweighted"), linear([x, y], [0.15, 0.35]))
+    assert_close_to(merge("ties", [x, y.scaled(-1)], [0.3, -0.7], density=1), linear([x, y], [0.3, 0.7]))
 
 
 @pytest.mark.parametrize("election", ["weighted", "unweighted"])
@@ -214,11 +214,13 @@ def test_breadcrumbs(density: float, gamma: float) -> None:
         mask = torch.zeros(108, dtype=torch.bool)
         mask[order[top : top + keep]] = True
         expected += x * torch.where(mask, flat, 0.0).view(12, 9)
-    close(merge("breadcrumbs", deltas, w, density=density, gamma=gamma), expected)
+    assert_close_to(merge("breadcrumbs", deltas, w, density=density, gamma=gamma), expected)
 
 
 def test_breadcrumbs_with_nothing_dropped_is_linear() -> None:
-    close(merge("breadcrumbs", [low(1), low(2)], [0.3, 0.7], density=1, gamma=0), linear([low(1), low(2)], [0.3, 0.7]))
+    assert_close_to(
+        merge("breadcrumbs", [low(1), low(2)], [0.3, 0.7], density=1, gamma=0), linear([low(1), low(2)], [0.3, 0.7])
+    )
 
 
 @settings(max_examples=30, deadline=None)
@@ -273,12 +275,12 @@ def thinned(d: Tensor, keep: Tensor | float, name: str, seed: int = 0) -> Tensor
 def test_dare(density: float) -> None:
     x, y, w = low(1), low(2), [0.3, -0.7]
     parts = [thinned(dense(x), density, "pt"), thinned(dense(y), density, "sft")]
-    close(merge("dare-linear", [x, y], w, density=density), 0.3 * parts[0] - 0.7 * parts[1])
+    assert_close_to(merge("dare-linear", [x, y], w, density=density), 0.3 * parts[0] - 0.7 * parts[1])
     for election in ("weighted", "unweighted"):
         merged = merge("dare-ties", [x, y], w, density=density, election=election)
-        close(merged, elect(parts, w, election))
+        assert_close_to(merged, elect(parts, w, election))
     if density == 1.0:
-        close(merge("dare-linear", [x, y], w, density=1), linear([x, y], w))
+        assert_close_to(merge("dare-linear", [x, y], w, density=1), linear([x, y], w))
 
 
 def test_dare_is_right_in_the_mean() -> None:
@@ -294,7 +296,7 @@ def test_dare_is_right_in_the_mean() -> None:
 def test_dare_does_not_depend_on_the_order_of_adapters() -> None:
     one = merge("dare-linear", [low(1), low(2)], [0.3, 0.7])
     other = merge("dare-linear", [low(2), low(1)], [0.7, 0.3], Site(TENSOR, ("sft", "pt")))
-    close(one, other, 1e-15)
+    assert_close_to(one, other, 1e-15)
     assert not torch.equal(dense(one), dense(merge("dare-linear", [low(1), low(2)], [0.3, 0.7], site(seed=1))))
 
 
@@ -309,7 +311,7 @@ def test_della(density: float, epsilon: float) -> None:
             for rank, k in enumerate(ascending):
                 keep[j, k] = density - epsilon / 2 + epsilon * rank / 8
         parts.append(thinned(full, keep, name))
-    close(merge("della", [low(1), low(2)], w, density=density, epsilon=epsilon), elect(parts, w, "weighted"))
+    assert_close_to(merge("della", [low(1), low(2)], w, density=density, epsilon=epsilon), elect(parts, w, "weighted"))
 
 
 def test_della_keeps_large_entries_more_often() -> None:
@@ -335,7 +337,7 @@ def test_core_ties_in_joint_singular_coordinates() -> None:
         merged = merge("core-ties", deltas, w, density=density, election=election)
         assert isinstance(merged, LowRank)
         assert merged.rank == 5
-        close(merged, u @ elect(small, w, election) @ vh, 1e-10)
+        assert_close_to(merged, u @ elect(small, w, election) @ vh, 1e-10)
 
 
 @pytest.mark.parametrize("name", ["core-linear", "core-ties", "core-tsv", "core-iso"])
@@ -343,7 +345,7 @@ def test_core_rules_do_not_depend_on_the_factoring(name: str) -> None:
     x, y = low(1), low(2)
     mixing = draw(3, 3, 3)
     other = low_rank(x.b.double() @ mixing, torch.linalg.inv(mixing) @ x.a.double(), 1.5)
-    close(merge(name, [other, y], [0.3, 0.7]), merge(name, [x, y], [0.3, 0.7]), 1e-9)
+    assert_close_to(merge(name, [other, y], [0.3, 0.7]), merge(name, [x, y], [0.3, 0.7]), 1e-9)
 
 
 def polar(x: Tensor) -> Tensor:
@@ -358,16 +360,16 @@ def test_core_tsv() -> None:
     us = torch.cat([t.U[:, :r] for t, r in zip(triples, (3, 2), strict=True)], dim=1)
     vs = torch.cat([t.Vh[:r].T for t, r in zip(triples, (3, 2), strict=True)], dim=1)
     s = torch.cat([x * t.S[:r] for x, t, r in zip(w, triples, (3, 2), strict=True)])
-    close(merge("core-tsv", deltas, w), (polar(us) * s) @ polar(vs).T, 1e-9)
+    assert_close_to(merge("core-tsv", deltas, w), (polar(us) * s) @ polar(vs).T, 1e-9)
 
 
 def test_core_tsv_where_nothing_overlaps_or_everything() -> None:
     left, right = torch.linalg.qr(draw(1, 12, 6)).Q, torch.linalg.qr(draw(2, 9, 6)).Q
     x = low_rank(left[:, :3] @ draw(3, 3, 3), draw(4, 3, 3) @ right[:, :3].T)
     y = low_rank(left[:, 3:] @ draw(5, 3, 3), draw(6, 3, 3) @ right[:, 3:].T)
-    close(merge("core-tsv", [x, y], [0.3, 0.7]), linear([x, y], [0.3, 0.7]))
-    close(merge("core-tsv", [x], [0.3]), x.scaled(0.3))
-    close(merge("core-tsv", [x, x], [1.0, 1.0]), x, 1e-9)
+    assert_close_to(merge("core-tsv", [x, y], [0.3, 0.7]), linear([x, y], [0.3, 0.7]))
+    assert_close_to(merge("core-tsv", [x], [0.3]), x.scaled(0.3))
+    assert_close_to(merge("core-tsv", [x, x], [1.0, 1.0]), x, 1e-9)
 
 
 def test_core_iso_flattens_the_spectrum_and_keeps_its_sum() -> None:
@@ -377,11 +379,13 @@ def test_core_iso_flattens_the_spectrum_and_keeps_its_sum() -> None:
     torch.testing.assert_close(merged[:5], s[:5].mean().expand(5), rtol=1e-12, atol=0)
     assert float(merged[5:].max()) < 1e-12
     assert float(merged.sum()) == pytest.approx(float(s.sum()), rel=1e-12)
-    close(merge("core-iso", deltas, w), s[:5].mean() * (u[:, :5] @ vh[:5]), 1e-9)
+    assert_close_to(merge("core-iso", deltas, w), s[:5].mean() * (u[:, :5] @ vh[:5]), 1e-9)
     # What is left where deltas cancel is rounding, and is not raised to the mean.
     both = cat([low(1), low(3)])
-    close(merge("core-iso", [both, low(3).scaled(1.0)], [1.0, -1.0]), merge("core-iso", [low(1)], [1.0]), 1e-9)
-    close(merge("core-iso", [low(1), low(1)], [1.0, -1.0]), torch.zeros(12, 9))
+    assert_close_to(
+        merge("core-iso", [both, low(3).scaled(1.0)], [1.0, -1.0]), merge("core-iso", [low(1)], [1.0]), 1e-9
+    )
+    assert_close_to(merge("core-iso", [low(1), low(1)], [1.0, -1.0]), torch.zeros(12, 9))
 
 
 # --- projection
@@ -400,9 +404,9 @@ def test_project(side: str, strength: float) -> None:
     changed = left @ dense(x) @ right
     merged = merge("project", [x, y], [0.3, 0.7], side=side, strength=strength)
     assert isinstance(merged, LowRank)
-    close(merged, 0.3 * changed + 0.7 * dense(y), 1e-10)
+    assert_close_to(merged, 0.3 * changed + 0.7 * dense(y), 1e-10)
     other = merge("project", [y, x], [0.7, 0.3], Site(TENSOR, ("sft", "pt")), side=side, strength=strength, of="pt")
-    close(other, merged, 1e-10)
+    assert_close_to(other, merged, 1e-10)
     if strength == 1.0:
         alone = dense(merge("project", [x, y], [1.0, 0.0], side=side))
         assert abs(float((alone * dense(y)).sum())) < 1e-10 * float(dense(x).norm() * dense(y).norm())
@@ -416,9 +420,9 @@ def test_project_of_three() -> None:
     deltas = [low(1), low(2), low(3)]
     merged = merge("project", deltas, [1.0, 0.5, 0.2], of="third", off="pt", side="column")
     left = torch.eye(12, dtype=torch.float64) - span(dense(deltas[0]))
-    close(merged, dense(deltas[0]) + 0.5 * dense(deltas[1]) + 0.2 * left @ dense(deltas[2]), 1e-10)
-    close(merge("project", deltas[:1], [0.4]), deltas[0].scaled(0.4))
-    close(merge("project", deltas[:2], [0.4, 0.5], of="elsewhere", off="pt"), linear(deltas[:2], [0.4, 0.5]))
+    assert_close_to(merged, dense(deltas[0]) + 0.5 * dense(deltas[1]) + 0.2 * left @ dense(deltas[2]), 1e-10)
+    assert_close_to(merge("project", deltas[:1], [0.4]), deltas[0].scaled(0.4))
+    assert_close_to(merge("project", deltas[:2], [0.4, 0.5], of="elsewhere", off="pt"), linear(deltas[:2], [0.4, 0.5]))
     with pytest.raises(RuleError, match="say which of pt, sft, third"):
         merge("project", deltas, [1.0, 1.0, 1.0])
     with pytest.raises(RuleError, match="say what to take pt off"):
@@ -438,7 +442,7 @@ def test_project_off_inputs(tokens: int, tmp_path: Path) -> None:
         inverse = torch.linalg.inv(gram + 1e-4 * gram.diagonal().mean() * torch.eye(tokens, dtype=torch.float64))
         changed = dense(x) @ (torch.eye(9, dtype=torch.float64) - strength * inputs.T @ inverse @ inputs)
         merged = merge("project", [x, y], [0.3, 0.7], where, strength=strength)
-        close(merged, 0.3 * changed + 0.7 * dense(y), 1e-9)
+        assert_close_to(merged, 0.3 * changed + 0.7 * dense(y), 1e-9)
     assert isinstance(merged, LowRank)
     alone = merge("project", [x], [1.0], Site(TENSOR, ("pt",), 0, where.calibration), of="pt")
     assert float((dense(alone) @ inputs.T).norm()) < 0.05 * float((dense(x) @ inputs.T).norm())
@@ -468,7 +472,7 @@ def test_regmean(tokens: int, alpha: float, tmp_path: Path) -> None:
     merged = merge("regmean", [x, y], [0.3, -0.7], where, alpha=alpha)
     assert isinstance(merged, LowRank)
     assert merged.rank == 5
-    close(merged, 2 * total @ torch.linalg.inv(grams[0] + grams[1]), 1e-8)
+    assert_close_to(merged, 2 * total @ torch.linalg.inv(grams[0] + grams[1]), 1e-8)
 
 
 def test_regmean_minimises_what_it_says(tmp_path: Path) -> None:
@@ -492,7 +496,7 @@ def test_equal_data_gives_linear(name: str, tmp_path: Path) -> None:
     save_file(data, tmp_path / "shared.safetensors")
     where = site(calibration=Calibration(tmp_path / "shared.safetensors"))
     for w in ([0.3, 0.7], [1.0, -2.0]):
-        close(merge(name, [low(1), low(2)], w, where), linear([low(1), low(2)], w), 1e-9)
+        assert_close_to(merge(name, [low(1), low(2)], w, where), linear([low(1), low(2)], w), 1e-9)
 
 
 def test_fisher(tmp_path: Path) -> None:
@@ -500,11 +504,11 @@ def test_fisher(tmp_path: Path) -> None:
     x, y = low(1), low(2)
     f = [torch.einsum("nj,nk->jk", draw(10 + i, 5 + i, 12) ** 2, draw(i, 5 + i, 9) ** 2) / (5 + i) for i in range(2)]
     expected = 2 * (0.3 * f[0] * dense(x) - 0.7 * f[1] * dense(y)) / (f[0] + f[1])
-    close(merge("fisher", [x, y], [0.3, -0.7], where), expected)
+    assert_close_to(merge("fisher", [x, y], [0.3, -0.7], where), expected)
     # Its entries can be formed as the base's rows come.
     base = draw(9, 12, 9)
     saved = Replacement(base + dense(x))
-    close(merge("fisher", [saved, y], [0.3, -0.7], where).rows(0, 12, torch.float64, base), expected)
+    assert_close_to(merge("fisher", [saved, y], [0.3, -0.7], where).rows(0, 12, torch.float64, base), expected)
 
 
 def test_obim(tmp_path: Path) -> None:
@@ -527,7 +531,7 @@ def test_obim(tmp_path: Path) -> None:
 def test_obim_of_disjoint_deltas_is_linear(tmp_path: Path) -> None:
     where, mask = site(calibration=calibrated(tmp_path)), draw(1, 12, 9) > 0
     deltas = [Dense(torch.where(mask, dense(low(1)), 0.0)), Dense(torch.where(mask, 0.0, dense(low(2))))]
-    close(merge("obim", deltas, [0.3, 0.7], where, density=1), linear(deltas, [0.3, 0.7]))
+    assert_close_to(merge("obim", deltas, [0.3, 0.7], where, density=1), linear(deltas, [0.3, 0.7]))
 
 
 def test_calibration(tmp_path: Path) -> None:
@@ -586,7 +590,7 @@ def test_rows_do_not_depend_on_what_is_asked_for_together(
         monkeypatch.setattr(elements, "GRID_ELEMENTS", elements_of_a_block)
         merged = merge(name, deltas, [0.3, 0.7], where)
         at_once = dense(merged)
-        close(at_once, whole, 1e-14)
+        assert_close_to(at_once, whole, 1e-14)
         for cuts in ([1, 2, 39], [20], list(range(1, 40)), [5, 5, 17]):
             assert torch.equal(in_parts(merged, cuts), at_once)
 
@@ -613,15 +617,15 @@ def test_order_weight_zero_and_one_alone(name: str, tmp_path: Path) -> None:
     params = {"of": "pt", "off": "sft"} if name == "project" else {}
     merged = merge(name, [x, y], [0.3, 0.7], where, **params)
     swapped = merge(name, [y, x], [0.7, 0.3], Site(TENSOR, ("sft", "pt"), 0, found), **params)
-    close(swapped, merged, 1e-9)
+    assert_close_to(swapped, merged, 1e-9)
     assert merged.shape == (12, 9)
     zero = merge(name, [x, y], [0.0, 0.0], where, **params)
     assert float(dense(zero).abs().max()) == 0.0
     alone = merge(name, [x], [0.4], Site(TENSOR, ("pt",), 0, found), **params)
     if name != "project":
-        close(merge(name, [x, y], [0.4, 0.0], where), alone, 1e-15)
+        assert_close_to(merge(name, [x, y], [0.4, 0.0], where), alone, 1e-15)
     if name in ("linear", "slerp", "core-linear", "core-tsv", "regmean", "fisher"):
-        close(alone, x.scaled(0.4))
+        assert_close_to(alone, x.scaled(0.4))
 
 
 @pytest.mark.parametrize("name", FACTORS)
@@ -631,15 +635,15 @@ def test_rules_on_factors(name: str, tmp_path: Path) -> None:
     stacked = merge(name, [Stack((low(1), low(3))), Stack((low(2), low(4)))], w, where)
     assert isinstance(stacked, Stack)
     for part, (x, y) in zip(stacked.parts, ((low(1), low(2)), (low(3), low(4))), strict=True):
-        close(part, merge(name, [x, y], w, where))
+        assert_close_to(part, merge(name, [x, y], w, where))
     convolution = [LowRank(d.b, d.a, d.scale, (12, 3, 3, 1)) for d in (low(1), low(2))]
     merged = merge(name, convolution, w, where)
     assert merged.shape == (12, 3, 3, 1)
-    close(dense(merged).view(12, 9), merge(name, [low(1), low(2)], w, where))
+    assert_close_to(dense(merged).view(12, 9), merge(name, [low(1), low(2)], w, where))
     with pytest.raises(RuleError, match="q_proj.*sft changes it by a Dense"):
         merge(name, [low(1), Dense(torch.ones(12, 9))], w, where)
     half = [d.b.bfloat16() for d in (low(1), low(2))]
-    close(
+    assert_close_to(
         merge(name, [LowRank(half[0], low(1).a, low(1).scale), low(2)], w, where),
         merge(name, [LowRank(half[0].double(), low(1).a, low(1).scale), low(2)], w, where),
     )
@@ -657,8 +661,8 @@ def test_what_needs_its_base_can_be_dropped_from(name: str) -> None:
     base, x, y = draw(1, 12, 9), low(1), low(2)
     saved = merge(name, [Replacement(base + dense(x)), y], [0.3, 0.7])
     assert saved.needs_base
-    close(saved.rows(0, 12, torch.float64, base), merge(name, [x, y], [0.3, 0.7]))
-    close(saved.rows(5, 9, torch.float64, base[5:9]), saved.rows(0, 12, torch.float64, base)[5:9])
+    assert_close_to(saved.rows(0, 12, torch.float64, base), merge(name, [x, y], [0.3, 0.7]))
+    assert_close_to(saved.rows(5, 9, torch.float64, base[5:9]), saved.rows(0, 12, torch.float64, base)[5:9])
 
 
 def test_elementwise_rules_on_experts_and_biases() -> None:
@@ -666,7 +670,7 @@ def test_elementwise_rules_on_experts_and_biases() -> None:
     whole = [Dense(dense(s)) for s in stacks]
     for name in ("ties", "dare-linear", "della", "breadcrumbs"):
         assert merge(name, stacks, [0.3, 0.7]).shape == (2, 12, 9)
-        close(merge(name, stacks, [0.3, 0.7]), merge(name, whole, [0.3, 0.7]))
+        assert_close_to(merge(name, stacks, [0.3, 0.7]), merge(name, whole, [0.3, 0.7]))
         assert merge(name, [Dense(draw(1, 7)), Dense(draw(2, 7))], [0.3, 0.7]).shape == (7,)
 
 
