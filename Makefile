@@ -13,8 +13,9 @@ help:
 	@echo "make demo      the whole job on the bundled sample: train, merge, prove, measure, explain"
 	@echo "make test      the tests"
 	@echo "make lint      ruff and pyright"
-	@echo "make bench     benchmarks, printed; BENCHMARKS.md keeps a record"
-	@echo "make bench-merge  the merge beside cp, PEFT, mergekit and axolotl, in environments of their own: about 20 minutes"
+	@echo "make bench     all benchmarks, printed; BENCHMARKS.md keeps a record"
+	@echo "make bench-merge  merge and verify beside cp, PEFT, mergekit and axolotl, in environments of their own: about 20 minutes;"
+	@echo "               over sizes and ranks (32 GB of disk): $(BIN)/python benchmarks/merge.py --scaling"
 	@echo "make clean     remove environment, runs and caches"
 
 install: $(VENV)/.installed
@@ -43,8 +44,7 @@ lint: $(VENV)/.developing
 	@$(BIN)/ruff format --check .
 	@$(BIN)/pyright
 
-bench: $(VENV)/.installed
-	@$(BIN)/python benchmarks/core.py
+bench: bench-merge
 
 bench-merge: $(VENV)/.installed
 	@$(BIN)/python benchmarks/merge.py

@@ -1,4 +1,4 @@
-"""What merging two adapters into a 1.1 B checkpoint costs beside copying it and beside other tools.
+"""What merging two adapters into a 1.1 B checkpoint, and judging it, costs beside copying it and beside other tools.
 
 python benchmarks/merge.py             every contender, three rounds, a table in Markdown
 python benchmarks/merge.py --quick     one round, without the tools that need an environment of their own
@@ -6,7 +6,7 @@ python benchmarks/merge.py --scaling   our merge alone, over sizes and ranks; dr
 
 Every contender runs in a process of its own, interpreter and imports included, with its inputs in the page cache, its
 output removed, and nothing left to write back. The scratch directory lies where TMPDIR says: on a disk, with room for
-10 GB (--scaling: 32 GB). Other tools are installed once, each into a virtual environment below benchmarks/.peers.
+12 GB (--scaling: 32 GB). Other tools are installed once, each into a virtual environment below benchmarks/.peers.
 
 peak RSS: of the process or of one it waited for, with the pages of mapped files, which the kernel drops when it must.
 peak private: RssAnon (heap, and pages of private mappings once written to) of the process and its children together,
@@ -35,9 +35,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from core import PEFT as RUN_PEFT
-from core import WEIGHTS
-
 REPOSITORY = Path(__file__).resolve().parents[1]
 PEERS = REPOSITORY / "benchmarks/.peers"
 CONSTRAINTS = REPOSITORY / "constraints.txt"
@@ -53,7 +50,21 @@ INSTALL = {
         ["--no-deps", "axolotl==0.19.0"],
     ],
 }
+RUN_PEFT = """
+import sys, torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+base, pt, sft, out = sys.argv[1:]
+model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16)
+model = PeftModel.from_pretrained(model, pt, adapter_name="pt")
+model.load_adapter(sft, adapter_name="sft")
+model.add_weighted_adapter(["pt", "sft"], [0.3, 0.7], "both", combination_type="cat")
+model.set_adapter("both")
+model.merge_and_unload().save_pretrained(out)
+"""
 RUN_AXOLOTL = "import sys; from axolotl.cli.utils import lora_merge as m; m.merge_lora_sharded_efficient(*sys.argv[1:])"
+CROSSMATCH = [sys.executable, "-m", "crossmatch", "--quiet"]
+WEIGHTS = {"pt": 0.3, "sft": 0.7}
 RANK, ROUNDS, SAMPLE, BLOCK = 16, 3, 20, 2**24
 VOCABULARY, STD, SCALE = 32_000, 0.02, 2
 LLAMA = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "dtype": "bfloat16"}
@@ -261,7 +272,7 @@ def compete(contenders: list[Contender], root: Path, rounds: int, judged: bool =
     buffer = bytearray(BLOCK)
     for turn in range(rounds):
         for contender in (c for c in contenders if not c.reason):
-            for file in (file for name in ("base", *WEIGHTS) for file in (root / name).iterdir()):
+            for file in (file for name in ("base", "merged", *WEIGHTS) for file in (root / name).glob("*")):
                 with file.open("rb", buffering=0) as stream:
                     while stream.readinto(buffer):
                         pass
@@ -277,22 +288,29 @@ def compete(contenders: list[Contender], root: Path, rounds: int, judged: bool =
                 shutil.rmtree(root / name, ignore_errors=True)
 
 
+def given(root: Path, claim: dict[str, float]) -> list[str]:
+    """Adapters and weights, as our commands take them."""
+    return [x for n, w in claim.items() for x in ("-a", f"{n}={root / n}", "-w", f"{n}={w}")]
+
+
 def ours(root: Path, name: str, claim: dict[str, float], *flags: str) -> Contender:
     """The merge under test."""
-    given = [x for n, w in claim.items() for x in ("-a", f"{n}={root / n}", "-w", f"{n}={w}")]
-    command = [sys.executable, "-m", "crossmatch", "--quiet", "merge", str(root / "base"), *given, *flags]
+    command = [*CROSSMATCH, "merge", str(root / "base"), *given(root, claim), *flags]
     return Contender(name, [*command, "-o", str(root / "out")], claim)
 
 
 def all_contenders(root: Path, quick: bool) -> list[Contender]:
-    """Copying, starting, merging; mergekit merges each adapter by itself first, into a cache that starts empty."""
-    base, out, paths = str(root / "base"), str(root / "out"), [str(root / name) for name in WEIGHTS]
+    """Copying, starting, merging, judging a merge that lies in ROOT/merged; mergekit merges each adapter by itself
+    first, into a cache that starts empty."""
+    base, out, merged = (str(root / name) for name in ("base", "out", "merged"))
+    paths = [str(root / name) for name in WEIGHTS]
     found = [
         Contender(COPY, ["cp", "-r", base, out]),
         Contender(START, [sys.executable, "-c", "import torch"]),
         ours(root, MERGE, WEIGHTS),
         ours(root, "crossmatch merge --no-verify", WEIGHTS, "--no-verify"),
         ours(root, "crossmatch merge, with its proof, one adapter", {"pt": 1.0}),
+        Contender("crossmatch verify", [*CROSSMATCH, "verify", merged, "--base", base, *given(root, WEIGHTS)]),
         Contender(PEFT, [sys.executable, "-c", RUN_PEFT, base, *paths, out], WEIGHTS),
     ]
     if quick:
@@ -389,6 +407,8 @@ def main() -> None:
             return
         contenders = all_contenders(root, options.quick)
         apart(build, root, TINY_LLAMA, RANK)
+        merge = [*CROSSMATCH, "merge", str(root / "base"), *given(root, WEIGHTS), "-o", str(root / "merged")]
+        subprocess.run(merge, check=True, stdout=subprocess.DEVNULL)
         compete(contenders, root, 1 if options.quick else ROUNDS)
         total = parameters(TINY_LLAMA)
         print(f"{total / 1e6:,.0f} M parameters, {total * 2e-9:.2f} GB in one file, two adapters of rank {RANK}\n")
