@@ -6,13 +6,14 @@ BIN := $(VENV)/bin
 TORCH := $(shell grep '^torch==' constraints.txt)
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: install demo test lint bench bench-merge clean help
+.PHONY: install demo test lint faults bench bench-merge clean help
 
 help:
 	@echo "make install   environment with everything a user needs"
 	@echo "make demo      the whole job on the bundled sample: train, merge, prove, measure, explain"
 	@echo "make test      the tests"
 	@echo "make lint      ruff and pyright"
+	@echo "make faults    make every fault and every honest route, and write the table of docs/verify.md"
 	@echo "make bench     all benchmarks, printed; BENCHMARKS.md keeps a record"
 	@echo "make bench-merge  merge and verify beside cp, PEFT, mergekit and axolotl, in environments of their own: about 20 minutes;"
 	@echo "               over sizes and ranks (32 GB of disk): $(BIN)/python benchmarks/merge.py --scaling"
@@ -43,6 +44,9 @@ lint: $(VENV)/.developing
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/pyright
+
+faults: $(VENV)/.developing
+	@cd tests && ../$(BIN)/python -m faults.table
 
 bench: bench-merge
 

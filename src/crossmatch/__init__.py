@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from crossmatch.merging import merge as merge
     from crossmatch.merging import write as write
     from crossmatch.verification import Verdict as Verdict
+    from crossmatch.verification import identify as identify
     from crossmatch.verification import verify as verify
 
 _HOMES = {
@@ -26,6 +27,7 @@ _HOMES = {
     "LowRank": "crossmatch.delta",
     "TuningVector": "crossmatch.delta",
     "Verdict": "crossmatch.verification",
+    "identify": "crossmatch.verification",
     "merge": "crossmatch.merging",
     "verify": "crossmatch.verification",
     "write": "crossmatch.merging",
@@ -37,6 +39,7 @@ __all__ = [
     "LowRank",
     "TuningVector",
     "Verdict",
+    "identify",
     "merge",
     "verify",
     "write",

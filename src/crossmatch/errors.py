@@ -28,9 +28,16 @@ class ExitCode(IntEnum):
 
 
 class CrossmatchError(Exception):
-    """Root of every error that a user can mend."""
+    """Root of every error that a user can mend.
+
+    fault: id of the fault that this is in a checkpoint under proof, if it is one: `verify` gives it as its verdict.
+    """
 
     exit_code = ExitCode.USAGE
+
+    def __init__(self, message: str = "", *, fault: str | None = None) -> None:
+        super().__init__(message)
+        self.fault = fault
 
 
 class InputError(CrossmatchError):

@@ -38,7 +38,7 @@ class Adapter(TuningVector):
         try:
             self.parts = collect_parts(self.files, self.config)
         except AdapterError as error:
-            raise AdapterError(f"{file}: {error}") from error
+            raise AdapterError(f"{file}: {error}", fault=error.fault) from error
         self.terms = ((1.0, self),)
 
     def __getitem__(self, name: str) -> Delta:

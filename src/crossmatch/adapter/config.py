@@ -98,6 +98,23 @@ class AdapterConfig:
         rank = self.rank(module)
         return alpha / math.sqrt(rank) if self.rslora else alpha / rank
 
+    def misread(self, module: str) -> dict[str, float]:
+        """How a tool that misreads this config scales the delta of a module, as a factor on the right one, by fault."""
+        scaling, rank = self.scaling(module), self.rank(module)
+        if not scaling:
+            return {}
+        root = math.sqrt(rank)
+        factors = {
+            "rslora-scale": 1 / root if self.rslora else root,
+            "scale-lost": 1 / scaling,
+            "scale-lost:alpha": root if self.rslora else rank,
+            "scale-lost:squared": scaling,
+        }
+        if self.rank_pattern or self.alpha_pattern:
+            plain = self.alpha / (math.sqrt(self.r) if self.rslora else self.r)
+            factors["pattern-ignored"] = plain / scaling
+        return factors
+
     def targeted(self, module: str) -> bool:
         """Whether a module of that name takes a low-rank delta by this config (PEFT's rules).
 
@@ -166,7 +183,8 @@ def read_config(directory: Path) -> AdapterConfig:
         raise AdapterError(
             f"{file}: init_lora_weights = {init!r} moved part of the base into the adapter, which would be counted "
             "twice on a plain base; convert it to a plain adapter "
-            "first (PEFT: save_pretrained with path_initial_model_for_weight_conversion)"
+            "first (PEFT: save_pretrained with path_initial_model_for_weight_conversion)",
+            fault="init-residual",
         )
     try:
         return _parse(raw)

@@ -60,6 +60,10 @@ class Fitted(TuningVector):
                 places[name] = replace(places[name], build=partial(adapter.__getitem__, name))
         return Fitted({name: places[name] for name in adapter if name in places})
 
+    def source(self, name: str) -> str:
+        """The adapter's own name of a delta."""
+        return self._places[name].source
+
     def turned(self, name: str) -> bool:
         """Whether the tensor is stored transposed."""
         return self._places[name].turned

@@ -93,7 +93,7 @@ class _Collector:
             for name, part in self._experts(module, depth, keys) if nested else self._module(module, keys):
                 parts.setdefault(name, []).append(part)
         if not parts:
-            raise AdapterError("it holds no tensors; the adapter was saved empty")
+            raise AdapterError("it holds no tensors; the adapter was saved empty", fault="adapter-incomplete")
         self._check_declared(parts)
         return {name: tuple(found) for name, found in parts.items()}
 
@@ -112,7 +112,8 @@ class _Collector:
         missing += ["targeted parameters"] if self.config.parameters and "experts" not in kinds else []
         if missing:
             raise AdapterError(
-                f"{CONFIG_FILE} declares {', '.join(missing)}, which the file does not hold; the adapter was saved half"
+                f"{CONFIG_FILE} declares {', '.join(missing)}, which the file does not hold; it was saved half",
+                fault="adapter-incomplete",
             )
 
     def _add_saved(self, parts: dict[str, list[Part]], key: Key) -> None:
@@ -134,11 +135,15 @@ class _Collector:
         if not factors:
             lonely = [k.key for kind, k in keys.items() if kind != "tokens"]
             if lonely:
-                raise AdapterError(f"{lonely[0]} has no low-rank factors beside it; save the adapter again")
+                raise AdapterError(
+                    f"{lonely[0]} has no low-rank factors beside it; save the adapter again", fault="adapter-incomplete"
+                )
             return
         if factors not in (["a", "b"], ["embedding_a", "embedding_b"]):
             missing = "lora_A" if factors[0].endswith("b") else "lora_B"
-            raise AdapterError(f"{module} has no {missing}; the adapter is incomplete, save it again")
+            raise AdapterError(
+                f"{module} has no {missing}; the adapter is incomplete, save it again", fault="adapter-incomplete"
+            )
         embedding = factors[0] == "embedding_a"
         places = keys[factors[0]].key, keys[factors[1]].key
         magnitude = keys["magnitude"].key if "magnitude" in keys else None

@@ -72,7 +72,8 @@ def place(label: str, vector: TuningVector, base: Checkpoint, notes: list[str]) 
             why = "it adds to a bias (lora_bias) that the base does not have"
         raise AdapterError(
             f"adapter {label}: {len(missing)} of {len(vector)} modules match nothing in {base.path}, "
-            f"first {missing[0]}; {why}"
+            f"first {missing[0]}; {why}",
+            fault="adapter-keys-unused",
         )
     if renamed:
         first = " is ".join(renamed[0])
@@ -83,7 +84,8 @@ def place(label: str, vector: TuningVector, base: Checkpoint, notes: list[str]) 
             shown = ", ".join(holes[:3]) + (f" and {len(holes) - 3} more" if len(holes) > 3 else "")
             raise AdapterError(
                 f"adapter {label} is incomplete: its config targets {shown}, its file holds nothing for them; "
-                "it was saved half, or its target_modules are another adapter's"
+                "it was saved half, or its target_modules are another adapter's",
+                fault="adapter-incomplete",
             )
     return places
 

@@ -1,6 +1,6 @@
 """One home for weights: a safetensors directory, its reading, its writing, its digests and its manifest."""
 
-from crossmatch.checkpoint.checkpoint import BLOCK_ELEMENTS, Checkpoint, Tail, TensorFiles
+from crossmatch.checkpoint.checkpoint import BLOCK_ELEMENTS, Checkpoint, PassingDigests, Tail, TensorFiles
 from crossmatch.checkpoint.digest import Unchanged, bytes_digest, file_digest, files_digest, value_digest
 from crossmatch.checkpoint.facts import TOKENIZER_FILES, TextFacts, chat_template, side_digest, text_facts
 from crossmatch.checkpoint.header import DTYPE_NAMES, DTYPES, TensorInfo, read_header, tensor_bytes
@@ -25,6 +25,7 @@ from crossmatch.checkpoint.publish import (
     write_json,
     write_tensors,
 )
+from crossmatch.checkpoint.quantised import QuantisedCheckpoint, QuantisedTensor, is_quantised, open_quantised
 from crossmatch.checkpoint.source import Source, locate, upload
 
 __all__ = [
@@ -38,6 +39,9 @@ __all__ = [
     "Checkpoint",
     "Layout",
     "OutputFile",
+    "PassingDigests",
+    "QuantisedCheckpoint",
+    "QuantisedTensor",
     "Source",
     "Tail",
     "TensorFiles",
@@ -55,9 +59,11 @@ __all__ = [
     "find_weights",
     "input_embedding",
     "is_output",
+    "is_quantised",
     "layer_of",
     "locate",
     "module_type_of",
+    "open_quantised",
     "output_embedding",
     "read_header",
     "read_json",

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from blake3 import blake3
 from torch import Tensor
 
+from crossmatch.checkpoint.declared import quantised_as
 from crossmatch.checkpoint.digest import file_digest, files_digest
 from crossmatch.checkpoint.header import TensorInfo, pread_exact, read_header, tensor_bytes
 from crossmatch.checkpoint.layout import MANIFEST, find_weights, read_json
 from crossmatch.checkpoint.names import output_embedding
-from crossmatch.checkpoint.quantised import quantised_as
 from crossmatch.checkpoint.source import locate
 from crossmatch.errors import CheckpointError
 
@@ -133,7 +134,9 @@ class Checkpoint(TensorFiles):
         super().__init__(self.layout.files)
         for name, file in (self.layout.index or {}).items():
             if name not in self.tensors or self.tensors[name].file.name != file:
-                raise CheckpointError(f"{self.path}: the index puts {name} in {file}, which does not hold it")
+                raise CheckpointError(
+                    f"{self.path}: the index puts {name} in {file}, which does not hold it", fault="export-incomplete"
+                )
         self._tails: dict[str, Tail] = {}
         self._original: Checkpoint = self
         config = self.path / "config.json"
@@ -225,3 +228,42 @@ class Checkpoint(TensorFiles):
         """The statement that a merge left in the directory, or None."""
         file = self.path / MANIFEST
         return read_json(file) if file.exists() else None
+
+
+class PassingDigests:
+    """Digests of a checkpoint's files, taken from tensors that somebody reads anyhow, if they come in the files' order.
+
+    A file whose tensors come in another order, or not all, is left to be read again.
+    """
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self._checkpoint = checkpoint
+        # A view that has grown, or has one tensor under two names, is not what lies in the files.
+        self._plain = checkpoint.original is checkpoint and "file_digests" not in vars(checkpoint)
+        self._open: dict[Path, tuple[blake3, int]] = {}
+        self._fed: dict[str, int] = {}
+
+    def feed(self, name: str, rows: Tensor) -> None:
+        """The next rows of a tensor, as they were stored."""
+        if not self._plain or not rows.numel():
+            return
+        info = self._checkpoint.tensors[name]
+        offset = info.offset + self._fed.get(name, 0)
+        data = rows.reshape(-1).view(torch.uint8).numpy().data
+        if info.file not in self._open:
+            header = pread_exact(self._checkpoint.descriptor(info.file), info.offset, 0, info.file)
+            first = min(i.offset for i in self._checkpoint.tensors.values() if i.file == info.file)
+            self._open[info.file] = (blake3(header), info.offset if info.offset == first else -1)
+        digest, at = self._open[info.file]
+        if at == offset:
+            digest.update(data)
+            self._open[info.file] = (digest, offset + len(data))
+        else:
+            self._open[info.file] = (digest, -1)
+        self._fed[name] = self._fed.get(name, 0) + len(data)
+
+    def note(self) -> None:
+        """Tell the checkpoint, if every one of its files was read to its end."""
+        files = self._checkpoint.layout.files
+        if self._plain and all(f in self._open and self._open[f][1] == f.stat().st_size for f in files):
+            self._checkpoint.note_digests({f.name: self._open[f][0].hexdigest() for f in files})

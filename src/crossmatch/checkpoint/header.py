@@ -157,4 +157,6 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _corrupt(file: Path, why: str) -> CheckpointError:
-    return CheckpointError(f"{file} is not a whole safetensors file: {why}; fetch or save it again")
+    return CheckpointError(
+        f"{file} is not a whole safetensors file: {why}; fetch or save it again", fault="export-incomplete"
+    )

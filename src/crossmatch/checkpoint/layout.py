@@ -48,7 +48,10 @@ def find_weights(directory: Path) -> Layout:
         raise CheckpointError(f"{directory} is an adapter; a whole model is needed here (adapters go to -a)")
     if present:
         names = ", ".join(p.name for p in present[:3])
-        raise CheckpointError(f"{directory} has {names} but neither {SINGLE} nor {INDEX}; no loader would find them")
+        raise CheckpointError(
+            f"{directory} has {names} but neither {SINGLE} nor {INDEX}; no loader would find them",
+            fault="export-incomplete",
+        )
     pickles = sorted(p.name for pattern in _PICKLES for p in directory.glob(pattern))
     if pickles:
         raise CheckpointError(
@@ -73,7 +76,9 @@ def _read_index(index_file: Path) -> dict[str, str]:
         if not file.endswith(".safetensors"):
             raise CheckpointError(f"{index_file} puts {name} in {file}, which is no .safetensors file; refused")
         if not (index_file.parent / file).exists():
-            raise CheckpointError(f"{index_file} names {file}, which is missing: the export is incomplete")
+            raise CheckpointError(
+                f"{index_file} names {file}, which is missing: the export is incomplete", fault="export-incomplete"
+            )
     return weight_map
 
 

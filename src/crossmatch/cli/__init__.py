@@ -9,6 +9,7 @@ import typer
 from crossmatch.cli.calibrate import calibrate_command
 from crossmatch.cli.console import Settings, say
 from crossmatch.cli.evaluate import evaluate_command
+from crossmatch.cli.identify import identify_command
 from crossmatch.cli.inspect import inspect_command
 from crossmatch.cli.merge import merge_command
 from crossmatch.cli.report import report_command
@@ -34,6 +35,7 @@ for _name, _command in {
     "train": train_command,
     "merge": merge_command,
     "verify": verify_command,
+    "identify": identify_command,
     "evaluate": evaluate_command,
     "calibrate": calibrate_command,
     "inspect": inspect_command,

@@ -12,7 +12,7 @@ from crossmatch.cli.options import weight as parse_weight
 from crossmatch.errors import ExitCode, InputError
 
 if TYPE_CHECKING:
-    from crossmatch.verification import Verdict
+    from crossmatch.verification import Claim, Verdict
 
 _EXIT = {"verified": ExitCode.OK, "failed": ExitCode.FAILED, "inconclusive": ExitCode.INCONCLUSIVE}
 
@@ -23,6 +23,7 @@ def verify_command(
     adapter: Adapters = None,
     weight: Weights = None,
     calibration: Annotated[Path | None, typer.Option(help="The calibration file of a merge that used one.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Judge some rows of every tensor, in seconds.")] = False,
     detail: Annotated[bool, typer.Option("--detail", help="With --json: one entry per module.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -34,52 +35,70 @@ def verify_command(
     """
     from crossmatch.checkpoint import Checkpoint
     from crossmatch.process import keep_heap
-    from crossmatch.verification import Claim, claim_from_manifest, verify_claim
+    from crossmatch.verification import Claim, Verdict, claim_from_manifest, verify_claim
 
     keep_heap()
 
-    checkpoint = Checkpoint(merged)
-    if weight and base is not None and adapter:
-        claim: Claim = Claim(Checkpoint(base), pair_up(adapter, weight))
-    else:
-        claim = claim_from_manifest(checkpoint, base, split_pairs(adapter, "-a"), calibration)
-        others = {name: parse_weight(text, f"-w {name}") for name, text in split_pairs(weight, "-w").items()}
-        for name in others:
-            if name not in claim.parts:
-                raise InputError(f"-w {name}: the manifest names {', '.join(claim.parts)}")
-        claim = replace(claim, parts={name: (v, others.get(name, w)) for name, (v, w) in claim.parts.items()})
-    verdict = verify_claim(checkpoint, claim, progress=Terminal())
+    try:
+        checkpoint = Checkpoint(merged)
+        if weight and base is not None and adapter:
+            claim: Claim = Claim(Checkpoint(base), pair_up(adapter, weight))
+        else:
+            claim = claim_from_manifest(checkpoint, base, split_pairs(adapter, "-a"), calibration)
+            claim = _with_weights(claim, weight)
+        verdict = verify_claim(checkpoint, claim, quick=quick, progress=Terminal())
+    except InputError as error:
+        # What cannot be read may be the very fault.
+        if error.fault is None or str(base) in str(error):
+            raise
+        verdict = Verdict.refused(error.fault, str(error))
     if as_json:
         emit(verdict.to_dict(detail=detail))
     else:
-        _print(merged, verdict)
+        show(merged, verdict)
     raise typer.Exit(_EXIT[verdict.verdict])
 
 
-def _print(merged: str, verdict: "Verdict") -> None:
+def _with_weights(claim: "Claim", weights: list[str] | None) -> "Claim":
+    """A manifest's claim with other weights for some of its adapters."""
+    others = {name: parse_weight(text, f"-w {name}") for name, text in split_pairs(weights, "-w").items()}
+    for name in others:
+        if name not in claim.parts:
+            raise InputError(f"-w {name}: the manifest names {', '.join(claim.parts)}")
+    return replace(claim, parts={name: (v, others.get(name, w)) for name, (v, w) in claim.parts.items()})
+
+
+def show(merged: str, verdict: "Verdict") -> None:
+    """The verdict for people: one line, the weights, then only what is wrong and what to do about it."""
     from crossmatch.verification.faults import FAULTS, NOTES
 
     print(f"{verdict.verdict.upper()}  {merged}")
     for name, w in verdict.weights.items():
         found = "not identifiable" if w.recovered is None else f"{w.recovered:.5f} ± {w.stderr:.1g}"
-        print(f"  {name:12} claimed {w.claimed:<8g} recovered {found}")
+        claimed = "" if w.claimed is None else f"claimed {w.claimed:<8g} "
+        print(f"  {name:12} {claimed}recovered {found}")
+    for known in verdict.evidence.get("sums", ()):
+        terms = " + ".join(name if c == 1 else f"{c:.3g} {name}" for name, c in known["terms"].items())
+        print(f"  {terms} = {known['recovered']:.5f} ± {known['stderr']:.1g}")
     modules, tensors, rounding = verdict.modules, verdict.tensors, verdict.rounding
-    others = tensors["total"] - modules["adapted"]
-    print(f"  {modules['agree']} of {modules['adapted']} adapted modules agree; ", end="")
-    print(f"{tensors['untouched_identical']} of {others} other tensors are the base's")
-    if rounding["violations"] is not None:
-        route = rounding["route"] or "not explained"
+    if modules["adapted"]:
+        others = tensors["total"] - modules["adapted"]
+        print(f"  {modules['agree']} of {modules['adapted']} adapted modules agree; ", end="")
+        print(f"{tensors['untouched_identical']} of {others} other tensors are the base's")
+    if rounding.get("violations") is not None:
+        replay = (rounding["replay"] or {}).get("route")
+        route = replay if replay and rounding["route"] else rounding["route"] or "not explained"
         print(f"  rounding: {route}, {rounding['violations']:.2%} of elements outside it")
-    for fault in verdict.faults:
-        consequence, remedy = FAULTS[fault]
-        print(f"\n{fault}: {consequence}.\n  {remedy[0].upper()}{remedy[1:]}.")
-    named = verdict.evidence["modules_in_question"]
-    elsewhere = [*tensors["missing"], *tensors["extra"], *tensors["untouched_changed"]]
-    places = [*elsewhere, *verdict.evidence["config_changed"]] or named
-    if verdict.faults and places:
-        more = f" and {len(places) - 3} more" if len(places) > 3 else ""
-        print(f"  Seen in {', '.join(places[:3])}{more}.")
-    unchecked = ", ".join(verdict.evidence["not_checked"]).replace("_", " ")
-    print(f"\nnot checked: {unchecked}.")
+    for finding in verdict.findings:
+        consequence, remedy = FAULTS[finding.fault]
+        print(f"\n{finding.fault}: {consequence}.")
+        more = f" and {len(finding.where) - 3} more" if len(finding.where) > 3 else ""
+        places = f"{', '.join(finding.where[:3])}{more}" if finding.where else ""
+        seen = "; in ".join(text for text in (finding.evidence, places) if text)
+        if seen:
+            print(f"  Seen: {seen}.")
+        print(f"  {remedy[0].upper()}{remedy[1:]}.")
+    for text in verdict.evidence.get("not_checked", ()):
+        print(f"\nnot checked: {text}.")
     for note in verdict.notes:
         print(f"\nnote {note}: {NOTES[note]}.")

@@ -110,11 +110,8 @@ class LowRank(Delta):
 
     def add_to(self, total: Tensor, start: int, stop: int) -> None:
         """total += D[start:stop], the product accumulated into the sum."""
-        left, right = self._double
-        if total.dtype == torch.float64:
-            total.addmm_(left[start:stop], right)
-        else:
-            total += self.rows(start, stop, total.dtype)
+        left, right = self._double if total.dtype == torch.float64 else self._single
+        total.addmm_(left[start:stop], right)
 
     @cached_property
     def _double(self) -> tuple[Tensor, Tensor]:

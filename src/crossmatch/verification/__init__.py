@@ -1,14 +1,16 @@
 """The proof: what is inside a merged checkpoint, recovered from its bytes."""
 
 from crossmatch.verification.claim import Claim, Parts, claim_from_manifest
+from crossmatch.verification.identify import identify
 from crossmatch.verification.judge import DEFAULTS, Thresholds
 from crossmatch.verification.proof import SampledProof, WholeProof
-from crossmatch.verification.verdict import RecoveredWeight, Verdict
+from crossmatch.verification.verdict import Finding, RecoveredWeight, Verdict
 from crossmatch.verification.verify import verify, verify_claim
 
 __all__ = [
     "DEFAULTS",
     "Claim",
+    "Finding",
     "Parts",
     "RecoveredWeight",
     "SampledProof",
@@ -16,6 +18,7 @@ __all__ = [
     "Verdict",
     "WholeProof",
     "claim_from_manifest",
+    "identify",
     "verify",
     "verify_claim",
 ]

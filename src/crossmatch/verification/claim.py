@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
-from crossmatch.adapter import Adapter, Tied, fit
+from crossmatch.adapter import Adapter, Fitted, Tied, fit
 from crossmatch.checkpoint import MANIFEST, Checkpoint
 from crossmatch.delta import TuningVector
 from crossmatch.errors import CheckpointError, InputError
@@ -17,33 +17,62 @@ Parts = Mapping[str, tuple[TuningVector, Weight]]
 
 @dataclass(frozen=True)
 class Claim:
-    """Base, adapters and weights that a checkpoint is said to hold; recipe: the rule by which they were combined; tied:
-    what was done with a change of one of two tied embeddings; stochastic: whether it was rounded at random."""
+    """Base, adapters and weights that a checkpoint is said to hold.
+
+    recipe: the rule by which they were combined; tied: what was done with a change of one of two tied embeddings;
+    stochastic: whether it was rounded at random; base_digest:
+    what the base's digest must be, if that is claimed too; tokenizer_from: the adapter, or `base`, whose tokenizer and
+    template it is said to have."""
 
     base: Checkpoint
     parts: Parts
     recipe: Recipe = field(default_factory=Recipe)
     tied: Tied = "untie"
     stochastic: bool = False
+    base_digest: str | None = None
+    tokenizer_from: str | None = None
 
     def __post_init__(self) -> None:
         if not self.parts:
             raise InputError("a claim needs at least one adapter: pass -a NAME=PATH and -w NAME=NUMBER")
+
+    def check(self) -> None:
+        """Raise InputError if the base is not the one of that digest. After it was read: the digest is then known."""
+        if self.base_digest is not None:
+            _same(self.base.digest, self.base_digest, f"base {self.base.path}")
 
     def resolve(self) -> "Resolved":
         """The claim tensor by tensor. Raises AdapterError for a delta that does not fit the base, RuleError for weights
         that are not finite."""
         found = fit(self.base, {name: vector for name, (vector, _) in self.parts.items()}, tied=self.tied)
         weights = {name: weight for name, (_, weight) in self.parts.items()}
-        return Resolved(found.base, Combined(found.vectors, weights, self.recipe).claim())
+        misread: dict[str, dict[str, dict[str, float]]] = {}
+        kinds: dict[str, set[str]] = {}
+        for label, vector in found.vectors.items():
+            config = adapter.config if isinstance(adapter := self.parts[label][0], Adapter) else None
+            for name in vector:
+                assert isinstance(vector, Fitted)
+                kinds.setdefault(name, set()).update(vector.kinds(name))
+                if config and self.recipe.rule == "linear":
+                    module = vector.source(name).removesuffix(".weight").removesuffix(".bias")
+                    for fault, factor in config.misread(module).items():
+                        misread.setdefault(label, {}).setdefault(fault, {})[name] = factor
+        parts = Combined(found.vectors, weights, self.recipe).claim()
+        return Resolved(found.base, parts, kinds, misread)
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """A claim by the base's tensor names: base as the adapters saw it; name -> (vector, one number)."""
+    """A claim by the base's tensor names: base as the adapters saw it; name -> (vector, one number).
+
+    kinds: what the deltas on a tensor are (low-rank, dora, bias, saved, tokens, experts, delta); misread: adapter ->
+    fault -> tensor -> factor on its delta, for tools that misread the adapter's config.
+    """
 
     base: Checkpoint
     parts: Mapping[str, tuple[TuningVector, float]]
+    kinds: Mapping[str, set[str]] = field(default_factory=dict)
+    misread: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
 
 
 def claim_from_manifest(
@@ -75,7 +104,8 @@ def claim_from_manifest(
     if unknown:
         raise InputError(f"-a {min(unknown)}: the manifest names {', '.join(named)}; give weights to claim otherwise")
     checkpoint = Checkpoint(base if base is not None else _where(merged, origin, "base", "--base BASE"))
-    _same(checkpoint.digest, base_digest, f"base {checkpoint.path}")
+    if not isinstance(base_digest, str):
+        raise CheckpointError(f"{merged.path / MANIFEST} does not describe a merge: no digest of the base")
     parts = {}
     for name, entry in named.items():
         adapter = Adapter(adapters.get(name) or _where(merged, entry, f"adapter {name}", f"-a {name}=PATH"))
@@ -86,9 +116,11 @@ def claim_from_manifest(
         if tied not in get_args(Tied):
             raise ValueError(f"tied is {tied!r}")
         recipe = _recipe(predicate, calibration)
+        source = predicate.get("tokenizer_from")
     except (TypeError, ValueError, AttributeError, KeyError) as error:
         raise CheckpointError(f"{merged.path / MANIFEST} does not describe a merge: {error!r}") from error
-    return Claim(checkpoint, parts, recipe, tied, stochastic)
+    source = source if isinstance(source, str) else None
+    return Claim(checkpoint, parts, recipe, tied, stochastic, base_digest, source)
 
 
 def _recipe(predicate: Mapping[str, Any], calibration: str | Path | None) -> Recipe:

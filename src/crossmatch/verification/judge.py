@@ -1,9 +1,10 @@
-"""From recovered weights to a verdict: which modules agree with the claim, and the name of what went wrong."""
+"""From recovered weights to names: which modules agree with the claim, and what the weights of the others tell."""
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 from crossmatch.verification.recover import Estimate
 from crossmatch.verification.scan import ModuleScan
@@ -35,7 +36,8 @@ class ModuleVerdict:
     """One module against the claim: `agree`, `disagree` or `undecided`, with what was recovered there.
 
     resolved: whether the estimate is precise enough to tell a claimed adapter from none; silent: numbers of the claimed
-    adapters of which nothing is here.
+    adapters of which nothing is here; clean: whether no more than rounding is left over; where: of this adapter's
+    numbers, those with a delta here.
     """
 
     name: str
@@ -43,6 +45,8 @@ class ModuleVerdict:
     estimate: Estimate
     resolved: bool
     silent: tuple[int, ...]
+    clean: bool
+    where: tuple[int, ...]
 
 
 def same(value: float, wanted: float, stderr: float, t: Thresholds, sigmas: float | None = None) -> bool:
@@ -59,15 +63,17 @@ def resolves(stderr: float, claimed: float, t: Thresholds) -> bool:
 def judge_module(scan: ModuleScan, found: Estimate, claimed: Weights, t: Thresholds) -> ModuleVerdict:
     """Judge one module.
 
-    It agrees if every element lies within one rounding of the claimed sum, or within two, and the effect of each
+    It agrees if every element lies within an honest route's rounding of the claimed sum, and the effect of each
     claimed adapter is there: in the bits (twice as many elements show it as differ from a replay) or in recovered
-    weights precise enough to tell. It disagrees if recovered weights contradict the claim, or elements are unexplained:
-    more than a share of 1e-4 just outside, or a single one far outside.
+    weights precise enough to tell. It disagrees if recovered weights contradict the claim, more than rounding is left
+    over, or elements are unexplained: more than a share of 1e-4 just outside, or a single one far outside.
     Otherwise there is no evidence: undecided.
     """
+    seen = scan.looked
     allowed = t.violations * scan.elements
-    certified, loose = scan.violations.once <= allowed, scan.violations.twice <= allowed
-    here = [i for i in scan.effects if float(scan.strata.gram[i, i]) > 0]
+    certified = scan.violations.models <= allowed and not scan.violations.gross
+    here = tuple(i for i in seen.effects if float(seen.strata.gram[i, i]) > 0)
+    clean = not found.identifiable or found.excess <= excess_limit(scan, claimed, t)
     # With every element certified, an estimate must be far off to be believed: hundreds of modules are tested at once.
     sigmas = t.sigmas * 1.5
     contradicts = found.identifiable and any(
@@ -82,52 +88,139 @@ def judge_module(scan: ModuleScan, found: Estimate, claimed: Weights, t: Thresho
         and same(found.weights[i], 0.0, found.stderr[i], t)
         and abs(found.weights[i]) < abs(claimed[i]) / 2
     )
-    if scan.flips and not scan.changed:
-        silent = tuple(i for i in range(len(claimed)) if claimed[i] != 0 and float(scan.strata.gram[i, i]) > 0)
-    shown = all(scan.effects.get(i, 0) > 2 * scan.violations.bits for i in here if claimed[i] != 0)
-    if scan.nonfinite or contradicts or silent or scan.violations.gross or not (certified or loose):
+    if scan.base_own and seen.flips:
+        silent = tuple(i for i in range(len(claimed)) if claimed[i] != 0 and i in here)
+    shown = all(seen.effects.get(i, 0) > 2 * seen.violations.bits for i in here if claimed[i] != 0)
+    if scan.nonfinite or contradicts or silent or not certified or not clean:
         state = "disagree"
     elif shown or resolved:
         state = "agree"
     else:
         state = "undecided"
-    return ModuleVerdict(scan.name, state, found, resolved, silent)
+    return ModuleVerdict(scan.name, state, found, resolved, silent, clean, here)
 
 
-def skipped(modules: Sequence[ModuleVerdict]) -> list[str]:
-    """Modules in question, if an adapter is silent in each that can tell, while the others agree with the claim."""
+def excess_limit(scan: ModuleScan, claimed: Weights, t: Thresholds) -> float:
+    """Residual variance, over that of one rounding, that an honest merge can leave: more where every adapter was
+    rounded into a model of its own first."""
+    allowed = t.violations * scan.elements
+    return t.excess if scan.violations.twice <= allowed else t.excess * (1 + sum(w * w for w in claimed))
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """A named way to be wrong about weights: the fault, and the weights that it gives a module."""
+
+    fault: str
+    weights: Callable[[str], Weights]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the weights of the modules say together.
+
+    fault: the name of what most of them show, None if that is the claim; weights: what they hold then, by module;
+    others: modules that hold something else.
+    """
+
+    fault: str | None
+    weights: Callable[[str], Weights]
+    others: tuple[ModuleVerdict, ...]
+
+
+def read_weights(
+    modules: Sequence[ModuleVerdict],
+    pool: Callable[[Sequence[ModuleVerdict]], Estimate],
+    claimed: Weights,
+    t: Thresholds,
+    further: Sequence[Hypothesis] = (),
+) -> Reading:
+    """Name what most modules agree on, and set the others apart.
+
+    pool: the estimate over some modules; further: hypotheses whose weights follow from an adapter's config.
+    """
+    claim = _always(claimed)
+    judged = [m for m in modules if m.estimate.identifiable]
     questioned = [m for m in modules if m.state == "disagree"]
-    silent = [m for m in questioned if m.silent]
-    other = [m for m in questioned if m.resolved and not m.silent]
-    agreeing = any(m.state == "agree" for m in modules)
-    return [m.name for m in questioned] if silent and agreeing and not other else []
+    if not judged:
+        return Reading(None, claim, tuple(questioned))
+    if not all(fits(m, claimed, t) for m in judged):
+        patterned = [h for h in further if len({tuple(h.weights(m.name)) for m in judged}) > 1]
+        named = next((h for h in patterned if all(fits(m, h.weights(m.name), t) for m in judged)), None)
+        if named:
+            return Reading(named.fault, named.weights, tuple(m for m in questioned if not m.estimate.identifiable))
+    as_claimed = [m for m in judged if m.resolved and m.clean and fits(m, claimed, t)]
+    skipped = [m for m in judged if m.silent and m.clean]
+    if as_claimed and 2 * (len(as_claimed) + len(skipped)) >= len(judged) and len(as_claimed) < len(judged) and skipped:
+        # Nothing here and as claimed there: however many are skipped, the rest tell what was meant.
+        return Reading(None, claim, tuple(questioned))
+    clean = [m for m in judged if m.clean]
+    voting = clean if 2 * len(clean) >= len(judged) else judged
+    middle = [_middle(voting, i) for i in range(len(claimed))]
+    voting = [m for m in voting if fits(m, middle, t)]
+    if 2 * len(voting) < len(judged):
+        return Reading(None, claim, tuple(questioned))
+    pooled = pool(voting)
+    fault, weights = name_weights(pooled, claimed, t, clean=2 * len(clean) >= len(judged))
+    if fault in ("weights-scaled", "weights-differ"):
+        # What a config explains is the better explanation, where both fit.
+        known = next((h for h in further if all(fits(m, h.weights(m.name), t) for m in voting)), None)
+        if known:
+            fault, weights = known.fault, known.weights
+    if fault is None:
+        return Reading(None, claim, tuple(questioned))
+    apart = [m for m in judged if not fits(m, weights(m.name), t) or not (m.clean or 2 * len(clean) < len(judged))]
+    if fault in ("weights-scaled", "weights-differ") and 4 * sum(m.clean for m in apart) >= len(judged):
+        # No common weights: each module is read by itself.
+        return Reading(None, claim, tuple(questioned))
+    unread = [m for m in questioned if not m.estimate.identifiable and m.silent]
+    return Reading(fault, weights, tuple(apart + unread))
+
+
+def _middle(modules: Sequence[ModuleVerdict], adapter: int) -> float:
+    found = [m.estimate.weights[adapter] for m in modules if adapter in m.where]
+    return median(found) if found else float("nan")
+
+
+def fits(module: ModuleVerdict, wanted: Weights, t: Thresholds) -> bool:
+    """Whether a module's own estimate agrees with some weights, as far as it goes."""
+    found = module.estimate
+    return found.identifiable and all(
+        same(found.weights[i], wanted[i], found.stderr[i], t, 1.5 * t.sigmas) for i in module.where
+    )
 
 
 def name_weights(
-    pooled: Estimate, modules: Sequence[ModuleVerdict], claimed: Weights, t: Thresholds = DEFAULTS
-) -> str | None:
-    """The fault that the recovered weights show, or None if they are the claimed ones and nothing else is inside."""
-    if not pooled.identifiable:
-        return None
+    pooled: Estimate, claimed: Weights, t: Thresholds, *, clean: bool = True
+) -> tuple[str | None, Callable[[str], Weights]]:
+    """The fault that common weights show, None if they are the claimed ones; and the weights that are then inside.
+
+    clean: whether rounding is all that is left over in most modules.
+    """
+    claim = _always(claimed)
     here = [i for i, weight in enumerate(pooled.weights) if not math.isnan(weight)]
+    if not pooled.identifiable or not here:
+        return None, claim
     found = [pooled.weights[i] for i in here]
     errors = [pooled.stderr[i] for i in here]
     wanted = [claimed[i] for i in here]
+    recovered = [pooled.weights[i] if i in here else c for i, c in enumerate(claimed)]
     zero = [
         w != 0 and same(f, 0.0, e, t) and abs(f) < abs(w) / 2 for f, w, e in zip(found, wanted, errors, strict=True)
     ]
-    if pooled.excess > t.excess:
-        # More than rounding is left over: another delta is inside, beside the claimed ones or in place of one.
-        return "wrong-adapter" if any(zero) else _uneven(pooled, modules, t, otherwise="unexplained-delta")
     if any(zero):
-        return "adapter-not-applied" if all(zero) else "adapter-missing"
+        name = "wrong-adapter" if not clean else "adapter-not-applied" if all(zero) else "adapter-missing"
+        return name, _always(recovered)
     if all(same(f, w, e, t) for f, w, e in zip(found, wanted, errors, strict=True)):
-        return None
+        return None, claim
     for fault, hypothesis in _hypotheses(wanted, found):
         if all(same(f, h, e, t) for f, h, e in zip(found, hypothesis, errors, strict=True)):
-            fits = _agreement(modules, here, hypothesis, t)
-            return fault if fits >= 0.9 else "weights-uneven"
-    return _uneven(pooled, modules, t, otherwise="weights-differ")
+            return fault, _always([hypothesis[here.index(i)] if i in here else c for i, c in enumerate(claimed)])
+    return "weights-differ", _always(recovered)
+
+
+def _always(weights: Weights) -> Callable[[str], Weights]:
+    return lambda _: weights
 
 
 def _hypotheses(claimed: Weights, found: Weights) -> list[tuple[str, Weights]]:
@@ -154,26 +247,26 @@ def _signs(claimed: Weights) -> list[list[float]]:
     return [[s * c for s, c in zip(signs, claimed, strict=True)] for signs in flips]
 
 
-def _agreement(modules: Sequence[ModuleVerdict], here: Sequence[int], wanted: Weights, t: Thresholds) -> float:
-    """Share of the modules with an estimate of their own that fit `wanted`."""
-    fits = []
-    for module in modules:
-        found = module.estimate
-        pairs = [(found.weights[i], w, found.stderr[i]) for i, w in zip(here, wanted, strict=True)]
-        pairs = [p for p in pairs if not math.isnan(p[0])]
-        if pairs and found.identifiable:
-            fits.append(all(same(value, w, error, t, t.sigmas * 1.5) for value, w, error in pairs))
-    return sum(fits) / len(fits) if fits else 1.0
+Factors = Mapping[str, Callable[[str], float]]
+"""How a misread config scales an adapter, module by module: fault -> (tensor name -> factor on its delta)."""
 
 
-def _uneven(pooled: Estimate, modules: Sequence[ModuleVerdict], t: Thresholds, *, otherwise: str) -> str:
-    """`weights-uneven` if every module is explained by weights of its own that are not the common ones."""
-    judged = [m.estimate for m in modules if m.estimate.identifiable]
-    clean = all(e.excess <= t.excess for e in judged)
-    apart = any(
-        not same(w, common, s, t, 1.5 * t.sigmas)
-        for e in judged
-        for w, common, s in zip(e.weights, pooled.weights, e.stderr, strict=True)
-        if not math.isnan(w)
-    )
-    return "weights-uneven" if clean and apart else otherwise
+def config_hypotheses(factors: Mapping[int, Factors], claimed: Weights, names: Sequence[str]) -> list[Hypothesis]:
+    """Weights as a tool would give them that misreads the config of one adapter, or of all; distinct from the claim.
+
+    factors: by the adapter's number. A single number for all modules is no less a hypothesis than one by pattern.
+    """
+    options: list[Hypothesis] = []
+    faults = dict.fromkeys(fault for known in factors.values() for fault in known)
+    for key in faults:
+        having = [i for i, known in factors.items() if key in known]
+        for chosen in [having, *([i] for i in having if len(having) > 1)]:
+
+            def weights(name: str, key: str = key, chosen: Sequence[int] = tuple(chosen)) -> Weights:
+                return [c * factors[i][key](name) if i in chosen else c for i, c in enumerate(claimed)]
+
+            if any(
+                not math.isclose(a, b, rel_tol=0.02) for n in names for a, b in zip(weights(n), claimed, strict=True)
+            ):
+                options.append(Hypothesis(key.partition(":")[0], weights))
+    return options

@@ -9,16 +9,18 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from crossmatch.checkpoint import Checkpoint, TensorFiles
 from crossmatch.delta import Delta, LowRank, TuningVector
 from crossmatch.progress import SILENT, Progress
+from crossmatch.verification.again import look_again
 from crossmatch.verification.claim import Resolved
 from crossmatch.verification.judge import DEFAULTS, Thresholds
-from crossmatch.verification.scan import ModuleScan, Scan, add_rows, new_module, scan, working_dtype
+from crossmatch.verification.look import Rows, bound, check_readable, look
+from crossmatch.verification.scan import ModuleScan, Scan, Subject, same_bytes, scan
+from crossmatch.verification.verdict import Verdict
 from crossmatch.verification.verify import decide
 
 SAMPLED_ROWS, SAMPLED_COLUMNS = 32, 1024
@@ -33,17 +35,28 @@ class WholeProof:
 
     def watch(
         self, base: Checkpoint, claim: Mapping[str, tuple[TuningVector, float]], *, stochastic: bool = False
-    ) -> "WholeProof | SampledProof | None":
+    ) -> "Sampling | None":
         """Keep the claim; nothing is looked at on the way."""
         self.claim, self.stochastic = Resolved(base, claim), stochastic
         return None
 
     def verdict(self, path: Path) -> Mapping[str, Any]:
         """The verdict on all rows of all tensors."""
-        merged = Checkpoint(path)
-        found = scan(merged, self.claim, self.progress)
-        verdict = decide(merged, self.claim, found, self.thresholds, stochastic=self.stochastic).for_manifest()
-        return {**verdict, "scope": "all rows", "swallowed_by_adapter": None}
+        subject = Subject(Checkpoint(path), self.claim)
+        found = scan(subject, self.progress)
+        look_again(subject, found, self.thresholds, self.progress)
+        return self._manifest(self._decide(subject, found), "all rows")
+
+    def _decide(self, subject: Subject, found: Scan) -> Verdict:
+        return decide(subject, self.claim, found, self.thresholds, stochastic=self.stochastic)
+
+    @staticmethod
+    def _manifest(verdict: Verdict, scope: str) -> Mapping[str, Any]:
+        return {
+            **verdict.for_manifest(),
+            "scope": scope,
+            "swallowed_by_adapter": verdict.rounding["swallowed_by_adapter"],
+        }
 
 
 class SampledProof(WholeProof):
@@ -56,11 +69,28 @@ class SampledProof(WholeProof):
 
     def watch(
         self, base: Checkpoint, claim: Mapping[str, tuple[TuningVector, float]], *, stochastic: bool = False
-    ) -> "SampledProof":
-        """Begin with an empty result."""
+    ) -> "Sampling":
+        """Keep the claim; the sampling that is to be told of every block."""
         super().watch(base, claim, stochastic=stochastic)
-        self.found = Scan()
-        self.alone: dict[str, list[float]] = {name: [0.0, 0.0] for name in claim}
+        self.sampling = Sampling(self.claim)
+        return self.sampling
+
+    def verdict(self, path: Path) -> Mapping[str, Any]:
+        """The verdict on what was seen; on all of the file, if that does not verify it, or if a row was not seen."""
+        merged = Checkpoint(path)
+        found = self.sampling.result(merged)
+        verdict = self._decide(Subject(merged, self.claim), found) if found else None
+        if verdict is None or not verdict.verified:
+            return super().verdict(path)
+        return self._manifest(verdict, "sampled rows")
+
+
+class Sampling:
+    """A witness of the writing: takes some rows of every merged tensor when it is complete, and compares all bytes of
+    the others."""
+
+    def __init__(self, claim: Resolved) -> None:
+        self.claim = claim
         self._files: dict[Path, TensorFiles] = {}
         self._name: str | None = None
         self._columns = 1
@@ -71,8 +101,7 @@ class SampledProof(WholeProof):
         # Judged beside the writing, one tensor after the other.
         self._judge = ThreadPoolExecutor(1, "proof")
         self._judged: list[Future[ModuleScan]] = []
-        self._merged = {name for vector, _ in claim.values() for name in vector}
-        return self
+        self._merged = {name for vector, _ in claim.parts.values() for name in vector}
 
     def wrote(self, name: str, file: Path, start: int, stop: int, columns: int) -> None:
         """Look at a block: at some of its rows when its tensor is complete, or, without a delta, at all of it now."""
@@ -85,57 +114,31 @@ class SampledProof(WholeProof):
             self._rows[name], self._widths[name] = stop, columns
         if name in self._merged:
             self._lines.append(self._some_of(name, start, stop, columns))
-        elif not self._is_base(name, file, start, stop, columns):
+            return
+        theirs = self._files[file].rows(name, start, stop, columns)
+        if not same_bytes(self.claim.base.rows(name, start, stop, columns).to(theirs.dtype), theirs):
             self._changed.add(name)
+
+    def result(self, merged: Checkpoint) -> Scan | None:
+        """What was seen, beside the finished directory; None if a row was not."""
+        self._judge_rows()
+        found, base = Scan([future.result() for future in self._judged]), self.claim.base
+        self._judge.shutdown()
+        theirs = merged.tensors
+        found.missing = [n for n, i in base.tensors.items() if n not in theirs or theirs[n].shape != i.shape]
+        found.extra = sorted(set(theirs) - set(base.tensors))
+        plain = [name for name in base.tensors if name not in self._merged]
+        found.identical = [name for name in plain if name not in self._changed]
+        found.untouched_changed = [name for name in plain if name in self._changed]
+        found.cast = [n for n, i in base.tensors.items() if n in theirs and theirs[n].dtype != i.dtype]
+        sizes = {name: self._rows.get(name, 0) * self._widths.get(name, 1) for name in base.tensors}
+        return found if all(sizes[name] == info.elements for name, info in base.tensors.items()) else None
 
     def _some_of(self, name: str, start: int, stop: int, columns: int) -> slice:
         height = self.claim.base.tensors[name].elements // columns
         count = min(stop - start, max(1, -(-SAMPLED_ROWS * (stop - start) // height)))
         first = start + crc32(f"{name}:{start}".encode()) % (stop - start - count + 1)
         return slice(first, first + count)
-
-    def _is_base(self, name: str, file: Path, start: int, stop: int, columns: int) -> bool:
-        ours = self.claim.base.rows(name, start, stop, columns)
-        theirs = self._files[file].rows(name, start, stop, columns)
-        # As bytes: -0 is not 0, and NaN is itself.
-        first, second = (
-            memoryview(t.contiguous().view(torch.uint8).numpy().data) for t in (ours.to(theirs.dtype), theirs)
-        )
-        return np.array_equal(np.frombuffer(first, np.uint8), np.frombuffer(second, np.uint8))
-
-    def verdict(self, path: Path) -> Mapping[str, Any]:
-        """The verdict on what was seen; on all of the file, if that does not verify it, or if a row was not seen."""
-        self._judge_rows()
-        for scanned in [future.result() for future in self._judged]:
-            self.found.modules.append(scanned)
-            for i, label in enumerate(self.claim.parts):
-                lost, energy = scanned.alone.get(i, (0.0, 0.0))
-                self.alone[label][0] += lost
-                self.alone[label][1] += energy
-        self._judge.shutdown()
-        merged, base = Checkpoint(path), self.claim.base
-        self.found.missing = [
-            name
-            for name, info in base.tensors.items()
-            if name not in merged.tensors or merged.tensors[name].shape != info.shape
-        ]
-        self.found.extra = sorted(set(merged.tensors) - set(base.tensors))
-        plain = [name for name in base.tensors if name not in self._merged]
-        self.found.identical = [name for name in plain if name not in self._changed]
-        self.found.untouched_changed = [name for name in plain if name in self._changed]
-        self.found.cast = [
-            name
-            for name, info in base.tensors.items()
-            if name in merged.tensors and merged.tensors[name].dtype != info.dtype
-        ]
-        complete = all(
-            self._rows.get(name, 0) * self._widths.get(name, 1) == info.elements for name, info in base.tensors.items()
-        )
-        verdict = decide(merged, self.claim, self.found, self.thresholds, stochastic=self.stochastic)
-        if not verdict.verified or not complete:
-            return super().verdict(path)
-        shares = {name: lost / energy if energy else None for name, (lost, energy) in self.alone.items()}
-        return {**verdict.for_manifest(), "scope": "sampled rows", "swallowed_by_adapter": shares}
 
     def _judge_rows(self) -> None:
         if self._name is None or not self._lines:
@@ -147,18 +150,16 @@ class SampledProof(WholeProof):
     def _scan(self, name: str, file: TensorFiles, lines: Sequence[slice], width: int) -> ModuleScan:
         """What some rows of one tensor show, those of the base and of the output read anew."""
         parts, base = self.claim.parts, self.claim.base
+        check_readable(name, base.tensors[name].dtype, file.tensors[name].dtype)
         columns = min(width, SAMPLED_COLUMNS)
         left = crc32(name.encode()) % (width - columns + 1)
         window = slice(left, left + columns)
-        whole = torch.cat([base.rows(name, s.start, s.stop, width) for s in lines])
+        whole = torch.cat([base.rows(name, s.start, s.stop, width) for s in lines]).double()
         theirs = torch.cat([file.rows(name, s.start, s.stop, width) for s in lines])[:, window]
-        deltas = {i: vector[name] for i, (vector, _) in enumerate(parts.values()) if name in vector}
-        deltas = {i: d.bind(lambda start, stop: base.rows(name, start, stop, width)) for i, d in deltas.items()}
-        whole = whole.to(working_dtype(name, whole.dtype, theirs.dtype))
+        deltas = bound(base, name, {i: v[name] for i, (v, _) in enumerate(parts.values()) if name in v})
         rows = {i: _some_rows(delta, lines, window, whole) for i, delta in deltas.items()}
-        module = new_module(name, deltas, len(parts), sampled=True)
-        add_rows(module, theirs, whole[:, window], rows, [weight for _, weight in parts.values()], alone=True)
-        return module
+        seen = look(Rows(theirs, whole[:, window], rows, lines), [weight for _, weight in parts.values()])
+        return ModuleScan(name, seen, seen.violations, seen.elements, nonfinite=seen.nonfinite)
 
 
 def _some_rows(delta: Delta, lines: Sequence[slice], columns: slice, base: Tensor) -> Tensor:

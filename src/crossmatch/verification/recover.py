@@ -21,7 +21,9 @@ from torch import Tensor
 LOWEST, HIGHEST = -8, 12
 _BINS = HIGHEST - LOWEST + 1
 MIN_ENTRIES = 200
-MAX_CONDITION = 1e4
+# Of adapters whose cosine is 0.998: beyond it a systematic error of 1e-4, as of a rounded weight, is a wrong answer.
+MAX_CONDITION = 1e3
+_PARALLEL = 0.99
 
 
 @dataclass
@@ -43,27 +45,42 @@ class Strata:
         shapes = ((_BINS, adapters, adapters), (_BINS, adapters), (_BINS,), (_BINS,), (adapters, adapters))
         return cls(*(torch.zeros(shape, dtype=torch.float64) for shape in shapes))
 
-    def add(self, change: Tensor, deltas: Sequence[Tensor], which: Sequence[int], steps: Tensor, size: Tensor) -> None:
+    def add(
+        self,
+        change: Tensor,
+        deltas: Sequence[Tensor],
+        which: Sequence[int],
+        steps: Tensor,
+        size: Tensor,
+        grain: Tensor | None = None,
+    ) -> None:
         """Add one block.
 
         change: M - W; deltas: D_i at weight one, numbered by `which`; steps: rounding step at |W| + 3 size; all of the
-        block's shape. size: rms of the deltas' rows, (rows, 1).
+        block's shape. size: rms of the deltas' rows, (rows, 1). grain: the step that decides on the stratum, where that
+        is not the step of what is stored.
         """
         # A row of size zero says nothing: it lands in the last stratum, which no cut-off reaches.
-        ratio = (steps / size.clamp_min(torch.finfo(size.dtype).tiny)).clamp_max(2.0**HIGHEST)
+        grain = steps if grain is None else grain
+        ratio = (grain / size.clamp_min(torch.finfo(size.dtype).tiny)).clamp_max(2.0**HIGHEST)
         bins = (torch.frexp(ratio).exponent.clamp(LOWEST, HIGHEST) - LOWEST).flatten()
-        y = (change / steps).flatten().double()
-        xs = [(d / steps).flatten().double() for d in deltas]
-        self.count += torch.bincount(bins, minlength=_BINS)
-        self.yy += torch.bincount(bins, weights=y * y, minlength=_BINS)
-        for i, x in zip(which, xs, strict=True):
-            self.xy[:, i] += torch.bincount(bins, weights=x * y, minlength=_BINS)
-            for j, z in zip(which, xs, strict=True):
-                if j >= i:
-                    total = torch.bincount(bins, weights=x * z, minlength=_BINS)
-                    self.xx[:, i, j] += total
-                    if i != j:
-                        self.xx[:, j, i] += total
+        counts = torch.bincount(bins, minlength=_BINS)
+        order = torch.argsort(bins)
+        table = torch.stack([(t / steps).flatten()[order].double() for t in (*deltas, change)])
+        index = torch.tensor(list(which), dtype=torch.long)
+        self.count += counts
+        for stratum, part in enumerate(table.split(counts.tolist(), dim=1)):
+            if part.shape[1]:
+                sums = part @ part.T
+                self.xx[stratum].index_put_((index[:, None], index[None, :]), sums[:-1, :-1], accumulate=True)
+                self.xy[stratum].index_add_(0, index, sums[:-1, -1])
+                self.yy[stratum] += sums[-1, -1]
+
+    def only(self, adapters: Sequence[int]) -> "Strata":
+        """The sums of some of the adapters, numbered anew."""
+        index = torch.tensor(list(adapters), dtype=torch.long)
+        square = (index[:, None], index[None, :])
+        return Strata(self.xx[:, *square], self.xy[:, index], self.yy, self.count, self.gram[square])
 
     def cut(self, weights: Tensor) -> int:
         """Number of strata in which the step is at most half the row size of sum_i weights_i D_i."""
@@ -90,13 +107,13 @@ class Estimate:
     identifiable: bool
 
 
-def estimate(parts: Sequence[Strata], start: Sequence[float], rounds: int = 4) -> Estimate:
+def estimate(parts: Sequence[Strata], start: Sequence[float], rounds: int = 8) -> Estimate:
     """Weighted least squares over some modules, the cut-off following the estimate.
 
     start: weights from which the first cut-off is taken (the claim). Adapters without a delta in `parts` get NaN. If
     what is found is so small that fewer than 200 elements would show it, the finest usable cut-off is taken and the
     standard error covers what could hide there. Fewer than 200 elements at any
-    cut-off, or a condition number above 1e4, is reported as not identifiable.
+    cut-off, or a condition number above 1e3, is reported as not identifiable.
     """
     adapters = len(start)
     present = [i for i in range(adapters) if any(float(p.gram[i, i]) > 0 for p in parts)]
@@ -162,6 +179,46 @@ def _solve(parts: Sequence[Strata], cuts: Sequence[int], present: Sequence[int],
     for position, adapter in enumerate(present):
         weights[adapter], stderr[adapter] = float(solution[position]), float(errors[position])
     return Estimate(tuple(weights), tuple(stderr), int(count), excess, identifiable=True)
+
+
+@dataclass(frozen=True)
+class SumOfWeights:
+    """What the data do say of adapters that they cannot tell apart: sum_i terms_i l_i, with its standard error.
+
+    terms: number of the adapter -> size of its delta along the first one's.
+    """
+
+    terms: dict[int, float]
+    value: float
+    stderr: float
+
+
+def sums(parts: Sequence[Strata], start: Sequence[float]) -> list[SumOfWeights]:
+    """Sums of the weights of nearly parallel adapters (|cosine| > 0.99), each group taken as one direction; an adapter
+    that is parallel to none is a group of its own.
+
+    Empty if no two adapters are, or if that does not make the others separable.
+    """
+    gram = sum((p.gram for p in parts), torch.zeros(len(start), len(start), dtype=torch.float64))
+    norms = gram.diagonal().clamp_min(0).sqrt()
+    present = [i for i in range(len(start)) if norms[i] > 0]
+    groups: list[list[int]] = []
+    for i in present:
+        near = next((g for g in groups if abs(float(gram[g[0], i] / (norms[g[0]] * norms[i]))) > _PARALLEL), None)
+        if near is None:
+            groups.append([i])
+        else:
+            near.append(i)
+    if all(len(group) == 1 for group in groups):
+        return []
+    firsts = [group[0] for group in groups]
+    reduced = [p.only(firsts) for p in parts]
+    terms = [{i: float(gram[g[0], i] / gram[g[0], g[0]]) for i in g} for g in groups]
+    found = estimate(reduced, [sum(c * start[i] for i, c in t.items()) for t in terms])
+    if not found.identifiable:
+        return []
+    every = zip(terms, found.weights, found.stderr, strict=True)
+    return [SumOfWeights(t, w, s) for t, w, s in every]
 
 
 def condition(normal: Tensor) -> float:

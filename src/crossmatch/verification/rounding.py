@@ -5,8 +5,13 @@ A route is a bound on |stored - exact|, in units of the stored element's step (u
     once    1/2                 summed in float32 or better, rounded once
     twice   1/2 + ulp'/2 + 2^-8 |D|   the delta rounded first, or adapters merged one after the other;
                                       ulp' is the step at |W| + sum |D_i|, which no intermediate sum exceeds
+    models  that + sum_i |w_i| (ulp_i/2 + 2^-7 |D_i|)   each adapter merged at weight one into a model of its own, and
+                                      the models' differences from the base weighted and summed in the stored dtype
+
+A replay is narrower: the very operations of a route, which must give the very bits.
 """
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
 
 import torch
@@ -38,6 +43,7 @@ class Violations:
 
     once: int = 0
     twice: int = 0
+    models: int = 0
     gross: int = 0
     bits: int = 0
 
@@ -45,21 +51,62 @@ class Violations:
         return Violations(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
 
-def violations(stored: Tensor, exact: Tensor, moved: Tensor, size: Tensor, roundings: int = 1) -> Violations:
-    """Count the elements of one block that a route cannot explain.
+def violations(
+    stored: Tensor, ours: Tensor, rows: Mapping[int, Tensor], weights: Sequence[float], size: Tensor
+) -> Violations:
+    """Count the elements that a route cannot explain.
 
-    stored: M as stored; exact: W + sum_i D_i in working precision; moved: sum_i |D_i|; size: scale of the deltas' rows,
-    (rows, 1), from which the slack for the maker's float32 product follows; roundings: how many intermediate results
-    the route `twice` may have rounded (one adapter after the other: one less than there are).
+    stored: M as stored; ours: W in working precision; rows: the deltas D_i at weight one, by number, there; all of one
+    shape. weights: by number. size: scale of the deltas' rows, which broadcasts; from it follows the slack for the
+    maker's float32 product.
     """
-    value = stored.to(exact.dtype)
-    ulp = step(value.abs(), stored.dtype)
-    away = (value - exact).abs()
+    shares = [weights[i] * d for i, d in rows.items()]
+    exact = ours + sum(shares, torch.zeros((), dtype=ours.dtype))
+    moved = sum((share.abs() for share in shares), torch.zeros((), dtype=ours.dtype))
+    ulp = step(stored.to(ours.dtype).abs(), stored.dtype)
+    away = (stored.to(ours.dtype) - exact).abs()
     slack = _OWN_SLACK * ulp + _PRODUCT_SLACK * (moved + 3 * size)
     once = ulp / 2 + slack
     outside = int((away > once).sum())
-    further = gross = 0
+    further = apart = gross = 0
     if outside:
+        # One adapter after the other: one intermediate result less than there are.
+        roundings = max(1, len(shares) - 1)
         twice = once + roundings * step(exact.abs() + moved, stored.dtype) / 2 + 2.0**-8 * moved
-        further, gross = int((away > twice).sum()), int((away > 2 * twice).sum())
-    return Violations(outside, further, gross, bits=int((exact.to(stored.dtype) != stored).sum()))
+        models = twice
+        for i, d in rows.items():
+            models = models + abs(weights[i]) * (step(ours.abs() + d.abs(), stored.dtype) / 2 + 2.0**-7 * d.abs())
+        further, apart = int((away > twice).sum()), int((away > models).sum())
+        gross = int((away > 2 * models).sum())
+    return Violations(outside, further, apart, gross, bits=int((exact.to(stored.dtype) != stored).sum()))
+
+
+def replays(
+    ours: Tensor, rows: Mapping[int, Tensor], weights: Sequence[float], stored: torch.dtype
+) -> Iterator[tuple[str, Tensor]]:
+    """The stored values that each honest route gives, by its name: the operations of the tools that take it.
+
+    delta-rounded: round(W + round(D)), as PEFT's safe_merge; sequential i,j: round(round(W + D_i) + D_j), one merge
+    after the other; sequential-rounded: the same with every delta rounded first; weights-rounded:
+    W + sum bf16(w_i) D_i; models: W + sum round(w_i) (round(W + D_i) - W), every operation in the stored dtype, as task
+    arithmetic on merged models.
+    """
+    shares = {i: weights[i] * d for i, d in rows.items()}
+    total = sum(shares.values(), torch.zeros((), dtype=ours.dtype))
+    work = ours.dtype
+    yield "delta-rounded", (ours + total.to(stored).to(work)).to(stored)
+    orders = [list(shares), list(shares)[::-1]] if len(shares) > 1 else []
+    for order in orders:
+        for name, form in (("sequential", work), ("sequential-rounded", stored)):
+            value = ours
+            for i in order:
+                value = (value + shares[i].to(form).to(work)).to(stored).to(work)
+            yield f"{name} {','.join(map(str, order))}", value.to(stored)
+    coarse = {i: float(torch.tensor(weights[i], dtype=torch.bfloat16)) for i in rows}
+    if any(coarse[i] != weights[i] for i in rows):
+        yield "weights-rounded", (ours + sum(coarse[i] * d for i, d in rows.items())).to(stored)
+    base = ours.to(stored)
+    mixed = torch.zeros_like(base)
+    for i, d in rows.items():
+        mixed = mixed + ((ours + d).to(stored) - base) * torch.tensor(weights[i], dtype=stored)
+    yield "models", base + mixed

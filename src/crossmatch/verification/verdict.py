@@ -4,7 +4,24 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from crossmatch.verification.faults import FAULTS
+
 SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong: the fault's id, the tensors, files or fields in which it shows, and what was seen there,
+    as a sentence for people."""
+
+    fault: str
+    where: tuple[str, ...] = ()
+    evidence: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON, with what it means and what to do about it."""
+        consequence, remedy = FAULTS[self.fault]
+        return {**asdict(self), "where": list(self.where), "consequence": consequence, "remedy": remedy}
 
 
 @dataclass(frozen=True)
@@ -26,22 +43,34 @@ class RecoveredWeight:
 class Verdict:
     """What is inside a merged checkpoint.
 
-    verdict: `verified`, `failed` or `inconclusive`; faults: ids, most telling first; notes: honest peculiarities;
-    modules, tensors, rounding, thresholds: as in the documentation of `verify --json`; details: one entry per module.
+    verdict: `verified`, `failed` or `inconclusive`; findings: what is wrong, most telling first; notes: honest
+    peculiarities; modules, tensors, rounding, thresholds: as in the documentation of `verify --json`; details: one
+    entry per module; groups: recovered weights by module type and by layer.
     """
 
     verdict: str
-    faults: tuple[str, ...]
-    notes: tuple[str, ...]
-    weights: dict[str, RecoveredWeight]
-    modules: dict[str, int]
-    tensors: dict[str, Any]
-    rounding: dict[str, Any]
-    evidence: dict[str, Any]
-    thresholds: dict[str, float]
-    digests: dict[str, Any]
-    seconds: float
+    findings: tuple[Finding, ...] = ()
+    notes: tuple[str, ...] = ()
+    weights: dict[str, RecoveredWeight] = field(default_factory=dict)
+    modules: dict[str, int] = field(default_factory=dict)
+    tensors: dict[str, Any] = field(default_factory=dict)
+    rounding: dict[str, Any] = field(default_factory=dict)
+    evidence: dict[str, Any] = field(default_factory=dict)
+    thresholds: dict[str, float] = field(default_factory=dict)
+    digests: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
     details: tuple[dict[str, Any], ...] = field(default=(), repr=False)
+    groups: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def refused(cls, fault: str, evidence: str) -> "Verdict":
+        """Failed before a weight was read: what there is cannot be what is claimed."""
+        return cls("failed", (Finding(fault, (), evidence),), modules=dict.fromkeys(_STATES, 0), tensors=dict(_NONE))
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """Ids of the findings, in their order."""
+        return tuple(finding.fault for finding in self.findings)
 
     @property
     def verified(self) -> bool:
@@ -54,10 +83,14 @@ class Verdict:
         return {key: value for key, value in self.to_dict().items() if key not in ("seconds", "digests")}
 
     def to_dict(self, *, detail: bool = False) -> dict[str, Any]:
-        """As plain JSON, per-module results only with `detail`."""
-        result = {"schema_version": SCHEMA_VERSION, **asdict(self)}
-        result["faults"], result["notes"] = list(self.faults), list(self.notes)
-        result["details"] = list(self.details)
-        if not detail:
-            del result["details"]
+        """As plain JSON; results by module, module type and layer only with `detail`."""
+        plain = {key: value for key, value in asdict(self).items() if key not in ("findings", "details", "groups")}
+        result = {"schema_version": SCHEMA_VERSION, "verdict": plain.pop("verdict"), "faults": list(self.faults)}
+        result |= {**plain, "notes": list(self.notes), "findings": [f.to_dict() for f in self.findings]}
+        if detail:
+            result |= {"details": list(self.details), "groups": self.groups}
         return result
+
+
+_STATES = ("adapted", "agree", "disagree", "undecided")
+_NONE = {"total": 0, "untouched_identical": 0, "untouched_changed": [], "missing": [], "extra": []}

@@ -2,29 +2,30 @@
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from crossmatch.adapter import Adapter
-from crossmatch.checkpoint import Checkpoint
+from crossmatch.checkpoint import Checkpoint, layer_of, module_type_of
+from crossmatch.errors import InputError
 from crossmatch.progress import SILENT, Progress
 from crossmatch.rules import Recipe
+from crossmatch.verification.again import look_again, quick_scope
 from crossmatch.verification.claim import Claim, Parts, Resolved
-from crossmatch.verification.judge import (
-    DEFAULTS,
-    ModuleVerdict,
-    Thresholds,
-    judge_module,
-    name_weights,
-    resolves,
-    skipped,
-)
-from crossmatch.verification.recover import Estimate, Strata, estimate
+from crossmatch.verification.directory import Directory, inspect_directory
+from crossmatch.verification.findings import Judged, weight_findings
+from crossmatch.verification.judge import DEFAULTS, ModuleVerdict, Thresholds, judge_module, resolves
+from crossmatch.verification.look import Looked
+from crossmatch.verification.recover import Estimate, Strata, estimate, sums
 from crossmatch.verification.rounding import Violations
-from crossmatch.verification.scan import NOT_CHECKED, ModuleScan, Scan, changed_config, scan
-from crossmatch.verification.verdict import RecoveredWeight, Verdict
+from crossmatch.verification.scan import ModuleScan, Scan, Subject, scan
+from crossmatch.verification.verdict import Finding, RecoveredWeight, Verdict
+
+# What a proof beside the writing does not look at.
+_UNSEEN = ("directory: only the weights were judged",)
 
 
 def verify(
@@ -34,15 +35,17 @@ def verify(
     *,
     recipe: Recipe | None = None,
     thresholds: Thresholds = DEFAULTS,
+    quick: bool = False,
     progress: Progress = SILENT,
 ) -> Verdict:
     """Judge the claim that `merged` is round(base + sum_i weight_i * D_i) and nothing else.
 
-    parts: name -> (tuning vector, claimed weight); recipe: another rule than the weighted sum. Reads base and merged
-    once, block by block; no forward pass. Raises CheckpointError or AdapterError for what cannot be read, RuleError for
-    weights that are not finite.
+    parts: name -> (tuning vector, claimed weight); recipe: another rule than the weighted sum; quick: judge some rows
+    of every tensor instead of all. Reads base and merged once, block by block; no forward pass. Raises CheckpointError
+    or AdapterError for what cannot be read, RuleError for weights that are not finite.
     """
-    return verify_claim(merged, Claim(base, parts, recipe or Recipe()), thresholds=thresholds, progress=progress)
+    claim = Claim(base, parts, recipe or Recipe())
+    return verify_claim(merged, claim, thresholds=thresholds, quick=quick, progress=progress)
 
 
 def verify_claim(
@@ -50,142 +53,158 @@ def verify_claim(
     claim: Claim,
     *,
     thresholds: Thresholds = DEFAULTS,
+    quick: bool = False,
     progress: Progress = SILENT,
 ) -> Verdict:
     """Judge a claim; see `verify`."""
     started = time.monotonic()
-    checkpoint = merged if isinstance(merged, Checkpoint) else Checkpoint(merged)
-    resolved = claim.resolve()
-    result = scan(checkpoint, resolved, progress)
-    verdict = decide(checkpoint, resolved, result, thresholds, stochastic=claim.stochastic)
+    try:
+        checkpoint = merged if isinstance(merged, Checkpoint) else Checkpoint(merged)
+        resolved = claim.resolve()
+    except InputError as error:
+        if error.fault is None:
+            raise
+        return Verdict.refused(error.fault, str(error))
+    subject = Subject(checkpoint, resolved)
+    vectors = {name: vector for name, (vector, _) in claim.parts.items()}
+    with ThreadPoolExecutor(1, "directory") as pool:
+        # Beside the weights: tokenizers and templates are loaded by processes of their own.
+        directory = pool.submit(inspect_directory, checkpoint, resolved.base, vectors, claim.tokenizer_from)
+        result = scan(subject, progress, quick=quick)
+        if not quick:
+            look_again(subject, result, thresholds, progress)
+        beside = directory.result()
+    verdict = decide(subject, resolved, result, thresholds, beside=beside, stochastic=claim.stochastic)
+    if quick:
+        scope = quick_scope(subject, result)
+        verdict = replace(verdict, notes=(*verdict.notes, "sampled"), evidence={**verdict.evidence, "sampled": scope})
+    if not quick:
+        claim.check()
     digests = {
-        "merged": checkpoint.digest,
-        "base": claim.base.digest,
+        "merged": None if quick else checkpoint.digest,
+        "base": None if quick else claim.base.digest,
         "adapters": {n: v.digest if isinstance(v, Adapter) else None for n, (v, _) in claim.parts.items()},
     }
     return replace(verdict, digests=digests, seconds=round(time.monotonic() - started, 3))
 
 
 def decide(
-    checkpoint: Checkpoint, claim: Resolved, result: Scan, thresholds: Thresholds, *, stochastic: bool = False
+    subject: Subject,
+    claim: Resolved,
+    result: Scan,
+    thresholds: Thresholds,
+    *,
+    beside: Directory | None = None,
+    stochastic: bool = False,
 ) -> Verdict:
-    """The verdict on what a scan has shown."""
-    base = claim.base
-    claimed = [weight for _, weight in claim.parts.values()]
-    modules = [judge_module(m, estimate([m.strata], claimed), claimed, thresholds) for m in result.modules]
+    """The verdict on what a scan has shown; beside: what the directory's other files have shown."""
+    claimed = subject.weights
+    modules = [judge_module(m, estimate([m.looked.strata], claimed), claimed, thresholds) for m in result.modules]
     pooled = _pooled(result.modules, claimed)
-    faults = _faults(checkpoint, base, result, modules, pooled, claimed, thresholds)
-    notes, conclusive = _notes(result, modules, pooled, claimed, thresholds, faults)
+    judged = Judged(result, modules, pooled, claimed)
+    beside = beside or Directory((), (), (), _UNSEEN)
+    findings = _findings(subject, claim, judged, thresholds)
+    first = [f for f in beside.findings if f.fault == "two-weight-sets"]
+    findings = [*first, *findings, *(f for f in beside.findings if f not in first)]
+    notes, conclusive = _notes(judged, thresholds, failed=bool(findings))
     if stochastic:
         notes = ["rounded-stochastically" if note == "rounded-twice" else note for note in notes]
     return Verdict(
-        verdict="failed" if faults else "verified" if conclusive else "inconclusive",
-        faults=tuple(faults),
-        notes=tuple(notes),
+        verdict="failed" if findings else "verified" if conclusive else "inconclusive",
+        findings=tuple(findings),
+        notes=(*notes, *beside.notes),
         weights={
             name: RecoveredWeight.of(claimed[i], pooled.weights[i], pooled.stderr[i])
-            for i, name in enumerate(claim.parts)
+            for i, name in enumerate(subject.names)
         },
         modules={
             "adapted": len(modules),
             **{s: sum(m.state == s for m in modules) for s in ("agree", "disagree", "undecided")},
         },
-        tensors=_tensors(base, result),
-        rounding=_rounding(result.modules, thresholds),
+        tensors=_tensors(subject.base, result),
+        rounding=_rounding(judged, subject.names, thresholds),
         evidence={
             "elements": sum(m.elements for m in result.modules),
             "entries": pooled.entries,
             "residual_excess": None if math.isnan(pooled.excess) else pooled.excess,
             "modules_in_question": [m.name for m in modules if m.state == "disagree"],
-            "config_changed": changed_config(checkpoint, base),
-            "not_checked": list(NOT_CHECKED),
+            "sums": _sums(judged, subject.names),
+            "checked": list(beside.checked),
+            "not_checked": list(beside.not_checked),
         },
         thresholds=vars(thresholds),
         digests={},
         seconds=0.0,
-        details=tuple(_detail(s, m, list(claim.parts)) for s, m in zip(result.modules, modules, strict=True)),
+        details=tuple(_detail(s, m, subject.names) for s, m in zip(result.modules, modules, strict=True)),
+        groups=_groups(judged, subject.names),
     )
 
 
 def _pooled(modules: Sequence[ModuleScan], claimed: Sequence[float]) -> Estimate:
-    return (
-        estimate([m.strata for m in modules], claimed) if modules else estimate([Strata.empty(len(claimed))], claimed)
-    )
+    return estimate([m.looked.strata for m in modules] or [Strata.empty(len(claimed))], claimed)
 
 
-def _faults(
-    merged: Checkpoint,
-    base: Checkpoint,
-    result: Scan,
-    modules: Sequence[ModuleVerdict],
-    pooled: Estimate,
-    claimed: Sequence[float],
-    t: Thresholds,
-) -> list[str]:
-    """All faults, most telling first: what explains the others comes before them."""
-    flipped = [m for m in result.modules if m.flips]
-    faults: list[str] = []
-    if merged.layout.strays:
-        faults.append("two-weight-sets")
+def _findings(subject: Subject, claim: Resolved, judged: Judged, t: Thresholds) -> list[Finding]:
+    """All that is wrong, most telling first: what explains the others comes before them."""
+    merged, base, result = subject.merged, subject.base, judged.scan
+    first: list[Finding] = []
     if base.original.tied and not base.tied and merged.tied:
         # The claim changes one embedding alone, the file has one for both.
-        faults.append("tied-leak")
-    if flipped and not any(m.changed for m in result.modules):
-        faults.append("adapter-not-applied")
-    elif skipped(modules):
-        faults.append("modules-skipped")
-    else:
-        named = name_weights(pooled, modules, claimed, t)
-        # A module with values that are not finite is in question for that, and has its own fault below.
-        spoilt = {m.name for m in result.modules if m.nonfinite}
-        in_question = any(m.state == "disagree" and m.name not in spoilt for m in modules)
-        if named or in_question:
-            faults.append(named or "unexplained-delta")
-    checks = {
-        "nonfinite": any(m.nonfinite for m in result.modules) or bool(result.nonfinite),
-        "tensors-missing": bool(result.missing),
-        "tensors-extra": bool(result.extra),
-        "untouched-changed": bool(result.untouched_changed),
-        "adapter-left-behind": (merged.path / "adapter_config.json").exists(),
-        "config-changed": bool(changed_config(merged, base)),
+        first.append(Finding("tied-leak"))
+    weights, _ = weight_findings(subject, claim, judged, t)
+    spoilt = [m.name for m in result.modules if m.nonfinite] + result.nonfinite
+    changed = () if any(f.fault == "base-differs" for f in weights) else tuple(result.untouched_changed)
+    rest = {
+        "nonfinite": tuple(spoilt),
+        "tensors-missing": tuple(result.missing),
+        "tensors-extra": tuple(result.extra),
+        "untouched-changed": changed,
     }
-    return faults + [fault for fault, present in checks.items() if present]
+    return first + weights + [Finding(fault, where) for fault, where in rest.items() if where]
 
 
-def _notes(
-    result: Scan,
-    modules: Sequence[ModuleVerdict],
-    pooled: Estimate,
-    claimed: Sequence[float],
-    t: Thresholds,
-    faults: Sequence[str],
-) -> tuple[list[str], bool]:
+def _notes(judged: Judged, t: Thresholds, *, failed: bool) -> tuple[list[str], bool]:
     """Honest peculiarities, and whether the evidence decides at all."""
-    rounding = _rounding(result.modules, t)
+    result, pooled, claimed = judged.scan, judged.pooled, judged.claimed
+    rounding = _rounding(judged, [str(i) for i in range(len(claimed))], t)
     notes = []
     identifiable = pooled.identifiable and all(
         resolves(e, c, t) for e, c in zip(pooled.stderr, claimed, strict=True) if not math.isnan(e)
     )
     absent = any(math.isnan(weight) for weight in pooled.weights)
-    if not any(claimed) and not any(m.changed for m in result.modules):
+    if not any(claimed) and not any(m.looked.changed for m in result.modules):
         # The claim is the base, and every adapted element is the base's: no weight needs to be told from another.
         identifiable, absent = True, False
-    if (not identifiable or absent) and not faults:
+    if (not identifiable or absent) and not failed:
         notes.append("not-identifiable")
-    if rounding["route"] == "twice":
-        notes.append("rounded-twice")
+    named = {"twice": "rounded-twice", "models": "merged-as-models"}
+    if rounding["route"] in named:
+        coarse = (rounding["replay"] or {}).get("route") == "weights-rounded"
+        notes.append("weight-in-bf16" if coarse else named[rounding["route"]])
     if rounding["swallowed_energy"] is not None and rounding["swallowed_energy"] > t.swallow:
         notes.append("rounding-swallow")
     if result.cast:
         notes.append("dtype-changed")
     # A module without evidence may still be exactly what the claim predicts; then it is no open question.
-    by_name = {s.name: s for s in result.modules}
+    scans = judged.by_name
     is_open = [
         m
-        for m in modules
-        if m.state == "undecided" and by_name[m.name].violations.bits > t.violations * by_name[m.name].elements
+        for m in judged.modules
+        if m.state == "undecided" and scans[m.name].violations.bits > t.violations * scans[m.name].elements
     ]
     return notes, identifiable and not absent and not is_open
+
+
+def _sums(judged: Judged, names: Sequence[str]) -> list[dict[str, Any]]:
+    """What can be said of weights that cannot be told apart."""
+    if judged.pooled.identifiable:
+        return []
+    found = sums([m.looked.strata for m in judged.scan.modules], judged.claimed)
+    return [
+        {"terms": {names[i]: c for i, c in s.terms.items()}, "recovered": s.value, "stderr": s.stderr}
+        for s in found
+        if len(s.terms) > 1
+    ]
 
 
 def _tensors(base: Checkpoint, result: Scan) -> dict[str, Any]:
@@ -198,38 +217,76 @@ def _tensors(base: Checkpoint, result: Scan) -> dict[str, Any]:
     }
 
 
-def _rounding(modules: Sequence[ModuleScan], t: Thresholds) -> dict[str, Any]:
-    """The first route that explains all but a tolerated share of elements, with the shares themselves."""
+def _rounding(judged: Judged, names: Sequence[str], t: Thresholds) -> dict[str, Any]:
+    """The first route that explains all but a tolerated share of elements, with the shares themselves; and the replay
+    that gives the most of the looked-at bits, if one gives nearly all."""
+    modules = judged.scan.modules
     total = sum((m.violations for m in modules), Violations())
     elements = sum(m.elements for m in modules)
-    energy = sum(m.energy for m in modules)
-    shares = {"once": total.once / elements, "twice": total.twice / elements} if elements else {}
-    route = next((name for name, share in shares.items() if share <= t.violations), None)
+    looked = [m.looked for m in modules]
+    energy, seen = sum(x.energy for x in looked), sum(x.elements for x in looked)
+    shares = {form: getattr(total, form) / elements for form in ("once", "twice", "models")} if elements else {}
+    route = next((form for form, share in shares.items() if share <= t.violations), None)
+    bits = sum(x.violations.bits for x in looked)
+    replayed = {"once": bits}
+    for form in {form for x in looked for form in x.replayed}:
+        replayed[form] = sum(x.replayed.get(form, x.violations.bits) for x in looked)
+    best = min(sorted(replayed), key=lambda form: (replayed[form], form != "once"))
+    known = seen and replayed[best] <= t.violations * seen
+    for i, name in enumerate(names):
+        best = best.replace(f" {i}", f" {name}").replace(f",{i}", f",{name}") if " " in best else best
     return {
         "route": route,
-        "violations": shares.get(route or "twice"),
+        "replay": {"route": best, "mismatch": min(replayed.values()) / seen} if known else None,
+        "violations": shares.get(route or "models"),
         "bit_mismatch": total.bits / elements if elements else None,
-        "swallowed_energy": sum(m.lost for m in modules) / energy if energy else None,
+        "swallowed_energy": sum(x.lost for x in looked) / energy if energy else None,
+        "swallowed_by_adapter": {name: _swallowed(looked, i) for i, name in enumerate(names)},
     }
 
 
-def _detail(scanned: ModuleScan, judged: ModuleVerdict, names: Sequence[str]) -> dict[str, Any]:
-    found = judged.estimate
-    weights: Mapping[str, Any] = {
+def _swallowed(looked: Sequence[Looked], adapter: int) -> float | None:
+    """Share of an adapter's energy, at its weight and by itself, that rounding loses."""
+    pairs = [x.alone[adapter] for x in looked if adapter in x.alone]
+    energy = sum(energy for _, energy in pairs)
+    return sum(lost for lost, _ in pairs) / energy if energy else None
+
+
+def _groups(judged: Judged, names: Sequence[str]) -> dict[str, Any]:
+    """Recovered weights by module type and by layer."""
+
+    def over(key: Callable[[str], Any]) -> dict[str, Any]:
+        kept: dict[str, list[ModuleVerdict]] = {}
+        for module in judged.modules:
+            kept.setdefault(str(key(module.name)), []).append(module)
+        return {group: _weights(judged.pool(some), names) for group, some in kept.items()}
+
+    return {"types": over(module_type_of), "layers": over(layer_of)}
+
+
+def _weights(found: Estimate, names: Sequence[str]) -> Mapping[str, Any]:
+    return {
         name: {"recovered": found.weights[i], "stderr": found.stderr[i]}
         for i, name in enumerate(names)
         if not math.isnan(found.weights[i])
     }
+
+
+def _detail(scanned: ModuleScan, judged: ModuleVerdict, names: Sequence[str]) -> dict[str, Any]:
+    found, seen = judged.estimate, scanned.looked
     return {
         "name": scanned.name,
         "state": judged.state,
-        "weights": weights,
+        "weights": _weights(found, names),
         "entries": found.entries,
         "residual_excess": None if math.isnan(found.excess) else found.excess,
         "elements": scanned.elements,
+        "looked_at": seen.elements,
         "violations_once": scanned.violations.once,
         "violations_twice": scanned.violations.twice,
+        "violations_models": scanned.violations.models,
         "bit_mismatches": scanned.violations.bits,
-        "changed": scanned.changed,
-        "predicted_changed": scanned.flips,
+        "rows_in_question": list(scanned.bad) if scanned.bad else None,
+        "changed": seen.changed,
+        "predicted_changed": seen.flips,
     }

@@ -1,0 +1,41 @@
+"""crossmatch identify."""
+
+from typing import Annotated
+
+import typer
+
+from crossmatch.cli.console import Terminal, emit
+from crossmatch.cli.options import Adapters, Json, split_pairs
+from crossmatch.cli.verify import show
+from crossmatch.errors import ExitCode
+
+_EXIT = {"identified": ExitCode.OK, "failed": ExitCode.FAILED, "inconclusive": ExitCode.INCONCLUSIVE}
+
+
+def identify_command(
+    merged: Annotated[str, typer.Argument(help="Merged checkpoint: a directory or a hub id.")],
+    base: Annotated[str, typer.Option(help="The base that it is said to stand on.")],
+    adapter: Adapters = None,
+    detail: Annotated[bool, typer.Option("--detail", help="With --json: one entry per module.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Say which of some adapters are in a checkpoint, and how much of each.
+
+    Exit code 0: they explain the file; 1: something else is in it; 3: the data cannot tell.
+    """
+    from crossmatch.adapter import Adapter
+    from crossmatch.checkpoint import Checkpoint
+    from crossmatch.process import keep_heap
+    from crossmatch.verification import identify
+
+    keep_heap()
+    candidates = {name: Adapter(path) for name, path in split_pairs(adapter, "-a").items()}
+    verdict = identify(merged, Checkpoint(base), candidates, progress=Terminal())
+    if as_json:
+        emit(verdict.to_dict(detail=detail))
+    else:
+        show(merged, verdict)
+        absent = verdict.evidence.get("absent")
+        if absent:
+            print(f"\nnot in the file: {', '.join(absent)}.")
+    raise typer.Exit(_EXIT[verdict.verdict])

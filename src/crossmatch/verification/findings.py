@@ -1,0 +1,189 @@
+"""What is wrong with the weights, most telling first: names for what the modules show."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from crossmatch.checkpoint import input_embedding
+from crossmatch.verification.claim import Resolved
+from crossmatch.verification.diagnose import Diagnosis, diagnose
+from crossmatch.verification.judge import (
+    ModuleVerdict,
+    Reading,
+    Thresholds,
+    config_hypotheses,
+    excess_limit,
+    fits,
+    read_weights,
+)
+from crossmatch.verification.recover import Estimate, estimate
+from crossmatch.verification.scan import ModuleScan, Scan, Subject
+from crossmatch.verification.verdict import Finding
+
+# Modules that are diagnosed one by one; of more, so many spread over all of them.
+_DIAGNOSED = 48
+# Left over beyond this, weights alone do not explain a module, even if they fit.
+_UNEVEN_EXCESS = 1.5
+_BY_KIND = {
+    "saved": "saved-module-ignored",
+    "tokens": "saved-module-ignored",
+    "bias": "bias-delta-dropped",
+    "experts": "expert-scrambled",
+}
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A scan with every module's verdict and the estimate over all of them."""
+
+    scan: Scan
+    modules: Sequence[ModuleVerdict]
+    pooled: Estimate
+    claimed: Sequence[float]
+
+    @property
+    def by_name(self) -> dict[str, ModuleScan]:
+        """Scans by tensor name."""
+        return {module.name: module for module in self.scan.modules}
+
+    def pool(self, some: Sequence[ModuleVerdict]) -> Estimate:
+        """The estimate over some modules."""
+        scans = self.by_name
+        return estimate([scans[m.name].looked.strata for m in some], self.claimed)
+
+
+def weight_findings(subject: Subject, claim: Resolved, judged: Judged, t: Thresholds) -> tuple[list[Finding], Reading]:
+    """Faults of the adapted modules, and how their weights were read."""
+    modules, claimed = judged.modules, judged.claimed
+    scans = judged.by_name
+    reading = read_weights(modules, judged.pool, claimed, t, _from_configs(claim, claimed, [m.name for m in modules]))
+    flipped = [m for m in scans.values() if m.looked.flips]
+    if flipped and all(m.base_own for m in flipped):
+        return [Finding("adapter-not-applied", (), f"all {len(flipped)} adapted tensors are the base's own")], reading
+    spoilt = {m.name for m in modules if scans[m.name].nonfinite}
+    found = _Findings(subject, claim, judged, t)
+    unclean = [m for m in modules if m.estimate.identifiable and not m.clean and m.name not in spoilt]
+    identifiable = [m for m in modules if m.estimate.identifiable]
+    if unclean and 2 * len(unclean) > len(identifiable):
+        found.most(reading, unclean)
+        rest = [m for m in reading.others if m.name not in {u.name for u in unclean}]
+    else:
+        if reading.fault:
+            found.add(reading.fault, (), _weights_text(judged, reading, subject.names))
+        rest = list(reading.others)
+    for module in rest:
+        if module.name not in spoilt:
+            found.one(module, reading)
+    return found.all(), reading
+
+
+class _Findings:
+    """Findings by fault, in the order in which they came up."""
+
+    def __init__(self, subject: Subject, claim: Resolved, judged: Judged, t: Thresholds) -> None:
+        self.subject, self.claim, self.judged, self.t = subject, claim, judged, t
+        self._found: dict[str, tuple[list[str], str]] = {}
+        self._diagnosed = 0
+
+    def add(self, fault: str, where: Iterable[str], evidence: str) -> None:
+        """Note a fault; the first evidence stays."""
+        places, text = self._found.setdefault(fault, ([], evidence))
+        places.extend(where)
+        self._found[fault] = (places, text)
+
+    def all(self) -> list[Finding]:
+        """One finding per fault."""
+        return [Finding(fault, tuple(where), text) for fault, (where, text) in self._found.items()]
+
+    def most(self, reading: Reading, unclean: Sequence[ModuleVerdict]) -> None:
+        """Most modules hold something that no weights explain: one name for it."""
+        step = -(-len(unclean) // _DIAGNOSED)
+        examined = [(m, self._diagnose(m, reading)) for m in unclean[::step]]
+        named = Counter(d.fault for _, d in examined)
+        fault, count = named.most_common(1)[0]
+        first = next(d for _, d in examined if d.fault == fault)
+        changed = self.judged.scan.untouched_changed
+        if fault == "unexplained-delta":
+            full = sum(bool(d.rank and d.full and d.rank > d.full / 2) for _, d in examined)
+            if changed and 2 * full > len(examined):
+                fault = "base-differs"
+            elif reading.fault == "wrong-adapter":
+                fault = "wrong-adapter"
+        evidence = f"{first.evidence}, in {len(unclean)} of {len(self.judged.modules)} modules"
+        self.add(fault, [m.name for m in unclean] if 2 * count > len(examined) else [], evidence)
+        for module, other in examined:
+            if other.fault not in (first.fault, fault, "unexplained-delta"):
+                self.add(other.fault, [module.name], other.evidence)
+
+    def one(self, module: ModuleVerdict, reading: Reading) -> None:
+        """A module that holds something else than the others."""
+        names = [self.subject.names[i] for i in module.silent]
+        if module.silent and (module.clean or not module.estimate.identifiable):
+            evidence = f"nothing of {', '.join(names)} here"
+            self.add(self._silent(module.name), [module.name], evidence)
+            return
+        excess = module.estimate.excess
+        if module.estimate.identifiable and module.clean and excess < _UNEVEN_EXCESS:
+            if fits(module, reading.weights(module.name), self.t):
+                self._odd_elements(module, reading)
+                return
+            own = ", ".join(f"{self.subject.names[i]} {module.estimate.weights[i]:.4g}" for i in module.where)
+            self.add("weights-uneven", [module.name], f"the weights here are {own}")
+            return
+        if self._diagnosed >= _DIAGNOSED:
+            last = next(reversed(self._found), "unexplained-delta")
+            self.add(last, [module.name], "")
+            return
+        found = self._diagnose(module, reading)
+        kinds = self.claim.kinds.get(module.name, set())
+        if found.fault == "unexplained-delta" and module.silent:
+            self.add(self._silent(module.name), [module.name], f"nothing of {', '.join(names)} here")
+        elif found.fault == "unexplained-delta" and "experts" in kinds:
+            self.add("expert-scrambled", [module.name], found.evidence)
+        else:
+            self.add(found.fault, [module.name], found.evidence)
+
+    def _silent(self, name: str) -> str:
+        kinds = self.claim.kinds.get(name, set())
+        named = next((fault for kind, fault in _BY_KIND.items() if kind in kinds), None)
+        embeds = name == input_embedding(self.subject.base.tensors)
+        return named or ("embedding-delta-dropped" if embeds else "modules-skipped")
+
+    def _odd_elements(self, module: ModuleVerdict, reading: Reading) -> None:
+        """The weights fit and elements do not: what lies there, in those rows."""
+        del reading
+        scan = self.judged.by_name[module.name]
+        rows = f", between rows {scan.bad[0]} and {scan.bad[1]}" if scan.bad else ""
+        outside = scan.violations.models
+        self.add(
+            "unexplained-delta",
+            [module.name],
+            f"{outside} of {scan.elements} elements lie outside every honest rounding{rows}",
+        )
+
+    def _diagnose(self, module: ModuleVerdict, reading: Reading) -> Diagnosis:
+        self._diagnosed += 1
+        scan = self.judged.by_name[module.name]
+        limit = min(excess_limit(scan, self.judged.claimed, self.t), max(1.3, 0.6 * module.estimate.excess))
+        return diagnose(self.subject, module.name, list(reading.weights(module.name)), limit)
+
+
+def _from_configs(claim: Resolved, claimed: Sequence[float], names: Sequence[str]) -> list:
+    numbers = {label: i for i, label in enumerate(claim.parts)}
+    factors = {
+        numbers[label]: {fault: _factor(by_name) for fault, by_name in known.items()}
+        for label, known in claim.misread.items()
+        if label in numbers
+    }
+    return config_hypotheses(factors, claimed, names)
+
+
+def _factor(by_name: Mapping[str, float]) -> Callable[[str], float]:
+    return lambda name: by_name.get(name, 1.0)
+
+
+def _weights_text(judged: Judged, reading: Reading, names: Sequence[str]) -> str:
+    others = {m.name for m in reading.others}
+    found = judged.pool([m for m in judged.modules if m.name not in others and m.estimate.identifiable])
+    pairs = zip(names, found.weights, judged.claimed, strict=True)
+    return "; ".join(f"{name} {weight:.4g} for {claimed:g}" for name, weight, claimed in pairs if weight == weight)

@@ -1,0 +1,171 @@
+"""A close look at some rows of one tensor: sums for the weights, what each adapter does there, which route fits."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from zlib import crc32
+
+import torch
+from torch import Tensor
+
+from crossmatch.checkpoint import Checkpoint, TensorFiles
+from crossmatch.delta import Delta
+from crossmatch.errors import AdapterError
+from crossmatch.verification.recover import Strata
+from crossmatch.verification.rounding import Violations, replays, step, violations
+
+# Rows that a look takes of a tensor: at least so many, or as many as hold so many elements.
+ROWS, ELEMENTS = 32, 1 << 16
+_FLOATS = (torch.float32, torch.bfloat16, torch.float16)
+
+
+@dataclass
+class Looked:
+    """What some rows of an adapted tensor showed.
+
+    strata: sums for the weights; violations: against the claimed sum; elements; flips: elements that the claim says
+    differ from the base; effects: elements that each adapter alone makes differ, by the claim; changed: elements
+    that do differ; lost, energy: energy of the claimed delta where it rounds away, and in all; alone: the same for each
+    adapter by itself; nonfinite: stored NaN or infinite elements; replayed: elements that are not what
+    a route's operations give, by its name, where any element is not the exact sum's.
+    """
+
+    strata: Strata
+    violations: Violations = field(default_factory=Violations)
+    elements: int = 0
+    flips: int = 0
+    effects: dict[int, int] = field(default_factory=dict)
+    changed: int = 0
+    lost: float = 0.0
+    energy: float = 0.0
+    alone: dict[int, tuple[float, float]] = field(default_factory=dict)
+    nonfinite: int = 0
+    replayed: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def empty(cls, adapters: int) -> "Looked":
+        """No rows yet."""
+        return cls(Strata.empty(adapters))
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Some rows of one tensor: as stored, and, in float64, the base's and those of every delta at weight one, by
+    number."""
+
+    stored: Tensor
+    ours: Tensor
+    deltas: Mapping[int, Tensor]
+    where: Sequence[slice]
+
+
+def sample(name: str, height: int, columns: int, least: int = ROWS) -> list[slice]:
+    """Rows spread over a tensor, one from each of equal parts; which one follows from the tensor's name."""
+    count = min(height, max(least, -(-ELEMENTS // max(1, columns))))
+    if count == height:
+        return [slice(0, height)] if height else []
+    edges = [height * i // count for i in range(count + 1)]
+    firsts = [a + crc32(f"{name}:{a}".encode()) % (b - a) for a, b in pairwise(edges)]
+    return [slice(first, first + 1) for first in firsts]
+
+
+def read(merged: TensorFiles, base: Checkpoint, name: str, deltas: Mapping[int, Delta], where: Sequence[slice]) -> Rows:
+    """Those rows of one tensor."""
+    columns = columns_of(base, name, deltas)
+    check_readable(name, base.tensors[name].dtype, merged.tensors[name].dtype)
+    stored = torch.cat([merged.rows(name, s.start, s.stop, columns) for s in where])
+    ours = torch.cat([base.rows(name, s.start, s.stop, columns) for s in where]).double()
+    return Rows(stored, ours, {i: delta_rows(delta, where, ours) for i, delta in deltas.items()}, where)
+
+
+def delta_rows(delta: Delta, where: Sequence[slice], ours: Tensor) -> Tensor:
+    """Those rows of a delta; ours: these rows of W."""
+    parts, done = [], 0
+    for s in where:
+        count = s.stop - s.start
+        base = ours[done : done + count] if delta.needs_base else None
+        parts.append(delta.rows(s.start, s.stop, ours.dtype, base))
+        done += count
+    return torch.cat(parts)
+
+
+def bound(base: Checkpoint, name: str, deltas: Mapping[int, Delta]) -> dict[int, Delta]:
+    """Deltas with what they must know of the whole tensor."""
+    columns = columns_of(base, name, deltas)
+    return {i: d.bind(lambda start, stop: base.rows(name, start, stop, columns)) for i, d in deltas.items()}
+
+
+def columns_of(base: Checkpoint, name: str, deltas: Mapping[int, Delta]) -> int:
+    """Width of the matrix as which a tensor is read."""
+    return next((delta.columns for delta in deltas.values()), base.tensors[name].columns)
+
+
+def check_readable(name: str, *dtypes: torch.dtype) -> None:
+    """Raise AdapterError for a tensor that is not stored as floating numbers of a kind that a merge has."""
+    for dtype in dtypes:
+        if dtype not in _FLOATS:
+            raise AdapterError(f"{name} is stored as {dtype}, which cannot be verified; dequantise it first")
+
+
+def look(rows: Rows, weights: Sequence[float], into: Looked | None = None) -> Looked:
+    """Take in some rows; weights: the claim's, by number."""
+    found = into or Looked.empty(len(weights))
+    theirs, ours, deltas = rows.stored, rows.ours, rows.deltas
+    finite = torch.isfinite(theirs)
+    if not bool(finite.all()):
+        found.nonfinite += int((~finite).sum())
+        theirs = torch.where(finite, theirs, ours.to(theirs.dtype))
+    size = row_sizes(deltas.values())
+    for i, x in deltas.items():
+        for j, y in deltas.items():
+            if j >= i:
+                product = float((x.double() * y.double()).sum())
+                found.strata.gram[i, j] += product
+                found.strata.gram[j, i] += product if i != j else 0.0
+    # The step where the element has got to: weights far above one carry it further than the deltas themselves.
+    moved = torch.maximum(size, row_sizes(weights[i] * d for i, d in deltas.items()))
+    steps = step(ours.abs() + 3 * moved, theirs.dtype)
+    found.strata.add(theirs.to(ours.dtype) - ours, list(deltas.values()), list(deltas), steps, size)
+    seen = violations(theirs, ours, deltas, weights, size)
+    found.violations += seen
+    _effects(found, theirs, ours, {i: weights[i] * d for i, d in deltas.items()})
+    if seen.bits:
+        for route, stored in replays(ours, deltas, weights, theirs.dtype):
+            found.replayed[route] = found.replayed.get(route, 0) + int((stored != theirs).sum())
+    return found
+
+
+def _effects(found: Looked, theirs: Tensor, ours: Tensor, shares: Mapping[int, Tensor]) -> None:
+    claimed = sum(shares.values(), torch.zeros((), dtype=ours.dtype))
+    exact = ours + claimed
+    predicted, same_base = exact.to(theirs.dtype), ours.to(theirs.dtype)
+    flips = predicted != same_base
+    for i, share in shares.items():
+        effect = flips if len(shares) == 1 else (exact - share).to(theirs.dtype) != predicted
+        found.effects[i] = found.effects.get(i, 0) + int(effect.sum())
+    found.elements += theirs.numel()
+    found.flips += int(flips.sum())
+    found.changed += int((theirs != same_base).sum())
+    energy, lost = _loss(claimed, flips)
+    found.energy += energy
+    found.lost += lost
+    for i, share in shares.items():
+        energy, lost = _loss(share, (ours + share).to(theirs.dtype) != same_base)
+        before = found.alone.get(i, (0.0, 0.0))
+        found.alone[i] = (before[0] + lost, before[1] + energy)
+
+
+def _loss(delta: Tensor, flips: Tensor) -> tuple[float, float]:
+    """Energy of a delta, and that part of it where it changes nothing."""
+    squares = delta.double().square()
+    return float(squares.sum()), float(squares.masked_fill_(flips, 0.0).sum())
+
+
+def row_sizes(rows: Iterable[Tensor]) -> Tensor:
+    """Root of the summed mean squares of the rows of some deltas, (rows, 1)."""
+    total: Tensor = torch.zeros(())
+    width = 1
+    for delta in rows:
+        total = total + torch.linalg.vector_norm(delta, dim=1, keepdim=True).square()
+        width = delta.shape[1]
+    return (total / width).sqrt()

@@ -1,0 +1,195 @@
+"""A program of its own: renders templates and loads tokenizers that nobody vouches for, under limits of CPU and memory.
+
+Started by `probing` as a child process, because neither a template that loops nor a library that fills the memory can
+be stopped in a thread. Reads one request as JSON from standard input, answers in JSON; imports nothing of the package,
+which keeps its start short.
+"""
+
+import hashlib
+import json
+import resource
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+LONGEST = 400_000
+# A text for each added token; a tokenizer with more of them has its further ones compared as data alone.
+_MOST_ADDED = 2000
+
+
+def main() -> None:
+    """Answer one request, within the limits that it gives."""
+    request = json.load(sys.stdin)
+    _limit(resource.RLIMIT_CPU, request["cpu"])
+    _limit(resource.RLIMIT_AS, request["memory"])
+    _limit(resource.RLIMIT_CORE, 0)
+    answer = render(request) if request["kind"] == "render" else tokenize(request)
+    json.dump(answer, sys.stdout)
+
+
+def _limit(what: int, most: int) -> None:
+    _, hard = resource.getrlimit(what)
+    most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    try:
+        resource.setrlimit(what, (most, most))
+    except (ValueError, OSError):
+        # A system without this limit; that of the time is watched by the parent, too.
+        return
+
+
+def render(request: dict[str, Any]) -> list[dict[str, str]]:
+    """Every dialogue as the template renders it: its text, or the kind of error."""
+    try:
+        template = _environment().from_string(request["template"])
+    except Exception as error:  # whatever a template can make the compiler raise
+        return [{"error": type(error).__name__}] * len(request["dialogues"])
+    return [_rendered(template, {**request["variables"], **dialogue}) for dialogue in request["dialogues"]]
+
+
+def _rendered(template: Any, variables: dict[str, Any]) -> dict[str, str]:
+    pieces, length = [], 0
+    try:
+        for piece in template.generate(**variables):
+            pieces.append(piece)
+            length += len(piece)
+            if length > LONGEST:
+                return {"error": "TooLong"}
+    except Exception as error:  # Jinja's own errors, and whatever a template raises
+        return {"error": type(error).__name__}
+    return {"text": "".join(pieces)}
+
+
+def _environment() -> Any:
+    """Jinja as transformers sets it up for chat templates, with a clock that stands still."""
+    from jinja2 import ext, nodes, utils
+    from jinja2.exceptions import SecurityError, TemplateError
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    class Generation(ext.Extension):
+        tags = {"generation"}  # noqa: RUF012 - as Jinja declares it
+
+        def parse(self, parser: Any) -> Any:
+            line = next(parser.stream).lineno
+            return nodes.Scope(parser.parse_statements(("name:endgeneration",), drop_needle=True)).set_lineno(line)
+
+    class Namespace(utils.Namespace):
+        def __init__(*arguments: Any, **values: Any) -> None:
+            self, *rest = arguments
+            attributes = dict(*rest, **values)
+            if any(str(name).startswith("_") for name in attributes):
+                raise SecurityError("no underscores in a namespace")
+            utils.Namespace.__init__(self, attributes)
+
+        def __setitem__(self, name: str, value: Any) -> None:
+            if str(name).startswith("_"):
+                raise SecurityError("no underscores in a namespace")
+            utils.Namespace.__setitem__(self, name, value)
+
+    def tojson(
+        value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False
+    ) -> str:
+        return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+    def fail(message: Any) -> None:
+        raise TemplateError(str(message)[:200])
+
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, ext.loopcontrols]
+    )
+    environment.filters["tojson"] = tojson
+    # One day for all, so that two templates that print it are compared by all else.
+    environment.globals |= {"raise_exception": fail, "strftime_now": lambda _: "2024-07-26", "namespace": Namespace}
+    return environment
+
+
+def tokenize(request: dict[str, Any]) -> list[dict[str, Any]]:
+    """Facts and token ids of several tokenizers; the probes for each added token are those of all of them together."""
+    loaded = [_load(entry) for entry in request["tokenizers"]]
+    added = sorted({token for entry in loaded for token in entry.get("added", ())})[:_MOST_ADDED]
+    texts = request["texts"] + [f"a {token} b{token}c\n{token}" for token in added]
+    answers = []
+    for entry in loaded:
+        if "error" in entry:
+            answers.append(entry)
+            continue
+        tokenizer, vocabulary = entry["tokenizer"], entry["vocabulary"]
+        others = [e["vocabulary"] for e in loaded if "error" not in e]
+        answers.append(
+            {
+                "largest": max(vocabulary.values(), default=-1),
+                "vocabulary": _digest(f"{token}\0{i}" for token, i in sorted(vocabulary.items())),
+                "model": entry["model"],
+                "strange": _strange(vocabulary, others[0]),
+                "added": {token: vocabulary[token] for token in entry["added"][:_MOST_ADDED]},
+                "special": {token: vocabulary.get(token) for token in request["lookup"]},
+                "texts": texts,
+                "ids": [_ids(tokenizer, text) for text in texts],
+                "framed": _ids(tokenizer, "What is anaemia?", framed=True),
+            }
+        )
+    return answers
+
+
+def _load(entry: dict[str, Any]) -> dict[str, Any]:
+    from tokenizers import AddedToken, Tokenizer
+
+    try:
+        text = Path(entry["path"]).read_text(encoding="utf-8")
+        tokenizer = Tokenizer.from_str(text)
+        model = json.loads(text)["model"]
+        # Loaders cut and pad as they are told, not as the file happens to say.
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        known = tokenizer.get_vocab(with_added_tokens=True)
+        for token in entry["more"]:
+            # What the other files add, loaders add too.
+            if token not in known:
+                tokenizer.add_tokens([AddedToken(token, normalized=False, special=True)])
+        vocabulary = tokenizer.get_vocab(with_added_tokens=True)
+        added = [token.content for _, token in sorted(tokenizer.get_added_tokens_decoder().items())]
+        pieces = _model(model)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # the library's panics are no Exception
+        return {"error": f"{type(error).__name__}: {str(error)[:160]}"}
+    return {"tokenizer": tokenizer, "vocabulary": vocabulary, "added": added, "model": pieces}
+
+
+def _model(model: dict[str, Any]) -> str:
+    """Digest of what turns text into pieces: merges (both ways in which they are written), or scores."""
+    merges = model.get("merges") or ()
+    lines = ["\0".join(m) if isinstance(m, list) else str(m).replace(" ", "\0") for m in merges]
+    scores = model.get("vocab")
+    if isinstance(scores, list):
+        lines += [f"{piece}\0{score!r}" for piece, score in scores]
+    return _digest(lines)
+
+
+def _digest(lines: Iterable[str]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for line in lines:
+        digest.update(line.encode("utf-8", "surrogatepass") + b"\n")
+    return digest.hexdigest()
+
+
+def _strange(ours: dict[str, int], theirs: dict[str, int]) -> list[str]:
+    """Some tokens that two vocabularies do not share, or number differently."""
+    differing = (
+        t for first, second in ((theirs, ours), (ours, theirs)) for t, i in first.items() if second.get(t) != i
+    )
+    return sorted({token for token, _ in zip(differing, range(4), strict=False)})
+
+
+def _ids(tokenizer: Any, text: str, *, framed: bool = False) -> list[int] | None:
+    encode: Callable[..., Any] = tokenizer.encode
+    try:
+        return encode(text, add_special_tokens=framed).ids
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException:  # as above
+        return None
+
+
+if __name__ == "__main__":
+    main()
