@@ -109,6 +109,17 @@ def test_a_foreign_delta_is_noticed(bench: Path, tmp_path: Path, kind: str) -> N
 
 
 @pytest.mark.slow
+def test_a_replay_sees_what_the_excess_does_not(bench: Path, tmp_path: Path) -> None:
+    model = merged(bench, 1e-1, pt=0.3, sft=0.7, foreign=0.3)
+    replayed = judge(bench, export(model, tmp_path / "out", "Q4_0"), 1e-1)
+    assert replayed.faults == ("unexplained-delta",)
+    # Q4_K cannot be replayed. What could hide there is said, and this is less.
+    searched = judge(bench, export(model, tmp_path / "out", "Q4_K"), 1e-1)
+    assert searched.verified
+    assert searched.evidence["unseen"] > 0.3 / (0.3**2 + 0.7**2) ** 0.5
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["Q4_K", "Q6_K"])
 @pytest.mark.parametrize("weights", [CLAIM, {"pt": 0.7, "sft": 0.3}, {}], ids=("honest", "swapped", "base"))
 def test_what_is_too_small_to_tell_is_inconclusive(

@@ -28,23 +28,36 @@ from crossmatch.verification.scan import row_sizes
 
 # The replay quantises again for every adapter and route: some rows of every block are evidence enough.
 REPLAY_ELEMENTS = 1 << 17
+# Types of 32 elements with one scale: whether levels lie on both sides of zero, and how far they reach.
+_SPANS = {"Q4_0": (True, 8), "Q5_0": (True, 16), "Q4_1": (False, 15), "Q5_1": (False, 31)}
 _SIXTEEN = (torch.bfloat16, torch.float16)
 
 
 @dataclass
 class Replay:
     """Some elements quantised again from the claim: how many, how many differ in value from those stored (rounded once,
-    or to the base's dtype first), and how many each adapter makes differ."""
+    or to the base's dtype first), and how many each adapter makes differ.
+
+    blocks, spanned: of types that an encoder may search scales for: how many, and in how many the outermost level is
+    used, as it is without a search.
+    """
 
     elements: int = 0
     direct: int = 0
     through: int = 0
     effects: dict[int, int] = field(default_factory=dict)
+    blocks: int = 0
+    spanned: int = 0
 
     @property
     def mismatches(self) -> int:
         """By the route that explains more."""
         return min(self.direct, self.through)
+
+    @property
+    def reference(self) -> bool:
+        """Whether the file was made by the encoder that is replayed, not by a search for better scales."""
+        return self.blocks > 0 and self.spanned >= 0.99 * self.blocks
 
 
 @dataclass
@@ -117,7 +130,7 @@ def sums_of(
         levels = merged.levels(name, start, stop, columns)
         block = add_block(result, stored, levels.values, levels.steps, rows, weights)
         some = math.ceil(share * (stop - start))
-        _replay(result.replay, block.head(some), partial(merged.requantise, name, start, start + some))
+        _replay(result, block.head(some), partial(merged.requantise, name, start, start + some))
     return result
 
 
@@ -204,12 +217,19 @@ def _plain(values: Tensor, kind: str) -> Tensor:
     return values.to(dtype).float()
 
 
-def _replay(replay: Replay, block: _Block, again: Callable[[Tensor], Tensor | None]) -> None:
+def _replay(result: TensorSums, block: _Block, again: Callable[[Tensor], Tensor | None]) -> None:
     """Quantise the claim again, as it is and through the base's dtype; then without each adapter."""
-    claim = block.claim()
+    claim, replay = block.claim(), result.replay
     direct = again(claim)
     if direct is None:
         return
+    if result.tensor.kind in _SPANS:
+        levels = (block.values / _usable(block.steps)).reshape(-1, 32)
+        centred, span = _SPANS[result.tensor.kind]
+        used = levels.abs().amax(1) if centred else levels.amax(1) - levels.amin(1)
+        replay.blocks += len(levels)
+        # A block of zeros alone spans nothing.
+        replay.spanned += int(((used > span - 0.1) | (block.steps.reshape(-1, 32)[:, 0] == 0)).sum())
     through = again(claim.to(block.grain).float())
     assert through is not None
     replay.elements += claim.numel()
