@@ -45,17 +45,19 @@ def recovered(parts: Sequence[Part], claimed: Sequence[float], t: Thresholds = D
     """The weights in some tensors, with standard errors that cover what the fitted gains leave open.
 
     The cut-off follows the estimate; where nothing precise comes of that (the base alone is inside), it is taken at the
-    claim, and the estimate tests the claim. Not identifiable where W spans too few steps to be dither.
+    claim, and the estimate tests the claim. Not identifiable where W spans too few steps to be dither, or less is left
+    over than a rounding leaves.
     """
     found = Estimate((), (), 0, math.nan, identifiable=False)
     strata = [part.strata for part in parts] or [Strata.empty(len(claimed))]
+    low = min((ALLOWED[part.sums.tensor.kind].low for part in parts), default=0.0)
     for rounds in (4, 1):
         found = estimate(strata, claimed, rounds)
         doubt = GAIN_DOUBT * max((abs(part.gain - 1.0) for part in parts), default=0.0)
         errors = (math.hypot(e, doubt * w) for e, w in zip(found.stderr, found.weights, strict=True))
         found = replace(found, stderr=tuple(errors))
         at = found.weights if rounds > 1 else claimed
-        if not _dithered(parts, at):
+        if not _dithered(parts, at) or found.excess < low:
             found = replace(found, identifiable=False)
         if tells(found, claimed, t):
             break

@@ -93,10 +93,11 @@ def _judge(part: Part, claimed: Sequence[float], t: Thresholds) -> ModuleVerdict
     found = recovered([part], claimed, t)
     here = [i for i in part.sums.adapters if not math.isnan(found.weights[i])]
     allowed = ALLOWED[part.sums.tensor.kind]
-    usable = found.identifiable and found.excess >= allowed.low
-    precise = usable and tells(found, claimed, t)
+    precise = tells(found, claimed, t)
     sigmas = 1.5 * t.sigmas
-    contradicts = usable and any(not same(found.weights[i], claimed[i], found.stderr[i], t, sigmas) for i in here)
+    contradicts = found.identifiable and any(
+        not same(found.weights[i], claimed[i], found.stderr[i], t, sigmas) for i in here
+    )
     silent = tuple(
         i
         for i in here
@@ -111,7 +112,7 @@ def _judge(part: Part, claimed: Sequence[float], t: Thresholds) -> ModuleVerdict
         state = "disagree"
     else:
         state = "agree" if replay == "shown" or (precise and replay != "open") else "undecided"
-    scaled = replace(found, excess=found.excess / allowed.high, identifiable=usable)
+    scaled = replace(found, excess=found.excess / allowed.high)
     return ModuleVerdict(part.name, state, scaled, precise, silent)
 
 
@@ -213,11 +214,10 @@ def _conclusive(
         return True
     undecided = [part for part, m in zip(parts, modules, strict=True) if m.state == "undecided"]
     groups = [pooled, *([recovered(undecided, claimed, t)] if undecided else [])]
-    low = min((ALLOWED[part.sums.tensor.kind].low for part in parts), default=0.0)
     for found in groups:
         known = [i for i in range(len(claimed)) if not math.isnan(found.weights[i])]
         fits = all(same(found.weights[i], claimed[i], found.stderr[i], t) for i in known)
-        if not (fits and tells(found, claimed, t) and found.excess >= low):
+        if not (fits and tells(found, claimed, t)):
             return False
     return not any(math.isnan(weight) for weight in pooled.weights)
 

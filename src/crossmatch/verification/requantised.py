@@ -189,11 +189,17 @@ def _add(result: TensorSums, block: _Block) -> None:
     steps = _usable(steps)
     size = row_sizes(block.rows.values()) if block.rows else ours.new_zeros(len(ours), 1)
     # What was rounded to 16 bits on its way has that error, too; a plain type may hold what was rounded more coarsely.
-    grain = step(ours.abs() + 3 * size, block.grain)
+    # A cut at a power of two may lie anywhere on the type's own grid, and the outermost cell would be there in part: a
+    # random factor in front of |W|, drawn from nothing in the file, makes the edge soft.
+    soft = (
+        1.0 if result.tensor.plain else torch.exp2(torch.rand(ours.shape, generator=torch.Generator().manual_seed(0)))
+    )
+    grain = step(ours.abs() * soft + 3 * size, block.grain)
     if result.tensor.plain:
         steps = torch.maximum(steps, step(values.abs(), _grain(values)))
         grain = torch.maximum(grain, steps)
-    total = (steps.square() + (0.0 if result.tensor.plain else grain.square())).sqrt()
+    through = 0.0 if result.tensor.plain else step(ours.abs(), block.grain).square()
+    total = (steps.square() + through).sqrt()
     which = [*block.rows, result.raw.xy.shape[1] - 1]
     result.raw.add(values - ours, [*block.rows.values(), ours], which, total, size, grain)
     for i, x in block.rows.items():
