@@ -2,6 +2,25 @@
 without an importance matrix) on normal, heavy-tailed and unevenly scaled weights, and widened by about a fifth.
 
     python benchmarks/quantised.py --ggml libggml-base.so
+
+    type     mean square  gain of W      worst row  1 in 1000   weights 0.3/0.7 at delta sizes 0.1, 0.03, 0.01
+                                                                error/stderr (rms)  largest error at 0.1
+    Q8_0     0.98-1.00    1.000          1.09       0.75        0.91                0.0001
+    Q6_K     0.84-1.00    0.998-1.000    1.21       1.49        1.24                0.0005
+    Q5_K     0.87-0.94    0.997-0.999    1.20       1.14        1.02                0.0009
+    Q5_1     0.86-1.00    0.998-1.000    1.11       1.02        1.07                0.0016
+    Q5_0     0.94-1.00    0.996-1.000    1.13       1.17        1.13                0.0020
+    Q4_K     0.78-0.90    0.991-0.997    1.18       1.19        1.14                0.0029
+    Q4_1     0.86-1.00    0.992-1.001    1.13       1.11        1.10                0.0024
+    Q4_0     0.95-1.01    0.987-0.998    1.22       1.32        1.58                0.0052
+    IQ4_NL   0.91-0.99    0.989-0.993    1.04       0.76        1.04                0.0022
+    IQ4_XS   0.92-0.99    0.988-0.993    1.06       0.80        0.82                0.0016
+    Q3_K     0.94-1.06    0.956-0.995    1.61       1.73        2.14                0.0091
+    Q2_K     0.80-1.07    0.881-0.982    2.42       2.18        1.85                0.0167
+
+Where errors exceed their standard errors (above 1.5), it is where an importance matrix was used: the gain of a delta is
+then not quite that of W, and `evidence.GAIN_DOUBT` widens the standard error for it. FP8 and int8, scaled by tensor, row
+and 128 x 128 block, were simulated: mean square 0.86-1.00, worst row 1.2, no error beyond a step.
 """
 
 from collections.abc import Mapping

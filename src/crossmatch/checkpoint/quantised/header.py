@@ -13,7 +13,7 @@ MAX_HEADER_BYTES = 1 << 29
 MAX_TENSORS, MAX_FIELDS = 1 << 16, 1 << 12
 MAX_NAME = 256
 # Strings in lists: a vocabulary of half a million tokens and its merges are below this.
-MAX_STRINGS = 1 << 22
+MAX_STRINGS = 1 << 21
 # What is kept of metadata: texts of this length, lists of this many numbers.
 MAX_TEXT, MAX_LIST = 1024, 512
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
