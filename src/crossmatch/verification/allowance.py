@@ -19,8 +19,8 @@ without an importance matrix) on normal, heavy-tailed and unevenly scaled weight
     Q2_K     0.80-1.07    0.881-0.982    2.42       2.18        1.85                0.0167
 
 Where errors exceed their standard errors (above 1.5), it is where an importance matrix was used: the gain of a delta is
-then not quite that of W, and `evidence.GAIN_DOUBT` widens the standard error for it. FP8 and int8, scaled by tensor, row
-and 128 x 128 block, were simulated: mean square 0.86-1.00, worst row 1.2, no error beyond a step.
+then not quite that of W, and `evidence.GAIN_DOUBT` widens the standard error for it. FP8 and int8, scaled by tensor,
+row and 128 x 128 block, were simulated: mean square 0.86-1.00, worst row 1.2, no error beyond a step.
 """
 
 from collections.abc import Mapping
