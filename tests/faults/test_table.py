@@ -1,8 +1,10 @@
 """Every case in every cell: the expected answer, no false alarm, and what docs/verify.md says of it."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from crossmatch.verification.faults import FAULTS, NOTES
 from faults import table
@@ -13,9 +15,12 @@ CORE = (("bf16", 1e-1), ("bf16", 1e-2), ("fp32", 1e-3))
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Bases and adapters, made when they are first asked for."""
-    return tmp_path_factory.mktemp("benches")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Bases and adapters, made when they are first asked for; one thread, since the models are tiny."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield tmp_path_factory.mktemp("benches")
+    torch.set_num_threads(threads)
 
 
 CELLS = [
