@@ -3,9 +3,33 @@
 from collections.abc import Mapping
 
 FAULTS: Mapping[str, tuple[str, str]] = {
+    "export-incomplete": (
+        "the directory is not a whole checkpoint: an index names files that are absent, or a file is cut off",
+        "export again; do not load it",
+    ),
     "two-weight-sets": (
         "the directory holds two sets of weights; loaders take model.safetensors, whatever the shards say",
         "remove the stale set, or export again into an empty directory",
+    ),
+    "adapter-incomplete": (
+        "an adapter's file lacks factors that its config and the base promise: half of it was saved",
+        "save the adapter again, or train the missing part",
+    ),
+    "adapter-keys-unused": (
+        "an adapter holds tensors that belong to nothing in the base: loaders drop them in silence",
+        "use the base that the adapter was trained on, or rename its keys",
+    ),
+    "init-residual": (
+        "an adapter that was trained on a base with its starting value taken out was put on the plain base",
+        "convert the adapter to plain LoRA (PEFT: path_initial_model_for_weight_conversion), then merge again",
+    ),
+    "base-differs": (
+        "the merge stands on another base, or another revision of it, than the one claimed",
+        "verify against the base that was merged, or merge again into the right one",
+    ),
+    "quantised-base": (
+        "the deltas lie on a base that was quantised and dequantised, not on the one claimed",
+        "merge again into the base in 16 bits",
     ),
     "adapter-not-applied": (
         "the weights are the base's own: no adapter is in the file",
@@ -17,7 +41,7 @@ FAULTS: Mapping[str, tuple[str, str]] = {
     ),
     "wrong-adapter": (
         "a delta is in the file, but not the claimed adapter's",
-        "find the adapter that was merged, or merge again with the right one",
+        "find the adapter that was merged (crossmatch identify), or merge again with the right one",
     ),
     "modules-skipped": (
         "an adapter is missing from some modules and present in the others",
@@ -29,12 +53,47 @@ FAULTS: Mapping[str, tuple[str, str]] = {
         "merge again; scale one factor, or the delta, once",
     ),
     "weights-normalised": ("the weights were rescaled to a sum of one", "merge again without normalisation"),
+    "rslora-scale": (
+        "an adapter acts sqrt(rank) times too much or too little: rsLoRA's scaling was not used, or used by mistake",
+        "merge again with a tool that reads use_rslora",
+    ),
+    "scale-lost": (
+        "an adapter's scaling alpha/rank was left out, used twice, or replaced by alpha",
+        "merge again; the delta is alpha/rank B A",
+    ),
+    "pattern-ignored": (
+        "rank_pattern or alpha_pattern was ignored: the modules that they name are scaled wrongly",
+        "merge again with a tool that reads the patterns",
+    ),
     "weights-scaled": ("all weights are off by one common factor", "check the adapter's scaling (alpha, rank, rsLoRA)"),
     "weights-sign": ("a weight has the wrong sign", "merge again; negative weights need a tool that keeps their sign"),
     "applied-twice": (
         "every delta is in the file twice",
         "merge into the plain base, not into a checkpoint that was merged before",
     ),
+    "factor-cross-terms": (
+        "the factors were averaged apart, so products of one adapter's B with the other's A are in the file",
+        "merge the deltas, not the factors (PEFT: combination_type cat)",
+    ),
+    "rank-truncated": (
+        "the sum was pressed into a lower rank, and its tail is lost",
+        "merge the sum itself (PEFT: combination_type cat)",
+    ),
+    "transposed": ("a delta was added transposed", "merge again; look at fan_in_fan_out and Conv1D"),
+    "expert-scrambled": (
+        "the experts' deltas are dropped, transposed or on the wrong experts",
+        "merge again with a tool that knows this layout of experts",
+    ),
+    "dora-magnitude": (
+        "the magnitudes of a DoRA adapter are not in the file: only its factors were added",
+        "merge again with a tool that applies DoRA",
+    ),
+    "saved-module-ignored": (
+        "a module that the adapter stores whole (modules_to_save, trained tokens) is the base's own",
+        "merge again; the adapter's copy replaces the module",
+    ),
+    "embedding-delta-dropped": ("the adapter's change of an embedding is not in the file", "merge again"),
+    "bias-delta-dropped": ("the adapter's change of a bias is not in the file", "merge again"),
     "weights-uneven": ("modules carry different weights", "merge again, or claim the weights by module"),
     "weights-differ": ("the weights are others than claimed", "merge again, or correct the claim"),
     "unexplained-delta": (
@@ -58,13 +117,42 @@ FAULTS: Mapping[str, tuple[str, str]] = {
         "an adapter changes one of two tied embeddings, and the file has one tensor for both",
         "merge again with the embeddings untied (crossmatch merge --tied untie)",
     ),
+    "tie-flag-stale": (
+        "config.json ties the embeddings, and the file holds two that differ: loaders drop one of them",
+        "set tie_word_embeddings to false in config.json",
+    ),
     "config-changed": (
         "config.json is missing, or describes another model than the base's",
         "copy config.json from the base; only its dtype may differ",
     ),
+    "dtype-changed": ("stored in another dtype than claimed", "export again in the claimed dtype"),
     "adapter-left-behind": (
         "adapter_config.json lies in the directory: loaders attach that adapter a second time",
         "remove the adapter's files from the merged directory",
+    ),
+    "tokenizer-changed": (
+        "the tokenizer is missing, or gives other token ids than the one that was trained with",
+        "copy the tokenizer from the adapter that was trained with it, or from the base",
+    ),
+    "chat-template-changed": (
+        "the chat template is lost, or is another than the one that was trained with",
+        "copy the chat template from the adapter that was trained with it",
+    ),
+    "think-template-mismatch": (
+        "the generation prompt opens or closes a reasoning block otherwise than in training",
+        "serve with the template that was trained with, or switch thinking as in training",
+    ),
+    "eos-mismatch": (
+        "tokenizer, config and generation config disagree on where a turn ends, or the template never ends one so",
+        "set eos_token_id in generation_config.json to the token that ends a turn",
+    ),
+    "vocab-mismatch": (
+        "the tokenizer has tokens that the embedding has no rows for",
+        "resize the embedding, or copy the tokenizer that belongs to it",
+    ),
+    "generation-config-changed": (
+        "generation_config.json differs from its source: answers are drawn otherwise",
+        "copy generation_config.json from the base or from the adapter",
     ),
 }
 NOTES: Mapping[str, str] = {
@@ -73,4 +161,7 @@ NOTES: Mapping[str, str] = {
     "rounded-stochastically": "each element was rounded to one of its two neighbours at random, as the manifest says",
     "rounding-swallow": "much of the delta is below the rounding step and lost; store float32 or float16",
     "dtype-changed": "stored in another dtype than the base",
+    "weight-in-bf16": "the weights were rounded to bfloat16 before they were used; within the tolerance",
+    "merged-as-models": "each adapter was merged into a model of its own first; an honest route, a little less exact",
+    "quantised": "stored quantised: weights are recovered with wider errors, and no element is certified",
 }

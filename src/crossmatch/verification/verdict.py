@@ -4,7 +4,24 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from crossmatch.verification.faults import FAULTS
+
 SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong: the fault's id, the tensors, files or fields in which it shows, and what was seen there,
+    as a sentence for people."""
+
+    fault: str
+    where: tuple[str, ...] = ()
+    evidence: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON, with what it means and what to do about it."""
+        consequence, remedy = FAULTS[self.fault]
+        return {**asdict(self), "where": list(self.where), "consequence": consequence, "remedy": remedy}
 
 
 @dataclass(frozen=True)
