@@ -225,3 +225,54 @@ def test_what_a_killed_writer_left_is_cleared(tmp_path: Path) -> None:
         assert list(partial.iterdir()) == []
         (partial / "x").write_text("whole")
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["x"]
+
+
+def test_links_may_not_lead_out(models: Path, tmp_path: Path) -> None:
+    """A stranger's link would have a file of this machine read, or copied into an output; the hub's cache is links."""
+    (tmp_path / "secret").write_text("{}")
+    for name in ("config.json", "tokenizer.json", "anything"):
+        out = shutil.copytree(models / "base", tmp_path / f"links-{name}")
+        (out / name).unlink(missing_ok=True)
+        (out / name).symlink_to(tmp_path / "secret")
+        with pytest.raises(CheckpointError, match="leads out of its directory"):
+            Checkpoint(out)
+    cache = tmp_path / "models--org--name"
+    snapshot = shutil.copytree(models / "base", cache / "snapshots" / "0123")
+    (cache / "blobs").mkdir()
+    for file in list(snapshot.iterdir()):
+        file.rename(cache / "blobs" / file.name)
+        file.symlink_to(f"../../blobs/{file.name}")
+    assert Checkpoint(snapshot).tensors
+    (tmp_path / "direct").symlink_to(snapshot)
+    assert Checkpoint(tmp_path / "direct").tensors
+    (snapshot / "more").symlink_to("../../../secret")
+    with pytest.raises(CheckpointError, match="leads out of its directory"):
+        Checkpoint(snapshot)
+
+
+def test_numbers_and_names_that_no_model_has_are_refused(tmp_path: Path) -> None:
+    """What other readers refuse must not mean something here; what is huge must not be worked on."""
+    file = tmp_path / "x.safetensors"
+    entry = '"dtype":"U8","shape":[8],"data_offsets":[0,8]'
+    for header in (
+        '{"a":{"dtype":"U8","shape":["8"],"data_offsets":[0,8]}}',
+        '{"a":{"dtype":"U8","shape":"8","data_offsets":[0,8]}}',
+        '{"a":{"dtype":"U8","shape":[8.0],"data_offsets":[0,8]}}',
+        '{"a":{"dtype":"U8","shape":[8],"data_offsets":[false,8]}}',
+        '{"a":{"dtype":"U8","shape":[8],"data_offsets":[0,8,8]}}',
+        '{"a":{"dtype":"U8","shape":[8' + ",1" * 40 + '],"data_offsets":[0,8]}}',
+        '{"a":{"dtype":"U8","shape":[0,' + ",".join(["9" * 4000] * 2000) + '],"data_offsets":[0,0]}}',
+        '{"a":{"dtype":"U8","shape":[8],"data_offsets":[0,8],"x":NaN}}',
+        f'{{"":{{{entry}}}}}',
+        f'{{"a\\u001b[2J":{{{entry}}}}}',
+        f'{{"\\ud800":{{{entry}}}}}',
+        f'{{"{"x" * 2000}":{{{entry}}}}}',
+    ):
+        file.write_bytes(raw_file(header.encode(), b"\0" * 8))
+        with pytest.raises(CheckpointError, match=r"x\.safetensors"):
+            read_header(file)
+    file.write_bytes(raw_file(f'{{"a":{{{entry}}}}}'.encode("utf-16"), b"\0" * 8))
+    with pytest.raises(CheckpointError, match=r"x\.safetensors"):
+        read_header(file)
+    file.write_bytes(raw_file(f'{{"a":{{{entry}}}}}'.encode(), b"\0" * 8))
+    assert read_header(file)["a"].shape == (8,)

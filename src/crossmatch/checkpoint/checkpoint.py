@@ -231,7 +231,7 @@ class Checkpoint(TensorFiles):
 
 
 _OUTPUT = re.compile(r"(^|\.)(lm_head|embed_out|output)\.weight$")
-_LAYER = re.compile(r"\.(\d+)\.")
+_LAYER = re.compile(r"\.(\d{1,9})\.")
 
 
 def layer_of(name: str) -> int | None:

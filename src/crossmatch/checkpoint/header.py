@@ -11,9 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from crossmatch.checkpoint.guard import check_regular, parse_json
 from crossmatch.errors import CheckpointError
 
 MAX_HEADER_BYTES = 50_000_000
+# No model comes near these; numbers and names beyond them are there to make a reader work.
+MAX_NAME = 1000
+MAX_AXES = 16
+MAX_AXIS = 2**48
 DTYPES: Mapping[str, torch.dtype] = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -64,8 +69,8 @@ def read_header(file: Path) -> dict[str, TensorInfo]:
     Raises CheckpointError if the file is truncated, its header is no JSON of the right form, or offsets overlap, leave
     holes, disagree with dtype and shape, or point outside the file.
     """
+    size = check_regular(file)
     try:
-        size = file.stat().st_size
         with file.open("rb") as stream:
             length = int.from_bytes(stream.read(8), "little")
             if size < 8 or length > min(size - 8, MAX_HEADER_BYTES):
@@ -74,7 +79,7 @@ def read_header(file: Path) -> dict[str, TensorInfo]:
         # A tensor has one brace, two brackets and some 60 characters; nests of brackets would fill the memory.
         if raw.count(b"[") + raw.count(b"{") > length / 10 + 4:
             raise _corrupt(file, "its header is full of brackets")
-        entries = json.loads(raw, object_pairs_hook=_unique)
+        entries = parse_json(raw, _unique, _no_number)
         if not isinstance(entries, dict):
             raise _corrupt(file, "its header is not an object")
         entries.pop("__metadata__", None)
@@ -119,14 +124,27 @@ def pread_exact(fd: int, nbytes: int, offset: int, file: Path) -> memoryview:
 
 
 def _entry(name: str, spec: Any, file: Path, start: int) -> TensorInfo:
+    if not 0 < len(name) <= MAX_NAME or not name.isprintable():
+        raise ValueError(f"a tensor is called {name[:MAX_NAME]!r}")
     dtype = DTYPES.get(spec["dtype"])
     if dtype is None:
         raise ValueError(f"tensor {name} has dtype {spec['dtype']}, which is not supported")
-    shape = tuple(int(n) for n in spec["shape"])
-    begin, end = (int(n) for n in spec["data_offsets"])
-    if any(n < 0 for n in shape) or begin < 0 or end - begin != tensor_bytes(dtype, shape):
+    shape, offsets = spec["shape"], spec["data_offsets"]
+    if not all(isinstance(part, list) and all(map(_whole, part)) for part in (shape, offsets)) or len(offsets) != 2:
+        raise ValueError(f"tensor {name} has a shape or offsets that are no whole numbers from 0 to 2^48")
+    shape, (begin, end) = tuple(shape), offsets
+    if len(shape) > MAX_AXES or end - begin != tensor_bytes(dtype, shape):
         raise ValueError(f"tensor {name} of shape {list(shape)} cannot lie in bytes {begin} to {end}")
     return TensorInfo(name, file, dtype, shape, start + begin, end - begin)
+
+
+def _whole(value: Any) -> bool:
+    # True is an int, and what other readers refuse must not mean something here.
+    return type(value) is int and 0 <= value <= MAX_AXIS
+
+
+def _no_number(text: str) -> Any:
+    raise ValueError(f"its header holds {text}")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
