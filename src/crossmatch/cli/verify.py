@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from crossmatch.cli.console import Terminal, emit
+from crossmatch.cli.console import Terminal, emit, plain
 from crossmatch.cli.options import Adapters, Json, Weights, pair_up, split_pairs
 from crossmatch.cli.options import weight as parse_weight
 from crossmatch.errors import ExitCode, InputError
@@ -62,7 +62,7 @@ def _print(merged: str, verdict: "Verdict") -> None:
     print(f"{verdict.verdict.upper()}  {merged}")
     for name, w in verdict.weights.items():
         found = "not identifiable" if w.recovered is None else f"{w.recovered:.5f} ± {w.stderr:.1g}"
-        print(f"  {name:12} claimed {w.claimed:<8g} recovered {found}")
+        print(f"  {plain(name):12} claimed {w.claimed:<8g} recovered {found}")
     modules, tensors, rounding = verdict.modules, verdict.tensors, verdict.rounding
     others = tensors["total"] - modules["adapted"]
     print(f"  {modules['agree']} of {modules['adapted']} adapted modules agree; ", end="")
@@ -78,7 +78,7 @@ def _print(merged: str, verdict: "Verdict") -> None:
     places = [*elsewhere, *verdict.evidence["config_changed"]] or named
     if verdict.faults and places:
         more = f" and {len(places) - 3} more" if len(places) > 3 else ""
-        print(f"  Seen in {', '.join(places[:3])}{more}.")
+        print(f"  Seen in {plain(', '.join(places[:3]))}{more}.")
     unchecked = ", ".join(verdict.evidence["not_checked"]).replace("_", " ")
     print(f"\nnot checked: {unchecked}.")
     for note in verdict.notes:
