@@ -263,6 +263,8 @@ def test_numbers_and_names_that_no_model_has_are_refused(tmp_path: Path) -> None
         '{"a":{"dtype":"U8","shape":[8' + ",1" * 40 + '],"data_offsets":[0,8]}}',
         '{"a":{"dtype":"U8","shape":[0,' + ",".join(["9" * 4000] * 2000) + '],"data_offsets":[0,0]}}',
         '{"a":{"dtype":"U8","shape":[8],"data_offsets":[0,8],"x":NaN}}',
+        f'{{"__metadata__":[],"a":{{{entry}}}}}',
+        f'{{"__metadata__":{{"format":1}},"a":{{{entry}}}}}',
         f'{{"":{{{entry}}}}}',
         f'{{"a\\u001b[2J":{{{entry}}}}}',
         f'{{"\\ud800":{{{entry}}}}}',

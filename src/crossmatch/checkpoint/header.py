@@ -82,7 +82,9 @@ def read_header(file: Path) -> dict[str, TensorInfo]:
         entries = parse_json(raw, _unique, _no_number)
         if not isinstance(entries, dict):
             raise _corrupt(file, "its header is not an object")
-        entries.pop("__metadata__", None)
+        notes = entries.pop("__metadata__", None)
+        if notes is not None and not (isinstance(notes, dict) and all(isinstance(v, str) for v in notes.values())):
+            raise _corrupt(file, "its __metadata__ is no object of texts, which no loader takes")
         infos = [_entry(name, spec, file, 8 + length) for name, spec in entries.items()]
     except (OSError, ValueError, TypeError, KeyError, RecursionError, ArithmeticError) as error:
         raise _corrupt(file, str(error) or type(error).__name__) from error
