@@ -27,7 +27,6 @@ from crossmatch.evaluation.traces import OPENERS, parse_trace
 from crossmatch.merging import Storage
 from crossmatch.progress import SILENT
 from crossmatch.rules import Weights
-from crossmatch.rules import Weights
 from helpers import make_adapter, make_chat_model
 
 PAIRS = {
