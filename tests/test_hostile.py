@@ -11,7 +11,7 @@ What `verified` promises of every element of the file, whatever was done to it:
 - A share of 1e-4 of a tensor's elements may lie outside that, but none further than twice as far. A tensor of fewer
   than 10,000 elements has no such share.
 
-The number of mutations is CROSSMATCH_MUTATIONS, a few hundred by default.
+The number of mutations is CROSSMATCH_MUTATIONS, 1500 by default.
 """
 
 import contextlib
@@ -46,7 +46,7 @@ from crossmatch.verification import Claim, verify_claim
 from helpers import make_adapter, make_llama, make_tokenizer
 from mutations import mutate
 
-MUTATIONS = int(os.environ.get("CROSSMATCH_MUTATIONS", "350"))
+MUTATIONS = int(os.environ.get("CROSSMATCH_MUTATIONS", "1500"))
 SECONDS = 5
 MEGABYTES = 300
 CLAIM = {"pt": 0.3, "sft": 0.7}
