@@ -6,7 +6,7 @@ from pathlib import Path
 
 from crossmatch.adapter.config import CONFIG_FILE, read_config
 from crossmatch.adapter.parts import build_parts, collect_parts
-from crossmatch.checkpoint import MANIFEST, TensorFiles, file_digest, files_digest, locate, read_json
+from crossmatch.checkpoint import MANIFEST, TensorFiles, check_links, file_digest, files_digest, locate, read_json
 from crossmatch.delta import Delta, TuningVector
 from crossmatch.errors import AdapterError
 
@@ -24,6 +24,8 @@ class Adapter(TuningVector):
     def __init__(self, source: str | Path) -> None:
         self.source = locate(source)
         self.path = self.source.path
+        if self.path.is_dir():
+            check_links(self.path)
         self.config = read_config(self.path)
         file = self.path / WEIGHTS_FILE
         if not file.exists():

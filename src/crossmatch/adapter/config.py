@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from crossmatch.adapter.patterns import ends_in, matches
 from crossmatch.checkpoint import read_json
 from crossmatch.errors import AdapterError
 
@@ -55,6 +56,8 @@ _UNDERSTOOD = frozenset(
 # Initialisations that leave the base as it was. The others (PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA) move part of the
 # base into the factors: put on the plain base such an adapter counts that part twice.
 _PLAIN_INITS = (True, False, None, "gaussian", "eva", "orthogonal")
+# No rank, factor, index or number of entries of an adapter that was trained comes near these.
+_LARGE, _MANY = 2**31, 10_000
 _INACTIVE: tuple[Any, ...] = (None, False, "none", {}, [], "")
 
 
@@ -121,15 +124,14 @@ class AdapterConfig:
         A regex must match the whole name; a name, the end of it after a dot. False where the config does not list its
         targets.
         """
-        if _named(self.excluded, module) or any(re.match(rf"(^|.*\.){m}($|\..*)", module) for m in self.saved):
+        if _named(self.excluded, module) or any(matches(rf"(?:.*\.)?(?:{m})(?:\..*)?", module) for m in self.saved):
             return False
         if self.targets == "all-linear" or not _named(self.targets, module):
             return False
         if self.layers is None or isinstance(self.targets, str) or module in self.targets:
             return True
-        patterns = [rf"(?:^|.*?\.){p}\.(\d+)\." for p in self.layers_pattern] or [r".*?\.[^.]*\.(\d+)\."]
-        match = next((m for p in patterns if (m := re.match(p, module))), None)
-        return match is not None and int(match.group(1)) in self.layers
+        indices = (_layer(p, module) for p in self.layers_pattern or (r"[^.]*\.[^.]*",))
+        return next((index for index in indices if index is not None), None) in self.layers
 
     def tokens_of(self, module: str) -> tuple[int, ...] | None:
         """Trainable token ids of an embedding, or None if the config names none for it."""
@@ -142,21 +144,20 @@ def pattern_key(patterns: Mapping[str, Any], module: str) -> str:
 
     PEFT's rule: a key matches a suffix that begins the name or follows a dot.
     """
-    for key in patterns:
-        try:
-            if re.match(rf"(.*\.)?({key})$", module):
-                return key
-        except re.error as error:
-            raise AdapterError(f"pattern {key!r} is no regular expression: {error}") from error
-    return module
+    return next((key for key in patterns if ends_in(key, module)), module)
+
+
+def _layer(pattern: str, module: str) -> int | None:
+    """The number that follows a layer stack of that name, the first one in the module's name."""
+    for number in re.finditer(r"\.(\d{1,9})(?=\.)", module):
+        if ends_in(pattern, module[: number.start()]):
+            return int(number[1])
+    return None
 
 
 def _named(names: tuple[str, ...] | str, module: str) -> bool:
     if isinstance(names, str):
-        try:
-            return bool(names) and re.fullmatch(names, module) is not None
-        except re.error as error:
-            raise AdapterError(f"target {names!r} is no regular expression: {error}") from error
+        return bool(names) and matches(names, module)
     return any(module == name or module.endswith(f".{name}") for name in names)
 
 
@@ -171,18 +172,19 @@ def read_config(directory: Path) -> AdapterConfig:
     raw = read_json(file)
     kind = raw.get("peft_type")
     if kind != "LORA":
+        kind = kind if isinstance(kind, str) else _short(kind)
         raise AdapterError(
             f"{file}: adapters of type {kind} are not supported, only LORA; if it is additive, merge it with the tool "
             "that trained it and give the result as a full fine-tune"
         )
     for name, value in raw.items():
         if name not in _HARMLESS | _UNDERSTOOD and not any(value is v or value == v for v in _INACTIVE):
-            raise AdapterError(f"{file}: {name} = {value!r} is not supported; refused rather than ignored")
+            raise AdapterError(f"{file}: {name} = {_short(value)} is not supported; refused rather than ignored")
     init = raw.get("init_lora_weights", True)
     if init not in _PLAIN_INITS:
         raise AdapterError(
-            f"{file}: init_lora_weights = {init!r} moved part of the base into the adapter, which would be counted "
-            "twice on a plain base; convert it to a plain adapter "
+            f"{file}: init_lora_weights = {_short(init)} moved part of the base into the adapter, which would be "
+            "counted twice on a plain base; convert it to a plain adapter "
             "first (PEFT: save_pretrained with path_initial_model_for_weight_conversion)",
             fault="init-residual",
         )
@@ -194,45 +196,88 @@ def read_config(directory: Path) -> AdapterConfig:
 
 def _parse(raw: Mapping[str, Any]) -> AdapterConfig:
     layers = raw.get("layers_to_transform")
-    config = AdapterConfig(
-        r=int(raw["r"]),
-        alpha=float(raw["lora_alpha"]),
+    patterns = raw.get("layers_pattern") or ()
+    return AdapterConfig(
+        r=_rank(raw["r"]),
+        alpha=_number(raw["lora_alpha"]),
         rslora=bool(raw.get("use_rslora")),
         fan_in_fan_out=bool(raw.get("fan_in_fan_out")),
-        rank_pattern={str(k): int(v) for k, v in (raw.get("rank_pattern") or {}).items()},
-        alpha_pattern={str(k): float(v) for k, v in (raw.get("alpha_pattern") or {}).items()},
+        rank_pattern={k: _rank(v) for k, v in _few(raw.get("rank_pattern") or {}, dict).items()},
+        alpha_pattern={k: _number(v) for k, v in _few(raw.get("alpha_pattern") or {}, dict).items()},
         targets=_names(raw, "target_modules"),
         excluded=_names(raw, "exclude_modules"),
-        layers=None if layers in (None, []) else (layers,) if isinstance(layers, int) else tuple(layers),
-        layers_pattern=tuple([p] if isinstance(p := raw.get("layers_pattern") or (), str) else p),
-        parameters=tuple(sorted(raw.get("target_parameters") or ())),
+        layers=None if layers in (None, []) else _indices(layers if isinstance(layers, list) else [layers]),
+        layers_pattern=_texts([patterns] if isinstance(patterns, str) else patterns),
+        parameters=tuple(sorted(_texts(raw.get("target_parameters") or ()))),
         tokens=_tokens(raw.get("trainable_token_indices")),
-        saved=tuple(raw.get("modules_to_save") or ()),
-        bias=str(raw.get("bias") or "none"),
+        saved=_texts(raw.get("modules_to_save") or ()),
+        bias=str(_word(raw.get("bias")) or "none"),
         dora=bool(raw.get("use_dora")),
         lora_bias=bool(raw.get("lora_bias")),
-        base=raw.get("base_model_name_or_path"),
-        task=raw.get("task_type"),
+        base=_word(raw.get("base_model_name_or_path")),
+        task=_word(raw.get("task_type")),
         peft_version=_version(raw.get("peft_version")),
     )
-    if config.r < 1 or any(r < 1 for r in config.rank_pattern.values()):
-        raise ValueError("a rank must be at least 1")
-    if not all(map(math.isfinite, (config.alpha, *config.alpha_pattern.values()))):
-        raise ValueError("lora_alpha must be a finite number")
-    return config
+
+
+def _few(value: Any, kind: type) -> Any:
+    """A list or an object of a length that can be gone through for every tensor."""
+    if not isinstance(value, kind) and not (kind is list and value == ()):
+        raise TypeError(f"{_short(value)} is no {'object' if kind is dict else 'list'}")
+    if len(value) > _MANY:
+        raise ValueError(f"it has a field with {len(value)} entries, of which at most {_MANY} are read")
+    return value
+
+
+def _rank(value: Any) -> int:
+    # PEFT writes whole numbers; what it would stumble over is not guessed at here.
+    if type(value) is not int or not 1 <= value < _LARGE:
+        raise ValueError(f"a rank must be at least 1 and a whole number, not {_short(value)}")
+    return value
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _LARGE:
+        raise ValueError(f"lora_alpha must be a finite number, not {_short(value)}")
+    return float(value)
+
+
+def _word(value: Any) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"{_short(value)} is no text")
+    return value
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    if not all(isinstance(text, str) for text in _few(value, list)):
+        raise TypeError(f"{_short(value)} is no list of names")
+    return tuple(value)
+
+
+def _indices(value: Any) -> tuple[int, ...]:
+    if not all(type(index) is int and 0 <= index < _LARGE for index in value):
+        raise ValueError(f"{_short(value)} is no list of indices")
+    return tuple(value)
 
 
 def _names(raw: Mapping[str, Any], field_name: str) -> tuple[str, ...] | str:
     value = raw.get(field_name) or ()
-    return value if isinstance(value, str) else tuple(sorted(value))
+    return value if isinstance(value, str) else tuple(sorted(_texts(value)))
 
 
 def _tokens(value: Any) -> dict[str, tuple[int, ...]]:
     """A list names rows of the input embedding, a mapping rows of the modules that it names."""
-    named = value if isinstance(value, dict) else {"": value or ()}
-    return {str(name): tuple(int(i) for i in ids) for name, ids in named.items() if ids}
+    named = value if isinstance(value, dict) else {"": value or []}
+    if not all(isinstance(ids, list) for ids in named.values()):
+        raise TypeError(f"{_short(value)} is no list of tokens")
+    return {name: _indices(ids) for name, ids in _few(named, dict).items() if ids}
 
 
 def _version(text: Any) -> tuple[int, ...] | None:
-    found = re.match(r"(\d+)\.(\d+)\.(\d+)", text) if isinstance(text, str) else None
+    found = re.match(r"(\d{1,6})\.(\d{1,6})\.(\d{1,6})", text) if isinstance(text, str) else None
     return tuple(map(int, found.groups())) if found else None
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:80] + "…"

@@ -188,6 +188,8 @@ class _Collector:
     def _tokens(self, module: str, key: str) -> Part:
         ids = self.config.tokens_of(module)
         info = self.files.tensors[key]
+        if len(info.shape) != 2:
+            raise AdapterError(f"{key} has shape {list(info.shape)}; trained tokens are rows of a matrix")
         if ids is None or len(ids) != info.shape[0]:
             raise AdapterError(f"{key} has {info.shape[0]} rows, {CONFIG_FILE} names {len(ids or ())} tokens for it")
 
@@ -205,7 +207,10 @@ class _Collector:
         name = f"{module}.{names[len(names) - 1 - depth]}"
         a, b = keys["a"].key, keys["b"].key
         rank = self.config.rank(name)
-        (rows, d_in), (d_out, columns) = self.files.tensors[a].shape, self.files.tensors[b].shape
+        right, left = self.files.tensors[a].shape, self.files.tensors[b].shape
+        if len(right) != 2 or len(left) != 2:
+            raise AdapterError(f"{a} and {b} are no matrices, {list(right)} and {list(left)}; factors of experts are")
+        (rows, d_in), (d_out, columns) = right, left
         if rows != columns or rows % rank:
             raise AdapterError(f"{a} and {b} do not hold factors of rank {rank} for a number of experts")
         count = rows // rank

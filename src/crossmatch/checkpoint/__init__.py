@@ -3,6 +3,7 @@
 from crossmatch.checkpoint.checkpoint import BLOCK_ELEMENTS, Checkpoint, PassingDigests, Tail, TensorFiles
 from crossmatch.checkpoint.digest import Unchanged, bytes_digest, file_digest, files_digest, value_digest
 from crossmatch.checkpoint.facts import TOKENIZER_FILES, TextFacts, chat_template, side_digest, text_facts
+from crossmatch.checkpoint.guard import check_links, read_text
 from crossmatch.checkpoint.header import DTYPE_NAMES, DTYPES, TensorInfo, read_header, tensor_bytes
 from crossmatch.checkpoint.layout import INDEX, MANIFEST, SINGLE, Layout, find_weights, read_json
 from crossmatch.checkpoint.names import (
@@ -26,7 +27,7 @@ from crossmatch.checkpoint.publish import (
     write_tensors,
 )
 from crossmatch.checkpoint.quantised import QuantisedCheckpoint, QuantisedTensor, is_quantised, open_quantised
-from crossmatch.checkpoint.source import Source, locate, upload
+from crossmatch.checkpoint.source import Source, is_hub_id, locate, upload
 
 __all__ = [
     "BLOCK_ELEMENTS",
@@ -52,12 +53,14 @@ __all__ = [
     "bytes_digest",
     "chat_template",
     "check_apart",
+    "check_links",
     "check_output",
     "disk_error",
     "file_digest",
     "files_digest",
     "find_weights",
     "input_embedding",
+    "is_hub_id",
     "is_output",
     "is_quantised",
     "layer_of",
@@ -67,6 +70,7 @@ __all__ = [
     "output_embedding",
     "read_header",
     "read_json",
+    "read_text",
     "replace_json",
     "safe_name",
     "side_digest",

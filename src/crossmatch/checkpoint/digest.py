@@ -7,11 +7,13 @@ from typing import Any
 
 from blake3 import blake3
 
+from crossmatch.checkpoint.guard import check_regular
 from crossmatch.errors import CheckpointError
 
 
 def file_digest(file: Path) -> str:
-    """blake3 of a file's bytes, in hex."""
+    """blake3 of a file's bytes, in hex. Raises CheckpointError if it cannot be read."""
+    check_regular(file)
     try:
         return blake3(max_threads=blake3.AUTO).update_mmap(file).hexdigest()
     except OSError as error:

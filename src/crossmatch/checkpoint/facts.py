@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from crossmatch.checkpoint.digest import bytes_digest, file_digest, files_digest
+from crossmatch.checkpoint.guard import read_text
 from crossmatch.checkpoint.layout import read_json
-from crossmatch.errors import CheckpointError
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -62,10 +62,7 @@ def chat_template(directory: Path) -> str | None:
     """The chat template's text: chat_template.jinja, else the field of tokenizer_config.json, else None."""
     file = directory / "chat_template.jinja"
     if file.exists():
-        try:
-            return file.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise CheckpointError(f"{file} cannot be read as text: {error}") from error
+        return read_text(file)
     config = directory / "tokenizer_config.json"
     value = read_json(config).get("chat_template") if config.exists() else None
     return value if isinstance(value, str) else None

@@ -11,10 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from crossmatch.checkpoint.guard import check_regular, parse_json
 from crossmatch.errors import CheckpointError
 
 MAX_HEADER_BYTES = 50_000_000
-_MAX_AXES = 64
+# No model comes near these; numbers and names beyond them are there to make a reader work.
+MAX_NAME = 1000
+MAX_AXES = 16
+MAX_BITS = 48
 DTYPES: Mapping[str, torch.dtype] = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -65,8 +69,8 @@ def read_header(file: Path) -> dict[str, TensorInfo]:
     Raises CheckpointError if the file cannot be read, is truncated, its header is no JSON of the right form, or offsets
     overlap, leave holes, disagree with dtype and shape, or point outside the file.
     """
+    size = check_regular(file)
     try:
-        size = file.stat().st_size
         with file.open("rb") as stream:
             length = int.from_bytes(stream.read(8), "little")
             if size < 8 or length > min(size - 8, MAX_HEADER_BYTES):
@@ -75,10 +79,12 @@ def read_header(file: Path) -> dict[str, TensorInfo]:
         # A tensor has one brace, two brackets and some 60 characters; nests of brackets would fill the memory.
         if raw.count(b"[") + raw.count(b"{") > length / 10 + 4:
             raise _corrupt(file, "its header is full of brackets")
-        entries = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique)
+        entries = parse_json(raw, _unique, _no_number)
         if not isinstance(entries, dict):
             raise _corrupt(file, "its header is not an object")
-        entries.pop("__metadata__", None)
+        notes = entries.pop("__metadata__", None)
+        if notes is not None and not (isinstance(notes, dict) and all(isinstance(v, str) for v in notes.values())):
+            raise _corrupt(file, "its __metadata__ is no object of texts, which no loader takes")
         infos = [_entry(name, spec, file, 8 + length) for name, spec in entries.items()]
     except OSError as error:
         raise CheckpointError(f"{file} cannot be read: {error.strerror or error}") from error
@@ -122,8 +128,8 @@ def pread_exact(fd: int, nbytes: int, offset: int, file: Path) -> memoryview:
 
 
 def _entry(name: str, spec: Any, file: Path, start: int) -> TensorInfo:
-    # Half of a surrogate pair can be written in JSON, and in no file or terminal after that.
-    name.encode()
+    if not 0 < len(name) <= MAX_NAME or not name.isprintable():
+        raise ValueError(f"a tensor is called {_shown(name)}")
     shown = f"tensor {_shown(name)}"
     try:
         stored, shape, (begin, end) = spec["dtype"], spec["shape"], spec["data_offsets"]
@@ -133,10 +139,11 @@ def _entry(name: str, spec: Any, file: Path, start: int) -> TensorInfo:
     dtype = DTYPES.get(stored) if isinstance(stored, str) else None
     if dtype is None:
         raise ValueError(f"{shown} has dtype {_shown(stored)}, which is not supported")
-    if any(type(n) is not int for n in numbers):
+    # True is an int, and what other readers refuse must not mean something here.
+    if any(type(n) is not int for n in numbers) or not isinstance(shape, list):
         raise ValueError(f"shape and offsets of {shown} are not whole numbers")
     # Before anything is multiplied: numbers in JSON may have thousands of digits.
-    if len(shape) > _MAX_AXES or any(n.bit_length() > 64 for n in numbers):
+    if len(shape) > MAX_AXES or any(n.bit_length() > MAX_BITS for n in numbers):
         raise ValueError(f"{shown} is too large for any file")
     if any(n < 0 for n in shape) or begin < 0 or end - begin != tensor_bytes(dtype, tuple(shape)):
         raise ValueError(f"{shown} of shape {_shown(shape)} cannot lie in bytes {begin} to {end}")
@@ -147,6 +154,10 @@ def _shown(text: Any) -> str:
     """A text of the file as it may stand in a message: short, printable."""
     shown = text if isinstance(text, str) and text.isprintable() else ascii(text)
     return shown if len(shown) <= 120 else f"{shown[:120]}..."
+
+
+def _no_number(text: str) -> Any:
+    raise ValueError(f"its header holds {text}")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -1,17 +1,19 @@
 """Which files of a directory hold the weights: what a loader would take, and what else lies there."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from crossmatch.checkpoint.guard import check_links, parse_json, read_text
 from crossmatch.errors import CheckpointError
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 MANIFEST = "crossmatch.json"
 _WHOLE_MODELS = ("model*.safetensors", "consolidated*", "pytorch_model*.bin", "*.gguf")
+# What file systems take.
+_MAX_FILE_NAME = 255
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
@@ -36,6 +38,7 @@ def find_weights(directory: Path) -> Layout:
     """
     if not directory.is_dir():
         raise CheckpointError(f"{directory} is not a directory; give the directory that holds model.safetensors")
+    check_links(directory)
     present = sorted(directory.glob("*.safetensors"))
     single, index_file = directory / SINGLE, directory / INDEX
     if single.exists():
@@ -75,7 +78,7 @@ def _read_index(index_file: Path) -> dict[str, str]:
             raise CheckpointError(f"{index_file} puts {name} in {file!r}, which is not a plain file name; refused")
         if not file.endswith(".safetensors"):
             raise CheckpointError(f"{index_file} puts {name} in {file}, which is no .safetensors file; refused")
-        if not (index_file.parent / file).exists():
+        if len(file) > _MAX_FILE_NAME or not (index_file.parent / file).exists():
             raise CheckpointError(
                 f"{index_file} names {file}, which is missing: the export is incomplete", fault="export-incomplete"
             )
@@ -85,8 +88,8 @@ def _read_index(index_file: Path) -> dict[str, str]:
 def read_json(file: Path) -> dict[str, Any]:
     """A JSON object from a file. Raises CheckpointError if it cannot be read or is no object."""
     try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        value = parse_json(read_text(file))
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{file} cannot be read as JSON: {error}") from error
     if not isinstance(value, dict):
         raise CheckpointError(f"{file} must hold a JSON object")

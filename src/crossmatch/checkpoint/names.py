@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable
 
-_LAYER = re.compile(r"\.(\d+)\.")
+_LAYER = re.compile(r"\.(\d{1,9})\.")
 _INPUT = re.compile(r"(^|\.)(embed_tokens|wte|word_embeddings|tok_embeddings|embed_in)\.weight$")
 _OUTPUT = re.compile(r"(^|\.)(lm_head|embed_out|output)\.weight$")
 # Classes that call the one so call the other so; all else has an lm_head.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from crossmatch.errors import InputError, OutputError
 
-_HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?$")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@\w[\w.-]*(/\w[\w.-]*)*)?", re.ASCII)
 _WANTED = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.py"]
 _WEIGHTS = (".safetensors", ".safetensors.index.json")
 
@@ -26,11 +26,19 @@ def locate(text: str | Path) -> Source:
     Raises InputError if there is neither.
     """
     path = Path(text)
-    if path.exists():
-        return Source(path)
-    if not isinstance(text, str) or not _HUB_ID.match(text):
+    try:
+        if path.exists():
+            return Source(path)
+    except OSError as error:
+        raise InputError(f"{text} cannot be read: {error.strerror or error}") from error
+    if not isinstance(text, str) or not is_hub_id(text):
         raise InputError(f"{text} does not exist; give a directory, or a hub id such as org/name@revision")
     return _fetch(text)
+
+
+def is_hub_id(text: object) -> bool:
+    """Whether this is written as a hub id: org/name[@revision], nothing that could be a path up or out."""
+    return isinstance(text, str) and _HUB_ID.fullmatch(text) is not None
 
 
 def upload(folder: Path, repo: str) -> Source:
@@ -39,7 +47,7 @@ def upload(folder: Path, repo: str) -> Source:
     Raises OutputError if the hub refuses or is not reached, or if the repository holds weights that these would not
     replace: a loader might take them.
     """
-    if not _HUB_ID.match(repo) or "@" in repo:
+    if not is_hub_id(repo) or "@" in repo:
         raise OutputError(f"{repo} is no repository of the hub; write it as org/name")
     from huggingface_hub import CommitOperationAdd, HfApi
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from crossmatch.cli.calibrate import calibrate_command
-from crossmatch.cli.console import Settings, say
+from crossmatch.cli.console import Settings, plain, say
 from crossmatch.cli.evaluate import evaluate_command
 from crossmatch.cli.identify import identify_command
 from crossmatch.cli.inspect import inspect_command
@@ -20,6 +20,8 @@ from crossmatch.errors import CrossmatchError, ExitCode
 from crossmatch.process import quiet_libraries
 
 # Newer typer carries its own copy of click: its error class is found by what every typer exports.
+# Of an error's line, in characters: a file may give names of any length.
+_LONGEST = 2000
 _USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
 
 app = typer.Typer(
@@ -106,6 +108,8 @@ def _fail(error: BaseException, code: ExitCode, text: str | None = None) -> int:
         import traceback
 
         traceback.print_exception(error)
-    line = " ".join((text or str(error)).split())
+    line = plain(" ".join((text or str(error)).split()))
+    if len(line) > _LONGEST:
+        line = f"{line[: _LONGEST // 2]} … {line[-_LONGEST // 2 :]}"
     print(f"error: {line}", file=sys.stderr)
     return code

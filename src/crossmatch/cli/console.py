@@ -18,14 +18,21 @@ class Settings:
 
 
 def emit(value: Any) -> None:
-    """One JSON document on stdout."""
-    print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+    """One JSON document on stdout; characters that a terminal would obey are escaped, as JSON allows."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    print("".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text))
+
+
+def plain(text: str) -> str:
+    """A line as any terminal can show it: control characters, which could move the cursor or rename the window, and
+    what has no character are escaped. A name in a stranger's file may hold them."""
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
 
 
 def say(line: str) -> None:
     """One line for people, on stderr."""
     if not Settings.quiet:
-        print(line, file=sys.stderr, flush=True)
+        print(plain(line), file=sys.stderr, flush=True)
 
 
 class Terminal:

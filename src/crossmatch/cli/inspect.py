@@ -1,5 +1,6 @@
 """crossmatch inspect."""
 
+import math
 import textwrap
 from collections import Counter
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from crossmatch.cli.console import Terminal, emit, size
+from crossmatch.cli.console import Terminal, emit, plain, size
 from crossmatch.cli.options import Json
 from crossmatch.errors import InputError
 
@@ -28,19 +29,20 @@ def inspect_command(
         return
     for key, value in facts.items():
         for line in _lines(key.replace("_", " "), value):
-            print(line)
+            print(plain(line))
 
 
 def _checkpoint(path: str, directory: Path) -> dict[str, Any]:
     from crossmatch.checkpoint import DTYPE_NAMES, Checkpoint, text_facts
 
     checkpoint = Checkpoint(path)
+    architectures = checkpoint.config.get("architectures")
     with Terminal().task("digest", None):
         digest = checkpoint.digest
     return {
         "kind": "checkpoint",
         "path": str(directory),
-        "architecture": ", ".join(checkpoint.config.get("architectures") or ["unknown"]),
+        "architecture": ", ".join(map(str, architectures if isinstance(architectures, list) else ())) or "unknown",
         "tensors": len(checkpoint),
         "parameters": checkpoint.parameters,
         "bytes": checkpoint.nbytes,
@@ -64,6 +66,7 @@ def _adapter(path: str, directory: Path) -> dict[str, Any]:
     kinds = {name: {part.kind for part in parts} for name, parts in adapter.parts.items()}
     modules = [name.removesuffix(".weight") for name in adapter if kinds[name] & {"low-rank", "dora", "experts"}]
     needs_base = any(found & {"dora", "saved", "tokens"} for found in kinds.values())
+    norm = None if needs_base else adapter.norm()
     dtypes = Counter(DTYPE_NAMES[info.dtype] for info in adapter.files.tensors.values())
     return {
         "kind": "adapter",
@@ -79,7 +82,7 @@ def _adapter(path: str, directory: Path) -> dict[str, Any]:
         "scales": {f"{k:.6g}": v for k, v in sorted(Counter(adapter.config.scaling(m) for m in modules).items())},
         "rslora": adapter.config.rslora,
         "fan_in_fan_out": adapter.config.fan_in_fan_out,
-        "norm": None if needs_base else adapter.norm(),
+        "norm": norm if norm is not None and math.isfinite(norm) else None,
         "text": text_facts(directory).to_dict(),
         "digest": adapter.digest,
         "files": adapter.file_digests,

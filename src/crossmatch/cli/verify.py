@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from crossmatch.cli.console import Terminal, emit
+from crossmatch.cli.console import Terminal, emit, plain
 from crossmatch.cli.options import Adapters, Json, Weights, pair_up, split_pairs
 from crossmatch.cli.options import weight as parse_weight
 from crossmatch.errors import ExitCode, InputError
@@ -76,7 +76,7 @@ def show(merged: str, verdict: "Verdict") -> None:
     for name, w in verdict.weights.items():
         found = "not identifiable" if w.recovered is None else f"{w.recovered:.5f} ± {w.stderr:.1g}"
         claimed = "" if w.claimed is None else f"claimed {w.claimed:<8g} "
-        print(f"  {name:12} {claimed}recovered {found}")
+        print(f"  {plain(name):12} {claimed}recovered {found}")
     for known in verdict.evidence.get("sums", ()):
         terms = " + ".join(name if c == 1 else f"{c:.3g} {name}" for name, c in known["terms"].items())
         print(f"  {terms} = {known['recovered']:.5f} ± {known['stderr']:.1g}")
@@ -96,9 +96,9 @@ def show(merged: str, verdict: "Verdict") -> None:
         places = f"{', '.join(finding.where[:3])}{more}" if finding.where else ""
         seen = "; in ".join(text for text in (finding.evidence, places) if text)
         if seen:
-            print(f"  Seen: {seen}.")
+            print(f"  Seen: {plain(seen)}.")
         print(f"  {remedy[0].upper()}{remedy[1:]}.")
     for text in verdict.evidence.get("not_checked", ()):
-        print(f"\nnot checked: {text}.")
+        print(f"\nnot checked: {plain(text)}.")
     for note in verdict.notes:
         print(f"\nnote {note}: {NOTES[note]}.")

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any, get_args
 
 from crossmatch.adapter import Adapter, Fitted, Tied, fit
-from crossmatch.checkpoint import MANIFEST, Checkpoint
+from crossmatch.checkpoint import MANIFEST, Checkpoint, is_hub_id, safe_name
 from crossmatch.delta import TuningVector
 from crossmatch.errors import CheckpointError, InputError
 from crossmatch.rules import Calibration, Combined, Recipe, Weight, parse_weight
 
+# Adapters that a manifest may name, each of which makes work; and characters of a path, as file systems take them.
+_MANY, _LONG = 32, 1000
 Parts = Mapping[str, tuple[TuningVector, Weight]]
 """A claim's content: name -> (tuning vector, claimed weight)."""
 
@@ -98,7 +100,9 @@ def claim_from_manifest(
         origin = predicate["base"]
         digests = {name: entry["digest"] for name, entry in named.items()}
         base_digest = origin["digest"]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        if len(named) > _MANY or not all(map(safe_name, named)):
+            raise ValueError(f"it names {len(named)} adapters, or one in a way that none is called")
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise CheckpointError(f"{merged.path / MANIFEST} does not describe a merge: {error!r}") from error
     unknown = set(adapters) - set(named)
     if unknown:
@@ -117,7 +121,7 @@ def claim_from_manifest(
             raise ValueError(f"tied is {tied!r}")
         recipe = _recipe(predicate, calibration)
         source = predicate.get("tokenizer_from")
-    except (TypeError, ValueError, AttributeError, KeyError) as error:
+    except (TypeError, ValueError, AttributeError, KeyError, ArithmeticError) as error:
         raise CheckpointError(f"{merged.path / MANIFEST} does not describe a merge: {error!r}") from error
     source = source if isinstance(source, str) else None
     return Claim(checkpoint, parts, recipe, tied, stochastic, base_digest, source)
@@ -137,9 +141,16 @@ def _recipe(predicate: Mapping[str, Any], calibration: str | Path | None) -> Rec
 
 def _where(merged: Checkpoint, origin: Mapping[str, Any], what: str, remedy: str) -> str | Path:
     if origin.get("hub_id"):
-        return f"{origin['hub_id']}@{origin['revision']}"
-    path = merged.path / str(origin.get("path"))
-    if not origin.get("path") or not path.exists():
+        text = f"{origin['hub_id']}@{origin.get('revision')}"
+        if not is_hub_id(text):
+            raise InputError(f"the manifest puts {what} at {text}, which is no name on the hub; pass {remedy}")
+        return text
+    where = origin.get("path")
+    # What a merge writes is relative to it: an absolute path is somebody else's idea of this machine.
+    if isinstance(where, str) and (Path(where).is_absolute() or len(where) > _LONG or "\0" in where):
+        raise InputError(f"the manifest puts {what} at {where[:_LONG]}, an absolute path; refused, pass {remedy}")
+    path = merged.path / str(where)
+    if not isinstance(where, str) or not where or not path.exists():
         raise InputError(f"the manifest puts {what} at {path}, where nothing is; pass {remedy}")
     return path
 

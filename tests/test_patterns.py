@@ -1,0 +1,116 @@
+"""Regular expressions of adapters: what Python's matcher finds, in bounded time."""
+
+import contextlib
+import re
+import time
+import warnings
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from crossmatch.adapter import AdapterConfig
+from crossmatch.adapter.patterns import MAX_STEPS, ends_in, matches
+from crossmatch.errors import AdapterError
+from mutations import BOMBS
+
+ATOMS = (
+    *(
+        "a",
+        "b",
+        ".",
+        r"\.",
+        "[ab]",
+        "[^a]",
+        r"\w",
+        r"\d",
+        r"\W",
+        r"[\da]",
+        "(a|ab)",
+        "(?:b|)",
+        "(?=a)",
+        "(?!b)",
+        "(?<=a)",
+    ),
+    *("(?<!b)", "^", "$", r"\b", r"\B", r"\A", r"\Z", "[a-b.]", "(?:a|b.)", "(?P<n>b)"),
+)
+COUNTS = ("", "", "", "*", "+", "?", "{2}", "{1,2}", "{0,3}", "*?", "+?", "??")
+NAMES = ("model.layers.0.self_attn.q_proj", "model.visual.blocks.3.mlp.gate_proj", "lm_head")
+
+
+def group(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    counted = st.tuples(inner.map("({})".format), st.sampled_from(COUNTS)).map("".join)
+    return st.lists(counted | PIECES, min_size=1, max_size=3).map("".join) | st.tuples(inner, inner).map("|".join)
+
+
+PIECES = st.tuples(st.sampled_from(ATOMS), st.sampled_from(COUNTS)).map("".join)
+
+
+@settings(max_examples=400, deadline=None)
+@given(pattern=st.recursive(PIECES, group, max_leaves=5), text=st.text("ab.1", max_size=7))
+def test_finds_what_python_finds(pattern: str, text: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            whole, end = re.compile(pattern), re.compile(rf"(.*\.)?({pattern})$")
+        except re.error:
+            return
+    assert matches(pattern, text) == (whole.fullmatch(text) is not None)
+    assert ends_in(pattern, text) == (end.match(text) is not None)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        r".*\.layers\.(\d+)\.(self_attn|mlp)\.(q|k|v|o|gate|up|down)_proj",
+        r"^(?!.*visual).*\.(q_proj|gate_proj)$",
+        r"(?:.*?(?:language|text|layers).*?(?:self_attn|mlp).*?(?:q_proj|gate_proj).*?)|(?:\blm_head)",
+        r"^(model\.visual(?=\.).*\.(gate_proj))$",
+        "lm_head",
+        "q.proj",
+    ],
+)
+def test_patterns_of_real_adapters(pattern: str) -> None:
+    for name in NAMES:
+        assert matches(pattern, name) == (re.fullmatch(pattern, name) is not None)
+        assert ends_in(pattern, name) == (re.match(rf"(.*\.)?({pattern})$", name) is not None)
+
+
+@pytest.mark.parametrize("pattern", [*BOMBS, "((((a*b)*c)*d)*e)*!", "(a|a)*b", "(?=.*.*.*x)" * 20, "(x?){5000}y{5000}"])
+def test_bombs_do_not_go_off(pattern: str) -> None:
+    started = time.process_time()
+    for text in ("a" * 1000, "model.layers.10.self_attn.q_proj" * 20, "abababacabacbad" * 60):
+        with contextlib.suppress(AdapterError):
+            matches(pattern, text)
+            AdapterConfig(r=8, alpha=1.0, rank_pattern={pattern: 4}, targets=pattern, saved=(pattern,)).targeted(text)
+    assert time.process_time() - started < 5
+
+
+def test_what_has_no_bound_is_refused() -> None:
+    for pattern in (
+        r"(a)\1",
+        "(?i)x",
+        "(?i:x)",
+        "(?>a)",
+        "a++",
+        "(?a)(?u)x",
+        "(",
+        "[z-a]",
+        "(" * 5000,
+        "x" * 30_000 + "*",
+    ):
+        with pytest.raises(AdapterError):
+            matches(pattern, "aa")
+    with pytest.raises(AdapterError, match="takes too long"):
+        matches(f"(({'a?' * 300})*)*(?={'.*' * 400})*" + "(?=.)" * 300, "a" * 900)
+    assert MAX_STEPS < 10**6
+
+
+def test_layers_follow_the_stack_that_is_named() -> None:
+    config = AdapterConfig(r=8, alpha=1.0, targets=("q_proj",), layers=(3,), layers_pattern=("layers",))
+    assert config.targeted("model.layers.3.self_attn.q_proj")
+    assert not config.targeted("model.layers.4.self_attn.q_proj")
+    assert not config.targeted("model.blocks.3.self_attn.q_proj")
+    config = AdapterConfig(r=8, alpha=1.0, targets=("q_proj",), layers=(3,))
+    assert config.targeted("model.blocks.3.self_attn.q_proj")
+    assert not config.targeted("model.blocks.30.self_attn.q_proj")
