@@ -4,7 +4,7 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from crossmatch.verification.faults import FAULTS
+from crossmatch.verification.faults import FAULTS, NOTES
 
 SCHEMA_VERSION = 1
 
@@ -86,7 +86,8 @@ class Verdict:
         """As plain JSON; results by module, module type and layer only with `detail`."""
         plain = {key: value for key, value in asdict(self).items() if key not in ("findings", "details", "groups")}
         result = {"schema_version": SCHEMA_VERSION, "verdict": plain.pop("verdict"), "faults": list(self.faults)}
-        result |= {**plain, "notes": list(self.notes), "findings": [f.to_dict() for f in self.findings]}
+        result |= {**plain, "notes": list(self.notes), "explained": {note: NOTES[note] for note in self.notes}}
+        result["findings"] = [f.to_dict() for f in self.findings]
         if detail:
             result |= {"details": list(self.details), "groups": self.groups}
         return result

@@ -276,6 +276,8 @@ def _detail(scanned: ModuleScan, judged: ModuleVerdict, names: Sequence[str]) ->
     found, seen = judged.estimate, scanned.looked
     return {
         "name": scanned.name,
+        "layer": layer_of(scanned.name),
+        "module": module_type_of(scanned.name),
         "state": judged.state,
         "weights": _weights(found, names),
         "entries": found.entries,
