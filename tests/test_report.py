@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from crossmatch.report.charts import recovered_chart
 from crossmatch.report.render import render_report
 from crossmatch.report.view import build_view
 
@@ -54,12 +55,19 @@ def facts() -> dict[str, Any]:
         "verdict": "verified",
         "faults": [],
         "notes": ["rounded-twice"],
+        "explained": {"rounded-twice": "the weights were rounded more than once on the way"},
+        "findings": [],
+        "thresholds": {"weight": 0.01, "sigmas": 4.0},
+        "evidence": {"checked": ["config", "generation_config"], "not_checked": ["eos: no end is declared"]},
         "weights": weights,
         "modules": {"adapted": 8, "agree": 8, "disagree": 0, "undecided": 0},
         "tensors": {"total": 10, "untouched_identical": 2},
-        "rounding": {"route": "once"},
+        "rounding": {"route": "twice", "violations": 0.00002, "replay": {"route": "delta-rounded", "mismatch": 0.0}},
         "digests": {"merged": "0" * 64},
-        "details": [{"name": m["name"], "weights": weights} for m in modules],
+        "details": [
+            {"name": m["name"], "layer": m["layer"], "module": m["module"], "state": "agree", "weights": weights}
+            for m in modules
+        ],
     }
     training = {
         "stage": "sft",
@@ -119,11 +127,80 @@ def test_verdict_and_numbers_are_shown_as_they_are() -> None:
     assert row["cells"][0]["value"] == "5.0"
     assert row["cells"][2]["value"] == "10"
     assert not row["cells"][0]["excludes_zero"]
+
+
+def failing() -> dict[str, Any]:
+    """The same merge with two faults, in two modules of which nothing is known, and a name made to do harm."""
     failed = facts()
-    failed["verdicts"]["pt0.3+sft0.7"] |= {"verdict": "failed", "faults": ["weights-squared"]}
-    page = render_report(failed)
-    assert "Failed" in page
-    assert "weights-squared" in page
+    verdict = failed["verdicts"]["pt0.3+sft0.7"]
+    finding = {
+        "fault": "weights-uneven",
+        "where": [f"model.layers.3.{EVIL}\x1b[31m\ud800.weight", *(f"t{i}" for i in range(20))],
+        "evidence": "the weights here are pt 0.5",
+        "consequence": "modules carry different weights",
+        "remedy": "merge again, or claim the weights by module",
+    }
+    verdict |= {"verdict": "failed", "faults": ["weights-uneven"], "findings": [finding]}
+    verdict["modules"] = {"adapted": 8, "agree": 6, "disagree": 1, "undecided": 1}
+    last, other = verdict["details"][-1], verdict["details"][0]
+    last |= {"state": "disagree", "weights": {**last["weights"], "pt": {"recovered": 0.5, "stderr": 1e-4}}}
+    other |= {"state": "undecided", "weights": {}, "layer": None, "module": "lm_head"}
+    return failed
+
+
+def test_a_failed_proof_is_shown_in_words() -> None:
+    page = render_report(failing())
+    assert EVIL not in page
+    page.encode()
+    for text in (
+        "Failed",
+        "Fault: weights-uneven",
+        "Modules carry different weights.",
+        "Seen: the weights here are pt 0.5.",
+        "What to do:",
+        "Merge again, or claim the weights by module.",
+        "and 13 more",
+        "6 of 8 adapted modules agree with the claim, 1 disagree, 1 hold no evidence either way",
+        "rounded more than once, an honest route (bit for bit: delta-rounded), 0.00% of the elements outside it",
+        "The weights were rounded more than once on the way.",
+        "eos: no end is declared",
+        "compared beside the weights: config, generation config",
+    ):
+        assert text in page, text
+    assert "\x1b" not in page
+    assert "\\x1b[31m\\ud800.weight" in page
+
+
+def test_the_map_of_weights_marks_what_contradicts_the_claim() -> None:
+    verdict = failing()["verdicts"]["pt0.3+sft0.7"]
+    spec = recovered_chart(verdict, "pt")
+    assert spec is not None
+    marks = [row["mark"] for row in spec["data"]["values"]]
+    assert (marks.count("×"), marks.count("?"), len(marks)) == (1, 1, 8)
+    domain = spec["layer"][1]["encoding"]["color"]["scale"]["domain"]
+    assert domain == pytest.approx([0.1, 0.5])
+    # Rounding noise is not blown up to a difference.
+    calm = recovered_chart(facts()["verdicts"]["pt0.3+sft0.7"], "pt")
+    assert calm is not None
+    assert calm["layer"][1]["encoding"]["color"]["scale"]["domain"] == pytest.approx([0.29, 0.31])
+    # A report of an earlier version has no layers.
+    del verdict["details"][0]["layer"]
+    assert recovered_chart(verdict, "pt") is None
+
+
+def test_an_inconclusive_proof_says_why() -> None:
+    open_question = facts()
+    verdict = open_question["verdicts"]["pt0.3+sft0.7"]
+    verdict |= {"verdict": "inconclusive", "notes": ["not-identifiable"]}
+    verdict["explained"] = {"not-identifiable": "the file does not hold the evidence"}
+    for weight in verdict["weights"].values():
+        weight |= {"recovered": None, "stderr": None}
+    for detail in verdict["details"]:
+        detail["weights"] = {}
+    page = render_report(open_question)
+    assert "Inconclusive" in page
+    assert "The file does not hold the evidence." in page
+    assert "Verified" not in page
 
 
 def test_page_without_evaluation_or_training() -> None:
@@ -176,7 +253,7 @@ def opened(browser: Any, tmp_path: Path) -> Iterator[Any]:
 def test_page_renders_without_a_complaint(opened: Any, tmp_path: Path) -> None:
     assert opened.complaints == []
     assert opened.locator(".word").inner_text() == "Verified"
-    assert opened.locator("[data-chart] svg").count() == 4
+    assert opened.locator("[data-chart] svg").count() == 6
     assert opened.evaluate("window.hacked") is None
     opened.screenshot(path=tmp_path / "page.png", full_page=True)
     assert (tmp_path / "page.png").stat().st_size > 50_000

@@ -1,9 +1,11 @@
 """The charts of the report, as Vega-Lite specifications made with altair. Colours and fonts come from the page."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import altair as alt
+
+from crossmatch.report.words import plain
 
 Spec = dict[str, Any]
 # Okabe and Ito's palette, told apart with any colour vision; it holds on light and dark grounds.
@@ -11,20 +13,22 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
-def weights_chart(verdicts: Mapping[str, Mapping[str, Any]]) -> Spec:
-    """Claimed weights as ticks, recovered ones with 95% bars, and the recovered weight of every module behind."""
+def weights_chart(verdict: Mapping[str, Any]) -> Spec:
+    """Claimed weights as ticks, recovered ones with the bars that a claim must lie in, and those of every module
+    behind."""
+    sigmas = verdict.get("thresholds", {}).get("sigmas", 4.0)
     pooled, modules = [], []
-    for merge, verdict in verdicts.items():
-        for name, weight in verdict["weights"].items():
-            label = f"{name} in {merge}"
-            if weight["recovered"] is not None:
-                bar = 1.96 * weight["stderr"]
-                low, high = weight["recovered"] - bar, weight["recovered"] + bar
-                pooled.append({"adapter": label, **weight, "low": low, "high": high})
+    for name, weight in verdict["weights"].items():
+        row = {"adapter": plain(name), **weight, "low": None, "high": None}
+        if weight["recovered"] is not None:
+            bar = sigmas * weight["stderr"]
+            row |= {"low": weight["recovered"] - bar, "high": weight["recovered"] + bar}
+        pooled.append(row)
         for module in verdict.get("details", ()):
-            for name, found in module["weights"].items():
-                modules.append({"adapter": f"{name} in {merge}", "module": module["name"], **found})
-    y = alt.Y("adapter:N", title=None)
+            if name in module["weights"]:
+                found = {"adapter": plain(name), "module": plain(module["name"]), **module["weights"][name]}
+                modules.append(found)
+    y = alt.Y("adapter:N", title=None, sort=None)
     scale = alt.Scale(zero=True, nice=True)
     behind = (
         alt.Chart(alt.Data(values=modules))
@@ -41,6 +45,57 @@ def weights_chart(verdicts: Mapping[str, Mapping[str, Any]]) -> Spec:
     bars = shared.mark_rule(strokeWidth=2, color=COLOURS[0]).encode(x="low:Q", x2="high:Q", y=y)
     points = shared.mark_point(filled=True, size=90, color=COLOURS[0]).encode(x="recovered:Q", y=y, tooltip=tooltip)
     return _spec(alt.layer(behind, claimed, bars, points), height=60 * max(1, len(pooled)))
+
+
+def recovered_chart(verdict: Mapping[str, Any], adapter: str) -> Spec | None:
+    """Layer by module type: the weight of one adapter as recovered there, in colours centred at the claim; a cross on
+    what contradicts the claim, a question mark where there is no evidence. None without results by module."""
+    claimed = verdict["weights"][adapter]["claimed"]
+    centre = claimed if claimed is not None else verdict["weights"][adapter]["recovered"] or 0.0
+    cells: dict[tuple[str, str], dict[str, Any]] = {}
+    for detail in verdict.get("details", ()):
+        if "layer" not in detail:
+            return None
+        recovered = detail["weights"].get(adapter, {}).get("recovered")
+        row = {
+            "name": plain(detail["name"]),
+            "layer": "none" if detail["layer"] is None else str(detail["layer"]),
+            "order": -1 if detail["layer"] is None else detail["layer"],
+            "module": plain(detail["module"]),
+            "recovered": recovered,
+            "stderr": detail["weights"].get(adapter, {}).get("stderr"),
+            "state": detail["state"],
+            "mark": "×" if detail["state"] == "disagree" else "?" if recovered is None else "",
+            "away": 0.0 if recovered is None else abs(recovered - centre),
+        }
+        # Where several tensors share a cell, as experts do, the one that is furthest from the claim speaks.
+        key = (row["layer"], row["module"])
+        if key not in cells or _speaks(row) > _speaks(cells[key]):
+            cells[key] = row
+    rows = list(cells.values())
+    if not rows:
+        return None
+    # Rounding noise is not to look like a difference: the scale is never narrower than the tolerance.
+    tolerance = verdict.get("thresholds", {}).get("weight", 0.01)
+    limit = max([tolerance, *(row["away"] for row in rows)])
+    scale = alt.Scale(scheme="blueorange", domain=[centre - limit, centre + limit])
+    x = alt.X("module:N", title=None, sort=_order(rows), axis=alt.Axis(labelAngle=-40))
+    y = alt.Y("layer:O", title="layer", sort=alt.EncodingSortField("order", op="min"))
+    tooltip = ["name:N", _number("recovered", ".5f"), _number("stderr", ".1e", "standard error"), "state:N"]
+    shared = alt.Chart(alt.Data(values=rows))
+    ground = shared.mark_rect(color="#999", opacity=0.35, stroke="#999").encode(x=x, y=y, tooltip=tooltip)
+    colour = alt.Color("recovered:Q", scale=scale, title="weight", legend=alt.Legend(format=".3~g"))
+    filled = shared.mark_rect(stroke="#999", strokeWidth=0.5).encode(x=x, y=y, color=colour, tooltip=tooltip)
+    known = filled.transform_filter("isValid(datum.recovered)")
+    # Red on a white rim: it is read on every colour of the scale.
+    rims = shared.mark_text(fontSize=14, fontWeight="bold", color="#fff", stroke="#fff", strokeWidth=4)
+    marks = shared.mark_text(fontSize=14, fontWeight="bold", color="#b3261e")
+    layers = [ground, known, *(one.encode(x=x, y=y, text="mark:N") for one in (rims, marks))]
+    return _spec(alt.layer(*layers), height=max(160, 14 * len({row["layer"] for row in rows})))
+
+
+def _speaks(row: Mapping[str, Any]) -> tuple[bool, float]:
+    return row["state"] == "disagree", row["away"]
 
 
 def loss_chart(adapters: Mapping[str, Mapping[str, Any]]) -> Spec | None:
@@ -86,9 +141,8 @@ def overlap_charts(overlap: Mapping[str, Any]) -> tuple[Spec, Spec]:
         _number("first_norm", ".3f", f"norm of {overlap['first']}"),
         _number("second_norm", ".3f", f"norm of {overlap['second']}"),
     ]
-    order = [m for m in MODULES if any(row["module"] == m for row in rows)] or None
     shared = alt.Chart(alt.Data(values=rows)).mark_rect()
-    x = alt.X("module:N", title=None, sort=order, axis=alt.Axis(labelAngle=-40))
+    x = alt.X("module:N", title=None, sort=_order(rows), axis=alt.Axis(labelAngle=-40))
     y = alt.Y("layer:O", title="layer")
     cosine = shared.encode(
         x=x,
@@ -109,6 +163,11 @@ def overlap_charts(overlap: Mapping[str, Any]) -> tuple[Spec, Spec]:
     )
     height = max(160, 14 * len({row["layer"] for row in rows}))
     return _spec(cosine, height=height), _spec(energy, height=height)
+
+
+def _order(rows: Iterable[Mapping[str, Any]]) -> list[str] | None:
+    present = {row["module"] for row in rows}
+    return [*(m for m in MODULES if m in present), *sorted(present.difference(MODULES))] or None
 
 
 def _number(field: str, form: str, title: str | None = None) -> alt.Tooltip:

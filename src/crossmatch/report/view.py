@@ -1,10 +1,10 @@
 """From the study's facts to what the page shows: texts, tables, chart specifications. No number is made here."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
-from crossmatch.report.charts import loss_chart, overlap_charts, weight_text, weights_chart
+from crossmatch.report.charts import loss_chart, overlap_charts, weight_text
+from crossmatch.report.proof import proof_view
 
 # metric -> (title, number form, scale, what it is)
 METRICS: Mapping[str, tuple[str, str, float, str]] = {
@@ -21,17 +21,17 @@ METRICS: Mapping[str, tuple[str, str, float, str]] = {
     "acc": ("accuracy %", ".1f", 100.0, "option of highest log-likelihood"),
     "acc_norm": ("acc. norm %", ".1f", 100.0, "the same, divided by the option's length in characters"),
 }
-_VERDICTS = {
-    "verified": ("Verified", "is what it is said to be"),
-    "failed": ("Failed", "is not what it is said to be"),
-    "inconclusive": ("Inconclusive", "could not be judged"),
-}
 _KINDS = {"base": "base", "adapter": "adapter alone", "merge": "merge", "control": "control: same weight, no partner"}
 
 
 def build_view(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Everything that the template needs, as plain JSON."""
-    charts: dict[str, Any] = {"weights": weights_chart(facts["verdicts"])}
+    charts: dict[str, Any] = {}
+    verdicts = []
+    for number, (name, verdict) in enumerate(facts["verdicts"].items()):
+        shown, drawn = proof_view(number, name, verdict)
+        verdicts.append(shown)
+        charts |= drawn
     if losses := loss_chart(facts["adapters"]):
         charts["loss"] = losses
     if facts.get("overlap") and any(row["layer"] is not None for row in facts["overlap"]["modules"]):
@@ -43,7 +43,7 @@ def build_view(facts: Mapping[str, Any]) -> dict[str, Any]:
         "base": facts["base"],
         "data": facts.get("data"),
         "adapters": facts["adapters"],
-        "verdicts": [_verdict(name, verdict) for name, verdict in facts["verdicts"].items()],
+        "verdicts": verdicts,
         "reference": summary["reference"] if summary else None,
         "tables": [_table(name, suite, summary) for name, suite in summary["suites"].items()] if summary else [],
         "overlap": _overlap(facts.get("overlap")),
@@ -58,40 +58,6 @@ def _overlap(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
     if not found or found["cosine"] is None:
         return None
     return {**found, "weights": [weight_text(w) for w in found["weights"]]}
-
-
-def _verdict(name: str, verdict: Mapping[str, Any]) -> dict[str, Any]:
-    word, meaning = _VERDICTS[verdict["verdict"]]
-    weights = [
-        {"name": key, "claimed": f"{w['claimed']:g}", "recovered": _with_error(w["recovered"], w["stderr"])}
-        for key, w in verdict["weights"].items()
-    ]
-    tensors, modules, rounding = verdict["tensors"], verdict["modules"], verdict["rounding"]
-    facts = [
-        f"{modules['agree']} of {modules['adapted']} adapted modules agree with the claim",
-        f"{tensors['untouched_identical']} of {tensors['total'] - modules['adapted']} other tensors are "
-        "the base's own, bit for bit",
-        f"rounded {rounding['route']}" if rounding["route"] else "no honest rounding explains the stored values",
-    ]
-    return {
-        "name": name,
-        "verdict": verdict["verdict"],
-        "word": word,
-        "meaning": meaning,
-        "faults": verdict["faults"],
-        "notes": verdict["notes"],
-        "weights": weights,
-        "facts": facts,
-        "digest": verdict["digests"]["merged"][:16],
-    }
-
-
-def _with_error(value: float | None, error: float | None) -> str:
-    if value is None or error is None:
-        return "not identifiable"
-    digits = 5 if error < 1e-5 else max(2, 1 - math.floor(math.log10(error)))
-    shown = "<0.00001" if error < 1e-5 else f"{error:.{digits}f}"
-    return f"{value:.{digits}f} ± {shown}"
 
 
 def _table(name: str, suite: Mapping[str, Any], summary: Mapping[str, Any]) -> dict[str, Any]:
