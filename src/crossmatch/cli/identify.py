@@ -4,12 +4,9 @@ from typing import Annotated
 
 import typer
 
-from crossmatch.cli.console import Terminal, emit
+from crossmatch.cli.console import Terminal
 from crossmatch.cli.options import Adapters, Json, split_pairs
-from crossmatch.cli.verify import show
-from crossmatch.errors import ExitCode
-
-_EXIT = {"identified": ExitCode.OK, "failed": ExitCode.FAILED, "inconclusive": ExitCode.INCONCLUSIVE}
+from crossmatch.cli.verdict import EXIT, Annotate, Junit, Sarif, Shown, check_files, conclude
 
 
 def identify_command(
@@ -18,6 +15,9 @@ def identify_command(
     adapter: Adapters = None,
     detail: Annotated[bool, typer.Option("--detail", help="With --json: one entry per module.")] = False,
     as_json: Json = False,
+    sarif: Sarif = None,
+    junit: Junit = None,
+    annotate: Annotate = False,
 ) -> None:
     """Say which of some adapters are in a checkpoint, and how much of each.
 
@@ -29,13 +29,9 @@ def identify_command(
     from crossmatch.verification import identify
 
     keep_heap()
+    shown = Shown(as_json, detail, sarif, junit, annotate)
+    check_files(shown)
     candidates = {name: Adapter(path) for name, path in split_pairs(adapter, "-a").items()}
     verdict = identify(merged, Checkpoint(base), candidates, progress=Terminal())
-    if as_json:
-        emit(verdict.to_dict(detail=detail))
-    else:
-        show(merged, verdict)
-        absent = verdict.evidence.get("absent")
-        if absent:
-            print(f"\nnot in the file: {', '.join(absent)}.")
-    raise typer.Exit(_EXIT[verdict.verdict])
+    conclude(merged, verdict, shown, {})
+    raise typer.Exit(EXIT[verdict.verdict])

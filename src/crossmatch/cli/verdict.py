@@ -16,7 +16,7 @@ from crossmatch.errors import ExitCode, OutputError
 if TYPE_CHECKING:
     from crossmatch.verification import Verdict
 
-EXIT = {"verified": ExitCode.OK, "failed": ExitCode.FAILED, "inconclusive": ExitCode.INCONCLUSIVE}
+EXIT = {"verified": ExitCode.OK, "identified": ExitCode.OK, "failed": ExitCode.FAILED, "inconclusive": ExitCode.INCONCLUSIVE}
 Sarif = Annotated[Path | None, typer.Option("--sarif", metavar="FILE", help="Also write the verdict as SARIF 2.1.0.")]
 Junit = Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Also write the verdict as JUnit XML.")]
 Annotate = Annotated[bool, typer.Option("--annotate", help="Also print GitHub annotations; --json: on stderr.")]
@@ -92,6 +92,11 @@ def show(merged: str, verdict: "Verdict") -> None:
         found = "not identifiable" if w.recovered is None else f"{w.recovered:.5f} ± {w.stderr:.1g}"
         claimed = "" if w.claimed is None else f"claimed {w.claimed:<8g} "
         print(f"  {plain(name):12} {claimed}recovered {found}")
+    for known in verdict.evidence.get("sums", ()):
+        terms = " + ".join(plain(name) if c == 1 else f"{c:.3g} {plain(name)}" for name, c in known["terms"].items())
+        print(f"  {terms} = {known['recovered']:.5f} ± {known['stderr']:.1g}")
+    if verdict.evidence.get("absent"):
+        print(f"  not in the file: {', '.join(map(plain, verdict.evidence['absent']))}")
     modules, tensors, rounding = verdict.modules, verdict.tensors, verdict.rounding
     if modules["adapted"]:
         others = tensors["total"] - modules["adapted"]

@@ -30,11 +30,13 @@ from crossmatch.verification.evidence import (
     tells,
     unseen,
 )
-from crossmatch.verification.judge import DEFAULTS, ModuleVerdict, Thresholds, name_weights, same, skipped
+from crossmatch.verification.judge import DEFAULTS, ModuleVerdict, Thresholds, name_weights, same
 from crossmatch.verification.recover import Estimate
 from crossmatch.verification.requantised import sums_of
-from crossmatch.verification.scan import NOT_CHECKED
-from crossmatch.verification.verdict import RecoveredWeight, Verdict
+from crossmatch.verification.verdict import Finding, RecoveredWeight, Verdict
+
+# A quantised file carries its tokenizer and template in a form of its own.
+_UNSEEN = ("tokenizer, chat template and generation config of a quantised export",)
 
 
 def verify_quantised(
@@ -106,14 +108,14 @@ def _judge(part: Part, claimed: Sequence[float], t: Thresholds) -> ModuleVerdict
         and same(found.weights[i], 0.0, found.stderr[i], t)
         and abs(found.weights[i]) < abs(claimed[i]) / 2
     )
-    honest = honest_error(part, found.excess if found.identifiable else math.nan, found.entries)
+    clean = honest_error(part, found.excess if found.identifiable else math.nan, found.entries)
     replay = replayed(part, claimed)
-    if silent or contradicts or not honest or replay == "contradicted":
+    if silent or contradicts or not clean or replay == "contradicted":
         state = "disagree"
     else:
         state = "agree" if replay == "shown" or (precise and replay != "open") else "undecided"
     scaled = replace(found, excess=found.excess / allowed.high)
-    return ModuleVerdict(part.name, state, scaled, precise, silent)
+    return ModuleVerdict(part.name, state, scaled, precise, silent, clean, tuple(here))
 
 
 def _decide(merged: QuantisedCheckpoint, claim: Resolved, seen: Comparison, t: Thresholds) -> Verdict:
@@ -125,14 +127,14 @@ def _decide(merged: QuantisedCheckpoint, claim: Resolved, seen: Comparison, t: T
     changed = [part.name for part in seen.others if not is_base(part)]
     config = _changed_config(merged, claim.base)
     scaled = replace(pooled, excess=pooled.excess / (high or 1.0))
-    faults = _faults(merged, seen, modules, scaled, claimed, t)
+    findings = _findings(merged, seen, modules, scaled, claimed, t)
     checks = {"untouched-changed": changed, "config-changed": config}
-    faults += [fault for fault, where in checks.items() if where]
+    findings += [Finding(fault, tuple(where)) for fault, where in checks.items() if where]
     conclusive = _conclusive(seen.adapted, modules, pooled, claimed, t)
     return Verdict(
-        verdict="failed" if faults else "verified" if conclusive else "inconclusive",
-        faults=tuple(faults),
-        notes=("quantised",) if conclusive or faults else ("not-identifiable", "quantised"),
+        verdict="failed" if findings else "verified" if conclusive else "inconclusive",
+        findings=tuple(findings),
+        notes=("quantised",) if conclusive or findings else ("not-identifiable", "quantised"),
         weights={
             name: RecoveredWeight.of(claimed[i], pooled.weights[i], pooled.stderr[i])
             for i, name in enumerate(claim.parts)
@@ -158,7 +160,7 @@ def _decide(merged: QuantisedCheckpoint, claim: Resolved, seen: Comparison, t: T
             "quantisation": kinds(seen),
             "modules_in_question": [m.name for m in modules if m.state == "disagree"],
             "config_changed": config,
-            "not_checked": list(NOT_CHECKED),
+            "not_checked": list(_UNSEEN),
         },
         thresholds=vars(t),
         digests={},
@@ -167,35 +169,39 @@ def _decide(merged: QuantisedCheckpoint, claim: Resolved, seen: Comparison, t: T
     )
 
 
-def _faults(
+def _findings(
     merged: QuantisedCheckpoint,
     seen: Comparison,
     modules: Sequence[ModuleVerdict],
     pooled: Estimate,
     claimed: Sequence[float],
     t: Thresholds,
-) -> list[str]:
-    """Faults of the adapted tensors and of the file; excesses here are shares of what is allowed."""
-    limits = replace(t, excess=1.0)
+) -> list[Finding]:
+    """What is wrong with the adapted tensors and the file; excesses here are shares of what is allowed."""
     spoilt = {part.name for part in seen.adapted if part.sums.nonfinite}
     in_question = [m for m in modules if m.state == "disagree" and m.name not in spoilt]
-    faults: list[str] = []
-    if skipped(modules):
-        faults.append("modules-skipped")
+    telling = [m for m in in_question if m.resolved]
+    findings: list[Finding] = []
+    if telling and all(m.silent for m in telling) and any(m.state == "agree" for m in modules):
+        findings.append(Finding("modules-skipped", tuple(m.name for m in in_question)))
     else:
         # An estimate that could not tell a weight from none names nothing.
-        named = name_weights(pooled, modules, claimed, limits) if tells(pooled, claimed, t) else None
+        clean = math.isnan(pooled.excess) or pooled.excess <= 1.0
+        named = name_weights(pooled, claimed, t, clean=clean)[0] if tells(pooled, claimed, t) else None
         shown = all(replayed(part, claimed) == "shown" for part in seen.adapted)
         if (named and not shown) or in_question:
-            faults.append(named or "unexplained-delta")
+            where = () if named else tuple(m.name for m in in_question)
+            findings.append(Finding(named or "unexplained-delta", where))
     everything = (*seen.adapted, *seen.others)
     checks = {
-        "nonfinite": any(part.sums.nonfinite for part in everything),
-        "tensors-missing": bool(seen.missing),
-        "tensors-extra": bool(seen.extra),
-        "adapter-left-behind": merged.path.is_dir() and (merged.path / "adapter_config.json").exists(),
+        "nonfinite": tuple(part.name for part in everything if part.sums.nonfinite),
+        "tensors-missing": tuple(seen.missing),
+        "tensors-extra": tuple(seen.extra),
     }
-    return faults + [fault for fault, present in checks.items() if present]
+    findings += [Finding(fault, where) for fault, where in checks.items() if where]
+    if merged.path.is_dir() and (merged.path / "adapter_config.json").exists():
+        findings.append(Finding("adapter-left-behind", ("adapter_config.json",)))
+    return findings
 
 
 def _conclusive(
