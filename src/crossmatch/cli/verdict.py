@@ -16,7 +16,8 @@ from crossmatch.errors import ExitCode, OutputError
 if TYPE_CHECKING:
     from crossmatch.verification import Verdict
 
-EXIT = {"verified": ExitCode.OK, "identified": ExitCode.OK, "failed": ExitCode.FAILED, "inconclusive": ExitCode.INCONCLUSIVE}
+EXIT = dict.fromkeys(("verified", "identified"), ExitCode.OK)
+EXIT |= {"failed": ExitCode.FAILED, "inconclusive": ExitCode.INCONCLUSIVE}
 Sarif = Annotated[Path | None, typer.Option("--sarif", metavar="FILE", help="Also write the verdict as SARIF 2.1.0.")]
 Junit = Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Also write the verdict as JUnit XML.")]
 Annotate = Annotated[bool, typer.Option("--annotate", help="Also print GitHub annotations; --json: on stderr.")]

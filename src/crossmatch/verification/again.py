@@ -1,15 +1,16 @@
 """The second look: at all rows where some did not suffice, and at the rows that no route explains."""
 
+import math
 from typing import Any
 
 from crossmatch.progress import Progress
-from crossmatch.verification.judge import Thresholds, fits, judge_module, resolves
+from crossmatch.verification.judge import Rounded, Thresholds, fits, judge_module, resolves
 from crossmatch.verification.look import Looked, look, sample
 from crossmatch.verification.recover import estimate
 from crossmatch.verification.scan import ModuleScan, Scan, Subject, one_thread_each
 
 
-def look_again(subject: Subject, result: Scan, t: Thresholds, progress: Progress) -> None:
+def look_again(subject: Subject, result: Scan, t: Thresholds, rounded: Rounded, progress: Progress) -> None:
     """Complete the scan of every module that its sample leaves in doubt, in place."""
     claimed = subject.weights
     pooled = estimate([m.looked.strata for m in result.modules], claimed) if result.modules else None
@@ -20,33 +21,38 @@ def look_again(subject: Subject, result: Scan, t: Thresholds, progress: Progress
     )
     doubts = []
     for module in result.modules:
-        judged = judge_module(module, estimate([module.looked.strata], claimed), claimed, t)
-        exact = module.violations.bits <= t.violations * module.elements
+        judged = judge_module(module, estimate([module.looked.strata], claimed), claimed, t, rounded)
+        exact = module.looked.mismatches <= t.violations * module.looked.elements
         if judged.state == "disagree" or not settled or (judged.state == "undecided" and not exact):
             doubts.append(module)
     if not doubts:
         return
     with progress.task("look again", len(doubts)) as task, one_thread_each() as pool:
-        for module in pool.map(lambda m: _complete(subject, m, t), doubts):
+        for module in pool.map(lambda m: _complete(subject, m, t, rounded), doubts):
             task.advance(1, module.name)
 
 
-def _complete(subject: Subject, module: ModuleScan, t: Thresholds) -> ModuleScan:
+def _complete(subject: Subject, module: ModuleScan, t: Thresholds, rounded: Rounded) -> ModuleScan:
     claimed = subject.weights
     on = subject.on(module.name)
     found = estimate([module.looked.strata], claimed)
-    judged = judge_module(module, found, claimed, t)
+    judged = judge_module(module, found, claimed, t, rounded)
     module.base_own = subject.is_base(module.name)
+    inside = [0.0 if math.isnan(w) else w for w in found.weights]
     if not module.base_own and not judged.resolved and module.looked.elements < module.elements:
         looked = Looked.empty(len(claimed))
         for rows in subject.all(module.name, on):
-            look(rows, claimed, looked)
+            look(rows, claimed, looked, inside)
         module.looked, module.whole = looked, True
-        judged = judge_module(module, estimate([looked.strata], claimed), claimed, t)
+        judged = judge_module(module, estimate([looked.strata], claimed), claimed, t, rounded)
+    elif not module.base_own and not judged.clean:
+        # Weights far above the claimed ones carry elements to coarser steps.
+        module.looked = look(subject.some(module.name, on), claimed, inside=inside)
+        judged = judge_module(module, estimate([module.looked.strata], claimed), claimed, t, rounded)
     if module.bad and judged.clean and fits(judged, claimed, t):
         # The sample is as claimed, other rows are not: what is there, in place of what is not in question.
         first, last = module.bad
-        there = look(subject.some(module.name, on, module.bad), claimed)
+        there = look(subject.some(module.name, on, module.bad), claimed, inside=inside)
         if last - first + 1 < module.elements // max(1, on.columns):
             module.looked = there
     return module

@@ -22,15 +22,15 @@ class Claim:
     """Base, adapters and weights that a checkpoint is said to hold.
 
     recipe: the rule by which they were combined; tied: what was done with a change of one of two tied embeddings;
-    stochastic: whether it was rounded at random; base_digest:
-    what the base's digest must be, if that is claimed too; tokenizer_from: the adapter, or `base`, whose tokenizer and
+    route: how it is said to be rounded, `once` or `stochastic` (None: nothing is said); base_digest: what the base's
+    digest must be, if that is claimed too; tokenizer_from: the adapter, or `base`, whose tokenizer and
     template it is said to have."""
 
     base: Checkpoint
     parts: Parts
     recipe: Recipe = field(default_factory=Recipe)
     tied: Tied = "untie"
-    stochastic: bool = False
+    route: str | None = None
     base_digest: str | None = None
     tokenizer_from: str | None = None
 
@@ -116,7 +116,7 @@ def claim_from_manifest(
         _same(adapter.digest, digests[name], f"adapter {name} at {adapter.path}")
         parts[name] = (adapter, weights[name])
     try:
-        tied, stochastic = predicate.get("tied", "refuse"), predicate.get("route") == "stochastic"
+        tied, route = predicate.get("tied", "refuse"), predicate.get("route")
         if tied not in get_args(Tied):
             raise ValueError(f"tied is {tied!r}")
         recipe = _recipe(predicate, calibration)
@@ -124,7 +124,8 @@ def claim_from_manifest(
     except (TypeError, ValueError, AttributeError, KeyError, ArithmeticError) as error:
         raise CheckpointError(f"{merged.path / MANIFEST} does not describe a merge: {error!r}") from error
     source = source if isinstance(source, str) else None
-    return Claim(checkpoint, parts, recipe, tied, stochastic, base_digest, source)
+    route = route if route in ("once", "stochastic") else None
+    return Claim(checkpoint, parts, recipe, tied, route, base_digest, source)
 
 
 def _recipe(predicate: Mapping[str, Any], calibration: str | Path | None) -> Recipe:

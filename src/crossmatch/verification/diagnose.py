@@ -5,6 +5,7 @@ left over; else the remainder is described by its size and its effective rank.
 """
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -24,6 +25,10 @@ _NF4 = (
     *(0.24611230194568634, 0.33791524171829224, 0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0),
 )
 _NF4_BLOCK = 64
+# By bits: elements that must be wrong before anything is named, and the share of them that may stay so.
+_FEW, _UNEXPLAINED = 16, 0.3
+_EXPERT = re.compile(r"\.experts\.(\d{1,4})\.")
+_MOST_EXPERTS = 64
 # Rows for the remainder's rank.
 _WIDE = 256
 
@@ -32,7 +37,8 @@ _WIDE = 256
 class Diagnosis:
     """A module that the claim does not explain: the fault, what was seen, and the weights found with it, if any.
 
-    size: norm of what the claimed deltas leave over, relative to the base's; rank: its effective rank, of `full`.
+    size: norm of what the claimed deltas leave over, relative to the base's; rank: its effective rank, of `full`;
+    weights: those of the claimed deltas beside what was found, NaN where unknown.
     """
 
     fault: str
@@ -40,57 +46,146 @@ class Diagnosis:
     size: float | None = None
     rank: int | None = None
     full: int | None = None
+    weights: tuple[float, ...] = ()
 
 
-def diagnose(subject: Subject, name: str, weights: Sequence[float], limit: float) -> Diagnosis:
-    """Name what is in a module; weights: those that the others hold; limit: on the residual variance that rounding
-    leaves."""
+@dataclass(frozen=True)
+class _Candidate:
+    """A wrong way of merging: further deltas, numbered after the claim's, with the weights that they then have, and the
+    claim's own that stay."""
+
+    fault: str
+    evidence: str
+    extra: Mapping[int, Tensor]
+    shares: Mapping[int, float]
+    kept: Sequence[int]
+
+
+def diagnose(subject: Subject, name: str, options: Sequence[Sequence[float]], limit: float) -> Diagnosis:
+    """Name what is in a module; options: weights that it may have, first those that the others hold; limit: on the
+    residual variance that rounding leaves."""
     claimed = subject.on(name)
     rows = subject.some(name, claimed)
-    stacked = {i: d for i, d in claimed.parts.items() if isinstance(d, Stack)}
-    if stacked:
-        found = _experts(subject, name, claimed, weights)
+    if isinstance(claimed.total, Stack):
+        found = _experts(subject, name, claimed, options[0])
         if found:
             return found
-    for fault, evidence, extra, kept in _candidates(rows, claimed, weights):
-        found = _refit(rows, extra, kept, len(subject.weights), weights)
-        if found.identifiable and found.excess <= limit and _is_there(found, extra):
-            return Diagnosis(fault, evidence)
-    quantised = _quantised(subject, rows, claimed, weights)
-    return quantised or _remainder(subject, name, claimed, weights)
+    candidates = [c for weights in options for c in _candidates(subject, name, rows, claimed, weights)]
+    plain = _refit(rows, {}, list(rows.deltas), len(subject.weights), options[0])
+    # In single precision a tool's own arithmetic is larger than a step: then all but a thousandth must be explained.
+    limit = max(limit, 1e-3 * plain.excess) if plain.identifiable else limit
+    best = (math.inf, None)
+    for candidate in candidates:
+        found = _refit(rows, candidate.extra, candidate.kept, len(subject.weights), options[0])
+        if found.identifiable and found.excess <= min(limit, best[0] * 0.999) and _is_there(found, candidate):
+            best = (found.excess, Diagnosis(candidate.fault, candidate.evidence))
+    seen = best[1] or by_bits(subject, name, options, candidates)
+    return seen or _quantised(rows, options[0]) or _remainder(subject, name, claimed, options[0])
+
+
+def by_bits(
+    subject: Subject,
+    name: str,
+    options: Sequence[Sequence[float]],
+    candidates: Sequence[_Candidate] | None = None,
+) -> Diagnosis | None:
+    """The wrong way of merging that gives the stored elements, where these are too few, or too coarse, for an estimate.
+
+    It has to give all but 30% of the elements that the right way does not give, and these must be 16 at least.
+    """
+    claimed = subject.on(name)
+    rows = subject.some(name, claimed)
+    if candidates is None:
+        candidates = [c for weights in options for c in _candidates(subject, name, rows, claimed, weights)]
+
+    def mismatches(shares: Mapping[int, float], extra: Mapping[int, Tensor], others: Mapping[int, float]) -> int:
+        total = sum((w * rows.deltas[i] for i, w in shares.items()), torch.zeros(()))
+        total = total + sum((others[i] * d for i, d in extra.items()), torch.zeros(()))
+        return int(((rows.ours + total).to(rows.stored.dtype) != rows.stored).sum())
+
+    found: list[tuple[int, Diagnosis]] = []
+    for weights in options:
+        own = {i: weights[i] for i in rows.deltas}
+        before = mismatches(own, {}, {})
+        if before < _FEW:
+            return None
+        for i in own:
+            for factor in (0.0, *(f / 10 for f in range(1, 31) if f != 10), -1.0):
+                changed = own | {i: factor * own[i]}
+                text = ", ".join(f"{subject.names[j]} {w:.4g}" for j, w in changed.items())
+                fault = "weights-uneven" if factor else "modules-skipped"
+                text = f"the weights here are about {text}" if factor else f"nothing of {subject.names[i]} here"
+                found.append((mismatches(changed, {}, {}), Diagnosis(fault, text)))
+        found.append((mismatches({}, {}, {}), Diagnosis("modules-skipped", "the base's own elements are here")))
+        for c in candidates:
+            count = mismatches({i: weights[i] for i in c.kept}, c.extra, c.shares)
+            found.append((count, Diagnosis(c.fault, c.evidence)))
+        count, best = min(found, key=lambda f: f[0])
+        if count <= _UNEXPLAINED * before:
+            return best
+    return None
 
 
 def _candidates(
-    rows: Rows, claimed: Claimed, weights: Sequence[float]
-) -> Iterator[tuple[str, str, dict[int, Tensor], list[int]]]:
-    """Faults with the rows of a further delta each, numbered after the claim's, and the claim's own that stay."""
+    subject: Subject, name: str, rows: Rows, claimed: Claimed, weights: Sequence[float]
+) -> Iterator[_Candidate]:
+    """Wrong ways of merging one tensor."""
     first = len(weights)
     where, low = rows.where, {i: d for i, d in claimed.parts.items() if isinstance(d, LowRank)}
+    pairs = [(i, j) for i in low for j in low if i != j and low[i].rank == low[j].rank]
     crossed = {
-        first + n: delta_rows(LowRank(x.b, y.a, _common(x, y)), where, rows.ours)
-        for n, (x, y) in enumerate(
-            (x, y) for x in low.values() for y in low.values() if x is not y and x.rank == y.rank
-        )
+        first + n: delta_rows(LowRank(low[i].b, low[j].a, _common(low[i], low[j])), where, rows.ours)
+        for n, (i, j) in enumerate(pairs)
     }
     if crossed:
-        yield "factor-cross-terms", "products of one adapter's B with the other's A", crossed, list(low)
+        shares = {first + n: math.sqrt(max(0.0, weights[i] * weights[j])) for n, (i, j) in enumerate(pairs)}
+        text = "products of one adapter's B with the other's A"
+        yield _Candidate("factor-cross-terms", text, crossed, shares, list(low))
     plain = {i: d.low for i, d in claimed.parts.items() if isinstance(d, Dora)}
     if plain:
         bare = {first + n: delta_rows(d, where, rows.ours) for n, d in enumerate(plain.values())}
         kept = [i for i in claimed.parts if i not in plain]
-        yield "dora-magnitude", "the factors alone explain it, without the magnitudes", bare, kept
+        shares = {first + n: weights[i] for n, i in enumerate(plain)}
+        text = "the factors alone explain it, without the magnitudes"
+        yield _Candidate("dora-magnitude", text, bare, shares, kept)
     square = {i: d for i, d in low.items() if d.dims is None and d.b.shape[0] == d.a.shape[1]}
-    if square:
-        turned = {
-            first + n: delta_rows(LowRank(d.a.T, d.b.T, d.scale), where, rows.ours)
-            for n, d in enumerate(square.values())
-        }
-        yield "transposed", "the transposed delta explains it", turned, list(low)
+    for chosen in [[i] for i in square] + ([list(square)] if len(square) > 1 else []):
+        turned = {first + n: LowRank(low[i].a.T, low[i].b.T, low[i].scale) for n, i in enumerate(chosen)}
+        extra = {n: delta_rows(d, where, rows.ours) for n, d in turned.items()}
+        shares = {first + n: weights[i] for n, i in enumerate(chosen)}
+        kept = [i for i in claimed.parts if i not in chosen]
+        fault = "expert-scrambled" if _EXPERT.search(name) else "transposed"
+        text = f"{', '.join(subject.names[i] for i in chosen)} lies here transposed"
+        yield _Candidate(fault, text, extra, shares, kept)
     if len(low) == len(claimed.parts):
         total = cat([d.scaled(weights[i]) for i, d in low.items()])
         for rank in range(1, int((singular_values(total) > 0).sum())):
             kept = {first: delta_rows(truncated(total, rank)[0], where, rows.ours)}
-            yield "rank-truncated", f"the sum, pressed into rank {rank} of {total.rank}", kept, []
+            text = f"the sum, pressed into rank {rank} of {total.rank}"
+            yield _Candidate("rank-truncated", text, kept, {first: 1.0}, [])
+    yield from _siblings(subject, name, rows, claimed, weights)
+
+
+def _siblings(
+    subject: Subject, name: str, rows: Rows, claimed: Claimed, weights: Sequence[float]
+) -> Iterator[_Candidate]:
+    """Deltas of the other experts in the place of an expert's own."""
+    place = _EXPERT.search(name)
+    if not place:
+        return
+    shape = subject.base.tensors[name].shape
+    for number in range(_MOST_EXPERTS):
+        other = f"{name[: place.start(1)]}{number}{name[place.end(1) :]}"
+        info = subject.base.tensors.get(other)
+        if other == name or info is None or info.shape != shape:
+            continue
+        theirs = {i: d for i, d in subject.on(other).parts.items() if i in claimed.parts}
+        extra = {len(weights) + n: delta_rows(d, rows.where, rows.ours) for n, d in enumerate(theirs.values())}
+        shares = {len(weights) + n: weights[i] for n, i in enumerate(theirs)}
+        kept = [i for i in claimed.parts if i not in theirs]
+        if extra:
+            text = f"the delta of expert {number} lies in expert {place.group(1)}"
+            yield _Candidate("expert-scrambled", text, extra, shares, kept)
 
 
 def _common(x: LowRank, y: LowRank) -> Tensor:
@@ -115,32 +210,44 @@ def _refit(
     return estimate([strata], [w if i in kept else 0.0 for i, w in enumerate(weights)] + [1.0] * len(extra))
 
 
-def _is_there(found: Estimate, extra: Mapping[int, Tensor]) -> bool:
-    return any(abs(found.weights[i]) > max(0.01, 6 * found.stderr[i]) for i in extra)
+def _is_there(found: Estimate, candidate: _Candidate) -> bool:
+    if candidate.fault == "rank-truncated":
+        return all(abs(found.weights[i] - 1.0) < 0.1 for i in candidate.extra)
+    return any(abs(found.weights[i]) > max(0.01, 6 * found.stderr[i]) for i in candidate.extra)
 
 
 def _left(rows: Rows, weights: Sequence[float]) -> Tensor:
     """What the claimed deltas leave over, (rows, columns)."""
     stored = torch.where(torch.isfinite(rows.stored), rows.stored.double(), rows.ours)
-    return stored - rows.ours - sum((weights[i] * d for i, d in rows.deltas.items()), torch.zeros(()))
+    return stored - rows.ours - _sum(rows, weights)
 
 
-def _quantised(subject: Subject, rows: Rows, claimed: Claimed, weights: Sequence[float]) -> Diagnosis | None:
-    """Whether the remainder is what a quantisation of the base left."""
-    del subject, claimed
+def _quantised(rows: Rows, weights: Sequence[float]) -> Diagnosis | None:
+    """Whether the remainder is what a quantisation of the base left; the weights that are found beside it."""
     left = _left(rows, weights)
     before = float(left.square().sum())
+    numbers = list(rows.deltas)
     for form, coarse in _quantisations(rows.ours):
         gap = coarse - rows.ours
-        size = float(gap.square().sum())
-        if size == 0.0 or before == 0.0:
+        if before == 0.0 or not bool(gap.any()):
             continue
-        share = float((left * gap).sum()) / size
-        after = float((left - share * gap).square().sum())
-        if 0.9 < share < 1.1 and after < 0.2 * before:
-            explained = 1 - after / before
-            return Diagnosis("quantised-base", f"a base quantised to {form} explains {explained:.0%} of the remainder")
+        table = torch.stack([gap.flatten(), *(rows.deltas[i].flatten() for i in numbers)])
+        normal, target = table @ table.T, table @ (left + _sum(rows, weights)).flatten()
+        found = torch.linalg.lstsq(normal, target[:, None]).solution.flatten()
+        after = float((left + _sum(rows, weights)).square().sum() - found @ target)
+        own = [math.nan] * len(weights)
+        errors = (max(0.0, after) / gap.numel() * torch.linalg.pinv(normal).diagonal().clamp_min(0)).sqrt()
+        for n, i in enumerate(numbers, 1):
+            # A weight that the rest of the noise could hide is not known.
+            own[i] = float(found[n]) if float(errors[n]) < abs(weights[i]) / 8 else math.nan
+        if 0.9 < float(found[0]) < 1.1 and after < 0.2 * before:
+            text = f"a base quantised to {form} explains {1 - after / before:.0%} of the remainder"
+            return Diagnosis("quantised-base", text, weights=tuple(own))
     return None
+
+
+def _sum(rows: Rows, weights: Sequence[float]) -> Tensor:
+    return sum((weights[i] * d for i, d in rows.deltas.items()), torch.zeros((), dtype=rows.ours.dtype))
 
 
 def _quantisations(ours: Tensor) -> Iterator[tuple[str, Tensor]]:

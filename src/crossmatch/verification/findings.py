@@ -1,12 +1,14 @@
 """What is wrong with the weights, most telling first: names for what the modules show."""
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 
-from crossmatch.checkpoint import input_embedding
+from crossmatch.checkpoint import input_embedding, is_output
 from crossmatch.verification.claim import Resolved
-from crossmatch.verification.diagnose import Diagnosis, diagnose
+from crossmatch.verification.diagnose import Diagnosis, by_bits, diagnose
 from crossmatch.verification.judge import (
     ModuleVerdict,
     Reading,
@@ -30,6 +32,7 @@ _BY_KIND = {
     "bias": "bias-delta-dropped",
     "experts": "expert-scrambled",
 }
+_EXPERT = re.compile(r"\.experts\.\d{1,4}\.")
 
 
 @dataclass(frozen=True)
@@ -101,60 +104,88 @@ class _Findings:
         examined = [(m, self._diagnose(m, reading)) for m in unclean[::step]]
         named = Counter(d.fault for _, d in examined)
         fault, count = named.most_common(1)[0]
+        diagnosed = fault
         first = next(d for _, d in examined if d.fault == fault)
-        changed = self.judged.scan.untouched_changed
+        scan = self.judged.scan
         if fault == "unexplained-delta":
             full = sum(bool(d.rank and d.full and d.rank > d.full / 2) for _, d in examined)
-            if changed and 2 * full > len(examined):
+            if 2 * full > len(examined) or len(scan.untouched_changed) > len(scan.identical):
                 fault = "base-differs"
             elif reading.fault == "wrong-adapter":
                 fault = "wrong-adapter"
         evidence = f"{first.evidence}, in {len(unclean)} of {len(self.judged.modules)} modules"
         self.add(fault, [m.name for m in unclean] if 2 * count > len(examined) else [], evidence)
+        if fault == "quantised-base":
+            self._absent([d.weights for _, d in examined if d.fault == fault])
         for module, other in examined:
-            if other.fault not in (first.fault, fault, "unexplained-delta"):
+            if other.fault not in (diagnosed, fault, "unexplained-delta"):
                 self.add(other.fault, [module.name], other.evidence)
+
+    def _absent(self, weights: Sequence[Sequence[float]]) -> None:
+        """Adapters of which nothing is there, by the weights found in some modules."""
+        absent, claimed = [], self.judged.claimed
+        for i, wanted in enumerate(claimed):
+            known = [w[i] for w in weights if w[i] == w[i]]
+            if wanted and known and abs(median(known)) < abs(wanted) / 4:
+                absent.append(self.subject.names[i])
+        if absent:
+            fault = "adapter-not-applied" if len(absent) == sum(map(bool, claimed)) else "adapter-missing"
+            self.add(fault, [], f"nothing of {', '.join(absent)} beside that base")
 
     def one(self, module: ModuleVerdict, reading: Reading) -> None:
         """A module that holds something else than the others."""
-        names = [self.subject.names[i] for i in module.silent]
         if module.silent and (module.clean or not module.estimate.identifiable):
-            evidence = f"nothing of {', '.join(names)} here"
-            self.add(self._silent(module.name), [module.name], evidence)
+            self._nothing(module)
             return
-        excess = module.estimate.excess
-        if module.estimate.identifiable and module.clean and excess < _UNEVEN_EXCESS:
-            if fits(module, reading.weights(module.name), self.t):
-                self._odd_elements(module, reading)
-                return
+        fitting = module.estimate.identifiable and fits(module, reading.weights(module.name), self.t)
+        if module.estimate.identifiable and module.clean and not fitting and module.estimate.excess < _UNEVEN_EXCESS:
             own = ", ".join(f"{self.subject.names[i]} {module.estimate.weights[i]:.4g}" for i in module.where)
             self.add("weights-uneven", [module.name], f"the weights here are {own}")
             return
         if self._diagnosed >= _DIAGNOSED:
             last = next(reversed(self._found), "unexplained-delta")
             self.add(last, [module.name], "")
-            return
-        found = self._diagnose(module, reading)
-        kinds = self.claim.kinds.get(module.name, set())
+        elif fitting and module.clean:
+            self._diagnosed += 1
+            found = by_bits(self.subject, module.name, self._options(module, reading))
+            if found:
+                self.add(self._placed(found.fault, module.name), [module.name], found.evidence)
+            else:
+                self._odd_elements(module)
+        else:
+            self._named(module, self._diagnose(module, reading))
+
+    def _named(self, module: ModuleVerdict, found: Diagnosis) -> None:
+        """Add what a diagnosis of one module says."""
         if found.fault == "unexplained-delta" and module.silent:
-            self.add(self._silent(module.name), [module.name], f"nothing of {', '.join(names)} here")
-        elif found.fault == "unexplained-delta" and "experts" in kinds:
+            names = ", ".join(self.subject.names[i] for i in module.silent)
+            self.add("wrong-adapter", [module.name], f"nothing of {names} here, but {found.evidence}")
+        elif found.fault == "unexplained-delta" and "experts" in self.claim.kinds.get(module.name, set()):
             self.add("expert-scrambled", [module.name], found.evidence)
         else:
-            self.add(found.fault, [module.name], found.evidence)
+            self.add(self._placed(found.fault, module.name), [module.name], found.evidence)
+
+    def _nothing(self, module: ModuleVerdict) -> None:
+        names = ", ".join(self.subject.names[i] for i in module.silent)
+        self.add(self._silent(module.name), [module.name], f"nothing of {names} here")
+
+    def _placed(self, fault: str, name: str) -> str:
+        """The name of a fault in that place."""
+        return self._silent(name) if fault == "modules-skipped" else fault
 
     def _silent(self, name: str) -> str:
         kinds = self.claim.kinds.get(name, set())
         named = next((fault for kind, fault in _BY_KIND.items() if kind in kinds), None)
-        embeds = name == input_embedding(self.subject.base.tensors)
+        embeds = name == input_embedding(self.subject.base.tensors) or is_output(name)
+        if named is None and _EXPERT.search(name):
+            return "expert-scrambled"
         return named or ("embedding-delta-dropped" if embeds else "modules-skipped")
 
-    def _odd_elements(self, module: ModuleVerdict, reading: Reading) -> None:
+    def _odd_elements(self, module: ModuleVerdict) -> None:
         """The weights fit and elements do not: what lies there, in those rows."""
-        del reading
         scan = self.judged.by_name[module.name]
         rows = f", between rows {scan.bad[0]} and {scan.bad[1]}" if scan.bad else ""
-        outside = scan.violations.models
+        outside = min(scan.violations.once, max(scan.violations.unexplained, scan.violations.models))
         self.add(
             "unexplained-delta",
             [module.name],
@@ -165,7 +196,12 @@ class _Findings:
         self._diagnosed += 1
         scan = self.judged.by_name[module.name]
         limit = min(excess_limit(scan, self.judged.claimed, self.t), max(1.3, 0.6 * module.estimate.excess))
-        return diagnose(self.subject, module.name, list(reading.weights(module.name)), limit)
+        return diagnose(self.subject, module.name, self._options(module, reading), limit)
+
+    def _options(self, module: ModuleVerdict, reading: Reading) -> list[list[float]]:
+        """Weights that the module may have been meant to have: what the others hold, and the claim."""
+        read, claimed = list(reading.weights(module.name)), list(self.judged.claimed)
+        return [read] if read == claimed else [read, claimed]
 
 
 def _from_configs(claim: Resolved, claimed: Sequence[float], names: Sequence[str]) -> list:

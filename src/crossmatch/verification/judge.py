@@ -10,6 +10,12 @@ from crossmatch.verification.recover import Estimate
 from crossmatch.verification.scan import ModuleScan
 
 Weights = Sequence[float]
+# Of the elements that rounding once does not give, the share that a route's replay may miss: its float32 product.
+_REPLAY_SHARE = 0.02
+# Variance of 12 u^2 for u uniform in a step; mean of 12 u^2 where rounding is at random.
+_SPREAD, _STOCHASTIC = 0.8, 2.0
+# How much further an unknown route may be off than the known ones, in mean square.
+_MARGIN = 1.15
 
 
 @dataclass(frozen=True)
@@ -60,18 +66,53 @@ def resolves(stderr: float, claimed: float, t: Thresholds) -> bool:
     return t.sigmas * stderr <= (abs(claimed) / 2 if claimed else t.weight)
 
 
-def judge_module(scan: ModuleScan, found: Estimate, claimed: Weights, t: Thresholds) -> ModuleVerdict:
+@dataclass(frozen=True)
+class Rounded:
+    """How the file as a whole was rounded: once, so that no element may lie elsewhere; at random, up or down."""
+
+    once: bool = True
+    stochastic: bool = False
+
+    @classmethod
+    def of(cls, modules: Sequence[ModuleScan], t: Thresholds, route: str | None = None) -> "Rounded":
+        """As it seems, or as is said by `route`: half of the modules have to show it."""
+        if route is not None:
+            return cls(route == "once", route == "stochastic")
+        shares = [m.violations.once / m.elements for m in modules if m.elements]
+        return cls(median(shares) <= t.violations if shares else True)
+
+
+def explained(scan: ModuleScan, rounded: Rounded, t: Thresholds) -> bool:
+    """Whether an honest rounding gives every element of a module.
+
+    Once; or the operations of a known route, which must give nearly all that rounding once does not; or, if the file as
+    a whole was not rounded once, an unknown route that stays within `twice` and is in error no more than known ones.
+    """
+    found, seen = scan.violations, scan.looked
+    allowed = t.violations * scan.elements
+    if found.once == 0:
+        return True
+    if found.gross or found.models > allowed:
+        return False
+    if found.unexplained <= _REPLAY_SHARE * found.once:
+        return True
+    if rounded.once or found.twice > allowed:
+        return False
+    noise = t.sigmas * math.sqrt(_SPREAD * seen.elements)
+    honest = _STOCHASTIC * seen.elements if rounded.stochastic else max(seen.honest.values(), default=0.0)
+    return seen.error <= _MARGIN * honest + noise
+
+
+def judge_module(scan: ModuleScan, found: Estimate, claimed: Weights, t: Thresholds, rounded: Rounded) -> ModuleVerdict:
     """Judge one module.
 
-    It agrees if every element lies within an honest route's rounding of the claimed sum, and the effect of each
-    claimed adapter is there: in the bits (twice as many elements show it as differ from a replay) or in recovered
-    weights precise enough to tell. It disagrees if recovered weights contradict the claim, more than rounding is left
-    over, or elements are unexplained: more than a share of 1e-4 just outside, or a single one far outside.
-    Otherwise there is no evidence: undecided.
+    It agrees if an honest rounding of the claimed sum explains every element, and the effect of each claimed adapter is
+    there: in the bits (twice as many elements show it as differ from a replay) or in recovered weights precise enough
+    to tell. It disagrees if recovered weights contradict the claim, more than rounding is left over, or elements are
+    unexplained. Otherwise there is no evidence: undecided.
     """
     seen = scan.looked
-    allowed = t.violations * scan.elements
-    certified = scan.violations.models <= allowed and not scan.violations.gross
+    certified = explained(scan, rounded, t)
     here = tuple(i for i in seen.effects if float(seen.strata.gram[i, i]) > 0)
     clean = not found.identifiable or found.excess <= excess_limit(scan, claimed, t)
     # With every element certified, an estimate must be far off to be believed: hundreds of modules are tested at once.
@@ -90,7 +131,7 @@ def judge_module(scan: ModuleScan, found: Estimate, claimed: Weights, t: Thresho
     )
     if scan.base_own and seen.flips:
         silent = tuple(i for i in range(len(claimed)) if claimed[i] != 0 and i in here)
-    shown = all(seen.effects.get(i, 0) > 2 * seen.violations.bits for i in here if claimed[i] != 0)
+    shown = all(seen.effects.get(i, 0) > 2 * seen.mismatches for i in here if claimed[i] != 0)
     if scan.nonfinite or contradicts or silent or not certified or not clean:
         state = "disagree"
     elif shown or resolved:
@@ -206,7 +247,8 @@ def name_weights(
     wanted = [claimed[i] for i in here]
     recovered = [pooled.weights[i] if i in here else c for i, c in enumerate(claimed)]
     zero = [
-        w != 0 and same(f, 0.0, e, t) and abs(f) < abs(w) / 2 for f, w, e in zip(found, wanted, errors, strict=True)
+        w != 0 and resolves(e, w, t) and same(f, 0.0, e, t) and abs(f) < abs(w) / 2
+        for f, w, e in zip(found, wanted, errors, strict=True)
     ]
     if any(zero):
         name = "wrong-adapter" if not clean else "adapter-not-applied" if all(zero) else "adapter-missing"
@@ -261,12 +303,28 @@ def config_hypotheses(factors: Mapping[int, Factors], claimed: Weights, names: S
     for key in faults:
         having = [i for i, known in factors.items() if key in known]
         for chosen in [having, *([i] for i in having if len(having) > 1)]:
+            for common in (None, _combined(factors)) if key == "rslora-scale" else (None,):
 
-            def weights(name: str, key: str = key, chosen: Sequence[int] = tuple(chosen)) -> Weights:
-                return [c * factors[i][key](name) if i in chosen else c for i, c in enumerate(claimed)]
+                def weights(
+                    name: str,
+                    key: str = key,
+                    chosen: Sequence[int] = tuple(chosen),
+                    common: Callable[[str], float] | None = common,
+                ) -> Weights:
+                    factor = common(name) if common else 1.0
+                    return [factor * c * (factors[i][key](name) if i in chosen else 1) for i, c in enumerate(claimed)]
 
-            if any(
-                not math.isclose(a, b, rel_tol=0.02) for n in names for a, b in zip(weights(n), claimed, strict=True)
-            ):
-                options.append(Hypothesis(key.partition(":")[0], weights))
+                if any(
+                    not math.isclose(a, b, rel_tol=0.02)
+                    for n in names
+                    for a, b in zip(weights(n), claimed, strict=True)
+                ):
+                    options.append(Hypothesis(key.partition(":")[0], weights))
     return options
+
+
+def _combined(factors: Mapping[int, Factors]) -> Callable[[str], float]:
+    """The factor on everything where adapters are put side by side in one, and that is scaled as rsLoRA: the root of
+    the sum of their ranks, each the square of the factor that takes one scaling for the other."""
+    taken = [known["rslora-scale"] for known in factors.values() if "rslora-scale" in known]
+    return lambda name: math.sqrt(sum(max(f(name), 1 / f(name)) ** 2 for f in taken))

@@ -16,6 +16,8 @@ from crossmatch.verification.rounding import Violations, replays, step, violatio
 
 # Rows that a look takes of a tensor: at least so many, or as many as hold so many elements.
 ROWS, ELEMENTS = 32, 1 << 16
+# Errors of tools that work in the single precision in which they store: relative to the delta, and to W.
+_LONG, _SCALED = 2.0**-19, 2.0**-23
 _FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -26,8 +28,9 @@ class Looked:
     strata: sums for the weights; violations: against the claimed sum; elements; flips: elements that the claim says
     differ from the base; effects: elements that each adapter alone makes differ, by the claim; changed: elements
     that do differ; lost, energy: energy of the claimed delta where it rounds away, and in all; alone: the same for each
-    adapter by itself; nonfinite: stored NaN or infinite elements; replayed: elements that are not what
-    a route's operations give, by its name, where any element is not the exact sum's.
+    adapter by itself; nonfinite: stored NaN or infinite elements; replayed: elements that are not what a route's
+    operations give, by its name, where any element is not the exact sum's; error: summed squares of the distances from
+    the exact sum, in those of one rounding at the largest intermediate sum; honest: the same for what a route gives.
     """
 
     strata: Strata
@@ -41,6 +44,13 @@ class Looked:
     alone: dict[int, tuple[float, float]] = field(default_factory=dict)
     nonfinite: int = 0
     replayed: dict[str, int] = field(default_factory=dict)
+    error: float = 0.0
+    honest: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def mismatches(self) -> int:
+        """Elements that are not what the best of the routes gives."""
+        return min([self.violations.bits, *self.replayed.values()])
 
     @classmethod
     def empty(cls, adapters: int) -> "Looked":
@@ -51,12 +61,13 @@ class Looked:
 @dataclass(frozen=True)
 class Rows:
     """Some rows of one tensor: as stored, and, in float64, the base's and those of every delta at weight one, by
-    number."""
+    number; scaled: whether a delta scales W itself."""
 
     stored: Tensor
     ours: Tensor
     deltas: Mapping[int, Tensor]
     where: Sequence[slice]
+    scaled: bool = False
 
 
 def sample(name: str, height: int, columns: int, least: int = ROWS) -> list[slice]:
@@ -75,7 +86,8 @@ def read(merged: TensorFiles, base: Checkpoint, name: str, deltas: Mapping[int, 
     check_readable(name, base.tensors[name].dtype, merged.tensors[name].dtype)
     stored = torch.cat([merged.rows(name, s.start, s.stop, columns) for s in where])
     ours = torch.cat([base.rows(name, s.start, s.stop, columns) for s in where]).double()
-    return Rows(stored, ours, {i: delta_rows(delta, where, ours) for i, delta in deltas.items()}, where)
+    scaled = any(delta.needs_base for delta in deltas.values())
+    return Rows(stored, ours, {i: delta_rows(delta, where, ours) for i, delta in deltas.items()}, where, scaled)
 
 
 def delta_rows(delta: Delta, where: Sequence[slice], ours: Tensor) -> Tensor:
@@ -107,8 +119,11 @@ def check_readable(name: str, *dtypes: torch.dtype) -> None:
             raise AdapterError(f"{name} is stored as {dtype}, which cannot be verified; dequantise it first")
 
 
-def look(rows: Rows, weights: Sequence[float], into: Looked | None = None) -> Looked:
-    """Take in some rows; weights: the claim's, by number."""
+def look(
+    rows: Rows, weights: Sequence[float], into: Looked | None = None, inside: Sequence[float] | None = None
+) -> Looked:
+    """Take in some rows; weights: the claim's, by number; inside: those that seem to be there, which say how far an
+    element got."""
     found = into or Looked.empty(len(weights))
     theirs, ours, deltas = rows.stored, rows.ours, rows.deltas
     finite = torch.isfinite(theirs)
@@ -124,15 +139,38 @@ def look(rows: Rows, weights: Sequence[float], into: Looked | None = None) -> Lo
                 found.strata.gram[j, i] += product if i != j else 0.0
     # The step where the element has got to: weights far above one carry it further than the deltas themselves.
     moved = torch.maximum(size, row_sizes(weights[i] * d for i, d in deltas.items()))
+    if inside is not None:
+        moved = torch.maximum(moved, row_sizes(inside[i] * d for i, d in deltas.items()))
     steps = step(ours.abs() + 3 * moved, theirs.dtype)
     found.strata.add(theirs.to(ours.dtype) - ours, list(deltas.values()), list(deltas), steps, size)
     seen = violations(theirs, ours, deltas, weights, size)
     found.violations += seen
     _effects(found, theirs, ours, {i: weights[i] * d for i, d in deltas.items()})
     if seen.bits:
+        shares = [weights[i] * d for i, d in deltas.items()]
+        exact = ours + sum(shares, torch.zeros((), dtype=ours.dtype))
+        # Where shares cancel, an intermediate sum has a coarser step than the result.
+        ulp = step(ours.abs() + sum((s.abs() for s in shares), torch.zeros((), dtype=ours.dtype)), theirs.dtype)
+        found.error += _spread(theirs, exact, ulp)
+        if theirs.dtype == torch.float32:
+            # A long way in the precision of what is stored, as an SVD; W itself times a factor of that precision.
+            moved = sum((s.abs() for s in shares), size)
+            found.honest["long"] = found.honest.get("long", 0.0) + _noise(_LONG * moved / ulp)
+            if rows.scaled:
+                found.honest["scaled"] = found.honest.get("scaled", 0.0) + _noise(_SCALED * ours.abs() / ulp)
         for route, stored in replays(ours, deltas, weights, theirs.dtype):
             found.replayed[route] = found.replayed.get(route, 0) + int((stored != theirs).sum())
+            found.honest[route] = found.honest.get(route, 0.0) + _spread(stored, exact, ulp)
     return found
+
+
+def _noise(steps: Tensor) -> float:
+    """Of an error of that many steps, in root mean square, on top of that of one rounding."""
+    return steps.numel() + 12.0 * float(steps.square().sum())
+
+
+def _spread(stored: Tensor, exact: Tensor, ulp: Tensor) -> float:
+    return 12.0 * float(((stored.to(exact.dtype) - exact) / ulp).square().sum())
 
 
 def _effects(found: Looked, theirs: Tensor, ours: Tensor, shares: Mapping[int, Tensor]) -> None:

@@ -17,7 +17,7 @@ from crossmatch.delta import Delta, LowRank, TuningVector
 from crossmatch.progress import SILENT, Progress
 from crossmatch.verification.again import look_again
 from crossmatch.verification.claim import Resolved
-from crossmatch.verification.judge import DEFAULTS, Thresholds
+from crossmatch.verification.judge import DEFAULTS, Rounded, Thresholds
 from crossmatch.verification.look import Rows, bound, check_readable, look
 from crossmatch.verification.scan import ModuleScan, Scan, Subject, same_bytes, scan
 from crossmatch.verification.verdict import Verdict
@@ -44,11 +44,16 @@ class WholeProof:
         """The verdict on all rows of all tensors."""
         subject = Subject(Checkpoint(path), self.claim)
         found = scan(subject, self.progress)
-        look_again(subject, found, self.thresholds, self.progress)
+        rounded = Rounded.of(found.modules, self.thresholds, self._route)
+        look_again(subject, found, self.thresholds, rounded, self.progress)
         return self._manifest(self._decide(subject, found), "all rows")
 
+    @property
+    def _route(self) -> str:
+        return "stochastic" if self.stochastic else "once"
+
     def _decide(self, subject: Subject, found: Scan) -> Verdict:
-        return decide(subject, self.claim, found, self.thresholds, stochastic=self.stochastic)
+        return decide(subject, self.claim, found, self.thresholds, route=self._route)
 
     @staticmethod
     def _manifest(verdict: Verdict, scope: str) -> Mapping[str, Any]:

@@ -9,6 +9,11 @@ small beside the delta; and it weighs each by 1/step, since its error is uniform
 Which elements are small enough depends on the size of the delta that is really inside, which is only known afterwards.
 So sums are kept apart by the ratio step / row size of the deltas, in powers of two, and added up to the right cut-off
 when it is known: one pass over the files, any number of cut-offs.
+
+Where more than rounding is left over, its size does not follow the step, and a few elements of the finest steps would
+decide all. Then every element counts the same:
+
+    minimise sum_e ((M - W)_e - sum_i l_i D_ie)^2        cov(l) = s^2 (X^T X)^-1,  X_ei = D_ie, s^2 the mean residual
 """
 
 from collections.abc import Sequence
@@ -23,6 +28,8 @@ _BINS = HIGHEST - LOWEST + 1
 MIN_ENTRIES = 200
 # Of adapters whose cosine is 0.998: beyond it a systematic error of 1e-4, as of a rounded weight, is a wrong answer.
 MAX_CONDITION = 1e3
+# Residual variance, over that of one rounding, from which it is no longer taken for rounding.
+FOREIGN = 4.0
 _PARALLEL = 0.99
 
 
@@ -30,7 +37,8 @@ _PARALLEL = 0.99
 class Strata:
     """Sums over one module (or several), by stratum; adapters are numbered as in the claim.
 
-    xx: (bins, k, k), xy: (bins, k), yy: (bins,), count: (bins,); gram: (k, k) of <D_i, D_j>; all float64.
+    xx: (bins, k, k), xy: (bins, k), yy: (bins,), count: (bins,); gram: (k, k) of <D_i, D_j>; plain: (bins, k + 1,
+    k + 1), products of (D_1 ... D_k, M - W) without weights; all float64.
     """
 
     xx: Tensor
@@ -38,11 +46,13 @@ class Strata:
     yy: Tensor
     count: Tensor
     gram: Tensor
+    plain: Tensor
 
     @classmethod
     def empty(cls, adapters: int) -> "Strata":
         """No elements yet."""
         shapes = ((_BINS, adapters, adapters), (_BINS, adapters), (_BINS,), (_BINS,), (adapters, adapters))
+        shapes += ((_BINS, adapters + 1, adapters + 1),)
         return cls(*(torch.zeros(shape, dtype=torch.float64) for shape in shapes))
 
     def add(
@@ -66,12 +76,17 @@ class Strata:
         bins = (torch.frexp(ratio).exponent.clamp(LOWEST, HIGHEST) - LOWEST).flatten()
         counts = torch.bincount(bins, minlength=_BINS)
         order = torch.argsort(bins)
-        table = torch.stack([(t / steps).flatten()[order].double() for t in (*deltas, change)])
+        fine = steps.flatten()[order].double()
+        table = torch.stack([t.flatten()[order].double() for t in (*deltas, change)])
         index = torch.tensor(list(which), dtype=torch.long)
+        every = torch.tensor([*which, len(self.gram)], dtype=torch.long)
         self.count += counts
-        for stratum, part in enumerate(table.split(counts.tolist(), dim=1)):
+        pieces = zip(table.split(counts.tolist(), dim=1), fine.split(counts.tolist()), strict=True)
+        for stratum, (part, unit) in enumerate(pieces):
             if part.shape[1]:
-                sums = part @ part.T
+                self.plain[stratum].index_put_((every[:, None], every[None, :]), part @ part.T, accumulate=True)
+                scaled = part / unit
+                sums = scaled @ scaled.T
                 self.xx[stratum].index_put_((index[:, None], index[None, :]), sums[:-1, :-1], accumulate=True)
                 self.xy[stratum].index_add_(0, index, sums[:-1, -1])
                 self.yy[stratum] += sums[-1, -1]
@@ -80,7 +95,9 @@ class Strata:
         """The sums of some of the adapters, numbered anew."""
         index = torch.tensor(list(adapters), dtype=torch.long)
         square = (index[:, None], index[None, :])
-        return Strata(self.xx[:, *square], self.xy[:, index], self.yy, self.count, self.gram[square])
+        every = torch.tensor([*adapters, len(self.gram)], dtype=torch.long)
+        plain = self.plain[:, every[:, None], every[None, :]]
+        return Strata(self.xx[:, *square], self.xy[:, index], self.yy, self.count, self.gram[square], plain)
 
     def cut(self, weights: Tensor) -> int:
         """Number of strata in which the step is at most half the row size of sum_i weights_i D_i."""
@@ -175,10 +192,22 @@ def _solve(parts: Sequence[Strata], cuts: Sequence[int], present: Sequence[int],
     residual = max(0.0, yy - float(solution @ xy[index]))
     excess = residual / (count / 12.0)
     errors = (inverse.diagonal() / 12.0 * max(1.0, excess)).sqrt()
+    if excess > FOREIGN:
+        solution, errors = _plain(parts, cuts, index, count)
     weights, stderr = [float("nan")] * adapters, [float("nan")] * adapters
     for position, adapter in enumerate(present):
         weights[adapter], stderr[adapter] = float(solution[position]), float(errors[position])
     return Estimate(tuple(weights), tuple(stderr), int(count), excess, identifiable=True)
+
+
+def _plain(parts: Sequence[Strata], cuts: Sequence[int], index: Tensor, count: float) -> tuple[Tensor, Tensor]:
+    """Weights and standard errors with every element counted the same."""
+    zero = torch.zeros_like(parts[0].plain[0])
+    sums = sum((part.plain[:cut].sum(0) for part, cut in zip(parts, cuts, strict=True)), zero)
+    inverse = torch.linalg.pinv(sums[index][:, index], hermitian=True)
+    solution = inverse @ sums[index, -1]
+    variance = max(0.0, float(sums[-1, -1] - solution @ sums[index, -1])) / count
+    return solution, (inverse.diagonal() * variance).sqrt()
 
 
 @dataclass(frozen=True)

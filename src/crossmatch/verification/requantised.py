@@ -106,7 +106,17 @@ class TensorSums:
             yy=raw.yy - 2 * off * raw.xy[:, k] + off**2 * raw.xx[:, k, k],
             count=raw.count,
             gram=raw.gram[:k, :k],
+            plain=self._plain(gain),
         )
+
+    def _plain(self, gain: float) -> Tensor:
+        """Unweighted sums with M - gain W for M - W, and gain D for D."""
+        turn = torch.eye(len(self.raw.gram) + 1, dtype=torch.float64)
+        k = len(turn) - 2
+        turn[:k] *= gain
+        turn[k + 1, k] = 1.0 - gain
+        kept = torch.tensor([*range(k), k + 1])
+        return (turn @ self.raw.plain @ turn.T)[:, kept[:, None], kept[None, :]]
 
     @property
     def excess(self) -> float:

@@ -12,7 +12,7 @@ A replay is narrower: the very operations of a route, which must give the very b
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -39,6 +39,7 @@ class Violations:
     """How many elements lie further from the exact sum than a route allows, and how many differ in any bit.
 
     gross: elements further away than twice the widest route: no rounding ever made these, so none is tolerated.
+    replays: of the elements outside `once`, those that are not what a route's operations give, by its name.
     """
 
     once: int = 0
@@ -46,9 +47,24 @@ class Violations:
     models: int = 0
     gross: int = 0
     bits: int = 0
+    replays: Mapping[str, int] = field(default_factory=dict)
 
     def __add__(self, other: "Violations") -> "Violations":
-        return Violations(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+        # Where a route was not tried, nothing was outside.
+        names = {**self.replays, **other.replays}
+        return Violations(
+            self.once + other.once,
+            self.twice + other.twice,
+            self.models + other.models,
+            self.gross + other.gross,
+            self.bits + other.bits,
+            {name: self.replays.get(name, 0) + other.replays.get(name, 0) for name in names},
+        )
+
+    @property
+    def unexplained(self) -> int:
+        """Elements outside `once` that the best of the replays does not give, either."""
+        return min(self.replays.values(), default=self.once)
 
 
 def violations(
@@ -69,6 +85,7 @@ def violations(
     once = ulp / 2 + slack
     outside = int((away > once).sum())
     further = apart = gross = 0
+    replayed: dict[str, int] = {}
     if outside:
         # One adapter after the other: one intermediate result less than there are.
         roundings = max(1, len(shares) - 1)
@@ -78,7 +95,11 @@ def violations(
             models = models + abs(weights[i]) * (step(ours.abs() + d.abs(), stored.dtype) / 2 + 2.0**-7 * d.abs())
         further, apart = int((away > twice).sum()), int((away > models).sum())
         gross = int((away > 2 * models).sum())
-    return Violations(outside, further, apart, gross, bits=int((exact.to(stored.dtype) != stored).sum()))
+        there = away > once
+        found = stored[there]
+        some = {i: d[there] for i, d in rows.items()}
+        replayed = {r: int((v != found).sum()) for r, v in replays(ours[there], some, weights, stored.dtype)}
+    return Violations(outside, further, apart, gross, int((exact.to(stored.dtype) != stored).sum()), replayed)
 
 
 def replays(

@@ -284,7 +284,7 @@ class _Pass:
         finite = torch.isfinite(rows.stored)
         stored = torch.where(finite, rows.stored, rows.ours.to(rows.stored.dtype))
         seen = violations(stored, rows.ours, rows.deltas, self.subject.weights, row_sizes(rows.deltas.values()))
-        bad = (where[0].start, where[-1].stop - 1) if seen.models else None
+        bad = (where[0].start, where[-1].stop - 1) if seen.once else None
         return _Checked(name, ours, theirs, seen, bad, nonfinite=int((~finite).sum()))
 
     def _module(self, name: str) -> ModuleScan:

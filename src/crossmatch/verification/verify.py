@@ -17,7 +17,7 @@ from crossmatch.verification.again import look_again, quick_scope
 from crossmatch.verification.claim import Claim, Parts, Resolved
 from crossmatch.verification.directory import Directory, inspect_directory
 from crossmatch.verification.findings import Judged, weight_findings
-from crossmatch.verification.judge import DEFAULTS, ModuleVerdict, Thresholds, judge_module, resolves
+from crossmatch.verification.judge import DEFAULTS, ModuleVerdict, Rounded, Thresholds, judge_module, resolves
 from crossmatch.verification.look import Looked
 from crossmatch.verification.recover import Estimate, Strata, estimate, sums
 from crossmatch.verification.rounding import Violations
@@ -72,9 +72,9 @@ def verify_claim(
         directory = pool.submit(inspect_directory, checkpoint, resolved.base, vectors, claim.tokenizer_from)
         result = scan(subject, progress, quick=quick)
         if not quick:
-            look_again(subject, result, thresholds, progress)
+            look_again(subject, result, thresholds, Rounded.of(result.modules, thresholds, claim.route), progress)
         beside = directory.result()
-    verdict = decide(subject, resolved, result, thresholds, beside=beside, stochastic=claim.stochastic)
+    verdict = decide(subject, resolved, result, thresholds, beside=beside, route=claim.route)
     if quick:
         scope = quick_scope(subject, result)
         verdict = replace(verdict, notes=(*verdict.notes, "sampled"), evidence={**verdict.evidence, "sampled": scope})
@@ -95,11 +95,15 @@ def decide(
     thresholds: Thresholds,
     *,
     beside: Directory | None = None,
-    stochastic: bool = False,
+    route: str | None = None,
 ) -> Verdict:
-    """The verdict on what a scan has shown; beside: what the directory's other files have shown."""
+    """The verdict on what a scan has shown; beside: what the directory's other files have shown; route: how
+    it is said to be rounded, `once` or `stochastic`."""
     claimed = subject.weights
-    modules = [judge_module(m, estimate([m.looked.strata], claimed), claimed, thresholds) for m in result.modules]
+    rounded = Rounded.of(result.modules, thresholds, route)
+    modules = [
+        judge_module(m, estimate([m.looked.strata], claimed), claimed, thresholds, rounded) for m in result.modules
+    ]
     pooled = _pooled(result.modules, claimed)
     judged = Judged(result, modules, pooled, claimed)
     beside = beside or Directory((), (), (), _UNSEEN)
@@ -107,7 +111,7 @@ def decide(
     first = [f for f in beside.findings if f.fault == "two-weight-sets"]
     findings = [*first, *findings, *(f for f in beside.findings if f not in first)]
     notes, conclusive = _notes(judged, thresholds, failed=bool(findings))
-    if stochastic:
+    if rounded.stochastic:
         notes = ["rounded-stochastically" if note == "rounded-twice" else note for note in notes]
     return Verdict(
         verdict="failed" if findings else "verified" if conclusive else "inconclusive",
@@ -177,10 +181,12 @@ def _notes(judged: Judged, t: Thresholds, *, failed: bool) -> tuple[list[str], b
         identifiable, absent = True, False
     if (not identifiable or absent) and not failed:
         notes.append("not-identifiable")
-    named = {"twice": "rounded-twice", "models": "merged-as-models"}
-    if rounding["route"] in named:
-        coarse = (rounding["replay"] or {}).get("route") == "weights-rounded"
-        notes.append("weight-in-bf16" if coarse else named[rounding["route"]])
+    replay = (rounding["replay"] or {}).get("route")
+    named = {"weights-rounded": "weight-in-bf16", "models": "merged-as-models", "once": None}
+    if rounding["route"] != "once" or named.get(replay):
+        by_bound = {"models": "merged-as-models", "twice": "rounded-twice"}.get(rounding["route"])
+        note = named.get(replay, "rounded-twice") if replay else by_bound
+        notes += [note] if note else []
     if rounding["swallowed_energy"] is not None and rounding["swallowed_energy"] > t.swallow:
         notes.append("rounding-swallow")
     if result.cast:
@@ -190,7 +196,8 @@ def _notes(judged: Judged, t: Thresholds, *, failed: bool) -> tuple[list[str], b
     is_open = [
         m
         for m in judged.modules
-        if m.state == "undecided" and scans[m.name].violations.bits > t.violations * scans[m.name].elements
+        if m.state == "undecided"
+        and scans[m.name].looked.mismatches > t.violations * max(1, scans[m.name].looked.elements)
     ]
     return notes, identifiable and not absent and not is_open
 
