@@ -14,7 +14,7 @@ from torch import Tensor
 
 from crossmatch.delta import Dora, LowRank, Stack, cat, singular_values, truncated
 from crossmatch.verification.look import Rows, delta_rows
-from crossmatch.verification.recover import Estimate, Strata, estimate
+from crossmatch.verification.recover import MIN_ENTRIES, Estimate, Strata, estimate
 from crossmatch.verification.rounding import step
 from crossmatch.verification.scan import Claimed, Subject
 
@@ -29,6 +29,7 @@ _NF4_BLOCK = 64
 _FEW, _UNEXPLAINED = 16, 0.3
 _EXPERT = re.compile(r"\.experts\.(\d{1,4})\.")
 _MOST_EXPERTS = 64
+_HALVES = (("gate_proj", "up_proj"), ("w1", "w3"))
 # Rows for the remainder's rank.
 _WIDE = 256
 
@@ -80,7 +81,7 @@ def diagnose(subject: Subject, name: str, options: Sequence[Sequence[float]], li
         if found.identifiable and found.excess <= min(limit, best[0] * 0.999) and _is_there(found, candidate):
             best = (found.excess, Diagnosis(candidate.fault, candidate.evidence))
     seen = best[1] or by_bits(subject, name, options, candidates)
-    return seen or _quantised(rows, options[0]) or _remainder(subject, name, claimed, options[0])
+    return seen or _quantised(rows, options[0], options[-1]) or _remainder(subject, name, claimed, options[0])
 
 
 def by_bits(
@@ -174,8 +175,10 @@ def _siblings(
     if not place:
         return
     shape = subject.base.tensors[name].shape
-    for number in range(_MOST_EXPERTS):
-        other = f"{name[: place.start(1)]}{number}{name[place.end(1) :]}"
+    head, tail = name[: place.start(1)], name[place.end(1) :]
+    others = [f"{head}{number}{tail}" for number in range(_MOST_EXPERTS)]
+    others += [f"{head}{place.group(1)}{tail.replace(a, b)}" for pair in _HALVES for a, b in (pair, pair[::-1])]
+    for other in dict.fromkeys(others):
         info = subject.base.tensors.get(other)
         if other == name or info is None or info.shape != shape:
             continue
@@ -184,8 +187,7 @@ def _siblings(
         shares = {len(weights) + n: weights[i] for n, i in enumerate(theirs)}
         kept = [i for i in claimed.parts if i not in theirs]
         if extra:
-            text = f"the delta of expert {number} lies in expert {place.group(1)}"
-            yield _Candidate("expert-scrambled", text, extra, shares, kept)
+            yield _Candidate("expert-scrambled", f"the delta of {other} lies here", extra, shares, kept)
 
 
 def _common(x: LowRank, y: LowRank) -> Tensor:
@@ -222,28 +224,36 @@ def _left(rows: Rows, weights: Sequence[float]) -> Tensor:
     return stored - rows.ours - _sum(rows, weights)
 
 
-def _quantised(rows: Rows, weights: Sequence[float]) -> Diagnosis | None:
-    """Whether the remainder is what a quantisation of the base left; the weights that are found beside it."""
+def _quantised(rows: Rows, weights: Sequence[float], claimed: Sequence[float]) -> Diagnosis | None:
+    """Whether the remainder is what a quantisation of the base left, and the weights beside it."""
     left = _left(rows, weights)
     before = float(left.square().sum())
-    numbers = list(rows.deltas)
     for form, coarse in _quantisations(rows.ours):
         gap = coarse - rows.ours
-        if before == 0.0 or not bool(gap.any()):
+        size = float(gap.square().sum())
+        if before == 0.0 or size == 0.0:
             continue
-        table = torch.stack([gap.flatten(), *(rows.deltas[i].flatten() for i in numbers)])
-        normal, target = table @ table.T, table @ (left + _sum(rows, weights)).flatten()
-        found = torch.linalg.lstsq(normal, target[:, None]).solution.flatten()
-        after = float((left + _sum(rows, weights)).square().sum() - found @ target)
-        own = [math.nan] * len(weights)
-        errors = (max(0.0, after) / gap.numel() * torch.linalg.pinv(normal).diagonal().clamp_min(0)).sqrt()
-        for n, i in enumerate(numbers, 1):
-            # A weight that the rest of the noise could hide is not known.
-            own[i] = float(found[n]) if float(errors[n]) < abs(weights[i]) / 8 else math.nan
-        if 0.9 < float(found[0]) < 1.1 and after < 0.2 * before:
+        share = float((left * gap).sum()) / size
+        after = float((left - share * gap).square().sum())
+        if 0.9 < share < 1.1 and after < 0.2 * before:
             text = f"a base quantised to {form} explains {1 - after / before:.0%} of the remainder"
-            return Diagnosis("quantised-base", text, weights=tuple(own))
+            inside = _beside(rows, left + _sum(rows, weights) - gap, coarse, claimed)
+            return Diagnosis("quantised-base", text, weights=inside)
     return None
+
+
+def _beside(rows: Rows, change: Tensor, coarse: Tensor, claimed: Sequence[float]) -> tuple[float, ...]:
+    """Weights of the claimed deltas in the change of a quantised base, where its steps are fine enough to show them."""
+    own = [math.nan] * len(claimed)
+    steps = step(coarse.abs(), rows.stored.dtype)
+    least = min((abs(claimed[i]) * float(d.square().mean().sqrt()) for i, d in rows.deltas.items()), default=0.0)
+    fine = steps <= least / 2
+    if int(fine.sum()) >= MIN_ENTRIES:
+        table = torch.stack([d[fine] for d in rows.deltas.values()])
+        found = torch.linalg.pinv(table @ table.T, hermitian=True) @ (table @ change[fine])
+        for i, weight in zip(rows.deltas, found.tolist(), strict=True):
+            own[i] = weight
+    return tuple(own)
 
 
 def _sum(rows: Rows, weights: Sequence[float]) -> Tensor:

@@ -69,7 +69,7 @@ def weight_findings(subject: Subject, claim: Resolved, judged: Judged, t: Thresh
     identifiable = [m for m in modules if m.estimate.identifiable]
     if unclean and 2 * len(unclean) > len(identifiable):
         found.most(reading, unclean)
-        rest = [m for m in reading.others if m.name not in {u.name for u in unclean}]
+        rest = [m for m in reading.others if m.state == "disagree" and m.name not in {u.name for u in unclean}]
     else:
         if reading.fault:
             found.add(reading.fault, (), _weights_text(judged, reading, subject.names))

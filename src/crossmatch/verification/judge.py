@@ -12,6 +12,8 @@ from crossmatch.verification.scan import ModuleScan
 Weights = Sequence[float]
 # Of the elements that rounding once does not give, the share that a route's replay may miss: its float32 product.
 _REPLAY_SHARE = 0.02
+# Elements that do not have the bits of rounding once, in a file that was: near a tie, and single precision.
+_ONCE_SHARE = 1e-3
 # Variance of 12 u^2 for u uniform in a step; mean of 12 u^2 where rounding is at random.
 _SPREAD, _STOCHASTIC = 0.8, 2.0
 # How much further an unknown route may be off than the known ones, in mean square.
@@ -78,8 +80,8 @@ class Rounded:
         """As it seems, or as is said by `route`: half of the modules have to show it."""
         if route is not None:
             return cls(route == "once", route == "stochastic")
-        shares = [m.violations.once / m.elements for m in modules if m.elements]
-        return cls(median(shares) <= t.violations if shares else True)
+        shares = [m.violations.bits / m.elements for m in modules if m.elements]
+        return cls(median(shares) <= _ONCE_SHARE if shares else True)
 
 
 def explained(scan: ModuleScan, rounded: Rounded, t: Thresholds) -> bool:
@@ -143,9 +145,11 @@ def judge_module(scan: ModuleScan, found: Estimate, claimed: Weights, t: Thresho
 
 def excess_limit(scan: ModuleScan, claimed: Weights, t: Thresholds) -> float:
     """Residual variance, over that of one rounding, that an honest merge can leave: more where every adapter was
-    rounded into a model of its own first."""
+    rounded into a model of its own first, and where the arithmetic is as coarse as what is stored."""
     allowed = t.violations * scan.elements
-    return t.excess if scan.violations.twice <= allowed else t.excess * (1 + sum(w * w for w in claimed))
+    limit = t.excess if scan.violations.twice <= allowed else t.excess * (1 + sum(w * w for w in claimed))
+    noise = max((scan.looked.honest.get(kind, 0.0) for kind in ("long", "scaled")), default=0.0)
+    return limit * max(1.0, noise / max(1, scan.looked.elements))
 
 
 @dataclass(frozen=True)

@@ -143,7 +143,7 @@ def look(
         moved = torch.maximum(moved, row_sizes(inside[i] * d for i, d in deltas.items()))
     steps = step(ours.abs() + 3 * moved, theirs.dtype)
     found.strata.add(theirs.to(ours.dtype) - ours, list(deltas.values()), list(deltas), steps, size)
-    seen = violations(theirs, ours, deltas, weights, size)
+    seen = violations(theirs, ours, deltas, weights, size, scaled=rows.scaled)
     found.violations += seen
     _effects(found, theirs, ours, {i: weights[i] * d for i, d in deltas.items()})
     if seen.bits:

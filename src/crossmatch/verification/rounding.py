@@ -23,6 +23,8 @@ _BITS = {torch.float32: (torch.int32, 0x7F800000), torch.float64: (torch.int64, 
 # Slack for the arithmetic that is replayed: 1e-3 of a step for our own, 2^-20 of the delta for a float32 product.
 _OWN_SLACK = 1e-3
 _PRODUCT_SLACK = 2.0**-20
+# 2^-22 of W where W itself is multiplied, by a factor of single precision.
+_SCALED_SLACK = 2.0**-22
 
 
 def step(magnitude: Tensor, stored: torch.dtype) -> Tensor:
@@ -68,13 +70,19 @@ class Violations:
 
 
 def violations(
-    stored: Tensor, ours: Tensor, rows: Mapping[int, Tensor], weights: Sequence[float], size: Tensor
+    stored: Tensor,
+    ours: Tensor,
+    rows: Mapping[int, Tensor],
+    weights: Sequence[float],
+    size: Tensor,
+    *,
+    scaled: bool = False,
 ) -> Violations:
     """Count the elements that a route cannot explain.
 
     stored: M as stored; ours: W in working precision; rows: the deltas D_i at weight one, by number, there; all of one
     shape. weights: by number. size: scale of the deltas' rows, which broadcasts; from it follows the slack for the
-    maker's float32 product.
+    maker's float32 product; scaled: whether a delta multiplies W itself.
     """
     shares = [weights[i] * d for i, d in rows.items()]
     exact = ours + sum(shares, torch.zeros((), dtype=ours.dtype))
@@ -90,6 +98,7 @@ def violations(
         # One adapter after the other: one intermediate result less than there are.
         roundings = max(1, len(shares) - 1)
         twice = once + roundings * step(exact.abs() + moved, stored.dtype) / 2 + 2.0**-8 * moved
+        twice = twice + _SCALED_SLACK * ours.abs() if scaled else twice
         models = twice
         for i, d in rows.items():
             models = models + abs(weights[i]) * (step(ours.abs() + d.abs(), stored.dtype) / 2 + 2.0**-7 * d.abs())

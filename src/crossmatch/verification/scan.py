@@ -283,7 +283,8 @@ class _Pass:
         """A block with unexpected rows, these in double precision."""
         finite = torch.isfinite(rows.stored)
         stored = torch.where(finite, rows.stored, rows.ours.to(rows.stored.dtype))
-        seen = violations(stored, rows.ours, rows.deltas, self.subject.weights, row_sizes(rows.deltas.values()))
+        size = row_sizes(rows.deltas.values())
+        seen = violations(stored, rows.ours, rows.deltas, self.subject.weights, size, scaled=rows.scaled)
         bad = (where[0].start, where[-1].stop - 1) if seen.once else None
         return _Checked(name, ours, theirs, seen, bad, nonfinite=int((~finite).sum()))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from crossmatch.adapter import Adapter
-from crossmatch.checkpoint import Checkpoint, layer_of, module_type_of
+from crossmatch.checkpoint import Checkpoint, input_embedding, is_output, layer_of, module_type_of
 from crossmatch.errors import InputError
 from crossmatch.progress import SILENT, Progress
 from crossmatch.rules import Recipe
@@ -108,8 +108,7 @@ def decide(
     judged = Judged(result, modules, pooled, claimed)
     beside = beside or Directory((), (), (), _UNSEEN)
     findings = _findings(subject, claim, judged, thresholds)
-    first = [f for f in beside.findings if f.fault == "two-weight-sets"]
-    findings = [*first, *findings, *(f for f in beside.findings if f not in first)]
+    findings = _ordered(findings, beside.findings)
     notes, conclusive = _notes(judged, thresholds, failed=bool(findings))
     if rounded.stochastic:
         notes = ["rounded-stochastically" if note == "rounded-twice" else note for note in notes]
@@ -144,6 +143,15 @@ def decide(
     )
 
 
+def _ordered(weights: Sequence[Finding], beside: Sequence[Finding]) -> list[Finding]:
+    """All findings, most telling first; what one says need not be said again by another."""
+    first = [f for f in beside if f.fault == "two-weight-sets"]
+    every = [*first, *weights, *(f for f in beside if f not in first)]
+    if {"tied-leak", "tie-flag-stale"} & {f.fault for f in every}:
+        every = [f for f in every if (f.fault, f.where) != ("config-changed", ("tie_word_embeddings",))]
+    return every
+
+
 def _pooled(modules: Sequence[ModuleScan], claimed: Sequence[float]) -> Estimate:
     return estimate([m.looked.strata for m in modules] or [Strata.empty(len(claimed))], claimed)
 
@@ -152,15 +160,22 @@ def _findings(subject: Subject, claim: Resolved, judged: Judged, t: Thresholds) 
     """All that is wrong, most telling first: what explains the others comes before them."""
     merged, base, result = subject.merged, subject.base, judged.scan
     first: list[Finding] = []
-    if base.original.tied and not base.tied and merged.tied:
-        # The claim changes one embedding alone, the file has one for both.
-        first.append(Finding("tied-leak"))
+    leak = base.original.tied and not base.tied and merged.tied and not any(map(is_output, merged.tensors))
+    if leak:
+        first.append(Finding("tied-leak", (), "the claim changes one embedding alone, the file has one for both"))
     weights, _ = weight_findings(subject, claim, judged, t)
     spoilt = [m.name for m in result.modules if m.nonfinite] + result.nonfinite
-    changed = () if any(f.fault == "base-differs" for f in weights) else tuple(result.untouched_changed)
+    changed = tuple(result.untouched_changed)
+    if len(changed) > len(result.identical):
+        # Most of what nobody should have touched is another base's.
+        weights = [replace(f, fault="base-differs") if f.fault == "unexplained-delta" else f for f in weights]
+    if any(f.fault == "base-differs" for f in weights):
+        changed = ()
+    changed = tuple(n for n in changed if not (leak and n == input_embedding(base.tensors)))
     rest = {
         "nonfinite": tuple(spoilt),
-        "tensors-missing": tuple(result.missing),
+        # With a leak, the other embedding is neither missing nor another one by itself.
+        "tensors-missing": tuple(n for n in result.missing if not (leak and is_output(n))),
         "tensors-extra": tuple(result.extra),
         "untouched-changed": changed,
     }
@@ -182,11 +197,12 @@ def _notes(judged: Judged, t: Thresholds, *, failed: bool) -> tuple[list[str], b
     if (not identifiable or absent) and not failed:
         notes.append("not-identifiable")
     replay = (rounding["replay"] or {}).get("route")
-    named = {"weights-rounded": "weight-in-bf16", "models": "merged-as-models", "once": None}
-    if rounding["route"] != "once" or named.get(replay):
-        by_bound = {"models": "merged-as-models", "twice": "rounded-twice"}.get(rounding["route"])
-        note = named.get(replay, "rounded-twice") if replay else by_bound
-        notes += [note] if note else []
+    named = {"weights-rounded": "weight-in-bf16", "models": "merged-as-models"}
+    by_bound = {"models": "merged-as-models", "twice": "rounded-twice"}
+    if replay in named:
+        notes.append(named[replay])
+    elif rounding["route"] in by_bound:
+        notes.append("rounded-twice" if replay else by_bound[rounding["route"]])
     if rounding["swallowed_energy"] is not None and rounding["swallowed_energy"] > t.swallow:
         notes.append("rounding-swallow")
     if result.cast:
