@@ -133,7 +133,17 @@ def test_every_command_has_help() -> None:
     from crossmatch.cli import app
 
     commands = get_command(app).commands  # type: ignore[attr-defined]
-    assert set(commands) == {"run", "train", "merge", "verify", "evaluate", "calibrate", "inspect", "report"}
+    assert set(commands) == {
+        "run",
+        "train",
+        "merge",
+        "verify",
+        "identify",
+        "evaluate",
+        "calibrate",
+        "inspect",
+        "report",
+    }
     for name, command in commands.items():
         assert command.help, name
         for parameter in command.params:

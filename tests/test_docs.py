@@ -46,10 +46,14 @@ def test_python_of_the_readme_and_of_the_proof_by_hand(laid_out: Path, capsys: p
     (ten_lines,) = blocks(ROOT / "README.md", "python")
     exec(compile(ten_lines, "README.md", "exec"), {})
     assert "verified" in capsys.readouterr().out
-    (by_hand,) = blocks(ROOT / "docs" / "verify.md", "python")
+    by_hand, squared = blocks(ROOT / "docs" / "verify.md", "python")
     exec(compile(by_hand, "verify.md", "exec"), {})
     numbers = [float(x) for x in re.findall(r"\d+\.\d+(?:e-\d+)?", capsys.readouterr().out)]
     assert numbers[:2] == pytest.approx([0.3, 0.7], abs=0.005)
+    exec(compile(squared, "verify.md", "exec"), {})
+    text = capsys.readouterr().out
+    assert "failed ('weights-squared',)" in text
+    assert [float(line.split()[2]) for line in text.splitlines()[1:]] == pytest.approx([0.09, 0.49], abs=0.005)
 
 
 def test_commands_of_the_documents_exist() -> None:

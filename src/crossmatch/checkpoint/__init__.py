@@ -27,6 +27,7 @@ from crossmatch.checkpoint.publish import (
     write_tensors,
 )
 from crossmatch.checkpoint.quantised import QuantisedCheckpoint, QuantisedTensor, is_quantised, open_quantised
+from crossmatch.checkpoint.signature import SIGNATURE, SignatureResult, check_signature, sign
 from crossmatch.checkpoint.source import Source, is_hub_id, locate, upload
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "DTYPE_NAMES",
     "INDEX",
     "MANIFEST",
+    "SIGNATURE",
     "SINGLE",
     "TOKENIZER_FILES",
     "Checkpoint",
@@ -43,6 +45,7 @@ __all__ = [
     "PassingDigests",
     "QuantisedCheckpoint",
     "QuantisedTensor",
+    "SignatureResult",
     "Source",
     "Tail",
     "TensorFiles",
@@ -55,6 +58,7 @@ __all__ = [
     "check_apart",
     "check_links",
     "check_output",
+    "check_signature",
     "disk_error",
     "file_digest",
     "files_digest",
@@ -74,6 +78,7 @@ __all__ = [
     "replace_json",
     "safe_name",
     "side_digest",
+    "sign",
     "sync",
     "tensor_bytes",
     "text_facts",

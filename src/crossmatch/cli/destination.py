@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crossmatch.cli.console import Terminal
-from crossmatch.errors import OutputError
+from crossmatch.errors import InputError, OutputError
 
 if TYPE_CHECKING:
     from crossmatch.merging import MergePlan, Output
@@ -19,20 +19,30 @@ HUB = "hub:"
 
 
 @contextmanager
-def destination(output: str) -> Iterator[tuple[Path, Callable[[], str]]]:
+def destination(output: str, key: Path | None = None) -> Iterator[tuple[Path, Callable[[], str]]]:
     """The directory to write, and what to call when it is there: it gives the name under which it can be found.
 
-    `hub:ORG/NAME` is written to a temporary directory and then uploaded, in one commit.
+    `hub:ORG/NAME` is written to a temporary directory and then uploaded, in one commit. key: to sign the files with.
     """
+    from crossmatch.checkpoint import sign, upload
+
+    if key is not None and not key.is_file():
+        raise InputError(f"--sign {key}: no such file; give a private key in PEM")
+
+    def signed(where: Path) -> str:
+        if key is not None:
+            sign(where, key)
+        return str(where)
+
     if not output.startswith(HUB):
-        yield Path(output), lambda: output
+        yield Path(output), lambda: signed(Path(output))
         return
-    from crossmatch.checkpoint import upload
 
     scratch = Path(tempfile.mkdtemp(prefix="crossmatch-"))
     folder = scratch / "output"
 
     def publish() -> str:
+        signed(folder)
         try:
             source = upload(folder, output.removeprefix(HUB))
         except OutputError as error:

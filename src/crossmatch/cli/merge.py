@@ -7,13 +7,11 @@ import typer
 
 from crossmatch.cli.console import duration, emit, say, size
 from crossmatch.cli.destination import HUB, destination, write_adapter, write_checkpoint
-from crossmatch.cli.options import Adapters, Json, Weights, one_of, pair_up, shard_bytes, split_pairs
+from crossmatch.cli.options import DTYPES, Adapters, Json, Weights, one_of, pair_up, shard_bytes, split_pairs
 from crossmatch.errors import InputError
 
 if TYPE_CHECKING:
     from crossmatch.merging import MergePlan, Storage
-
-_DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 
 
 def merge_command(
@@ -41,11 +39,14 @@ def merge_command(
     any_base: Annotated[bool, typer.Option("--any-base", help="Allow another base than the adapters record.")] = False,
     durable: Annotated[bool, typer.Option("--durable", help="Wait until the disk has it all.")] = False,
     sha256: Annotated[bool, typer.Option("--sha256", help="Add SHA-256 digests to the manifest.")] = False,
+    sign: Annotated[
+        Path | None, typer.Option(metavar="KEY", help="Sign the files with this private key (PEM).")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan that would run, and stop.")] = False,
     as_json: Json = False,
 ) -> None:
     """Merge adapters into a base: deltas weighted once, summed exactly, rounded once, proved, published whole."""
-    from crossmatch.checkpoint import Checkpoint, check_output
+    from crossmatch.checkpoint import Checkpoint
     from crossmatch.merging import Output, plan_merge, side_files
     from crossmatch.process import keep_heap
     from crossmatch.rules import Calibration, Recipe
@@ -54,19 +55,17 @@ def merge_command(
     _check_form(to, rank, checkpoint_only=bool(dtype or rounding != "nearest" or shard_size or sha256))
     if output is None and not dry_run:
         raise InputError("no output given; add -o DIRECTORY (or --dry-run)")
-    data = Calibration(calibration) if calibration is not None else None
-    recipe = Recipe(rule, split_pairs(option, "--set"), seed, data)
+    recipe = Recipe(rule, split_pairs(option, "--set"), seed, Calibration(calibration) if calibration else None)
     storage = _storage(dtype, rounding, shard_size, tied)
     plan = plan_merge(Checkpoint(base), pair_up(adapter, weight), recipe=recipe, storage=storage)
     for line in side_files(plan, tokenizer).disagreements:
         say(f"note: {line}")
     if dry_run or output is None:
-        if output is not None and not output.startswith(HUB):
-            check_output(Path(output), overwrite)
+        _check_place(output, overwrite)
         _show_plan(plan, as_json)
         return
     options = Output(tokenizer, overwrite, any_base, durable, sha256, away=output.startswith(HUB))
-    with destination(output) as (folder, publish):
+    with destination(output, sign) as (folder, publish):
         if to == "checkpoint":
             predicate, sentence, hints = write_checkpoint(plan, folder, options, verify)
         else:
@@ -75,6 +74,13 @@ def merge_command(
     emit({"schema_version": 1, "output": where, **predicate}) if as_json else print(f"{where}: {sentence}")
     for line in hints:
         say(line.replace("{}", where))
+
+
+def _check_place(output: str | None, overwrite: bool) -> None:
+    from crossmatch.checkpoint import check_output
+
+    if output is not None and not output.startswith(HUB):
+        check_output(Path(output), overwrite)
 
 
 def _check_form(to: str, rank: int | None, *, checkpoint_only: bool) -> None:
@@ -88,7 +94,7 @@ def _check_form(to: str, rank: int | None, *, checkpoint_only: bool) -> None:
 def _storage(dtype: str | None, rounding: str, shard_size: str | None, tied: str) -> "Storage":
     from crossmatch.merging import DTYPE_ARGUMENTS, Storage
 
-    dtype = _DTYPES.get(dtype or "", dtype)
+    dtype = DTYPES.get(dtype or "", dtype)
     one_of("--dtype", dtype, (None, *DTYPE_ARGUMENTS))
     one_of("--tied", tied, ("refuse", "untie", "keep"))
     form = DTYPE_ARGUMENTS[dtype] if dtype else None

@@ -23,6 +23,8 @@ Weights = Annotated[
     typer.Option("-w", "--weight", metavar="NAME=NUMBER", help="Its merge weight; by module: docs/merge.md."),
 ]
 
+DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"} | {n: n for n in ("bfloat16", "float16", "float32")}
+
 
 def split_pairs(pairs: Sequence[str] | None, option: str) -> dict[str, str]:
     """NAME=VALUE texts into a mapping, split at the first `=`. Raises InputError for a bad or repeated name."""

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from crossmatch.cli.console import Terminal
-from crossmatch.cli.options import Adapters, Json, Weights, pair_up, split_pairs
+from crossmatch.cli.options import DTYPES, Adapters, Json, Weights, one_of, pair_up, split_pairs
 from crossmatch.cli.options import weight as parse_weight
 from crossmatch.cli.verdict import EXIT, Annotate, Junit, Sarif, Shown, check_files, conclude
 from crossmatch.errors import InputError
 
 if TYPE_CHECKING:
-    from crossmatch.verification import Claim
+    from crossmatch.checkpoint import Checkpoint
+    from crossmatch.verification import Claim, Verdict
 
 
 def verify_command(
@@ -22,6 +23,8 @@ def verify_command(
     adapter: Adapters = None,
     weight: Weights = None,
     calibration: Annotated[Path | None, typer.Option(help="The calibration file of a merge that used one.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="Claim that it is stored so: float32, bfloat16, float16.")] = None,
+    public_key: Annotated[Path | None, typer.Option(help="Check model.sig, too, against this key (PEM).")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Judge some rows of every tensor, in seconds.")] = False,
     detail: Annotated[bool, typer.Option("--detail", help="With --json: one entry per module.")] = False,
     as_json: Json = False,
@@ -32,26 +35,35 @@ def verify_command(
     """Say what is inside a merged checkpoint, and whether it is what it is said to be.
 
     With --base, -a and -w the claim is yours; what is left out comes from the manifest, whose inputs must be unchanged.
+    A GGUF file, and weights of 8 bits, are judged by what their quantisation leaves.
 
     Exit code 0: verified; 1: not; 3: could not be judged.
     """
-    from crossmatch.checkpoint import Checkpoint
+    from crossmatch.checkpoint import Checkpoint, is_quantised
     from crossmatch.process import keep_heap
     from crossmatch.verification import Claim, Verdict, claim_from_manifest, verify_claim
 
     keep_heap()
     shown = Shown(as_json, detail, sarif, junit, annotate)
     check_files(shown)
+    given = weight and base is not None and adapter
+    one_of("--dtype", dtype, (None, *DTYPES))
     files: dict[str, str] = {}
     try:
-        checkpoint = Checkpoint(merged)
-        files = {name: info.file.name for name, info in checkpoint.tensors.items()}
-        if weight and base is not None and adapter:
-            claim: Claim = Claim(Checkpoint(base), pair_up(adapter, weight))
+        quantised = is_quantised(merged)
+        if quantised and not given:
+            raise InputError(f"{merged} is a quantised export, so the claim must be given: --base, -a and -w")
+        checkpoint = merged if quantised else Checkpoint(merged)
+        if isinstance(checkpoint, Checkpoint):
+            files = {name: info.file.name for name, info in checkpoint.tensors.items()}
+        if given or isinstance(checkpoint, str):
+            claim: Claim = Claim(Checkpoint(str(base)), pair_up(adapter, weight))
         else:
             claim = claim_from_manifest(checkpoint, base, split_pairs(adapter, "-a"), calibration)
             claim = _with_weights(claim, weight)
+        claim = replace(claim, dtypes=(DTYPES[dtype],)) if dtype else claim
         verdict = verify_claim(checkpoint, claim, quick=quick, progress=Terminal())
+        verdict = verdict if public_key is None else _with_signature(verdict, checkpoint, public_key)
     except InputError as error:
         # What cannot be read may be the very fault.
         if error.fault is None or str(base) in str(error):
@@ -59,6 +71,18 @@ def verify_command(
         verdict = Verdict.refused(error.fault, str(error))
     conclude(merged, verdict, shown, files)
     raise typer.Exit(EXIT[verdict.verdict])
+
+
+def _with_signature(verdict: "Verdict", merged: "Checkpoint | str", key: Path) -> "Verdict":
+    from crossmatch.checkpoint import check_signature
+    from crossmatch.verification import Finding
+
+    found = check_signature(Path(merged) if isinstance(merged, str) else merged.path, key)
+    verdict = replace(verdict, evidence={**verdict.evidence, "signature": found.to_dict()})
+    if found.valid:
+        return verdict
+    finding = Finding("signature-invalid", ("model.sig",), found.reason)
+    return replace(verdict, verdict="failed", findings=(*verdict.findings, finding))
 
 
 def _with_weights(claim: "Claim", weights: list[str] | None) -> "Claim":

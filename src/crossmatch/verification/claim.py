@@ -24,7 +24,7 @@ class Claim:
     recipe: the rule by which they were combined; tied: what was done with a change of one of two tied embeddings;
     route: how it is said to be rounded, `once` or `stochastic` (None: nothing is said); base_digest: what the base's
     digest must be, if that is claimed too; tokenizer_from: the adapter, or `base`, whose tokenizer and
-    template it is said to have."""
+    template it is said to have; dtypes: those in which it is said to be stored (none: nothing is said)."""
 
     base: Checkpoint
     parts: Parts
@@ -33,6 +33,7 @@ class Claim:
     route: str | None = None
     base_digest: str | None = None
     tokenizer_from: str | None = None
+    dtypes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.parts:
@@ -120,12 +121,13 @@ def claim_from_manifest(
         if tied not in get_args(Tied):
             raise ValueError(f"tied is {tied!r}")
         recipe = _recipe(predicate, calibration)
-        source = predicate.get("tokenizer_from")
+        source, dtypes = predicate.get("tokenizer_from"), predicate.get("dtypes", ())
+        dtypes = tuple(name for name in dtypes if isinstance(name, str))
     except (TypeError, ValueError, AttributeError, KeyError, ArithmeticError) as error:
         raise CheckpointError(f"{merged.path / MANIFEST} does not describe a merge: {error!r}") from error
     source = source if isinstance(source, str) else None
     route = route if route in ("once", "stochastic") else None
-    return Claim(checkpoint, parts, recipe, tied, route, base_digest, source)
+    return Claim(checkpoint, parts, recipe, tied, route, base_digest, source, dtypes)
 
 
 def _recipe(predicate: Mapping[str, Any], calibration: str | Path | None) -> Recipe:

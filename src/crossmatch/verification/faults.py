@@ -126,6 +126,10 @@ FAULTS: Mapping[str, tuple[str, str]] = {
         "copy config.json from the base; only its dtype may differ",
     ),
     "dtype-changed": ("stored in another dtype than claimed", "export again in the claimed dtype"),
+    "signature-invalid": (
+        "there is no signature by that key over these files: who made them is not shown, or they were changed since",
+        "fetch the checkpoint again from whom you trust, or ask for the right public key",
+    ),
     "adapter-left-behind": (
         "adapter_config.json lies in the directory: loaders attach that adapter a second time",
         "remove the adapter's files from the merged directory",

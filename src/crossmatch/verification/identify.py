@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from crossmatch.checkpoint import Checkpoint
+from crossmatch.checkpoint import Checkpoint, is_quantised
 from crossmatch.delta import TuningVector
 from crossmatch.errors import InputError
 from crossmatch.progress import SILENT, Progress
@@ -32,6 +32,8 @@ def identify(
     """
     if not candidates:
         raise InputError("no candidate given; add -a NAME=PATH")
+    if not isinstance(merged, Checkpoint) and is_quantised(merged):
+        raise InputError(f"{merged} is a quantised export; its weights need a claim: crossmatch verify")
     claim = Claim(base, {name: (vector, 1.0) for name, vector in candidates.items()})
     try:
         checkpoint = merged if isinstance(merged, Checkpoint) else Checkpoint(merged)

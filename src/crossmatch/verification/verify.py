@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from crossmatch.adapter import Adapter
-from crossmatch.checkpoint import Checkpoint, input_embedding, is_output, layer_of, module_type_of
+from crossmatch.checkpoint import Checkpoint, input_embedding, is_output, is_quantised, layer_of, module_type_of
 from crossmatch.errors import InputError
 from crossmatch.progress import SILENT, Progress
 from crossmatch.rules import Recipe
@@ -19,6 +19,7 @@ from crossmatch.verification.directory import Directory, inspect_directory
 from crossmatch.verification.findings import Judged, weight_findings
 from crossmatch.verification.judge import DEFAULTS, ModuleVerdict, Rounded, Thresholds, judge_module, resolves
 from crossmatch.verification.look import Looked
+from crossmatch.verification.quantised import verify_quantised_claim
 from crossmatch.verification.recover import Estimate, Strata, estimate, sums
 from crossmatch.verification.rounding import Violations
 from crossmatch.verification.scan import ModuleScan, Scan, Subject, scan
@@ -58,6 +59,8 @@ def verify_claim(
 ) -> Verdict:
     """Judge a claim; see `verify`."""
     started = time.monotonic()
+    if not isinstance(merged, Checkpoint) and is_quantised(merged):
+        return verify_quantised_claim(merged, claim, thresholds=thresholds, progress=progress)
     try:
         checkpoint = merged if isinstance(merged, Checkpoint) else Checkpoint(merged)
         resolved = claim.resolve()
@@ -75,6 +78,9 @@ def verify_claim(
             look_again(subject, result, thresholds, Rounded.of(result.modules, thresholds, claim.route), progress)
         beside = directory.result()
     verdict = decide(subject, resolved, result, thresholds, beside=beside, route=claim.route)
+    other = _other_dtype(checkpoint, claim.dtypes)
+    if other:
+        verdict = replace(verdict, verdict="failed", findings=(*verdict.findings, other))
     if quick:
         scope = quick_scope(subject, result)
         verdict = replace(verdict, notes=(*verdict.notes, "sampled"), evidence={**verdict.evidence, "sampled": scope})
@@ -86,6 +92,15 @@ def verify_claim(
         "adapters": {n: v.digest if isinstance(v, Adapter) else None for n, (v, _) in claim.parts.items()},
     }
     return replace(verdict, digests=digests, seconds=round(time.monotonic() - started, 3))
+
+
+def _other_dtype(merged: Checkpoint, claimed: Sequence[str]) -> Finding | None:
+    """Tensors that are stored in another dtype than said."""
+    named = {name: str(info.dtype).removeprefix("torch.") for name, info in merged.tensors.items()}
+    others = tuple(name for name, dtype in named.items() if dtype not in claimed) if claimed else ()
+    if not others:
+        return None
+    return Finding("dtype-changed", others, f"stored as {named[others[0]]}, said to be {' or '.join(claimed)}")
 
 
 def decide(
