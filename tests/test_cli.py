@@ -151,7 +151,6 @@ def test_bad_input_is_one_line_and_exit_2(models: Path, tmp_path: Path, capsys: 
         (["merge", base, *adapters, "--tokenizer", "x", "--dry-run"], "give base or one of pt, sft"),
         (["merge", models / "pt", *adapters, "-o", out], "is an adapter; a whole model is needed"),
         (["evaluate", base, *adapters, "--suite", tmp_path / "s.jsonl", "-o", out], "give the YAML file"),
-        (["verify", truncated, "--base", base, *adapters], "not a whole safetensors file"),
         (["inspect", base / "config.json"], "is a file"),
         (["inspect", "no/such-model"], "no directory no/such-model here, and the hub"),
         (["train", base, "--stage", "rl", "--data", "x.jsonl", "-o", out], "give pt or sft"),

@@ -4,12 +4,9 @@
 What `verified` promises of every element of the file, whatever was done to it:
 
 - A tensor without a delta is the base's, bit for bit.
-- An adapted element M lies within |M - X| <= ulp/2 + ulp'/2 + 2^-8 sum |w_i D_i| of the exact X = W + sum w_i D_i (route
-  `twice`; ulp and ulp' are the steps at M and at |X| + sum |w_i D_i|), a thousandth of a step for arithmetic aside.
-  That is what an honest merge may be off by that rounds the delta first: about one step of the stored format. A flip
-  of the lowest mantissa bit of an adapted element is such a step, and may pass.
-- A share of 1e-4 of a tensor's elements may lie outside that, but none further than twice as far. A tensor of fewer
-  than 10,000 elements has no such share.
+- An adapted element M lies within half a step of the exact X = W + sum w_i D_i, a thousandth of a step for arithmetic
+  aside: the honest file was rounded once, and no other rounding is taken for honest in such a file. A flip of the lowest
+  bit passes only between two numbers that lie the same way off.
 
 The number of mutations is CROSSMATCH_MUTATIONS, 1500 by default.
 """
@@ -261,10 +258,8 @@ def check_promise(made: Path, merged: Path) -> None:
             continue
         exact, moved = weight.double() + sum(deltas), sum(d.abs() for d in deltas)
         away = (stored[name].double() - exact).abs()
-        bound = ulp(stored[name].double()) / 2 + ulp(exact.abs() + moved) / 2 + 2.0**-8 * moved
-        bound = bound * 1.001 + 1e-5 * moved.max()
-        assert int((away > bound).sum()) <= 1e-4 * away.numel(), name
-        assert not bool((away > 2 * bound).any()), name
+        bound = ulp(stored[name].double()) * 0.502 + 1e-5 * moved.max()
+        assert not bool((away > bound).any()), name
 
 
 @contextlib.contextmanager
@@ -340,8 +335,7 @@ def flip(file: Path, name: str, element: int, bit: int) -> None:
 
 
 def test_flipped_bits_of_weights(scene: Path) -> None:
-    """Any bit of an untouched tensor shows. Of an adapted one, those that show move the element out of the route
-    `twice`: the sign, the exponent, and high bits of the mantissa; the lowest is one step, and may pass."""
+    """Any bit of an untouched tensor shows, and of an adapted one, but for the lowest of an element near a tie."""
     made, rng = scene / "given", random.Random(7)
     file = made / "merged" / "model.safetensors"
     whole = file.read_bytes()
@@ -363,39 +357,33 @@ def test_flipped_bits_of_weights(scene: Path) -> None:
                 check_promise(made, made / "merged")
         file.write_bytes(whole)
     print({bit: f"{passed[bit]} of {tried[bit]}" for bit in sorted(tried)})
-    assert not any(passed[bit] for bit in range(7, 16)), "a sign or an exponent bit"
+    assert not any(passed[bit] for bit in range(1, 16))
 
 
-def test_the_tolerated_share(scene: Path, tmp_path: Path) -> None:
-    """In a tensor of 20,000 elements two may lie just outside the route `twice`; a third, or one far outside, may
-    not."""
-    make_llama(tmp_path / "base", **{**SHAPE, "hidden_size": 100, "intermediate_size": 200})
-    for seed, name in enumerate(CLAIM, 1):
-        make_adapter(tmp_path / "base", tmp_path / name, seed=seed)
-    merge(Checkpoint(tmp_path / "base"), {n: (Adapter(tmp_path / n), w) for n, w in CLAIM.items()}, tmp_path / "merged")
-    name = "model.layers.0.mlp.up_proj.weight"
-    tensors = load_file(tmp_path / "merged" / "model.safetensors")
-    found = fit(Checkpoint(tmp_path / "base"), {n: Adapter(tmp_path / n) for n in CLAIM})
-    deltas = [w * dense(found.vectors[k][name]) for k, w in CLAIM.items()]
-    exact = load_file(tmp_path / "base" / "model.safetensors")[name].double() + deltas[0] + deltas[1]
-    moved = deltas[0].abs() + deltas[1].abs()
-    bound = ulp(exact) / 2 + ulp(exact.abs() + moved) / 2 + 2.0**-8 * moved
-    # Elements whose next two values up lie outside of the bound, and well inside of twice the bound.
-    stored = tensors[name]
-    up = (stored.view(torch.int16) + 2).view(torch.bfloat16)
-    away = (up.double() - exact).abs()
-    eligible = ((away > 1.1 * bound) & (away < 1.8 * bound) & (ulp(up.double()) == ulp(exact))).flatten().nonzero()
-    assert len(eligible) >= 3
-    for count, verdict in ((1, "verified"), (2, "verified"), (3, "failed")):
-        changed = stored.clone().flatten()
-        index = eligible[:count, 0]
-        changed[index] = up.flatten()[index]
-        _replace(tmp_path / "merged", tensors | {name: changed.reshape(stored.shape)})
-        assert claimed(tmp_path, tmp_path / "merged") == verdict, count
-    changed = stored.clone().flatten()
-    changed[7] = changed[7] + 8 * bound.flatten()[7].bfloat16()
-    _replace(tmp_path / "merged", tensors | {name: changed.reshape(stored.shape)})
-    assert claimed(tmp_path, tmp_path / "merged") == "failed"
+def test_a_file_that_was_rounded_once_holds_no_other_element(scene: Path) -> None:
+    """Not one, in any module, although another route might have rounded it so; and not all of them."""
+    made = scene / "given"
+    file = made / "merged" / "model.safetensors"
+    whole, tensors = file.read_bytes(), load_file(file)
+    try:
+        for name in Adapter(made / "pt"):
+            stored = tensors[name].clone()
+            # The next number up, or down: a flip of the lowest bit of the mantissa.
+            stored.view(torch.int16).view(-1)[5] ^= 1
+            _replace(made / "merged", tensors | {name: stored})
+            assert claimed(made, made / "merged") == "failed", name
+        found = fit(Checkpoint(made / "base"), {n: Adapter(made / n) for n in CLAIM})
+        others = {}
+        for name in found.vectors["pt"]:
+            exact = load_file(made / "base" / "model.safetensors")[name].double()
+            exact = exact + sum(w * dense(found.vectors[k][name]) for k, w in CLAIM.items())
+            up = torch.nextafter(tensors[name], torch.tensor(float("inf"), dtype=torch.bfloat16))
+            down = torch.nextafter(tensors[name], torch.tensor(float("-inf"), dtype=torch.bfloat16))
+            others[name] = torch.where(tensors[name].double() < exact, up, down)
+        _replace(made / "merged", tensors | others)
+        assert claimed(made, made / "merged") == "failed"
+    finally:
+        file.write_bytes(whole)
 
 
 def _replace(directory: Path, tensors: dict[str, torch.Tensor]) -> None:

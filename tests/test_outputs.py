@@ -542,9 +542,9 @@ def test_inputs_that_change_meanwhile_are_noticed(models: Path, tmp_path: Path, 
     file = tmp_path / "m" / which / ("model.safetensors" if which == "base" else "adapter_model.safetensors")
 
     class Meddler(SampledProof):
-        def wrote(self, *block: Any) -> None:
+        def watch(self, *claim: Any, **how: Any) -> Any:
             os.utime(file, ns=(1, 1))
-            super().wrote(*block)
+            return super().watch(*claim, **how)
 
     with pytest.raises(CheckpointError, match=f"{file.name} was changed while it was being read"):
         merge(Checkpoint(tmp_path / "m" / "base"), pair(tmp_path / "m"), tmp_path / "out", proof=Meddler())

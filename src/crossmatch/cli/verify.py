@@ -13,8 +13,7 @@ from crossmatch.cli.verdict import EXIT, Annotate, Junit, Sarif, Shown, check_fi
 from crossmatch.errors import InputError
 
 if TYPE_CHECKING:
-    from crossmatch.checkpoint import Checkpoint
-    from crossmatch.verification import Claim, Verdict
+    from crossmatch.verification import Claim
 
 
 def verify_command(
@@ -39,9 +38,9 @@ def verify_command(
 
     Exit code 0: verified; 1: not; 3: could not be judged.
     """
-    from crossmatch.checkpoint import Checkpoint, is_quantised
+    from crossmatch.checkpoint import Checkpoint, is_quantised, locate
     from crossmatch.process import keep_heap
-    from crossmatch.verification import Claim, Verdict, claim_from_manifest, verify_claim
+    from crossmatch.verification import Claim, Verdict, claim_from_manifest, verify_claim, with_signature
 
     keep_heap()
     shown = Shown(as_json, detail, sarif, junit, annotate)
@@ -63,7 +62,8 @@ def verify_command(
             claim = _with_weights(claim, weight)
         claim = replace(claim, dtypes=(DTYPES[dtype],)) if dtype else claim
         verdict = verify_claim(checkpoint, claim, quick=quick, progress=Terminal())
-        verdict = verdict if public_key is None else _with_signature(verdict, checkpoint, public_key)
+        if public_key is not None:
+            verdict = with_signature(verdict, locate(merged).path, public_key)
     except InputError as error:
         # What cannot be read may be the very fault.
         if error.fault is None or str(base) in str(error):
@@ -71,18 +71,6 @@ def verify_command(
         verdict = Verdict.refused(error.fault, str(error))
     conclude(merged, verdict, shown, files)
     raise typer.Exit(EXIT[verdict.verdict])
-
-
-def _with_signature(verdict: "Verdict", merged: "Checkpoint | str", key: Path) -> "Verdict":
-    from crossmatch.checkpoint import check_signature
-    from crossmatch.verification import Finding
-
-    found = check_signature(Path(merged) if isinstance(merged, str) else merged.path, key)
-    verdict = replace(verdict, evidence={**verdict.evidence, "signature": found.to_dict()})
-    if found.valid:
-        return verdict
-    finding = Finding("signature-invalid", ("model.sig",), found.reason)
-    return replace(verdict, verdict="failed", findings=(*verdict.findings, finding))
 
 
 def _with_weights(claim: "Claim", weights: list[str] | None) -> "Claim":

@@ -40,7 +40,7 @@ def _complete(subject: Subject, module: ModuleScan, t: Thresholds, rounded: Roun
     module.base_own = subject.is_base(module.name)
     inside = [0.0 if math.isnan(w) else w for w in found.weights]
     if not module.base_own and not judged.resolved and module.looked.elements < module.elements:
-        looked = Looked.empty(len(claimed))
+        looked = Looked.empty(inside)
         for rows in subject.all(module.name, on):
             look(rows, claimed, looked, inside)
         module.looked, module.whole = looked, True
@@ -48,6 +48,10 @@ def _complete(subject: Subject, module: ModuleScan, t: Thresholds, rounded: Roun
     elif not module.base_own and not judged.clean:
         # Weights far above the claimed ones carry elements to coarser steps.
         module.looked = look(subject.some(module.name, on), claimed, inside=inside)
+        judged = judge_module(module, estimate([module.looked.strata], claimed), claimed, t, rounded)
+    elif module.violations.once and not module.looked.replayed:
+        # Some elements lie elsewhere, none of the sample: whether a route gives both.
+        module.looked = look(subject.some(module.name, on), claimed, replay=True)
         judged = judge_module(module, estimate([module.looked.strata], claimed), claimed, t, rounded)
     if module.bad and judged.clean and fits(judged, claimed, t):
         # The sample is as claimed, other rows are not: what is there, in place of what is not in question.

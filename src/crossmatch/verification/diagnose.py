@@ -74,11 +74,15 @@ def diagnose(subject: Subject, name: str, options: Sequence[Sequence[float]], li
     candidates = [c for weights in options for c in _candidates(subject, name, rows, claimed, weights)]
     plain = _refit(rows, {}, list(rows.deltas), len(subject.weights), options[0])
     # In single precision a tool's own arithmetic is larger than a step: then all but a thousandth must be explained.
-    limit = max(limit, 1e-3 * plain.excess) if plain.identifiable else limit
+    if plain.identifiable:
+        single = rows.stored.dtype == torch.float32
+        limit = min(max(limit, 1e-3 * plain.excess) if single else limit, plain.excess / 2)
+    least = 0.8 * plain.entries if plain.identifiable else 0
     best = (math.inf, None)
     for candidate in candidates:
         found = _refit(rows, candidate.extra, candidate.kept, len(subject.weights), options[0])
-        if found.identifiable and found.excess <= min(limit, best[0] * 0.999) and _is_there(found, candidate):
+        fitting = found.identifiable and found.excess <= min(limit, best[0] * 0.999) and found.entries >= least
+        if fitting and _is_there(found, candidate):
             best = (found.excess, Diagnosis(candidate.fault, candidate.evidence))
     seen = best[1] or by_bits(subject, name, options, candidates)
     return seen or _quantised(rows, options[0], options[-1]) or _remainder(subject, name, claimed, options[0])

@@ -96,7 +96,9 @@ def explained(scan: ModuleScan, rounded: Rounded, t: Thresholds) -> bool:
         return True
     if found.gross or found.models > allowed:
         return False
-    if found.unexplained <= _REPLAY_SHARE * found.once:
+    # A route must give the looked-at rows at least as well as rounding once does: else some route fits any element.
+    routes = [r for r, count in seen.replayed.items() if count <= seen.violations.bits]
+    if any(found.replays.get(r, found.once) <= _REPLAY_SHARE * found.once for r in routes):
         return True
     if rounded.once or found.twice > allowed:
         return False
@@ -209,7 +211,15 @@ def read_weights(
     fault, weights = name_weights(pooled, claimed, t, clean=2 * len(clean) >= len(judged))
     if fault in ("weights-scaled", "weights-differ"):
         # What a config explains is the better explanation, where both fit.
-        known = next((h for h in further if all(fits(m, h.weights(m.name), t) for m in voting)), None)
+        limit = _distance(voting, weights) + t.sigmas**2
+        known = next(
+            (
+                h
+                for h in further
+                if all(fits(m, h.weights(m.name), t) for m in voting) and _distance(voting, h.weights) <= limit
+            ),
+            None,
+        )
         if known:
             fault, weights = known.fault, known.weights
     if fault is None:
@@ -220,6 +230,17 @@ def read_weights(
         return Reading(None, claim, tuple(questioned))
     unread = [m for m in questioned if not m.estimate.identifiable and m.silent]
     return Reading(fault, weights, tuple(apart + unread))
+
+
+def _distance(modules: Sequence[ModuleVerdict], weights: Callable[[str], Weights]) -> float:
+    """Summed squares of the distances between the modules' own weights and others, in standard errors; these at least
+    a thousandth of a weight."""
+    total = 0.0
+    for m in modules:
+        wanted, found = weights(m.name), m.estimate
+        errors = [max(found.stderr[i], 1e-3 * abs(wanted[i]), 1e-6) for i in m.where]
+        total += sum(((found.weights[i] - wanted[i]) / e) ** 2 for i, e in zip(m.where, errors, strict=True))
+    return total
 
 
 def _middle(modules: Sequence[ModuleVerdict], adapter: int) -> float:
@@ -256,7 +277,8 @@ def name_weights(
     ]
     if any(zero):
         name = "wrong-adapter" if not clean else "adapter-not-applied" if all(zero) else "adapter-missing"
-        return name, _always(recovered)
+        gone = {i for i, z in zip(here, zero, strict=True) if z}
+        return name, _always([0.0 if i in gone else w for i, w in enumerate(recovered)])
     if all(same(f, w, e, t) for f, w, e in zip(found, wanted, errors, strict=True)):
         return None, claim
     for fault, hypothesis in _hypotheses(wanted, found):

@@ -53,9 +53,9 @@ class Looked:
         return min([self.violations.bits, *self.replayed.values()])
 
     @classmethod
-    def empty(cls, adapters: int) -> "Looked":
-        """No rows yet."""
-        return cls(Strata.empty(adapters))
+    def empty(cls, weights: Sequence[float]) -> "Looked":
+        """No rows yet; weights: those that seem to be inside."""
+        return cls(Strata.empty(len(weights), weights))
 
 
 @dataclass(frozen=True)
@@ -120,11 +120,16 @@ def check_readable(name: str, *dtypes: torch.dtype) -> None:
 
 
 def look(
-    rows: Rows, weights: Sequence[float], into: Looked | None = None, inside: Sequence[float] | None = None
+    rows: Rows,
+    weights: Sequence[float],
+    into: Looked | None = None,
+    inside: Sequence[float] | None = None,
+    *,
+    replay: bool = False,
 ) -> Looked:
     """Take in some rows; weights: the claim's, by number; inside: those that seem to be there, which say how far an
-    element got."""
-    found = into or Looked.empty(len(weights))
+    element got; replay: try the routes although every element is the exact sum's."""
+    found = into or Looked.empty(inside or weights)
     theirs, ours, deltas = rows.stored, rows.ours, rows.deltas
     finite = torch.isfinite(theirs)
     if not bool(finite.all()):
@@ -141,12 +146,16 @@ def look(
     moved = torch.maximum(size, row_sizes(weights[i] * d for i, d in deltas.items()))
     if inside is not None:
         moved = torch.maximum(moved, row_sizes(inside[i] * d for i, d in deltas.items()))
-    steps = step(ours.abs() + 3 * moved, theirs.dtype)
-    found.strata.add(theirs.to(ours.dtype) - ours, list(deltas.values()), list(deltas), steps, size)
+    grain = step(ours.abs() + 3 * moved, theirs.dtype)
+    # Errors are of the size of the step where an element is said to be; not far below, in case it is not.
+    offset = found.strata.offset.tolist()
+    there = ours + sum((offset[i] * d for i, d in deltas.items()), torch.zeros((), dtype=ours.dtype))
+    steps = torch.maximum(step(torch.maximum(there.abs(), ours.abs()), theirs.dtype), grain / 4)
+    found.strata.add(theirs.to(ours.dtype) - there, list(deltas.values()), list(deltas), steps, size, grain)
     seen = violations(theirs, ours, deltas, weights, size, scaled=rows.scaled)
     found.violations += seen
     _effects(found, theirs, ours, {i: weights[i] * d for i, d in deltas.items()})
-    if seen.bits:
+    if seen.bits or replay:
         shares = [weights[i] * d for i, d in deltas.items()]
         exact = ours + sum(shares, torch.zeros((), dtype=ours.dtype))
         # Where shares cancel, an intermediate sum has a coarser step than the result.

@@ -28,8 +28,10 @@ _BINS = HIGHEST - LOWEST + 1
 MIN_ENTRIES = 200
 # Of adapters whose cosine is 0.998: beyond it a systematic error of 1e-4, as of a rounded weight, is a wrong answer.
 MAX_CONDITION = 1e3
+# The least that residual variance is taken for: a residual of zero says nothing of errors.
+_LEAST = 0.1
 # Residual variance, over that of one rounding, from which it is no longer taken for rounding.
-FOREIGN = 4.0
+FOREIGN = 20.0
 _PARALLEL = 0.99
 
 
@@ -38,7 +40,8 @@ class Strata:
     """Sums over one module (or several), by stratum; adapters are numbered as in the claim.
 
     xx: (bins, k, k), xy: (bins, k), yy: (bins,), count: (bins,); gram: (k, k) of <D_i, D_j>; plain: (bins, k + 1,
-    k + 1), products of (D_1 ... D_k, M - W) without weights; all float64.
+    k + 1), products of (D_1 ... D_k, M - W) without weights; offset: (k,), weights whose sum was taken off M - W
+    beforehand: near the right ones, what is left over can be told although it is 1e-18 of the whole. All float64.
     """
 
     xx: Tensor
@@ -47,13 +50,15 @@ class Strata:
     count: Tensor
     gram: Tensor
     plain: Tensor
+    offset: Tensor
 
     @classmethod
-    def empty(cls, adapters: int) -> "Strata":
+    def empty(cls, adapters: int, offset: Sequence[float] | None = None) -> "Strata":
         """No elements yet."""
         shapes = ((_BINS, adapters, adapters), (_BINS, adapters), (_BINS,), (_BINS,), (adapters, adapters))
         shapes += ((_BINS, adapters + 1, adapters + 1),)
-        return cls(*(torch.zeros(shape, dtype=torch.float64) for shape in shapes))
+        weights = torch.zeros(adapters, dtype=torch.float64) if offset is None else torch.tensor(list(offset)).double()
+        return cls(*(torch.zeros(shape, dtype=torch.float64) for shape in shapes), offset=weights)
 
     def add(
         self,
@@ -66,9 +71,9 @@ class Strata:
     ) -> None:
         """Add one block.
 
-        change: M - W; deltas: D_i at weight one, numbered by `which`; steps: rounding step at |W| + 3 size; all of the
-        block's shape. size: rms of the deltas' rows, (rows, 1). grain: the step that decides on the stratum, where that
-        is not the step of what is stored.
+        change: M - W less sum_i offset_i D_i; deltas: D_i at weight one, numbered by `which`; steps: rounding step that
+        the errors have; all of the block's shape. size: rms of the deltas' rows, (rows, 1). grain: the step that
+        decides on the stratum, where that is another.
         """
         # A row of size zero says nothing: it lands in the last stratum, which no cut-off reaches.
         grain = steps if grain is None else grain
@@ -91,13 +96,27 @@ class Strata:
                 self.xy[stratum].index_add_(0, index, sums[:-1, -1])
                 self.yy[stratum] += sums[-1, -1]
 
+    def rebased(self, offset: Tensor) -> "Strata":
+        """The same with y taken from another offset on."""
+        if torch.equal(offset, self.offset):
+            return self
+        further = self.offset - offset
+        turn = torch.eye(len(offset) + 1, dtype=torch.float64)
+        turn[-1, :-1] = further
+        moved = torch.einsum("bij,j->bi", self.xx, further)
+        yy = self.yy + 2 * self.xy @ further + moved @ further
+        return Strata(self.xx, self.xy + moved, yy, self.count, self.gram, turn @ self.plain @ turn.T, offset)
+
     def only(self, adapters: Sequence[int]) -> "Strata":
-        """The sums of some of the adapters, numbered anew."""
+        """The sums of some of the adapters, numbered anew; the others are in y then."""
         index = torch.tensor(list(adapters), dtype=torch.long)
-        square = (index[:, None], index[None, :])
         every = torch.tensor([*adapters, len(self.gram)], dtype=torch.long)
-        plain = self.plain[:, every[:, None], every[None, :]]
-        return Strata(self.xx[:, *square], self.xy[:, index], self.yy, self.count, self.gram[square], plain)
+        kept = torch.zeros_like(self.offset)
+        kept[index] = self.offset[index]
+        whole = self.rebased(kept)
+        square, wide = (index[:, None], index[None, :]), (every[:, None], every[None, :])
+        sums = (whole.xx[:, *square], whole.xy[:, index], whole.yy, whole.count, whole.gram[square])
+        return Strata(*sums, whole.plain[:, *wide], kept[index])
 
     def cut(self, weights: Tensor) -> int:
         """Number of strata in which the step is at most half the row size of sum_i weights_i D_i."""
@@ -178,11 +197,11 @@ def _finest(parts: Sequence[Strata], present: Sequence[int], adapters: int) -> E
 def _solve(parts: Sequence[Strata], cuts: Sequence[int], present: Sequence[int], adapters: int) -> Estimate | None:
     xx, xy = torch.zeros(adapters, adapters, dtype=torch.float64), torch.zeros(adapters, dtype=torch.float64)
     yy = count = 0.0
+    reference = parts[0].offset
     for part, cut in zip(parts, cuts, strict=True):
-        xx += part.xx[:cut].sum(0)
-        xy += part.xy[:cut].sum(0)
-        yy += float(part.yy[:cut].sum())
-        count += float(part.count[:cut].sum())
+        part = part.rebased(reference)
+        xx, xy = xx + part.xx[:cut].sum(0), xy + part.xy[:cut].sum(0)
+        yy, count = yy + float(part.yy[:cut].sum()), count + float(part.count[:cut].sum())
     index = torch.tensor(list(present), dtype=torch.long)
     normal = xx[index][:, index]
     if count < MIN_ENTRIES or not len(index) or condition(normal) > MAX_CONDITION:
@@ -191,19 +210,22 @@ def _solve(parts: Sequence[Strata], cuts: Sequence[int], present: Sequence[int],
     solution = inverse @ xy[index]
     residual = max(0.0, yy - float(solution @ xy[index]))
     excess = residual / (count / 12.0)
-    errors = (inverse.diagonal() / 12.0 * max(1.0, excess)).sqrt()
+    # The step is an upper one, at |W| + 3 s: what is left over says how much smaller the errors really are.
+    errors = (inverse.diagonal() / 12.0 * max(_LEAST, excess)).sqrt()
     if excess > FOREIGN:
         solution, errors = _plain(parts, cuts, index, count)
     weights, stderr = [float("nan")] * adapters, [float("nan")] * adapters
     for position, adapter in enumerate(present):
-        weights[adapter], stderr[adapter] = float(solution[position]), float(errors[position])
+        weights[adapter] = float(reference[adapter] + solution[position])
+        stderr[adapter] = float(errors[position])
     return Estimate(tuple(weights), tuple(stderr), int(count), excess, identifiable=True)
 
 
 def _plain(parts: Sequence[Strata], cuts: Sequence[int], index: Tensor, count: float) -> tuple[Tensor, Tensor]:
     """Weights and standard errors with every element counted the same."""
-    zero = torch.zeros_like(parts[0].plain[0])
-    sums = sum((part.plain[:cut].sum(0) for part, cut in zip(parts, cuts, strict=True)), zero)
+    reference, sums = parts[0].offset, torch.zeros_like(parts[0].plain[0])
+    for part, cut in zip(parts, cuts, strict=True):
+        sums = sums + part.rebased(reference).plain[:cut].sum(0)
     inverse = torch.linalg.pinv(sums[index][:, index], hermitian=True)
     solution = inverse @ sums[index, -1]
     variance = max(0.0, float(sums[-1, -1] - solution @ sums[index, -1])) / count

@@ -107,6 +107,7 @@ class TensorSums:
             count=raw.count,
             gram=raw.gram[:k, :k],
             plain=self._plain(gain),
+            offset=raw.offset[:k],
         )
 
     def _plain(self, gain: float) -> Tensor:

@@ -289,7 +289,7 @@ class _Pass:
         return _Checked(name, ours, theirs, seen, bad, nonfinite=int((~finite).sum()))
 
     def _module(self, name: str) -> ModuleScan:
-        return self._modules.setdefault(name, ModuleScan(name, Looked.empty(len(self.subject.weights))))
+        return self._modules.setdefault(name, ModuleScan(name, Looked.empty(self.subject.weights)))
 
     def _take(self, done: _Checked) -> None:
         if done.name not in self._adapted:
