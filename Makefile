@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TORCH := $(shell grep '^torch==' constraints.txt)
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: install demo test lint faults bench bench-merge clean help
+.PHONY: install demo test lint faults bench bench-merge bench-verify clean help
 
 help:
 	@echo "make install   environment with everything a user needs"
@@ -15,6 +15,7 @@ help:
 	@echo "make lint      ruff and pyright"
 	@echo "make faults    make every fault and every honest route, and write the table of docs/verify.md"
 	@echo "make bench     all benchmarks, printed; BENCHMARKS.md keeps a record"
+	@echo "make bench-verify  the proof beside reading, over sizes, beside deltalint, and its calibration: about 40 minutes"
 	@echo "make bench-merge  merge and verify beside cp, PEFT, mergekit and axolotl, in environments of their own: about 20 minutes;"
 	@echo "               over sizes and ranks (32 GB of disk): $(BIN)/python benchmarks/merge.py --scaling"
 	@echo "make clean     remove environment, runs and caches"
@@ -48,10 +49,16 @@ lint: $(VENV)/.developing
 faults: $(VENV)/.developing
 	@cd tests && ../$(BIN)/python -m faults.table
 
-bench: bench-merge
+bench: bench-merge bench-verify
 
 bench-merge: $(VENV)/.installed
 	@$(BIN)/python benchmarks/merge.py
+
+bench-verify: $(VENV)/.developing
+	@$(BIN)/python benchmarks/verify.py
+	@$(BIN)/python benchmarks/verify.py --scaling
+	@$(BIN)/python benchmarks/verify.py --cases
+	@$(BIN)/python benchmarks/calibration.py
 
 clean:
 	rm -rf $(VENV) runs build dist .pytest_cache .ruff_cache .hypothesis

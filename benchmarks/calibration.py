@@ -1,12 +1,12 @@
-"""How often the prover is right: honest merges that must be verified, faults that must not be, intervals that must cover.
+"""How often the prover is right: honest merges must be verified, faults must not, intervals must cover.
 
 python benchmarks/calibration.py                 1,000 honest merges and 1,000 faults
 python benchmarks/calibration.py --count 100     fewer
 
-Each model is drawn anew: three matrices, a norm, one to three adapters of random ranks, weights and sizes (the sum's norm
-from 1e-4 to 1e-1 of the base's), float32, bfloat16 or float16, merged by one of the honest routes. Nothing of the
+Each model is drawn anew: three matrices, a norm, one to three adapters of random ranks, weights and sizes (an adapter's
+norm from 5e-5 to 0.2 of the base's), float32, bfloat16 or float16, merged by one of the honest routes. Nothing of the
 prover makes the files. A fault changes one thing by at least a tenth of an adapter, or at least one bit that no rounding
-explains. Missed: a fault that is verified. Coverage: of the recovered weights, those whose 95% interval holds the true one.
+explains. Missed: a fault that is verified. Coverage: of recovered weights, those whose 95% interval holds the true one.
 """
 
 import argparse

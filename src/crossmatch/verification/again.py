@@ -1,13 +1,17 @@
 """The second look: at all rows where some did not suffice, and at the rows that no route explains."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from crossmatch.progress import Progress
-from crossmatch.verification.judge import Rounded, Thresholds, fits, judge_module, resolves
+from crossmatch.verification.judge import ModuleVerdict, Rounded, Thresholds, fits, judge_module, resolves
 from crossmatch.verification.look import Looked, look, sample
 from crossmatch.verification.recover import estimate
-from crossmatch.verification.scan import ModuleScan, Scan, Subject, one_thread_each
+from crossmatch.verification.scan import Claimed, ModuleScan, Scan, Subject, one_thread_each
+
+# Looks with found weights; and how little they may move, of themselves or of a small weight, to count as settled.
+_TURNS, _STAYS, _SMALL = 3, 2e-3, 0.1
 
 
 def look_again(subject: Subject, result: Scan, t: Thresholds, rounded: Rounded, progress: Progress) -> None:
@@ -35,31 +39,46 @@ def look_again(subject: Subject, result: Scan, t: Thresholds, rounded: Rounded, 
 def _complete(subject: Subject, module: ModuleScan, t: Thresholds, rounded: Rounded) -> ModuleScan:
     claimed = subject.weights
     on = subject.on(module.name)
-    found = estimate([module.looked.strata], claimed)
-    judged = judge_module(module, found, claimed, t, rounded)
     module.base_own = subject.is_base(module.name)
-    inside = [0.0 if math.isnan(w) else w for w in found.weights]
-    if not module.base_own and not judged.resolved and module.looked.elements < module.elements:
-        looked = Looked.empty(inside)
-        for rows in subject.all(module.name, on):
-            look(rows, claimed, looked, inside)
-        module.looked, module.whole = looked, True
-        judged = judge_module(module, estimate([looked.strata], claimed), claimed, t, rounded)
-    elif not module.base_own and not judged.clean:
-        # Weights far above the claimed ones carry elements to coarser steps.
-        module.looked = look(subject.some(module.name, on), claimed, inside=inside)
-        judged = judge_module(module, estimate([module.looked.strata], claimed), claimed, t, rounded)
-    elif module.violations.once and not module.looked.replayed:
+    judged = _judged(module, claimed, t, rounded)
+    if not module.base_own:
+        if not judged.resolved and module.looked.elements < module.elements:
+            module.whole = True
+        _settle(subject, module, on)
+        judged = _judged(module, claimed, t, rounded)
+    if module.violations.once and not module.looked.replayed:
         # Some elements lie elsewhere, none of the sample: whether a route gives both.
         module.looked = look(subject.some(module.name, on), claimed, replay=True)
-        judged = judge_module(module, estimate([module.looked.strata], claimed), claimed, t, rounded)
+        judged = _judged(module, claimed, t, rounded)
     if module.bad and judged.clean and fits(judged, claimed, t):
         # The sample is as claimed, other rows are not: what is there, in place of what is not in question.
         first, last = module.bad
-        there = look(subject.some(module.name, on, module.bad), claimed, inside=inside)
         if last - first + 1 < module.elements // max(1, on.columns):
-            module.looked = there
+            module.looked = look(subject.some(module.name, on, module.bad), claimed)
     return module
+
+
+def _judged(module: ModuleScan, claimed: Sequence[float], t: Thresholds, rounded: Rounded) -> ModuleVerdict:
+    return judge_module(module, estimate([module.looked.strata], claimed), claimed, t, rounded)
+
+
+def _settle(subject: Subject, module: ModuleScan, on: Claimed) -> None:
+    """Look with the weights that were found in place of the claimed ones, until they stay: how far elements got, and so
+    how large their errors are, follows from them."""
+    claimed = subject.weights
+    inside = list(claimed)
+    for turn in range(_TURNS):
+        found = estimate([module.looked.strata], claimed)
+        new = [0.0 if math.isnan(w) else w for w in found.weights]
+        stays = all(abs(a - b) <= _STAYS * max(abs(a), abs(b), _SMALL) for a, b in zip(new, inside, strict=True))
+        # A module of which all rows are wanted is looked at once at least.
+        if (stays or not found.identifiable) and (turn or not module.whole):
+            return
+        inside = new if found.identifiable else inside
+        looked = Looked.empty(inside)
+        for rows in subject.all(module.name, on) if module.whole else [subject.some(module.name, on)]:
+            look(rows, claimed, looked)
+        module.looked = looked
 
 
 def quick_scope(subject: Subject, result: Scan) -> dict[str, Any]:

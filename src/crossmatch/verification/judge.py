@@ -211,7 +211,8 @@ def read_weights(
     fault, weights = name_weights(pooled, claimed, t, clean=2 * len(clean) >= len(judged))
     if fault in ("weights-scaled", "weights-differ"):
         # What a config explains is the better explanation, where both fit.
-        limit = _distance(voting, weights) + t.sigmas**2
+        count = sum(len(m.where) for m in voting)
+        limit = count + t.sigmas * math.sqrt(2 * count) + t.sigmas**2
         known = next(
             (
                 h

@@ -123,13 +123,12 @@ def look(
     rows: Rows,
     weights: Sequence[float],
     into: Looked | None = None,
-    inside: Sequence[float] | None = None,
     *,
     replay: bool = False,
 ) -> Looked:
-    """Take in some rows; weights: the claim's, by number; inside: those that seem to be there, which say how far an
-    element got; replay: try the routes although every element is the exact sum's."""
-    found = into or Looked.empty(inside or weights)
+    """Take in some rows; weights: the claim's, by number; into: made with the weights that seem to be inside, which say
+    how far an element got; replay: try the routes although every element is the exact sum's."""
+    found = into or Looked.empty(weights)
     theirs, ours, deltas = rows.stored, rows.ours, rows.deltas
     finite = torch.isfinite(theirs)
     if not bool(finite.all()):
@@ -144,18 +143,18 @@ def look(
                 found.strata.gram[j, i] += product if i != j else 0.0
     # The step where the element has got to: weights far above one carry it further than the deltas themselves.
     moved = torch.maximum(size, row_sizes(weights[i] * d for i, d in deltas.items()))
-    if inside is not None:
-        moved = torch.maximum(moved, row_sizes(inside[i] * d for i, d in deltas.items()))
+    offset = found.strata.offset.tolist()
+    moved = torch.maximum(moved, row_sizes(offset[i] * d for i, d in deltas.items()))
     grain = step(ours.abs() + 3 * moved, theirs.dtype)
     # Errors are of the size of the step where an element is said to be; not far below, in case it is not.
-    offset = found.strata.offset.tolist()
     there = ours + sum((offset[i] * d for i, d in deltas.items()), torch.zeros((), dtype=ours.dtype))
     steps = torch.maximum(step(torch.maximum(there.abs(), ours.abs()), theirs.dtype), grain / 4)
     found.strata.add(theirs.to(ours.dtype) - there, list(deltas.values()), list(deltas), steps, size, grain)
     seen = violations(theirs, ours, deltas, weights, size, scaled=rows.scaled)
     found.violations += seen
     _effects(found, theirs, ours, {i: weights[i] * d for i, d in deltas.items()})
-    if seen.bits or replay:
+    # Where an element lies far off, no route is asked for.
+    if (seen.bits and not seen.gross) or replay:
         shares = [weights[i] * d for i, d in deltas.items()]
         exact = ours + sum(shares, torch.zeros((), dtype=ours.dtype))
         # Where shares cancel, an intermediate sum has a coarser step than the result.

@@ -104,10 +104,11 @@ def violations(
             models = models + abs(weights[i]) * (step(ours.abs() + d.abs(), stored.dtype) / 2 + 2.0**-7 * d.abs())
         further, apart = int((away > twice).sum()), int((away > models).sum())
         gross = int((away > 2 * models).sum())
-        there = away > once
-        found = stored[there]
-        some = {i: d[there] for i, d in rows.items()}
-        replayed = {r: int((v != found).sum()) for r, v in replays(ours[there], some, weights, stored.dtype)}
+        if not gross:
+            there = away > once
+            found = stored[there]
+            some = {i: d[there] for i, d in rows.items()}
+            replayed = {r: int((v != found).sum()) for r, v in replays(ours[there], some, weights, stored.dtype)}
     return Violations(outside, further, apart, gross, int((exact.to(stored.dtype) != stored).sum()), replayed)
 
 
