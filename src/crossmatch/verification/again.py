@@ -46,7 +46,7 @@ def _complete(subject: Subject, module: ModuleScan, t: Thresholds, rounded: Roun
             module.whole = True
         _settle(subject, module, on)
         judged = _judged(module, claimed, t, rounded)
-    if module.violations.once and not module.looked.replayed:
+    if module.violations.once and not module.violations.gross and not module.looked.replayed and judged.clean:
         # Some elements lie elsewhere, none of the sample: whether a route gives both.
         module.looked = look(subject.some(module.name, on), claimed, replay=True)
         judged = _judged(module, claimed, t, rounded)

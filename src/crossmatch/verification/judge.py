@@ -211,16 +211,7 @@ def read_weights(
     fault, weights = name_weights(pooled, claimed, t, clean=2 * len(clean) >= len(judged))
     if fault in ("weights-scaled", "weights-differ"):
         # What a config explains is the better explanation, where both fit.
-        count = sum(len(m.where) for m in voting)
-        limit = count + t.sigmas * math.sqrt(2 * count) + t.sigmas**2
-        known = next(
-            (
-                h
-                for h in further
-                if all(fits(m, h.weights(m.name), t) for m in voting) and _distance(voting, h.weights) <= limit
-            ),
-            None,
-        )
+        known = next((h for h in further if _explains(h, voting, pooled, t)), None)
         if known:
             fault, weights = known.fault, known.weights
     if fault is None:
@@ -231,6 +222,19 @@ def read_weights(
         return Reading(None, claim, tuple(questioned))
     unread = [m for m in questioned if not m.estimate.identifiable and m.silent]
     return Reading(fault, weights, tuple(apart + unread))
+
+
+def _explains(known: Hypothesis, modules: Sequence[ModuleVerdict], pooled: Estimate, t: Thresholds) -> bool:
+    """Whether a hypothesis fits modules one by one, and together."""
+    if not all(fits(m, known.weights(m.name), t) for m in modules):
+        return False
+    count = sum(len(m.where) for m in modules)
+    if _distance(modules, known.weights) > count + t.sigmas * math.sqrt(2 * count) + t.sigmas**2:
+        return False
+    first = known.weights(modules[0].name)
+    if any(list(known.weights(m.name)) != list(first) for m in modules):
+        return True
+    return all(same(f, w, e, t) for f, w, e in zip(pooled.weights, first, pooled.stderr, strict=True) if f == f)
 
 
 def _distance(modules: Sequence[ModuleVerdict], weights: Callable[[str], Weights]) -> float:

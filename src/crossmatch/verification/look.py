@@ -153,23 +153,34 @@ def look(
     seen = violations(theirs, ours, deltas, weights, size, scaled=rows.scaled)
     found.violations += seen
     _effects(found, theirs, ours, {i: weights[i] * d for i, d in deltas.items()})
-    # Where an element lies far off, no route is asked for.
-    if (seen.bits and not seen.gross) or replay:
-        shares = [weights[i] * d for i, d in deltas.items()]
-        exact = ours + sum(shares, torch.zeros((), dtype=ours.dtype))
-        # Where shares cancel, an intermediate sum has a coarser step than the result.
-        ulp = step(ours.abs() + sum((s.abs() for s in shares), torch.zeros((), dtype=ours.dtype)), theirs.dtype)
-        found.error += _spread(theirs, exact, ulp)
-        if theirs.dtype == torch.float32:
-            # A long way in the precision of what is stored, as an SVD; W itself times a factor of that precision.
-            moved = sum((s.abs() for s in shares), size)
-            found.honest["long"] = found.honest.get("long", 0.0) + _noise(_LONG * moved / ulp)
-            if rows.scaled:
-                found.honest["scaled"] = found.honest.get("scaled", 0.0) + _noise(_SCALED * ours.abs() / ulp)
-        for route, stored in replays(ours, deltas, weights, theirs.dtype):
+    if seen.bits or replay:
+        _compare_routes(found, rows, weights, size, routes=not seen.gross or replay)
+    return found
+
+
+def _compare_routes(found: Looked, rows: Rows, weights: Sequence[float], size: Tensor, *, routes: bool) -> None:
+    """How far elements are off, and how far the routes would be; routes: whether these are tried: where an element lies
+    far off, none is asked for."""
+    ours, deltas, dtype = rows.ours, rows.deltas, rows.stored.dtype
+    theirs = torch.where(torch.isfinite(rows.stored), rows.stored, ours.to(dtype))
+    zero = torch.zeros((), dtype=ours.dtype)
+    offset = found.strata.offset.tolist()
+    moved = sum(((weights[i] * d).abs() for i, d in deltas.items()), zero)
+    exact = ours + sum((weights[i] * d for i, d in deltas.items()), zero)
+    # Where shares cancel, an intermediate sum has a coarser step than the result.
+    ulp = step(ours.abs() + moved, dtype)
+    found.error += _spread(theirs, exact, ulp)
+    if dtype == torch.float32:
+        # A long way in the precision of what is stored, as an SVD; W itself times a factor of that precision.
+        inside = sum(((offset[i] * d).abs() for i, d in deltas.items()), size)
+        there = step(ours.abs() + inside, dtype)
+        found.honest["long"] = found.honest.get("long", 0.0) + _noise(_LONG * inside / there)
+        if rows.scaled:
+            found.honest["scaled"] = found.honest.get("scaled", 0.0) + _noise(_SCALED * ours.abs() / there)
+    if routes:
+        for route, stored in replays(ours, deltas, weights, dtype):
             found.replayed[route] = found.replayed.get(route, 0) + int((stored != theirs).sum())
             found.honest[route] = found.honest.get(route, 0.0) + _spread(stored, exact, ulp)
-    return found
 
 
 def _noise(steps: Tensor) -> float:
