@@ -107,6 +107,11 @@ def show(merged: str, verdict: "Verdict") -> None:
         replay = (rounding["replay"] or {}).get("route")
         route = replay if replay and rounding["route"] else rounding["route"] or "not explained"
         print(f"  rounding: {route}, {rounding['violations']:.2%} of elements outside it")
+    if verdict.evidence.get("sampled"):
+        scope = verdict.evidence["sampled"]
+        missed = ", ".join(f"{where} {chance:.2g}" for where, chance in scope["missed"].items())
+        print(f"  looked at {scope['rows']} of {scope['of']} rows of {plain(scope['tensor'])}, the tensor seen least;")
+        print(f"  the chance to miss a fault there, in: {missed}")
     for finding in (f.to_dict() for f in verdict.findings):
         print(f"\n{finding['fault']}: {finding['consequence']}.")
         what, remedy = seen(finding), finding["remedy"]

@@ -84,17 +84,20 @@ def _settle(subject: Subject, module: ModuleScan, on: Claimed) -> None:
 def quick_scope(subject: Subject, result: Scan) -> dict[str, Any]:
     """What a sample of rows can miss: rows looked at, and the probability that a fault in a share of one tensor's rows
     goes unseen, in the tensor with the least of them."""
+    columns = {module.name: subject.on(module.name).columns for module in result.modules}
     counts = []
-    for module in result.modules:
-        columns = subject.on(module.name).columns
-        height = subject.base.tensors[module.name].elements // max(1, columns)
-        rows = sum(s.stop - s.start for s in sample(module.name, height, columns))
-        counts.append((rows, height))
+    for name in (*columns, *result.identical, *result.untouched_changed):
+        info = subject.base.tensors[name]
+        width = columns.get(name, info.columns)
+        height = info.elements // max(1, width)
+        if height:
+            counts.append((sum(s.stop - s.start for s in sample(name, height, width)), height, name))
     if not counts:
-        return {"rows": 0, "missed": {}}
-    rows, height = min(counts, key=lambda c: c[0] / c[1])
+        return {"tensor": "", "rows": 0, "of": 0, "missed": {}}
+    rows, height, name = min(counts, key=lambda c: c[0] / c[1])
     shares = {"one row": 1 / height, "1% of the rows": 0.01, "10% of the rows": 0.1, "all rows": 1.0}
     return {
+        "tensor": name,
         "rows": rows,
         "of": height,
         "missed": {name: _missed(rows, height, share) for name, share in shares.items()},
