@@ -5,7 +5,7 @@ python benchmarks/calibration.py --count 100     fewer
 
 Each model is drawn anew: three matrices, a norm, one to three adapters of random ranks, weights and sizes (an adapter's
 norm from 5e-5 to 0.2 of the base's), float32, bfloat16 or float16, merged by one of the honest routes. Nothing of the
-prover makes the files. A fault changes one thing by at least a tenth of an adapter, or at least one bit that no rounding
+prover makes the files. A fault changes one thing by at least a tenth of an adapter, or a bit that no rounding
 explains. Missed: a fault that is verified. Coverage: of recovered weights, those whose 95% interval holds the true one.
 """
 

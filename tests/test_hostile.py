@@ -343,7 +343,7 @@ def test_flipped_bits_of_weights(scene: Path) -> None:
     adapted = set(Adapter(made / "pt"))
     passed: Counter[int] = Counter()
     tried: Counter[int] = Counter()
-    for number in range(max(64, MUTATIONS // 4)):
+    for number in range(max(64, MUTATIONS // 8)):
         name = rng.choice(sorted(infos))
         bit = number % 16
         flip(file, name, rng.randrange(infos[name].elements), bit)

@@ -164,8 +164,13 @@ def _candidates(
         yield _Candidate(fault, text, extra, shares, kept)
     if len(low) == len(claimed.parts):
         total = cat([d.scaled(weights[i]) for i, d in low.items()])
-        for rank in range(1, int((singular_values(total) > 0).sum())):
-            kept = {first: delta_rows(truncated(total, rank)[0], where, rows.ours)}
+        # Largest first, so that every lower rank is a part of it.
+        whole = truncated(total, int((singular_values(total) > 0).sum()))[0]
+        left = delta_rows(whole, where, rows.ours) if whole.rank else torch.zeros_like(rows.ours)
+        b = torch.cat([whole.b[s] for s in where])
+        for rank in range(whole.rank - 1, 0, -1):
+            left = left - b[:, rank : rank + 1] @ whole.a[rank : rank + 1]
+            kept = {first: left}
             text = f"the sum, pressed into rank {rank} of {total.rank}"
             yield _Candidate("rank-truncated", text, kept, {first: 1.0}, [])
     yield from _siblings(subject, name, rows, claimed, weights)
