@@ -94,13 +94,13 @@ def explained(scan: ModuleScan, rounded: Rounded, t: Thresholds) -> bool:
     allowed = t.violations * scan.elements
     if found.once == 0:
         return True
-    if found.gross or found.models > allowed:
+    if found.gross:
         return False
     # A route must give the looked-at rows at least as well as rounding once does: else some route fits any element.
     routes = [r for r, count in seen.replayed.items() if count <= seen.violations.bits]
     if any(found.replays.get(r, found.once) <= _REPLAY_SHARE * found.once for r in routes):
         return True
-    if rounded.once or found.twice > allowed:
+    if rounded.once or found.twice > allowed or found.models > allowed:
         return False
     noise = t.sigmas * math.sqrt(_SPREAD * seen.elements)
     honest = _STOCHASTIC * seen.elements if rounded.stochastic else max(seen.honest.values(), default=0.0)
@@ -149,7 +149,10 @@ def excess_limit(scan: ModuleScan, claimed: Weights, t: Thresholds) -> float:
     """Residual variance, over that of one rounding, that an honest merge can leave: more where every adapter was
     rounded into a model of its own first, and where the arithmetic is as coarse as what is stored."""
     allowed = t.violations * scan.elements
-    limit = t.excess if scan.violations.twice <= allowed else t.excess * (1 + sum(w * w for w in claimed))
+    bits = scan.looked.violations.bits
+    by_models = bits > 0 and scan.looked.replayed.get("models", bits) <= _REPLAY_SHARE * bits
+    wide = by_models or scan.violations.twice > allowed
+    limit = t.excess * (1 + sum(w * w for w in claimed)) if wide else t.excess
     noise = max((scan.looked.honest.get(kind, 0.0) for kind in ("long", "scaled")), default=0.0)
     return limit * max(1.0, noise / max(1, scan.looked.elements))
 
