@@ -142,3 +142,11 @@ def test_without_the_extra(models: Path, tmp_path: Path, monkeypatch: pytest.Mon
         check_signature(out, tmp_path / "any.pub")
     with pytest.raises(InputError, match=r'pip install "crossmatch\[signing\]"'):
         sign(out, tmp_path / "any.key")
+
+
+def test_a_relative_directory_is_the_same(signed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(signed.parent)
+    (signed / SIGNATURE).unlink()
+    sign(Path(signed.name), tmp_path / "ours.key")
+    assert check_signature(Path(signed.name), tmp_path / "ours.pub").valid
+    assert check_signature(signed, tmp_path / "ours.pub").valid

@@ -51,6 +51,7 @@ def check_signature(directory: Path, public_key: Path) -> SignatureResult:
     InputError without the extra, or for a key that cannot be used; CheckpointError for a directory that is none of a
     model.
     """
+    directory = directory.resolve()
     file = directory / SIGNATURE
     if not file.exists():
         return SignatureResult("absent", f"{directory} holds no {SIGNATURE}")
@@ -83,6 +84,8 @@ def sign(directory: Path, private_key: Path) -> Path:
     To be called when everything else is written. Raises InputError without the extra or for a key that cannot be used,
     OutputError if the signature cannot be made.
     """
+    # The library takes ignored paths literally: a relative directory would not match them when it is verified.
+    directory = directory.resolve()
     library, file = _library(), directory / SIGNATURE
     try:
         config = library.signing.Config().use_elliptic_key_signer(private_key=private_key)
