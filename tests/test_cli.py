@@ -170,6 +170,14 @@ def test_bad_input_is_one_line_and_exit_2(models: Path, tmp_path: Path, capsys: 
         assert sorted(p.name for p in tmp_path.iterdir()) == before, arguments
 
 
+def test_half_a_file_is_a_verdict(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = copy(models / "base", tmp_path / "out")
+    weights = out / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    code, text, _ = call(capsys, "verify", out, "--base", models / "base", *pair(models), "--json")
+    assert (code, [f["fault"] for f in json.loads(text)["findings"]]) == (1, ["export-incomplete"])
+
+
 @pytest.mark.parametrize("arguments", [["no-such-command"], ["merge"], ["verify", "--no-such-option", "x"]])
 def test_bad_usage_is_exit_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = call(capsys, *arguments)

@@ -650,7 +650,9 @@ def test_fields_of_any_type_raise_nothing(bench: Path, out: Path) -> None:
             out / "config.json",
             lambda c, junk=junk: c.update(eos_token_id=junk, vocab_size=junk, text_config=junk, rope_parameters=junk),
         )
-        look(bench, out)
+        found = look(bench, out)
+        assert "config-changed" in faults(found), junk
+        assert {"tokenizer", "config", "weight_files"} <= set(found.checked), junk
 
 
 def test_what_is_no_file_is_not_waited_for(bench: Path, out: Path) -> None:

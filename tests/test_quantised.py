@@ -2,6 +2,7 @@
 
 import json
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import gguf
@@ -15,7 +16,8 @@ from crossmatch import Adapter, Checkpoint, TuningVector, Verdict, write
 from crossmatch.checkpoint import is_quantised, open_quantised
 from crossmatch.checkpoint.quantised import blocks
 from crossmatch.checkpoint.quantised.blocks import decode, ulp
-from crossmatch.errors import CheckpointError
+from crossmatch.errors import CheckpointError, InputError
+from crossmatch.verification import Claim, verify_claim
 from crossmatch.verification.allowance import ALLOWED
 from crossmatch.verification.quantised import verify_quantised
 from exports import write_gguf, write_scaled
@@ -232,7 +234,7 @@ def test_tensors_and_config_are_compared(small: Path, tmp_path: Path) -> None:
     assert verdict.tensors["extra"] == ["blk.0.attn_q.lora_a"]
     other = write_gguf(small / "merged", tmp_path / "other.gguf", "F16", metadata={"rms_norm_eps": 1e-3})
     verdict = judge_small(small, other)
-    assert (verdict.faults, verdict.evidence["config_changed"]) == (("config-changed",), ["rms_norm_eps"])
+    assert [(f.fault, f.where) for f in verdict.findings] == [("config-changed", ("rms_norm_eps",))]
     table = {"rope_freqs.weight": np.ones(8, np.float32)}
     assert judge_small(small, write_gguf(small / "merged", tmp_path / "r.gguf", "F16", extra=table)).verified
 
@@ -312,6 +314,24 @@ def test_scaled_weights_are_read(small: Path, tmp_path: Path, layout: str) -> No
         levels = file.levels(name, 0, len(tensor) if tensor.ndim > 1 else 1)
         away = (levels.values - tensor.float()).abs()
         assert bool((away <= 0.51 * levels.steps).all()) if "_proj" in name else bool((away == 0).all())
+
+
+def test_files_beside_8_bit_weights_are_compared(small: Path, tmp_path: Path) -> None:
+    out = write_scaled(small / "merged", tmp_path / "out", "channel")
+    verdict = judge_small(small, out)
+    assert (verdict.verified, verdict.faults) == (True, ())
+    assert {"config", "weight_files"} <= set(verdict.evidence["checked"])
+    (out / "adapter_config.json").write_text("{}")
+    config = json.loads((out / "config.json").read_text())
+    (out / "config.json").write_text(json.dumps({**config, "rms_norm_eps": 1e-3}))
+    assert set(judge_small(small, out).faults) == {"adapter-left-behind", "config-changed"}
+
+
+def test_a_quantised_export_is_judged_whole(small: Path) -> None:
+    claim = Claim(Checkpoint(small / "base"), {n: (Adapter(small / n), w) for n, w in CLAIM.items()})
+    for quick, dtypes in ((True, ()), (False, ("bfloat16",))):
+        with pytest.raises(InputError, match="judged whole"):
+            verify_claim(small / "merged.gguf", replace(claim, dtypes=dtypes), quick=quick)
 
 
 def test_scales_that_do_not_fit_are_refused(small: Path, tmp_path: Path) -> None:

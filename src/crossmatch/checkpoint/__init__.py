@@ -7,6 +7,7 @@ from crossmatch.checkpoint.guard import check_links, read_text
 from crossmatch.checkpoint.header import DTYPE_NAMES, DTYPES, TensorInfo, read_header, tensor_bytes
 from crossmatch.checkpoint.layout import INDEX, MANIFEST, SINGLE, Layout, find_weights, read_json
 from crossmatch.checkpoint.names import (
+    expert_of,
     input_embedding,
     is_output,
     layer_of,
@@ -60,6 +61,7 @@ __all__ = [
     "check_output",
     "check_signature",
     "disk_error",
+    "expert_of",
     "file_digest",
     "files_digest",
     "find_weights",

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 _LAYER = re.compile(r"\.(\d{1,9})\.")
 _INPUT = re.compile(r"(^|\.)(embed_tokens|wte|word_embeddings|tok_embeddings|embed_in)\.weight$")
 _OUTPUT = re.compile(r"(^|\.)(lm_head|embed_out|output)\.weight$")
+_EXPERT = re.compile(r"\.experts\.(\d{1,4})\.")
 # Classes that call the one so call the other so; all else has an lm_head.
 _PAIRS = {"embed_in": "embed_out", "tok_embeddings": "output"}
 
@@ -16,8 +17,10 @@ def is_output(name: str) -> bool:
 
 
 def input_embedding(names: Iterable[str]) -> str | None:
-    """The input embedding among a checkpoint's tensors, as far as it goes by a known name."""
-    return next((name for name in names if _INPUT.search(name) and layer_of(name) is None), None)
+    """The input embedding among a checkpoint's tensors, as far as it goes by a known name: the one that lies least
+    deep."""
+    found = (name for name in names if _INPUT.search(name) and layer_of(name) is None)
+    return min(found, key=lambda name: (name.count("."), name), default=None)
 
 
 def output_embedding(names: Iterable[str]) -> str | None:
@@ -28,6 +31,12 @@ def output_embedding(names: Iterable[str]) -> str | None:
 def untied_output(entrance: str) -> str:
     """What the output embedding will be called beside that input embedding, where none is stored yet."""
     return f"{_PAIRS.get(module_type_of(entrance), 'lm_head')}.weight"
+
+
+def expert_of(name: str) -> tuple[str, int, str] | None:
+    """What stands before an expert's number, the number, and what stands behind it; None outside of experts."""
+    match = _EXPERT.search(name)
+    return (name[: match.start(1)], int(match.group(1)), name[match.end(1) :]) if match else None
 
 
 def layer_of(name: str) -> int | None:

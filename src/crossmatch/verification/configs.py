@@ -1,11 +1,10 @@
 """config.json against the base's, and against the tensors beside it."""
 
 import math
-import re
 from collections.abc import Mapping
 from typing import Any
 
-from crossmatch.checkpoint import BLOCK_ELEMENTS, Checkpoint
+from crossmatch.checkpoint import BLOCK_ELEMENTS, Checkpoint, input_embedding, output_embedding
 from crossmatch.verification.sides import too_deep
 
 # Fields that differ between honest exports of one model; where a sequence ends has a fault of its own, and trainers
@@ -42,8 +41,6 @@ _NEEDED = {
     "rms_norm_eps",
     "sliding_window",
 }
-_INPUT = re.compile(r"(^|\.)(embed_tokens|wte|word_embeddings|embed_in|tok_embeddings)\.weight$")
-_OUTPUT = re.compile(r"(^|\.)(lm_head|embed_out|output)\.weight$")
 
 
 def changed_config(merged: Checkpoint, base: Checkpoint) -> list[str]:
@@ -67,7 +64,7 @@ def text_fields(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def stale_tie(merged: Checkpoint) -> tuple[str, str] | None:
     """Input and output embedding, if the config ties them and the file holds two that differ."""
-    first, second = embedding(merged), next((n for n in merged.tensors if _OUTPUT.search(n)), None)
+    first, second = input_embedding(merged.tensors), output_embedding(merged.tensors)
     if first is None or second is None or not merged.tied:
         return None
     ours, theirs = merged.tensors[first], merged.tensors[second]
@@ -77,12 +74,6 @@ def stale_tie(merged: Checkpoint) -> tuple[str, str] | None:
     ranges = ((start, min(width, ours.nbytes - start)) for start in range(0, ours.nbytes, width))
     same = all(merged.raw(first, start, n) == merged.raw(second, start, n) for start, n in ranges)
     return None if same else (first, second)
-
-
-def embedding(checkpoint: Checkpoint) -> str | None:
-    """Name of the input embedding: the one that lies least deep."""
-    found = [n for n in checkpoint.tensors if _INPUT.search(n) and len(checkpoint.tensors[n].shape) == 2]
-    return min(found, key=lambda name: (name.count("."), name), default=None)
 
 
 def _plain(config: Mapping[str, Any]) -> dict[str, Any]:

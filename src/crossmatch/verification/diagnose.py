@@ -5,13 +5,13 @@ left over; else the remainder is described by its size and its effective rank.
 """
 
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from crossmatch.checkpoint import expert_of
 from crossmatch.delta import Dora, LowRank, Stack, cat, singular_values, truncated
 from crossmatch.verification.look import Rows, delta_rows
 from crossmatch.verification.recover import MIN_ENTRIES, Estimate, Strata, estimate
@@ -27,7 +27,6 @@ _NF4 = (
 _NF4_BLOCK = 64
 # By bits: elements that must be wrong before anything is named, and the share of them that may stay so.
 _FEW, _UNEXPLAINED = 16, 0.3
-_EXPERT = re.compile(r"\.experts\.(\d{1,4})\.")
 _MOST_EXPERTS = 64
 _HALVES = (("gate_proj", "up_proj"), ("w1", "w3"))
 # Rows for the remainder's rank.
@@ -159,7 +158,7 @@ def _candidates(
         extra = {n: delta_rows(d, where, rows.ours) for n, d in turned.items()}
         shares = {first + n: weights[i] for n, i in enumerate(chosen)}
         kept = [i for i in claimed.parts if i not in chosen]
-        fault = "expert-scrambled" if _EXPERT.search(name) else "transposed"
+        fault = "expert-scrambled" if expert_of(name) else "transposed"
         text = f"{', '.join(subject.names[i] for i in chosen)} lies here transposed"
         yield _Candidate(fault, text, extra, shares, kept)
     if len(low) == len(claimed.parts):
@@ -180,13 +179,13 @@ def _siblings(
     subject: Subject, name: str, rows: Rows, claimed: Claimed, weights: Sequence[float]
 ) -> Iterator[_Candidate]:
     """Deltas of the other experts in the place of an expert's own."""
-    place = _EXPERT.search(name)
+    place = expert_of(name)
     if not place:
         return
     shape = subject.base.tensors[name].shape
-    head, tail = name[: place.start(1)], name[place.end(1) :]
+    head, own, tail = place
     others = [f"{head}{number}{tail}" for number in range(_MOST_EXPERTS)]
-    others += [f"{head}{place.group(1)}{tail.replace(a, b)}" for pair in _HALVES for a, b in (pair, pair[::-1])]
+    others += [f"{head}{own}{tail.replace(a, b)}" for pair in _HALVES for a, b in (pair, pair[::-1])]
     for other in dict.fromkeys(others):
         info = subject.base.tensors.get(other)
         if other == name or info is None or info.shape != shape:

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from crossmatch.adapter import Adapter
-from crossmatch.checkpoint import INDEX, SINGLE, Checkpoint
+from crossmatch.checkpoint import INDEX, SINGLE, Checkpoint, input_embedding
 from crossmatch.delta import TuningVector
 from crossmatch.errors import CheckpointError
-from crossmatch.verification.configs import changed_config, embedding, stale_tie
+from crossmatch.verification.configs import changed_config, stale_tie
 from crossmatch.verification.dialogues import TemplateChange, Templates, compare_templates, endings
 from crossmatch.verification.generating import Ends, changed_generation, disagreements, ends, vocabulary_defects
 from crossmatch.verification.sides import Side, read_side
@@ -241,11 +241,12 @@ def _generation(sides: _Sides, stops: Ends, report: _Report) -> None:
 
 def _vocabulary(merged: Checkpoint, base: Checkpoint, sides: _Sides, encoders: Encoders, report: _Report) -> None:
     def defects(checkpoint: Checkpoint, side: Side) -> list[str]:
-        name = embedding(checkpoint)
-        rows = checkpoint.tensors[name].shape[0] if name is not None else None
+        name = input_embedding(checkpoint.tensors)
+        rows = next(iter(checkpoint.tensors[name].shape), 0) if name is not None else None
         return vocabulary_defects(checkpoint.config, rows, encoders.of(side))
 
-    if embedding(merged) is None:
+    entrance = input_embedding(merged.tensors)
+    if entrance is None:
         report.not_checked.append("vocabulary: no input embedding was recognised")
         return
     if encoders.of(sides.merged) is None:
@@ -256,7 +257,7 @@ def _vocabulary(merged: Checkpoint, base: Checkpoint, sides: _Sides, encoders: E
     if found and set(found) <= set(defects(base, sides.base)):
         report.notes.append("vocab-mismatch-in-base")
     elif found:
-        report.fault("vocab-mismatch", [embedding(merged) or "", "vocab_size"], found)
+        report.fault("vocab-mismatch", [entrance, "vocab_size"], found)
 
 
 def _config(merged: Checkpoint, base: Checkpoint, report: _Report) -> None:

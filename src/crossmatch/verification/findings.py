@@ -1,12 +1,11 @@
 """What is wrong with the weights, most telling first: names for what the modules show."""
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from crossmatch.checkpoint import input_embedding, is_output
+from crossmatch.checkpoint import expert_of, input_embedding, is_output
 from crossmatch.verification.claim import Resolved
 from crossmatch.verification.diagnose import Diagnosis, by_bits, diagnose
 from crossmatch.verification.judge import (
@@ -32,7 +31,6 @@ _BY_KIND = {
     "bias": "bias-delta-dropped",
     "experts": "expert-scrambled",
 }
-_EXPERT = re.compile(r"\.experts\.\d{1,4}\.")
 
 
 @dataclass(frozen=True)
@@ -55,14 +53,14 @@ class Judged:
         return estimate([scans[m.name].looked.strata for m in some], self.claimed)
 
 
-def weight_findings(subject: Subject, claim: Resolved, judged: Judged, t: Thresholds) -> tuple[list[Finding], Reading]:
-    """Faults of the adapted modules, and how their weights were read."""
+def weight_findings(subject: Subject, claim: Resolved, judged: Judged, t: Thresholds) -> list[Finding]:
+    """Faults of the adapted modules."""
     modules, claimed = judged.modules, judged.claimed
     scans = judged.by_name
     reading = read_weights(modules, judged.pool, claimed, t, _from_configs(claim, claimed, [m.name for m in modules]))
     flipped = [m for m in scans.values() if m.looked.flips]
     if flipped and all(m.base_own for m in flipped):
-        return [Finding("adapter-not-applied", (), f"all {len(flipped)} adapted tensors are the base's own")], reading
+        return [Finding("adapter-not-applied", (), f"all {len(flipped)} adapted tensors are the base's own")]
     spoilt = {m.name for m in modules if scans[m.name].nonfinite}
     found = _Findings(subject, claim, judged, t)
     unclean = [m for m in modules if m.estimate.identifiable and not m.clean and m.name not in spoilt]
@@ -77,7 +75,7 @@ def weight_findings(subject: Subject, claim: Resolved, judged: Judged, t: Thresh
     for module in rest:
         if module.name not in spoilt:
             found.one(module, reading)
-    return found.all(), reading
+    return found.all()
 
 
 class _Findings:
@@ -177,7 +175,7 @@ class _Findings:
         kinds = self.claim.kinds.get(name, set())
         named = next((fault for kind, fault in _BY_KIND.items() if kind in kinds), None)
         embeds = name == input_embedding(self.subject.base.tensors) or is_output(name)
-        if named is None and _EXPERT.search(name):
+        if named is None and expert_of(name):
             return "expert-scrambled"
         return named or ("embedding-delta-dropped" if embeds else "modules-skipped")
 

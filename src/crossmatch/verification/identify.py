@@ -11,9 +11,9 @@ from crossmatch.progress import SILENT, Progress
 from crossmatch.verification.claim import Claim
 from crossmatch.verification.judge import DEFAULTS, Thresholds, same
 from crossmatch.verification.recover import Estimate, Strata, estimate, sums
-from crossmatch.verification.scan import Subject, glance
+from crossmatch.verification.scan import glance
 from crossmatch.verification.verdict import RecoveredWeight, Verdict
-from crossmatch.verification.verify import verify_claim
+from crossmatch.verification.verify import open_claim, verify_claim
 
 
 def identify(
@@ -35,14 +35,10 @@ def identify(
     if not isinstance(merged, Checkpoint) and is_quantised(merged):
         raise InputError(f"{merged} is a quantised export; its weights need a claim: crossmatch verify")
     claim = Claim(base, {name: (vector, 1.0) for name, vector in candidates.items()})
-    try:
-        checkpoint = merged if isinstance(merged, Checkpoint) else Checkpoint(merged)
-        resolved = claim.resolve()
-    except InputError as error:
-        if error.fault is None:
-            raise
-        return Verdict.refused(error.fault, str(error))
-    subject = Subject(checkpoint, resolved)
+    opened = open_claim(merged, claim)
+    if isinstance(opened, Verdict):
+        return opened
+    subject, _ = opened
     looked = glance(subject, progress)
     found = estimate([x.strata for x in looked] or [Strata.empty(len(candidates))], subject.weights)
     inside = _inside(found, thresholds)
@@ -53,7 +49,7 @@ def identify(
         for group in groups:
             inside[next(iter(group.terms))] = shortest(group.value, group.stderr)
     parts = {n: (v, inside[i]) for i, (n, v) in enumerate(candidates.items())}
-    verdict = verify_claim(checkpoint, replace(claim, parts=parts), thresholds=thresholds, progress=progress)
+    verdict = verify_claim(subject.merged, replace(claim, parts=parts), thresholds=thresholds, progress=progress)
     absent = [n for n, (_, w) in parts.items() if found.identifiable and w == 0.0]
     weights = {n: RecoveredWeight(None, w.recovered, w.stderr) for n, w in verdict.weights.items()}
     word = {"verified": "identified"}.get(verdict.verdict, verdict.verdict)

@@ -68,6 +68,18 @@ def resolves(stderr: float, claimed: float, t: Thresholds) -> bool:
     return t.sigmas * stderr <= (abs(claimed) / 2 if claimed else t.weight)
 
 
+def near(found: Estimate, wanted: Weights, where: Sequence[int], t: Thresholds) -> bool:
+    """Whether one module's estimate allows some weights for the adapters `where`: within half as many standard errors
+    again as elsewhere, since hundreds of modules are tested at once."""
+    return all(same(found.weights[i], wanted[i], found.stderr[i], t, 1.5 * t.sigmas) for i in where)
+
+
+def absent(found: Estimate, claimed: Weights, where: Sequence[int], t: Thresholds) -> tuple[int, ...]:
+    """Claimed adapters of which an estimate that can tell shows nothing."""
+    zero = (i for i in where if claimed[i] != 0 and same(found.weights[i], 0.0, found.stderr[i], t))
+    return tuple(i for i in zero if abs(found.weights[i]) < abs(claimed[i]) / 2)
+
+
 @dataclass(frozen=True)
 class Rounded:
     """How the file as a whole was rounded: once, so that no element may lie elsewhere; at random, up or down."""
@@ -119,20 +131,9 @@ def judge_module(scan: ModuleScan, found: Estimate, claimed: Weights, t: Thresho
     certified = explained(scan, rounded, t)
     here = tuple(i for i in seen.effects if float(seen.strata.gram[i, i]) > 0)
     clean = not found.identifiable or found.excess <= excess_limit(scan, claimed, t)
-    # With every element certified, an estimate must be far off to be believed: hundreds of modules are tested at once.
-    sigmas = t.sigmas * 1.5
-    contradicts = found.identifiable and any(
-        not same(found.weights[i], claimed[i], found.stderr[i], t, sigmas) for i in here
-    )
+    contradicts = found.identifiable and not near(found, claimed, here, t)
     resolved = found.identifiable and all(resolves(found.stderr[i], claimed[i], t) for i in here)
-    silent = tuple(
-        i
-        for i in here
-        if claimed[i] != 0
-        and resolved
-        and same(found.weights[i], 0.0, found.stderr[i], t)
-        and abs(found.weights[i]) < abs(claimed[i]) / 2
-    )
+    silent = absent(found, claimed, here, t) if resolved else ()
     if scan.base_own and seen.flips:
         silent = tuple(i for i in range(len(claimed)) if claimed[i] != 0 and i in here)
     shown = all(seen.effects.get(i, 0) > 2 * seen.mismatches for i in here if claimed[i] != 0)
@@ -196,7 +197,7 @@ def read_weights(
         return Reading(None, claim, tuple(questioned))
     if not all(fits(m, claimed, t) for m in judged):
         patterned = [h for h in further if len({tuple(h.weights(m.name)) for m in judged}) > 1]
-        named = next((h for h in patterned if all(fits(m, h.weights(m.name), t) for m in judged)), None)
+        named = next((h for h in patterned if _explains(h, judged, pool(judged), t)), None)
         if named:
             return Reading(named.fault, named.weights, tuple(m for m in questioned if not m.estimate.identifiable))
     as_claimed = [m for m in judged if m.resolved and m.clean and fits(m, claimed, t)]
@@ -258,10 +259,7 @@ def _middle(modules: Sequence[ModuleVerdict], adapter: int) -> float:
 
 def fits(module: ModuleVerdict, wanted: Weights, t: Thresholds) -> bool:
     """Whether a module's own estimate agrees with some weights, as far as it goes."""
-    found = module.estimate
-    return found.identifiable and all(
-        same(found.weights[i], wanted[i], found.stderr[i], t, 1.5 * t.sigmas) for i in module.where
-    )
+    return module.estimate.identifiable and near(module.estimate, wanted, module.where, t)
 
 
 def name_weights(

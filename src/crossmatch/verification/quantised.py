@@ -17,6 +17,7 @@ from crossmatch.progress import SILENT, Progress
 from crossmatch.rules import Recipe
 from crossmatch.verification.allowance import ALLOWED
 from crossmatch.verification.claim import Claim, Parts, Resolved
+from crossmatch.verification.directory import Directory, inspect_directory
 from crossmatch.verification.evidence import (
     Comparison,
     Part,
@@ -30,13 +31,13 @@ from crossmatch.verification.evidence import (
     tells,
     unseen,
 )
-from crossmatch.verification.judge import DEFAULTS, ModuleVerdict, Thresholds, name_weights, same
+from crossmatch.verification.judge import DEFAULTS, ModuleVerdict, Thresholds, absent, name_weights, near, same
 from crossmatch.verification.recover import Estimate
 from crossmatch.verification.requantised import sums_of
 from crossmatch.verification.verdict import Finding, RecoveredWeight, Verdict
 
-# A quantised file carries its tokenizer and template in a form of its own.
-_UNSEEN = ("tokenizer, chat template and generation config of a quantised export",)
+# A GGUF file carries its tokenizer and template in a form of its own.
+_UNSEEN = ("tokenizer, chat template and generation config of a GGUF file",)
 
 
 def verify_quantised(
@@ -63,7 +64,13 @@ def verify_quantised_claim(
     started = time.monotonic()
     resolved = claim.resolve()
     merged = open_quantised(path, resolved.base)
-    verdict = _decide(merged, resolved, recover_quantised(merged, resolved, progress), thresholds)
+    vectors = {name: vector for name, (vector, _) in claim.parts.items()}
+    if merged.path.is_dir():
+        beside = inspect_directory(Checkpoint(merged.path), resolved.base, vectors, claim.tokenizer_from)
+    else:
+        where = tuple(_changed_config(merged, resolved.base))
+        beside = Directory((Finding("config-changed", where),) if where else (), (), (), _UNSEEN)
+    verdict = _decide(merged, resolved, recover_quantised(merged, resolved, progress), beside, thresholds)
     digests = {
         "merged": merged.digest,
         "base": claim.base.digest,
@@ -96,18 +103,8 @@ def _judge(part: Part, claimed: Sequence[float], t: Thresholds) -> ModuleVerdict
     here = [i for i in part.sums.adapters if not math.isnan(found.weights[i])]
     allowed = ALLOWED[part.sums.tensor.kind]
     precise = tells(found, claimed, t)
-    sigmas = 1.5 * t.sigmas
-    contradicts = found.identifiable and any(
-        not same(found.weights[i], claimed[i], found.stderr[i], t, sigmas) for i in here
-    )
-    silent = tuple(
-        i
-        for i in here
-        if precise
-        and claimed[i] != 0
-        and same(found.weights[i], 0.0, found.stderr[i], t)
-        and abs(found.weights[i]) < abs(claimed[i]) / 2
-    )
+    contradicts = found.identifiable and not near(found, claimed, here, t)
+    silent = absent(found, claimed, here, t) if precise else ()
     clean = honest_error(part, found.excess if found.identifiable else math.nan, found.entries)
     replay = replayed(part, claimed)
     if silent or contradicts or not clean or replay == "contradicted":
@@ -118,23 +115,24 @@ def _judge(part: Part, claimed: Sequence[float], t: Thresholds) -> ModuleVerdict
     return ModuleVerdict(part.name, state, scaled, precise, silent, clean, tuple(here))
 
 
-def _decide(merged: QuantisedCheckpoint, claim: Resolved, seen: Comparison, t: Thresholds) -> Verdict:
+def _decide(
+    merged: QuantisedCheckpoint, claim: Resolved, seen: Comparison, beside: Directory, t: Thresholds
+) -> Verdict:
     claimed = [weight for _, weight in claim.parts.values()]
     modules = [_judge(part, claimed, t) for part in seen.adapted]
     pooled = recovered(seen.adapted, claimed, t)
     total = max(1, sum(part.sums.elements for part in seen.adapted))
     high = sum(ALLOWED[p.sums.tensor.kind].high * p.sums.elements for p in seen.adapted) / total
     changed = [part.name for part in seen.others if not is_base(part)]
-    config = _changed_config(merged, claim.base)
     scaled = replace(pooled, excess=pooled.excess / (high or 1.0))
-    findings = _findings(merged, seen, modules, scaled, claimed, t)
-    checks = {"untouched-changed": changed, "config-changed": config}
-    findings += [Finding(fault, tuple(where)) for fault, where in checks.items() if where]
+    findings = _findings(seen, modules, scaled, claimed, t)
+    findings += [Finding("untouched-changed", tuple(changed))] if changed else []
+    findings += beside.findings
     conclusive = _conclusive(seen.adapted, modules, pooled, claimed, t)
     return Verdict(
         verdict="failed" if findings else "verified" if conclusive else "inconclusive",
         findings=tuple(findings),
-        notes=("quantised",) if conclusive or findings else ("not-identifiable", "quantised"),
+        notes=(*(() if conclusive or findings else ("not-identifiable",)), "quantised", *beside.notes),
         weights={
             name: RecoveredWeight.of(claimed[i], pooled.weights[i], pooled.stderr[i])
             for i, name in enumerate(claim.parts)
@@ -159,8 +157,8 @@ def _decide(merged: QuantisedCheckpoint, claim: Resolved, seen: Comparison, t: T
             "unseen": unseen(seen.adapted, claimed, pooled.excess),
             "quantisation": kinds(seen),
             "modules_in_question": [m.name for m in modules if m.state == "disagree"],
-            "config_changed": config,
-            "not_checked": list(_UNSEEN),
+            "checked": list(beside.checked),
+            "not_checked": list(beside.not_checked),
         },
         thresholds=vars(t),
         digests={},
@@ -170,7 +168,6 @@ def _decide(merged: QuantisedCheckpoint, claim: Resolved, seen: Comparison, t: T
 
 
 def _findings(
-    merged: QuantisedCheckpoint,
     seen: Comparison,
     modules: Sequence[ModuleVerdict],
     pooled: Estimate,
@@ -199,8 +196,6 @@ def _findings(
         "tensors-extra": tuple(seen.extra),
     }
     findings += [Finding(fault, where) for fault, where in checks.items() if where]
-    if merged.path.is_dir() and (merged.path / "adapter_config.json").exists():
-        findings.append(Finding("adapter-left-behind", ("adapter_config.json",)))
     return findings
 
 

@@ -62,15 +62,14 @@ def verify_claim(
     """Judge a claim; see `verify`."""
     started = time.monotonic()
     if not isinstance(merged, Checkpoint) and is_quantised(merged):
+        if quick or claim.dtypes:
+            raise InputError(f"{merged} is a quantised export: it is judged whole, without --quick and --dtype")
         return verify_quantised_claim(merged, claim, thresholds=thresholds, progress=progress)
-    try:
-        checkpoint = merged if isinstance(merged, Checkpoint) else Checkpoint(merged)
-        resolved = claim.resolve()
-    except InputError as error:
-        if error.fault is None:
-            raise
-        return Verdict.refused(error.fault, str(error))
-    subject = Subject(checkpoint, resolved)
+    opened = open_claim(merged, claim)
+    if isinstance(opened, Verdict):
+        return opened
+    subject, resolved = opened
+    checkpoint = subject.merged
     vectors = {name: vector for name, (vector, _) in claim.parts.items()}
     with ThreadPoolExecutor(1, "directory") as pool:
         # Beside the weights: tokenizers and templates are loaded by processes of their own.
@@ -94,6 +93,18 @@ def verify_claim(
         "adapters": {n: v.digest if isinstance(v, Adapter) else None for n, (v, _) in claim.parts.items()},
     }
     return replace(verdict, digests=digests, seconds=round(time.monotonic() - started, 3))
+
+
+def open_claim(merged: str | Path | Checkpoint, claim: Claim) -> tuple[Subject, Resolved] | Verdict:
+    """What is compared; the verdict, if a file cannot be read because of a fault that has a name."""
+    try:
+        checkpoint = merged if isinstance(merged, Checkpoint) else Checkpoint(merged)
+        resolved = claim.resolve()
+    except InputError as error:
+        if error.fault is None:
+            raise
+        return Verdict.refused(error.fault, str(error))
+    return Subject(checkpoint, resolved), resolved
 
 
 def _other_dtype(merged: Checkpoint, claimed: Sequence[str]) -> Finding | None:
@@ -126,7 +137,8 @@ def decide(
     beside = beside or Directory((), (), (), _UNSEEN)
     findings = _findings(subject, claim, judged, thresholds)
     findings = _ordered(findings, beside.findings)
-    notes, conclusive = _notes(judged, thresholds, failed=bool(findings))
+    rounding = _rounding(judged, subject.names, thresholds)
+    notes, conclusive = _notes(judged, rounding, thresholds, failed=bool(findings))
     if rounded.stochastic:
         notes = ["rounded-stochastically" if note == "rounded-twice" else note for note in notes]
     return Verdict(
@@ -139,7 +151,7 @@ def decide(
             **{s: sum(m.state == s for m in modules) for s in ("agree", "disagree", "undecided")},
         },
         tensors=_tensors(subject.base, result),
-        rounding=_rounding(judged, subject.names, thresholds),
+        rounding=rounding,
         evidence={
             "elements": sum(m.elements for m in result.modules),
             "entries": pooled.entries,
@@ -192,7 +204,7 @@ def _findings(subject: Subject, claim: Resolved, judged: Judged, t: Thresholds) 
     leak = base.original.tied and not base.tied and merged.tied and not any(map(is_output, merged.tensors))
     if leak:
         first.append(Finding("tied-leak", (), "the claim changes one embedding alone, the file has one for both"))
-    weights, _ = weight_findings(subject, claim, judged, t)
+    weights = weight_findings(subject, claim, judged, t)
     spoilt = [m.name for m in result.modules if m.nonfinite] + result.nonfinite
     changed = tuple(result.untouched_changed)
     if len(changed) > len(result.identical):
@@ -211,10 +223,9 @@ def _findings(subject: Subject, claim: Resolved, judged: Judged, t: Thresholds) 
     return first + weights + [Finding(fault, where) for fault, where in rest.items() if where]
 
 
-def _notes(judged: Judged, t: Thresholds, *, failed: bool) -> tuple[list[str], bool]:
+def _notes(judged: Judged, rounding: Mapping[str, Any], t: Thresholds, *, failed: bool) -> tuple[list[str], bool]:
     """Honest peculiarities, and whether the evidence decides at all."""
     result, pooled, claimed = judged.scan, judged.pooled, judged.claimed
-    rounding = _rounding(judged, [str(i) for i in range(len(claimed))], t)
     notes = []
     identifiable = pooled.identifiable and all(
         resolves(e, c, t) for e, c in zip(pooled.stderr, claimed, strict=True) if not math.isnan(e)

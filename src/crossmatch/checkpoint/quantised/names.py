@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from crossmatch.checkpoint.names import expert_of
 from crossmatch.checkpoint.quantised.blocks import library
 from crossmatch.checkpoint.quantised.header import GgufTensor
 from crossmatch.errors import CheckpointError
@@ -22,7 +23,6 @@ _ARCHITECTURES = {
     "phi3": False,
 }
 _TURNED = re.compile(r"\.(q|k)_proj\.(weight|bias)$")
-_EXPERT = re.compile(r"^(.*\.experts)\.(\d+)(\..*)$")
 # What the converter computes from the config: tables for rotary positions.
 DERIVED = re.compile(r"^(rope_freqs|rope_factors_long|rope_factors_short)\.weight$")
 _MAX_BLOCKS = 4096
@@ -95,12 +95,11 @@ def _locate(name: str, shape: tuple[int, ...], table: Any, tensors: Mapping[str,
     if tensor is not None:
         fits = [n for n in tensor.shape if n > 1] == [n for n in shape if n > 1]
         return Part(tensor, 0, tensor.elements // tensor.shape[-1]) if fits else None
-    expert = _EXPERT.match(name)
+    expert = expert_of(name)
     if expert is None or len(shape) != 2:
         return None
-    plural = f"{expert.group(1)}{expert.group(3)}"
-    tensor = tensors.get(table.get_name(plural, try_suffixes=suffixes) or "")
-    index = int(expert.group(2))
+    head, index, tail = expert
+    tensor = tensors.get(table.get_name(head[:-1] + tail, try_suffixes=suffixes) or "")
     if tensor is None or tensor.shape[1:] != tuple(shape) or index >= tensor.shape[0]:
         return None
     return Part(tensor, index * shape[0], shape[0])
