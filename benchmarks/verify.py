@@ -3,6 +3,7 @@
 python benchmarks/verify.py             a 1.1 B pair, three rounds
 python benchmarks/verify.py --scaling   our proof and the reading alone, over sizes
 python benchmarks/verify.py --cases     both provers on every case of tests/faults that holds one adapter at weight one
+python benchmarks/verify.py --study runs/sample   the cases with the adapters that a study has trained, in bfloat16
 
 Processes, cache and memory as benchmarks/merge.py says. Reading: every byte of base and merged, by as many threads as
 there are cores, in Python.
@@ -18,6 +19,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -41,6 +43,7 @@ with ThreadPoolExecutor(os.cpu_count()) as pool:
 """
 READING, PROOF = "reading both", "crossmatch verify"
 ONE, LINT = "crossmatch verify, one adapter", "deltalint 0.1.0, one adapter"
+BESIDE = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 SCALES = [shape for shape in merge.SCALING if merge.parameters(shape) < 4e9]
 
 
@@ -141,6 +144,50 @@ def cases(root: Path) -> Iterator[str]:
         yield f"{prover}: {count} {what}"
 
 
+def study(run: Path, root: Path) -> Iterator[str]:
+    """The faults and routes of the tests, made of a study's base and of the adapters that it has trained."""
+    sys.path.insert(0, str(merge.REPOSITORY / "tests"))
+    import faults.faulty
+    import faults.honest  # noqa: F401
+    from faults.build import Bench
+    from faults.registry import CASES, ask, is_named
+
+    class Trained(Bench):
+        @cached_property
+        def base(self) -> Path:
+            model = AutoModelForCausalLM.from_pretrained(run.absolute() / "base", dtype=self.dtype)
+            return self.save(model, self.home / "base")
+
+        def adapter(self, name: str) -> Path:
+            trained = run.absolute() / "adapters" / name
+            return trained if trained.is_dir() else super().adapter(name)
+
+    from transformers import AutoModelForCausalLM
+
+    yield "| case | expected | said | |"
+    yield "|---" * 4 + "|"
+    bench, counts = Trained(root, "trained", "bf16", 1e-2), Counter[str]()
+    for case in CASES.values():
+        if case.family != "llama" or "bf16" not in case.dtypes:
+            continue
+        out = root / "made" / "out"
+        out.parent.mkdir()
+        try:
+            claimed = case.make(bench, out)
+        except Exception as error:  # a case for an untied model, or for its shapes
+            said, good = f"not made: {type(error).__name__}", "not made"
+        else:
+            for file in run.glob("adapters/sft/*"):
+                if file.name in BESIDE and out.is_dir() and not (out / file.name).exists():
+                    shutil.copy(file, out)
+            answer = ask(bench, out, claimed)
+            said, good = str(answer), "as expected" if is_named(case, answer) else "OTHERWISE"
+        counts[good] += 1
+        yield f"| {case.name} | {', '.join(case.faults) or case.expected} | {said} | {good} |"
+        shutil.rmtree(out.parent)
+    yield "\n" + ", ".join(f"{count} {what}" for what, count in counts.most_common())
+
+
 def lint(base: Path, adapter: Path, merged: Path) -> str:
     """What deltalint says; exit 1 without its JSON is a crash."""
     command = [str(PEERS / "deltalint/bin/deltalint"), "check", "--base", str(base), "--adapter", str(adapter)]
@@ -157,13 +204,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="What the proof costs; the head of this file says how.")
     parser.add_argument("--scaling", action="store_true", help="our proof alone, over sizes")
     parser.add_argument("--cases", action="store_true", help="verdicts beside deltalint's")
+    parser.add_argument("--study", type=Path, metavar="RUN", help="verdicts on merges of a study's trained adapters")
     options = parser.parse_args()
     versions = ", ".join(f"{name} {version(name)}" for name in ("crossmatch", "torch"))
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {versions}\n")
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
-        if options.scaling or options.cases:
-            for line in scale(root) if options.scaling else cases(root):
+        lines = scale if options.scaling else cases if options.cases else partial(study, options.study)
+        if options.scaling or options.cases or options.study:
+            for line in lines(root):
                 print(line, flush=True)
             return
         rows = contenders(root, peers=True)

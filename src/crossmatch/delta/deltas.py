@@ -113,6 +113,11 @@ class LowRank(Delta):
         left, right = self._double if total.dtype == torch.float64 else self._single
         total.addmm_(left[start:stop], right)
 
+    def at(self, rows: Tensor, columns: Tensor) -> Tensor:
+        """D at some elements (rows[i], columns[i]), each (n,) int64; (n,) float64."""
+        left, right = self._double
+        return (left[rows] * right.T[columns]).sum(1)
+
     @cached_property
     def _double(self) -> tuple[Tensor, Tensor]:
         return self.b.double() * self.scale, self.a.double()
