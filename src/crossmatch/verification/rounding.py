@@ -91,7 +91,8 @@ def violations(
     away = (stored.to(ours.dtype) - exact).abs()
     slack = _OWN_SLACK * ulp + _PRODUCT_SLACK * (moved + 3 * size)
     once = ulp / 2 + slack
-    outside = int((away > once).sum())
+    # Written so that what is not a number lies outside.
+    outside = int((~(away <= once)).sum())
     further = apart = gross = 0
     replayed: dict[str, int] = {}
     if outside:
