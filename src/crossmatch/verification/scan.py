@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from crossmatch.checkpoint import Checkpoint, PassingDigests, input_embedding, is_output
-from crossmatch.delta import Delta, LowRank, TuningVector, Workspace, linear
+from crossmatch.delta import Delta, LowRank, TokenRows, TuningVector, Workspace, linear
 from crossmatch.process import cores
 from crossmatch.progress import Progress
 from crossmatch.verification.claim import Resolved
@@ -112,6 +112,11 @@ class Subject:
         first, last = within or (0, height - 1)
         chosen = sample(name, last - first + 1, claimed.columns, least)
         where = [slice(first + s.start, first + s.stop) for s in chosen]
+        if len(chosen) > 1:
+            # A delta in a few rows only would hardly ever be met.
+            few = {int(i) for d in claimed.parts.values() if isinstance(d, TokenRows) for i in d.indices[:least]}
+            rows = {s.start for s in where} | {i for i in few if first <= i <= last}
+            where = [slice(row, row + 1) for row in sorted(rows)]
         return read(self.merged, self.base, name, claimed.parts, where)
 
     def all(self, name: str, claimed: Claimed) -> Iterator[Rows]:
