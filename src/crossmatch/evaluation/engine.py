@@ -1,46 +1,39 @@
 """One loaded model whose weights are changed in place from variant to variant."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from crossmatch.adapter import fit
 from crossmatch.checkpoint import Checkpoint
-from crossmatch.delta import Delta, TuningVector, merged_rows
+from crossmatch.delta import Delta, LowRank, TuningVector, merged_rows
 from crossmatch.errors import AdapterError
-from crossmatch.progress import Task
+from crossmatch.evaluation.decode import Limits, decode
+from crossmatch.evaluation.likelihood import Opening, score
+from crossmatch.evaluation.model import Decoding, Generated
 from crossmatch.rules import Combined, Recipe, Weight
 
-
-@dataclass(frozen=True)
-class Decoding:
-    """How answers are generated: greedy at temperature 0, else sampled with a seed."""
-
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int = 0
+# Bytes of a base that is kept in memory beside the model.
+_KEPT = 4 << 30
 
 
 class Engine:
     """A model and its tokenizer, able to become base + any tuning vector.
 
     The weights of a variant are round(W + D) in the base's stored dtype, then cast to the compute dtype: those of the
-    checkpoint that a merge would write. The device is the first GPU if there is one; it computes in the stored dtype
-    there, and in float32 on CPU, where 16 bits are slower. stored: dtype of the checkpoints (None: the base's own).
+    checkpoint that a merge would write, in float32 to one rounding. The device is the first GPU if there is one; it
+    computes in the stored dtype
+    there, and in float32 on CPU, where 16 bits are slower. stored: dtype of the checkpoints (None: the base's own);
+    rows: prompts at a time at most. Decoding is what a call says: a base's own penalties and temperatures do not act.
     """
 
-    def __init__(self, base: Checkpoint, stored: torch.dtype | None = None) -> None:
-        self.base, self.stored = base, stored
+    def __init__(self, base: Checkpoint, stored: torch.dtype | None = None, rows: int = 64) -> None:
+        self.base, self.stored, self.rows = base, stored, rows
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.tokenizer = AutoTokenizer.from_pretrained(base.path)
-        self.tokenizer.padding_side = "left"
-        if self.tokenizer.pad_token is None:
-            self.tokenizer.pad_token = self.tokenizer.eos_token
         on_gpu = stored or next(info.dtype for info in base.tensors.values() if info.dtype.is_floating_point)
         dtype = torch.float32 if self.device.type == "cpu" else on_gpu
         model: Any = AutoModelForCausalLM.from_pretrained(base.path, dtype=dtype)
@@ -48,11 +41,13 @@ class Engine:
         self._weights = dict(self.model.named_parameters())
         # Tensors that a checkpoint stored in another dtype would hold differently, adapter or not.
         self._changed = {n for n in self._weights if n in base and stored not in (None, base.tensors[n].dtype)}
-        # Only what a decoding names may act: a base's own generation config can carry penalties and temperatures.
-        own = self.model.generation_config
-        self._ends = {"eos_token_id": own.eos_token_id or self.tokenizer.eos_token_id}
-        self._ends |= {"pad_token_id": self.tokenizer.pad_token_id, "bos_token_id": own.bos_token_id}
-        self.model.generation_config = GenerationConfig(**self._ends)
+        own = self.model.generation_config.eos_token_id
+        stops = {*([own] if isinstance(own, int) else own or ()), self.tokenizer.eos_token_id}
+        self._stops = frozenset(stop for stop in stops if stop is not None)
+        # Single precision in memory: weights change in a fraction of a second, each element within one rounding.
+        single = {info.dtype for info in base.tensors.values()} | {stored or torch.float32, dtype} == {torch.float32}
+        self._fast = single and self.device.type == "cpu" and base.nbytes <= _KEPT
+        self._own: dict[str, Tensor] = {}
 
     @torch.inference_mode()
     def become(self, parts: Mapping[str, tuple[TuningVector, Weight]]) -> None:
@@ -75,6 +70,13 @@ class Engine:
             raise AdapterError(f"the model has no parameter {name}; it cannot take this adapter in place")
         columns = delta.columns if delta is not None else self.base.tensors[name].columns
         target = parameter.data.view(-1, columns)
+        if self._fast and (delta is None or isinstance(delta, LowRank)):
+            if name not in self._own:
+                self._own[name] = self.base[name].to(self.device)
+            target.copy_(self._own[name].view(-1, columns))
+            if delta is not None:
+                delta.add_to(target, 0, len(target))
+            return
         if delta is not None:
             delta = delta.bind(lambda start, stop: self.base.rows(name, start, stop, columns))
         for start, stop in self.base.blocks(name, columns):
@@ -83,81 +85,43 @@ class Engine:
             done = merged_rows(rows, delta, start, stop, form) if delta else rows.to(form)
             target[start:stop].copy_(done)
 
-    @torch.inference_mode()
     def generate(
-        self, prompts: Sequence[str], max_new_tokens: int, decoding: Decoding, batch: int, task: Task
-    ) -> list[str]:
-        """Answers to rendered prompts, with special tokens kept and everything after the end of the turn cut off."""
-        answers = [""] * len(prompts)
-        drawn = {"do_sample": True, "temperature": decoding.temperature, "top_p": decoding.top_p, "top_k": 0}
-        options = GenerationConfig(
-            max_new_tokens=max_new_tokens, **self._ends, **(drawn if decoding.temperature > 0 else {"do_sample": False})
-        )
-        for number, chunk in enumerate(_batches([len(p) for p in prompts], batch)):
-            inputs = self._encode([prompts[i] for i in chunk])
-            # A seed of its own for each batch: with one for all, items at the same place would share their noise.
-            with torch.random.fork_rng():
-                torch.manual_seed(decoding.seed * 1_000_003 + number)
-                out = self.model.generate(**inputs, generation_config=options)
-            for row, index in enumerate(chunk):
-                answers[index] = self._decode(out[row, inputs["input_ids"].shape[1] :])
-            task.advance(len(chunk))
-        return answers
+        self,
+        prompts: Sequence[str],
+        max_new_tokens: int,
+        decoding: Decoding,
+        keys: Sequence[str],
+        done: Callable[[int, Generated], None],
+    ) -> None:
+        """Answers to rendered prompts, with special tokens kept and everything after the end of the turn cut off.
 
-    @torch.inference_mode()
-    def loglikelihoods(
-        self, prompts: Sequence[str], options: Sequence[Sequence[str]], batch: int, task: Task
-    ) -> list[list[float]]:
-        """log P(option | prompt), summed over the option's tokens, for every option of every prompt.
-
-        A prompt goes through the model once; its keys and values are shared by its options.
+        keys: one text per prompt, from which its seed follows where tokens are drawn.
         """
-        results: list[list[float]] = [[] for _ in prompts]
-        for chunk in _batches([len(p) for p in prompts], batch):
-            inputs = self._encode([prompts[i] for i in chunk])
-            tokens = [[self._continuation(prompts[i], option) for option in options[i]] for i in chunk]
-            for index, values in zip(chunk, self._score(inputs, tokens), strict=True):
-                results[index] = values
-            task.advance(len(chunk))
-        return results
+        limits = Limits(self._stops, max_new_tokens, self.rows)
+        for index, ids, truncated in decode(self.model, self._ids(prompts), limits, decoding, keys):
+            done(index, Generated(self.tokenizer.decode(ids, skip_special_tokens=False), truncated, len(ids)))
 
-    def _score(self, inputs: dict[str, Tensor], tokens: list[list[list[int]]]) -> list[list[float]]:
-        mask = inputs["attention_mask"]
-        positions = (mask.cumsum(1) - 1).clamp_min(0)
-        prefix = self.model(**inputs, position_ids=positions, use_cache=True, logits_to_keep=1)
-        first = torch.log_softmax(prefix.logits[:, -1].float(), -1)
-        counts = torch.tensor([len(group) for group in tokens], device=self.device)
-        flat = [ids for group in tokens for ids in group]
-        owner = torch.repeat_interleave(torch.arange(len(tokens), device=self.device), counts)
-        longest = max(map(len, flat))
-        ids = torch.zeros(len(flat), longest, dtype=torch.long, device=self.device)
-        valid = torch.zeros_like(ids)
-        for row, option in enumerate(flat):
-            ids[row, : len(option)] = torch.tensor(option)
-            valid[row, : len(option)] = 1
-        scores = torch.zeros(len(flat), longest, device=self.device)
-        scores[:, 0] = first[owner, ids[:, 0]]
-        if longest > 1:
-            cache = prefix.past_key_values
-            cache.batch_select_indices(owner)
-            steps = torch.arange(longest - 1, device=self.device)
-            logits = self.model(
-                input_ids=ids[:, :-1],
-                attention_mask=torch.cat([mask[owner], valid[:, :-1]], 1),
-                position_ids=positions[owner, -1:] + 1 + steps,
-                past_key_values=cache,
-            ).logits
-            # One option at a time: the log-softmax of all would be as large as the logits again.
-            for row in range(len(flat)):
-                log_p = torch.log_softmax(logits[row].float(), -1)
-                scores[row, 1:] = log_p.gather(1, ids[row, 1:, None])[:, 0]
-        totals = (scores * valid).sum(1).tolist()
-        bounds = [0, *counts.cumsum(0).tolist()]
-        return [totals[a:b] for a, b in pairwise(bounds)]
+    def loglikelihoods(
+        self, prompts: Sequence[str], options: Sequence[Sequence[str]], done: Callable[[int, list[float]], None]
+    ) -> None:
+        """ln P(option | prompt), summed over the option's tokens, for every option of every prompt."""
+        self.openings(prompts, options, lambda index, values, _: done(index, values))
 
-    def _encode(self, prompts: Sequence[str]) -> dict[str, Tensor]:
-        encoded = self.tokenizer(list(prompts), add_special_tokens=False, padding=True, return_tensors="pt")
-        return {key: encoded[key].to(self.device) for key in ("input_ids", "attention_mask")}
+    def openings(
+        self,
+        prompts: Sequence[str],
+        options: Sequence[Sequence[str]],
+        done: Callable[[int, list[float], Opening], None],
+    ) -> None:
+        """The same, with what the first token's distribution is like."""
+        tokens = [
+            [self._continuation(p, option) for option in group] for p, group in zip(prompts, options, strict=True)
+        ]
+        for index, values, opening in score(self.model, self._ids(prompts), tokens, self.rows):
+            done(index, values, opening)
+
+    def _ids(self, prompts: Sequence[str]) -> list[list[int]]:
+        return self.tokenizer(list(prompts), add_special_tokens=False)["input_ids"] if prompts else []
 
     def _continuation(self, prompt: str, option: str) -> list[int]:
         """Token ids of an option after its prompt, tokenised together where that keeps the prompt's own tokens."""
@@ -166,20 +130,3 @@ class Engine:
         if both[: len(before)] == before and len(both) > len(before):
             return both[len(before) :]
         return self.tokenizer(option, add_special_tokens=False)["input_ids"]
-
-    def _decode(self, ids: Tensor) -> str:
-        ends = self._ends["eos_token_id"]
-        stop = {ends} if isinstance(ends, int) else set(ends or ())
-        stop.add(self.tokenizer.eos_token_id)
-        kept = []
-        for token in ids.tolist():
-            if token in stop:
-                break
-            kept.append(token)
-        return self.tokenizer.decode(kept, skip_special_tokens=False)
-
-
-def _batches(lengths: Sequence[int], size: int) -> list[list[int]]:
-    """Indices in batches of similar length, longest first, so that what does not fit in memory fails at once."""
-    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-    return [order[start : start + size] for start in range(0, len(order), size)]

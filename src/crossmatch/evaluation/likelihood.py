@@ -1,0 +1,128 @@
+"""Log-likelihoods: a prompt goes through the model once, its options beside each other behind it."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from crossmatch.evaluation.pool import Prefix, as_mask, takes_any_mask
+
+Ids = Sequence[int]
+# Tokens that go through the model at a time, and numbers of logits that are held.
+_TOKENS, _LOGITS = 4096, 1 << 26
+
+
+@dataclass(frozen=True)
+class Opening:
+    """The first token of an answer: entropy of its distribution in nats, and by how much the most probable token is
+    ahead of the second."""
+
+    entropy: float
+    margin: float
+
+
+Scored = tuple[int, list[float], Opening]
+
+
+@torch.inference_mode()
+def score(model: Any, prompts: Sequence[Ids], options: Sequence[Sequence[Ids]], rows: int) -> Iterator[Scored]:
+    """ln P(option | prompt), summed over its tokens, for every option of every prompt; in batches of similar length.
+
+    An option sees its prompt and itself, not the others (a tree of tokens; positions go on from the prompt's end).
+    Tokens that all prompts begin with are computed once, and only what an option needs goes through the vocabulary.
+    """
+    prefix = Prefix.of(model, prompts)
+    shared = len(prefix.ids)
+    lengths = [len(p) - shared + sum(len(o) - 1 for o in group) for p, group in zip(prompts, options, strict=True)]
+    order = sorted(range(len(prompts)), key=lambda i: (-lengths[i], i))
+    whole = not takes_any_mask(model)
+    while order:
+        tails = [sum(len(o) - 1 for o in options[i]) + 1 for i in order]
+        width = lengths[order[0]] + max(tails)
+        vocabulary = model.config.get_text_config(decoder=True).vocab_size
+        count = max(1, min(rows, _TOKENS // max(1, width), _LOGITS // (vocabulary * max(tails[:rows]))))
+        chunk, order = order[:count], order[count:]
+        if whole:
+            for i in chunk:
+                yield i, *_apart(model, prompts[i], options[i])
+        else:
+            found = _beside(model, prefix, [prompts[i][shared:] for i in chunk], [options[i] for i in chunk])
+            yield from ((i, values, opening) for i, (values, opening) in zip(chunk, found, strict=True))
+
+
+def _beside(
+    model: Any, prefix: Prefix, prompts: Sequence[Ids], options: Sequence[Sequence[Ids]]
+) -> list[tuple[list[float], Opening]]:
+    """Rows [padding, prompt, options without their last tokens, padding]; prompts end at one column."""
+    width = max(map(len, prompts))
+    tail = max(sum(len(o) - 1 for o in group) for group in options)
+    ids = torch.zeros(len(prompts), width + tail, dtype=torch.long)
+    branch, positions = torch.full_like(ids, -1), torch.zeros_like(ids)
+    for row, (prompt, group) in enumerate(zip(prompts, options, strict=True)):
+        begin = width - len(prompt)
+        ids[row, begin:width] = torch.tensor(prompt)
+        branch[row, begin:width] = 0
+        positions[row, begin:width] = torch.arange(len(prompt))
+        at = width
+        for number, option in enumerate(group, 1):
+            stop = at + len(option) - 1
+            ids[row, at:stop] = torch.tensor(option[:-1], dtype=torch.long)
+            branch[row, at:stop] = number
+            positions[row, at:stop] = len(prompt) + torch.arange(len(option) - 1)
+            at = stop
+    allowed = _tree(branch, len(prefix.ids)).to(model.device)
+    out = model(
+        input_ids=ids.to(model.device),
+        attention_mask=as_mask(model, allowed),
+        position_ids=(positions + len(prefix.ids)).to(model.device),
+        past_key_values=prefix.cache(model, len(prompts)) if prefix.ids else None,
+        use_cache=bool(prefix.ids),
+        logits_to_keep=tail + 1,
+    )
+    return [_row(logits, group) for logits, group in zip(out.logits, options, strict=True)]
+
+
+def _tree(branch: Tensor, shared: int) -> Tensor:
+    """Who sees whom, (rows, 1, queries, shared + columns): what came before on the same branch or on the trunk (0)."""
+    length = branch.shape[1]
+    keys, queries = branch[:, None, :], branch[:, :, None]
+    seen = ((keys == 0) | (keys == queries)) & (keys >= 0)
+    allowed = seen & torch.ones(length, length, dtype=torch.bool).tril()
+    allowed = allowed | torch.eye(length, dtype=torch.bool)
+    before = torch.ones(len(branch), length, shared, dtype=torch.bool)
+    return torch.cat([before, allowed], 2)[:, None]
+
+
+def _row(logits: Tensor, options: Sequence[Ids]) -> tuple[list[float], Opening]:
+    """logits: (1 + summed lengths, vocabulary); the first after the prompt, then those after each option's tokens."""
+    used = 1 + sum(len(option) - 1 for option in options)
+    wide = logits[:used].float()
+    norms = torch.logsumexp(wide, -1)
+    values, at = [], 1
+    for option in options:
+        places = torch.tensor([0, *range(at, at + len(option) - 1)], device=wide.device)
+        tokens = torch.tensor(option, device=wide.device)
+        values.append(float((wide[places, tokens] - norms[places]).double().sum()))
+        at += len(option) - 1
+    return values, opening(wide[0] - norms[0])
+
+
+def opening(log_p: Tensor) -> Opening:
+    """From the log-probabilities (vocabulary,) of a first token."""
+    p = log_p.exp()
+    first, second = p.topk(2).values.tolist()
+    return Opening(float(-(p * log_p.masked_fill(p == 0, 0.0)).sum()), first - second)
+
+
+def _apart(model: Any, prompt: Ids, options: Sequence[Ids]) -> tuple[list[float], Opening]:
+    """For models whose layers do not take any mask: every option behind a prompt of its own."""
+    values, first = [], None
+    for option in options:
+        ids = torch.tensor([[*prompt, *option[:-1]]], device=model.device)
+        log_p = torch.log_softmax(model(input_ids=ids, logits_to_keep=len(option)).logits[0].float(), -1)
+        values.append(float(log_p[torch.arange(len(option)), torch.tensor(option)].double().sum()))
+        first = first if first is not None else opening(log_p[0])
+    assert first is not None
+    return values, first
