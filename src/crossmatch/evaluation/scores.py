@@ -61,6 +61,25 @@ def length_ratio(statistics: Array) -> Array:
     return statistics[:, -2] / statistics[:, -1]
 
 
+def sentence_bleu_signature(language: str) -> str:
+    """sacreBLEU's signature of the sentence scores made here."""
+    metric = _sentence_bleu(language)
+    metric.corpus_score([""], [[""]])
+    return str(metric.get_signature())
+
+
+def sentence_bleu(hypotheses: Sequence[str], references: Sequence[str], language: str) -> Array:
+    """Sentence BLEU-4 (0 to 100), one row an item, (n, 1), as sacreBLEU has it with its signature; take its mean."""
+    metric = _sentence_bleu(language)
+    pairs = zip(hypotheses, references, strict=True)
+    return np.array([[metric.sentence_score(h, [r]).score] for h, r in pairs], dtype=float).reshape(-1, 1)
+
+
+@lru_cache
+def _sentence_bleu(language: str) -> BLEU:
+    return BLEU(tokenize=_TOKENIZERS[language], effective_order=True)
+
+
 class Words:
     """Tokenizer for ROUGE: lower-case words, and every Chinese, Japanese or Korean character by itself.
 

@@ -4,8 +4,13 @@ Two levels, kept apart: structure (think tags, closed or not) and wording (opene
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
+
+import numpy as np
+
+from crossmatch.evaluation.statistics import Array
 
 State = Literal["none", "empty", "closed", "unclosed", "close_only"]
 
@@ -15,14 +20,17 @@ OPENERS = {
     "zh": ("<think>", "好的，", "嗯，", "让我们", "首先我需要"),
 }
 _LEXICAL = re.compile(
-    r"\b(okay|alright|hmm)[,.]? (so|let)|\blet(['’]s| me| us) (think|break|see|analy|consider)|step by step"
-    r"|^(first,|so,) (i|we|let)\b|嗯[，,]|让我(们)?(想|看|分析)|一步一步|首先[，,]?我(需要|要)",
+    r"\b(okay|alright|hmm)[,.]? (so|let)|\blet(['’]s| me| us) (think|break|see|analy|consider)"
+    r"|\b(think|reason|work|walk|go|proceed|analy[sz]e|solve)\b[^.\n]{0,40}\bstep by step"
+    r"|^(first,|so,) (i|we|let)\b|^step by step"
+    r"|嗯[，,]|让我(们)?(来)?(先)?(想|看|分析|思考|考虑)|一步一步|首先[，,]?我(需要|要)",
     re.IGNORECASE,
 )
 _OPEN = re.compile(r"<\s*think(ing)?\s*>", re.IGNORECASE)
 _CLOSE = re.compile(r"<\s*/\s*think(ing)?\s*>", re.IGNORECASE)
-_FENCE = re.compile(r"```.*?(```|\Z)", re.DOTALL)
-_QUOTED = re.compile(r"^\s*>.*$", re.MULTILINE)
+_FENCE = re.compile(r"```.*?```", re.DOTALL)
+_INLINE = re.compile(r"(?<!`)`[^`\n]+`(?!`)")
+_QUOTED = re.compile(r"^[ \t]*>.*$", re.MULTILINE)
 WINDOW = 200
 
 
@@ -49,26 +57,62 @@ class Trace:
 def parse_trace(text: str) -> Trace:
     """Parse one output, decoded with its special tokens.
 
-    Tags inside code fences and quoted lines do not count; case and spaces inside tags do not matter.
+    Tags and openers inside code (fenced or inline) and quoted lines do not count; case and spaces inside tags do not
+    matter. The state is that of the first trace; all of them are taken out of the answer and into the share.
     """
-    # Blanked, not removed, so that positions stay those of the text.
-    visible = _QUOTED.sub(_blank, _FENCE.sub(_blank, text))
-    opened, closed = _OPEN.search(visible), _CLOSE.search(visible)
-    state, start, stop = _block(visible, opened, closed)
-    answer = (text[:start] + text[stop:]).strip()
-    share = (stop - start) / len(text) if text and state not in ("none", "empty") else 0.0
-    return Trace(state, bool(_LEXICAL.search(answer[:WINDOW])), share, answer)
+    visible = _visible(text)
+    first: State = "none"
+    answer, shown, at = "", "", 0
+    while True:
+        state, start, stop = _block(visible[at:])
+        answer, shown = answer + text[at : at + start], shown + visible[at : at + start]
+        if state == "none":
+            break
+        if state == "close_only":
+            # Everything before a tag that nothing opened was thought aloud.
+            answer = shown = ""
+        first = state if first in ("none", "empty") else first
+        at += stop
+    share = 1 - len(answer) / len(text) if text and first not in ("none", "empty") else 0.0
+    return Trace(first, bool(_LEXICAL.search(shown.strip()[:WINDOW])), share, answer.strip())
 
 
-def _block(text: str, opened: re.Match[str] | None, closed: re.Match[str] | None) -> tuple[State, int, int]:
-    if opened and closed and closed.start() >= opened.end():
+def opener_statistics(outputs: Sequence[str], references: Sequence[str]) -> Array:
+    """Whether the answer, and whether the reference, opens like a trace: (n, 2) of 0 and 1.
+
+    The lexical level also fires on plain texts; how often it does on the references is its false alarm.
+    """
+    pairs = zip(outputs, references, strict=True)
+    rows = [[parse_trace(o).lexical, parse_trace(r).lexical] for o, r in pairs]
+    return np.array(rows, dtype=float).reshape(-1, 2)
+
+
+def calibrated(statistics: Array) -> Array:
+    """Rate of lexical openers less their rate on the references, (draws, 2) to (draws,)."""
+    return statistics[:, 0] - statistics[:, 1]
+
+
+def _visible(text: str) -> str:
+    """The text with code and quoted lines blanked, not removed, so that positions stay those of the text."""
+    visible = _INLINE.sub(_blank, _FENCE.sub(_blank, text))
+    fence = visible.find("```")
+    # A fence that is never closed runs to the end, unless a trace holds it: then the trace's own end must be seen.
+    if fence >= 0 and _block(visible[:fence])[0] != "unclosed":
+        visible = visible[:fence] + " " * (len(visible) - fence)
+    return _QUOTED.sub(_blank, visible)
+
+
+def _block(text: str) -> tuple[State, int, int]:
+    """The first trace: state, start and end; (none, length, length) without one."""
+    opened, closed = _OPEN.search(text), _CLOSE.search(text)
+    if opened and (not closed or closed.start() >= opened.end()):
+        if not closed:
+            return "unclosed", opened.start(), len(text)
         empty = not text[opened.end() : closed.start()].strip()
         return ("empty" if empty else "closed"), opened.start(), closed.end()
     if closed:
-        return "close_only", 0, closed.end()
-    if opened:
-        return "unclosed", opened.start(), len(text)
-    return "none", 0, 0
+        return "close_only", closed.start(), closed.end()
+    return "none", len(text), len(text)
 
 
 def _blank(match: re.Match[str]) -> str:
