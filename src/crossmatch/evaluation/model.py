@@ -1,0 +1,57 @@
+"""What an evaluation asks of a model, wherever it runs: answers, and log-likelihoods of options."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:  # that module loads torch and transformers, which a served model does without
+    from crossmatch.evaluation.engine import Decoding
+
+
+@dataclass(frozen=True)
+class Generated:
+    """One answer: its text without the end of the turn, whether it was cut at the limit, its tokens (None: unknown)."""
+
+    text: str
+    truncated: bool
+    tokens: int | None
+
+
+@dataclass(frozen=True)
+class Failed:
+    """An item that was asked and not answered; reason: one line. It has no score, which is not a score of zero."""
+
+    reason: str
+
+
+class Model(Protocol):
+    """A model that answers. Both methods call `done(index, value)` as results come, from the calling thread.
+
+    A model in this process gives no `Failed`: what goes wrong there is raised.
+    """
+
+    def generate(
+        self,
+        prompts: Sequence[str],
+        max_new_tokens: int,
+        decoding: "Decoding",
+        keys: Sequence[str],
+        done: Callable[[int, Generated | Failed], None],
+    ) -> None:
+        """Answers to rendered prompts; where tokens are drawn, item i has seed `item_seed(decoding.seed, keys[i])`."""
+        ...
+
+    def loglikelihoods(
+        self,
+        prompts: Sequence[str],
+        options: Sequence[Sequence[str]],
+        done: Callable[[int, list[float] | Failed], None],
+    ) -> None:
+        """ln P(option | prompt), summed over the option's tokens, for every option of every prompt."""
+        ...
+
+
+def item_seed(seed: int, key: str) -> int:
+    """A seed of 31 bits from (seed, key): the same item is drawn alike in any order, batch and process."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{key}".encode()).digest()[:4]) >> 1
