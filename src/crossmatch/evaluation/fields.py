@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from crossmatch.checkpoint import value_digest
 from crossmatch.errors import DataError
 from crossmatch.evaluation.settings import LETTERS, Fields, OptionsField, SuiteSettings, TextField, closest, shown
 from crossmatch.evaluation.sources import Row
@@ -128,10 +129,11 @@ def _options(values: Mapping[str, Any], field: OptionsField) -> tuple[str, ...]:
     found = _value(values, column)
     if isinstance(found, str):
         found = _lettered_lines(found, column)
-    elif (
-        isinstance(found, list) and found and all(isinstance(o, Mapping) and {"key", "value"} <= set(o) for o in found)
-    ):
-        found = [(o["key"], o["value"]) for o in found]
+    elif isinstance(found, list) and any(isinstance(option, Mapping) for option in found):
+        found = [(_value(option, "key"), _value(option, "value")) for option in found]
+    elif isinstance(found, Mapping) and set(found) == {"key", "value"}:
+        # The same pairs, as `datasets` may give them: one list a field.
+        found = _pairs(found["key"], found["value"], "keys", "values")
     elif isinstance(found, Mapping):
         found = [(key, text) for key, text in found.items() if text is not None]
     elif isinstance(found, list):
@@ -139,6 +141,12 @@ def _options(values: Mapping[str, Any], field: OptionsField) -> tuple[str, ...]:
     else:
         raise DataError(f"field {column!r} must hold options: a list, letters with texts, or a line an option")
     return _in_order(found, column)
+
+
+def _pairs(left: Any, right: Any, first: str, second: str) -> list[tuple[Any, Any]]:
+    if not (isinstance(left, list) and isinstance(right, list) and len(left) == len(right)):
+        raise DataError(f"{first} and {second} must be lists of one length")
+    return list(zip(left, right, strict=True))
 
 
 def _lettered_lines(text: str, column: str) -> list[tuple[Any, Any]]:
@@ -205,9 +213,7 @@ def _checks(values: Mapping[str, Any], fields: Fields) -> tuple[Check, ...]:
     if not all(isinstance(part, list) and part for part in found):
         raise DataError(f"checks must be a list of {{kind, arguments}} that is not empty, in {' and '.join(columns)}")
     if len(columns) == 2:
-        if len(found[0]) != len(found[1]):
-            raise DataError(f"there are {len(found[0])} {columns[0]}, but {len(found[1])} {columns[1]}")
-        pairs = list(zip(*found, strict=True))
+        pairs = _pairs(found[0], found[1], columns[0], columns[1])
     else:
         if not all(isinstance(check, Mapping) and set(check) <= {"kind", "arguments"} for check in found[0]):
             raise DataError("every check must be an object of kind and arguments")
@@ -215,5 +221,9 @@ def _checks(values: Mapping[str, Any], fields: Fields) -> tuple[Check, ...]:
     for kind, arguments in pairs:
         if not isinstance(kind, str) or not kind or not isinstance(arguments or {}, Mapping):
             raise DataError("every check needs a kind, a text, and arguments, an object")
+        try:
+            value_digest(arguments)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise DataError(f"the arguments of check {shown(kind)!r} are not plain JSON") from error
     # A table has all arguments for all kinds; those that a kind does not take are null there.
     return tuple((kind, {k: v for k, v in (given or {}).items() if v is not None}) for kind, given in pairs)

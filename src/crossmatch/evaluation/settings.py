@@ -16,8 +16,8 @@ from crossmatch.errors import CheckpointError, DataError
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 # Of a YAML file written by hand; its aliases are counted as what they stand for.
-MAX_YAML_BYTES = 1_000_000
-MAX_YAML_NODES = 100_000
+MAX_YAML_BYTES = 100_000
+MAX_YAML_NODES = 50_000
 _SHOWN = 80
 
 
@@ -215,16 +215,19 @@ def _placeholders(text: str, known: Sequence[str], needed: str | None) -> str:
 
 
 def read_yaml(file: Path) -> Any:
-    """A YAML 1.2 file. Raises DataError with the place of the first mistake, or what would take for ever to read."""
+    """A YAML 1.2 file. Raises DataError with the place of the first mistake, also for what would be endless to read."""
     try:
         text = read_text(file, MAX_YAML_BYTES)
     except CheckpointError as error:
         raise DataError(f"{error}") from error
     try:
-        node = YAML(typ="safe", pure=True).compose(text)
-        if node is not None and _size(node, {}) > MAX_YAML_NODES:
+        yaml = YAML(typ="safe", pure=True)
+        node = yaml.compose(text)
+        if node is None:
+            return None
+        if _size(node, {}) > MAX_YAML_NODES:
             raise DataError(f"{file} has more than {MAX_YAML_NODES} values, aliases counted as what they stand for")
-        return YAML(typ="safe", pure=True).load(text)
+        return yaml.constructor.construct_document(node)
     except (YAMLError, RecursionError, ValueError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
         raise DataError(f"{file} is not YAML: {reason}") from error

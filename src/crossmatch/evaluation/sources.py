@@ -3,7 +3,9 @@
 import csv
 import io
 import json
+import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -52,23 +54,28 @@ def read_hub(source: HubSource, home: Path, split: str | None = None) -> list[Ro
 
     home: where a path starting with `.` begins. Raises DataError if the hub does not give it.
     """
-    from datasets import load_dataset
-
-    path = str(home / source.path) if source.path.startswith((".", "/")) else source.path
     wanted = split or source.split
     rows = []
     for name in source.names:
         title = f"{source.path}{f' ({name})' if name else ''}, split {wanted}"
-        try:
-            data = load_dataset(path, name, split=wanted, revision=source.revision)
-        except Exception as error:  # the library raises many kinds, none of its own
-            _refuse(title, error)
-        for number, row in enumerate(data, 1):
-            if not isinstance(row, dict):
-                raise DataError(f"{title}, row {number}: an object is needed, not {type(row).__name__}")
-            config = name or "" if len(source.names) > 1 else ""
+        config = name or "" if len(source.names) > 1 else ""
+        for number, row in enumerate(_load(source, home, name, wanted, title), 1):
             rows.append(Row(f"{title}, row {number}", f"{config}-{number}".lstrip("-"), row, config))
     return rows
+
+
+def _load(source: HubSource, home: Path, name: str | None, split: str, title: str) -> list[dict[str, Any]]:
+    from datasets import load_dataset
+
+    local = source.path.startswith((".", "/"))
+    path = str(home / source.path) if local else source.path
+    # The library's cache may not see that files of a directory changed (datasets 5.2, where a README names them).
+    with tempfile.TemporaryDirectory() if local else nullcontext() as cache:
+        try:
+            data: Any = load_dataset(path, name, split=split, revision=source.revision, cache_dir=cache)
+            return [dict(row) for row in data]
+        except Exception as error:  # the library raises many kinds, none of its own
+            _refuse(title, error)
 
 
 def _refuse(title: str, error: Exception) -> NoReturn:
@@ -111,6 +118,9 @@ def _csv(text: str, file: Path) -> Iterator[tuple[str, Any]]:
     before = csv.field_size_limit(_CELL_CHARACTERS)
     try:
         reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+        header = reader.fieldnames or []
+        if len(set(header)) < len(header):
+            raise DataError(f"{file}: two columns have one name")
         for number, row in enumerate(reader, 1):
             if None in row or None in row.values():
                 raise DataError(f"{file}, row {number}: it has another number of cells than the header")

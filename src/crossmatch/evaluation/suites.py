@@ -21,7 +21,7 @@ from crossmatch.checkpoint import value_digest
 from crossmatch.errors import DataError
 from crossmatch.evaluation.fields import Item, read_item, taken
 from crossmatch.evaluation.settings import LETTERS, SuiteSettings, closest, parse_settings, read_yaml
-from crossmatch.evaluation.sources import Row, read_file, read_hub
+from crossmatch.evaluation.sources import SUFFIXES, Row, read_file, read_hub
 
 __all__ = ["Item", "Suite", "SuiteSettings", "known_recipes", "load_suite", "parse_settings", "read_yaml"]
 
@@ -114,10 +114,8 @@ def _settings(name: str) -> tuple[SuiteSettings, Path]:
     """The settings of a file or a recipe, and the directory at which paths in it begin."""
     if not name.startswith(RECIPE):
         path = Path(name)
-        if not path.is_file():
-            raise DataError(
-                f"suite {path} does not exist; a suite is a YAML file and the JSONL beside it that it names"
-            )
+        if path.suffix in SUFFIXES:
+            raise DataError(f"{path} is a suite's data; give the YAML file that names it")
         return parse_settings(read_yaml(path), path), path.parent
     recipe, _, data = name.removeprefix(RECIPE).partition(":")
     if recipe not in known_recipes():
@@ -158,7 +156,7 @@ def _items(rows: Sequence[Row], settings: SuiteSettings, source: str) -> tuple[t
             items[item.id] = item
         except DataError as error:
             problems.append(f"{row.place}: {error}")
-    allowed = len(rows) * _FAULTY_SHARE if settings.faulty == "leave_out" else 0
+    allowed = (len(items) + len(problems)) * _FAULTY_SHARE if settings.faulty == "leave_out" else 0
     if len(problems) > allowed:
         more = f" (and {len(problems) - 1} more bad rows)" if len(problems) > 1 else ""
         raise DataError(problems[0] + more)
