@@ -207,13 +207,6 @@ def test_changed_inputs_and_changed_answers_are_not_reused(chat: Path, tmp_path:
     assert changed["pt", "ask"][0]["prompt_digest"] != first["pt", "ask"][0]["prompt_digest"]
 
 
-def test_answers_and_questions_may_hold_any_character(tmp_path: Path) -> None:
-    row = {"id": "1", "question": "a\u2028b\u0085c", "reference": "r"}
-    (tmp_path / "d.jsonl").write_text(json.dumps(row, ensure_ascii=False) + "\n")
-    (tmp_path / "s.yaml").write_text("name: x\nversion: 1\nkind: generation\ndata: d.jsonl")
-    assert load_suite(tmp_path / "s.yaml").items[0].question == row["question"]
-
-
 def test_penalties_of_the_base_do_not_act(chat: Path, tmp_path: Path) -> None:
     plain = Engine(Checkpoint(chat / "base")).generate(["what is blood"], 8, Decoding(), 1, Counter())
     shutil.copytree(chat / "base", tmp_path / "base")
@@ -416,59 +409,6 @@ def test_paired_differences_use_the_pairs() -> None:
 def test_openers_exclude_each_other() -> None:
     for openers in OPENERS.values():
         assert not [(a, b) for a in openers for b in openers if a != b and b.startswith(a)]
-
-
-@pytest.mark.parametrize(
-    ("yaml", "row", "message"),
-    [
-        (
-            "name: x\nversion: 1\nkind: choice\ndata: d.jsonl",
-            {"id": 1, "question": "q", "options": ["a", "b"], "answer": 2},
-            "line 1.*index from 0 to 1, not 2",
-        ),
-        (
-            "name: x\nversion: 1\nkind: choice\ndata: d.jsonl",
-            {"id": 1, "question": "q", "options": ["a"], "answer": 0},
-            "at least two",
-        ),
-        (
-            "name: x\nversion: 1\nkind: generation\ndata: d.jsonl",
-            {"id": 1, "question": "q"},
-            "'reference' must be a text",
-        ),
-        (
-            "name: x\nversion: 1\nkind: generation\ndata: d.jsonl",
-            {"id": 1, "question": " ", "reference": "r"},
-            "'question' must be a text",
-        ),
-        ("name: x\nversion: 1\nkind: generation\ndata: d.jsonl", {"question": "q", "reference": "r"}, "line 1: 'id'"),
-        ("name: x\nversion: 1\nkind: generation\ndata: none.jsonl", {}, "does not exist"),
-        ("name: x\nversion: 1\nkind: generation\nlanguge: zh\ndata: d.jsonl", {}, "did you mean language"),
-        ("name: x\nversion: 1\nkind: poem\ndata: d.jsonl", {}, "kind: "),
-        ("name: x\nversion: 1\nkind: generation\ndata: d.jsonl\nprompt: 'Say {questoin}'", {}, "questoin} is no field"),
-        ("name: x\nversion: 1\nkind: generation\ndata: d.jsonl\nprompt: Say", {}, "question} is missing"),
-        ("name: [x", {}, "is not YAML"),
-        ("- name", {}, "must hold a mapping"),
-    ],
-)
-def test_suites_that_cannot_be_asked(tmp_path: Path, yaml: str, row: dict[str, Any], message: str) -> None:
-    (tmp_path / "s.yaml").write_text(yaml)
-    (tmp_path / "d.jsonl").write_text(json.dumps(row) + "\n")
-    with pytest.raises(DataError, match=message):
-        load_suite(tmp_path / "s.yaml")
-
-
-def test_duplicates_and_limits(tmp_path: Path) -> None:
-    row = {"id": "1", "question": "q", "reference": "r"}
-    (tmp_path / "d.jsonl").write_text((json.dumps(row) + "\n") * 2)
-    (tmp_path / "s.yaml").write_text("name: x\nversion: 1\nkind: generation\ndata: d.jsonl\nlimit: 1")
-    with pytest.raises(DataError, match="line 2: id '1' appears twice"):
-        load_suite(tmp_path / "s.yaml")
-    (tmp_path / "d.jsonl").write_text(json.dumps(row) + "\n\n" + json.dumps({**row, "id": "2"}) + "\n")
-    assert len(load_suite(tmp_path / "s.yaml").items) == 1
-    (tmp_path / "d.jsonl").write_text("\n")
-    with pytest.raises(DataError, match="no items"):
-        load_suite(tmp_path / "s.yaml")
 
 
 def test_tokenizer_of_the_fixture_has_no_surprises(chat: Path) -> None:

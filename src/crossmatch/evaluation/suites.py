@@ -1,148 +1,218 @@
-"""Suites: what is asked, as versioned data. A YAML file names the JSONL that holds the items.
+"""Suites: what is asked, as versioned data. A YAML file names a data file beside it, or a data set of the hub.
 
-generation   {"id": "...", "question": "...", "reference": "..."}
-choice       {"id": "...", "question": "...", "options": ["...", "..."], "answer": 0}
+In this project's own form, one object a line:
+
+generation     {"id": "...", "question": "...", "reference": "..."}
+choice         {"id": "...", "question": "...", "options": ["...", "..."], "answer": 0}
+instructions   {"id": "...", "question": "...", "checks": [{"kind": "...", "arguments": {...}}]}
+
+Other forms are read by naming their columns under `fields`; see `crossmatch.evaluation.settings`.
 """
 
-import difflib
-import json
+import random
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
-from crossmatch.checkpoint import file_digest
+from crossmatch.checkpoint import value_digest
 from crossmatch.errors import DataError
+from crossmatch.evaluation.fields import Item, read_item, taken
+from crossmatch.evaluation.settings import LETTERS, SuiteSettings, closest, parse_settings, read_yaml
+from crossmatch.evaluation.sources import SUFFIXES, Row, read_file, read_hub
 
+__all__ = ["Item", "Suite", "SuiteSettings", "known_recipes", "load_suite", "parse_settings", "read_yaml"]
 
-class SuiteSettings(BaseModel):
-    """The YAML part of a suite.
-
-    data: JSONL file beside the YAML; prompt: text with {question} (and {options}) to be filled in; system: system
-    message or None; limit: first items taken (None: all); max_new_tokens: for generation.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*$")
-    version: int = Field(ge=1)
-    kind: Literal["generation", "choice"]
-    language: Literal["en", "zh"] = "en"
-    data: str
-    prompt: str = "{question}"
-    system: str | None = None
-    limit: int | None = Field(None, ge=1)
-    max_new_tokens: int = Field(64, ge=1)
-
-    @field_validator("prompt")
-    @classmethod
-    def _known_fields(cls, prompt: str) -> str:
-        fields = re.findall(r"\{(\w+)\}", prompt)
-        unknown = [field for field in fields if field not in ("question", "options")]
-        if unknown or "question" not in fields:
-            raise ValueError(f"{{{unknown[0]}}} is no field of an item" if unknown else "{question} is missing")
-        return prompt
-
-
-@dataclass(frozen=True)
-class Item:
-    """One question: with a reference (generation) or with options and the index of the right one (choice)."""
-
-    id: str
-    question: str
-    reference: str = ""
-    options: tuple[str, ...] = ()
-    answer: int = -1
+RECIPE = "recipe:"
+_RECIPES = Path(__file__).parent / "recipes"
+# More faulty rows than this are no accident of the data: the columns are read wrongly.
+_FAULTY_SHARE = 0.01
 
 
 @dataclass(frozen=True)
 class Suite:
-    """A suite ready to run; digest: of its YAML fields and its data."""
+    """A suite ready to run.
+
+    digest: of its settings and its data; shots: item id -> solved examples shown before it; left_out: rows that could
+    not be asked, where `faulty: leave_out` allows it; source: the data, in words.
+    """
 
     settings: SuiteSettings
     items: tuple[Item, ...]
     digest: str
+    shots: Mapping[str, tuple[Item, ...]] = field(default_factory=dict)
+    left_out: int = 0
+    source: str = ""
 
     def messages(self, item: Item) -> list[dict[str, str]]:
-        """The dialogue that asks an item."""
-        letters = "\n".join(f"{chr(65 + i)}. {option}" for i, option in enumerate(item.options))
-        text = self.settings.prompt.replace("{options}", letters).replace("{question}", item.question)
-        system = [{"role": "system", "content": self.settings.system}] if self.settings.system else []
-        return [*system, {"role": "user", "content": text}]
+        """The dialogue that asks an item; solved examples are earlier turns of it."""
+        system = _join(self.settings.system or "", self._description(item))
+        turns = [{"role": "system", "content": system}] if system else []
+        for shot in self.shots.get(item.id, ()):
+            turns.append({"role": "user", "content": self._asked(shot)})
+            turns.append({"role": "assistant", "content": self._solution(shot)})
+        return [*turns, {"role": "user", "content": self._asked(item)}]
+
+    def prompt_text(self, item: Item) -> str:
+        """The plain text that asks an item, for models without a chat template; it ends where the answer begins."""
+        shots = self.shots.get(item.id, ())
+        solved = [f"{self._asked(shot)}{self.settings.between}{self._solution(shot)}\n\n" for shot in shots]
+        return _join(self.settings.system or "", "".join([self._description(item), *solved, self._asked(item)]))
+
+    def continuations(self, item: Item) -> tuple[str, ...]:
+        """What is scored after the prompt for each option: its letter or its text, behind the delimiter."""
+        forms = LETTERS[: len(item.options)] if self.settings.form == "letters" else item.options
+        return tuple(self.settings.between + form for form in forms)
+
+    def _asked(self, item: Item) -> str:
+        line = self.settings.option_line
+        options = [_fill(line, {"letter": LETTERS[i], "text": text}) for i, text in enumerate(item.options)]
+        parts = {"question": item.question, "context": item.context, "options": "\n".join(options)}
+        return _fill(self.settings.prompt, {**parts, "subject": self._subject(item)})
+
+    def _solution(self, item: Item) -> str:
+        if self.settings.kind == "generation":
+            return item.reference
+        return LETTERS[item.answer] if self.settings.form == "letters" else item.options[item.answer]
+
+    def _description(self, item: Item) -> str:
+        return _fill(self.settings.description, {"subject": self._subject(item)})
+
+    def _subject(self, item: Item) -> str:
+        return self.settings.subjects.get(item.subject, item.subject)
+
+
+def known_recipes() -> tuple[str, ...]:
+    """Names of the suites that come with crossmatch, for `recipe:NAME`."""
+    return tuple(sorted(file.stem for file in _RECIPES.glob("*.yaml")))
 
 
 def load_suite(file: str | Path) -> Suite:
-    """Read a suite. Raises DataError with file, line and reason for whatever cannot be asked."""
-    path = Path(file)
-    if path.suffix == ".jsonl":
-        raise DataError(f"{path} is a suite's data; give the YAML file that names it")
-    settings = parse_settings(read_yaml(path), path)
-    data = path.parent / settings.data
-    if not data.is_file():
-        raise DataError(f"{path}: its data {data} does not exist")
+    """Read a suite: a YAML file, a `recipe:NAME`, or `recipe:NAME:DATA` on a file, or a directory, of one's own.
+
+    Raises DataError with file, place and reason for whatever cannot be asked.
+    """
+    settings, home = _settings(str(file))
+    if settings.hub is not None:
+        rows, content = read_hub(settings.hub, home), ""
+        source = f"{settings.hub.path} ({settings.hub.split})"
+    else:
+        path = home / str(settings.data)
+        rows, content = read_file(path)
+        source = path.name
+    items, left_out = _items(rows, settings, source)
+    shots, pool = _shots(items, settings, home)
+    if settings.hub is not None:
+        content = value_digest([settings.hub.model_dump(), [asdict(item) for item in items]])
+    digest = value_digest([settings.model_dump(mode="json"), content, [asdict(item) for item in pool]])
+    return Suite(settings, items[: settings.limit], digest, shots, left_out, source)
+
+
+def _settings(name: str) -> tuple[SuiteSettings, Path]:
+    """The settings of a file or a recipe, and the directory at which paths in it begin."""
+    if not name.startswith(RECIPE):
+        path = Path(name)
+        if path.suffix in SUFFIXES:
+            raise DataError(f"{path} is a suite's data; give the YAML file that names it")
+        return parse_settings(read_yaml(path), path), path.parent
+    recipe, _, data = name.removeprefix(RECIPE).partition(":")
+    if recipe not in known_recipes():
+        known = ", ".join(known_recipes())
+        raise DataError(f"there is no recipe {recipe!r}{closest(recipe, known_recipes())}; known are {known}")
+    path = _RECIPES / f"{recipe}.yaml"
+    raw = read_yaml(path)
+    settings = parse_settings(raw, path)
+    if data:
+        settings = _with_data(raw, settings, data, path)
+    elif settings.data is not None:
+        raise DataError(f"recipe {recipe} has no data of its own; give yours as in recipe:{recipe}:valid.jsonl")
+    return settings, Path()
+
+
+def _with_data(raw: dict[str, object], settings: SuiteSettings, data: str, file: Path) -> SuiteSettings:
+    """A recipe on other data of the same columns: a directory that has the form of the hub's, or one file."""
+    if settings.hub is not None and Path(data).is_dir():
+        hub = {**settings.hub.model_dump(), "path": str(Path(data).absolute()), "revision": None}
+        return parse_settings({**raw, "hub": hub}, file)
+    # A template is for many files: the answers to each need a name of their own.
+    stem = re.sub(r"[^\w.-]+", "_", Path(data).stem)
+    name = settings.name if settings.hub is not None else f"{settings.name}-{stem}"
+    return parse_settings({**{k: v for k, v in raw.items() if k != "hub"}, "data": data, "name": name}, file)
+
+
+def _items(rows: Sequence[Row], settings: SuiteSettings, source: str) -> tuple[tuple[Item, ...], int]:
+    """Items of the rows that `where` takes, and how many could not be asked."""
     items: dict[str, Item] = {}
-    for number, line in enumerate(data.read_text(encoding="utf-8-sig").split("\n"), 1):
-        if not line.strip():
-            continue
+    problems: list[str] = []
+    for row in rows:
         try:
-            item = _item(json.loads(line), settings.kind)
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{data}, line {number}: {error if str(error) else type(error).__name__}") from error
-        if item.id in items:
-            raise DataError(f"{data}, line {number}: id {item.id!r} appears twice")
-        items[item.id] = item
+            if not taken(row, settings.where):
+                continue
+            item = read_item(row, settings)
+            if item.id in items:
+                raise DataError(f"id {item.id!r} appears twice")
+            items[item.id] = item
+        except DataError as error:
+            problems.append(f"{row.place}: {error}")
+    allowed = (len(items) + len(problems)) * _FAULTY_SHARE if settings.faulty == "leave_out" else 0
+    if len(problems) > allowed:
+        more = f" (and {len(problems) - 1} more bad rows)" if len(problems) > 1 else ""
+        raise DataError(problems[0] + more)
     if not items:
-        raise DataError(f"{data} holds no items")
-    return Suite(settings, tuple(items.values())[: settings.limit], f"{file_digest(path)}:{file_digest(data)}")
+        raise DataError(f"{source} holds no items{' of those that `where` takes' if settings.where else ''}")
+    return tuple(items.values()), len(problems)
 
 
-def read_yaml(file: Path) -> Any:
-    """A YAML 1.2 file. Raises DataError with the place of the first mistake."""
-    try:
-        return YAML(typ="safe", pure=True).load(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"{file} cannot be read: {error.strerror or error}") from error
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise DataError(f"{file} is not YAML: {' '.join(str(error).split())}") from error
+def _shots(
+    items: Sequence[Item], settings: SuiteSettings, home: Path
+) -> tuple[dict[str, tuple[Item, ...]], tuple[Item, ...]]:
+    """Solved examples of every item that is asked, and those that they were taken from if they are not the items."""
+    if not settings.fewshot:
+        return {}, ()
+    others: tuple[Item, ...] = ()
+    if settings.fewshot_data and settings.hub is not None:
+        others, _ = _items(read_hub(settings.hub, home, settings.fewshot_data), settings, settings.fewshot_data)
+    elif settings.fewshot_data:
+        others, _ = _items(read_file(home / settings.fewshot_data)[0], settings, settings.fewshot_data)
+    pools: dict[str, list[Item]] = {}
+    for item in others or items:
+        pools.setdefault(item.subject, []).append(item)
+    asked = Counter(_asks(item) for pool in pools.values() for item in pool)
+    # Drawn as many more as there are that ask the same as the item: those are passed over.
+    return {
+        item.id: _examples(item, pools.get(item.subject, []), settings, asked[_asks(item)])
+        for item in items[: settings.limit]
+    }, others
 
 
-def parse_settings(raw: Any, file: Path) -> SuiteSettings:
-    """Check the YAML part. Raises DataError naming the field, with the known one that is closest."""
-    if not isinstance(raw, Mapping):
-        raise DataError(f"{file} must hold a mapping")
-    unknown = [key for key in raw if key not in SuiteSettings.model_fields]
-    if unknown:
-        close = difflib.get_close_matches(str(unknown[0]), SuiteSettings.model_fields, n=1)
-        hint = f"; did you mean {close[0]}?" if close else ""
-        raise DataError(f"{file}: unknown field {unknown[0]!r}{hint}")
-    try:
-        return SuiteSettings.model_validate(dict(raw))
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise DataError(f"{file}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+def _examples(item: Item, pool: Sequence[Item], settings: SuiteSettings, same: int) -> tuple[Item, ...]:
+    """Examples of its subject for one item, never one that asks the same; drawn by the seed and the item's id alone."""
+    drawn = settings.fewshot_order == "drawn"
+    rng = random.Random(f"{settings.seed}:{item.id}")
+    order = rng.sample(range(len(pool)), min(len(pool), settings.fewshot + same)) if drawn else range(len(pool))
+    others = (pool[i] for i in order if _asks(pool[i]) != _asks(item))
+    found = tuple(islice(others, settings.fewshot))
+    if len(found) < settings.fewshot:
+        of = f" of subject {item.subject}" if item.subject else ""
+        raise DataError(
+            f"fewshot: {settings.fewshot} examples{of} are asked for, item {item.id} has {len(found)} others"
+        )
+    return found
 
 
-def _item(row: Any, kind: str) -> Item:
-    if not isinstance(row, dict):
-        raise ValueError("an object is needed")
-    question = _filled(row, "question")
-    if kind == "generation":
-        return Item(str(row["id"]), question, reference=_filled(row, "reference"))
-    options, answer = row["options"], row["answer"]
-    if not isinstance(options, list) or len(options) < 2 or not all(isinstance(o, str) and o.strip() for o in options):
-        raise ValueError("options must be at least two texts that are not empty")
-    if not isinstance(answer, int) or isinstance(answer, bool) or not 0 <= answer < len(options):
-        raise ValueError(f"answer must be an index from 0 to {len(options) - 1}, not {answer!r}")
-    return Item(str(row["id"]), question, options=tuple(options), answer=answer)
+def _asks(item: Item) -> tuple[str, str]:
+    return item.question, item.context
 
 
-def _filled(row: Mapping[str, Any], field: str) -> str:
-    value = row.get(field)
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"field {field!r} must be a text that is not empty")
-    return value
+def _fill(text: str, parts: Mapping[str, str]) -> str:
+    """Fill in {name} once: what is filled in may itself hold braces."""
+    return re.sub(r"\{(\w+)\}", lambda match: parts[match[1]], text)
+
+
+def _join(head: str, rest: str) -> str:
+    """Two texts, with an empty line between them unless one brings its own white space."""
+    if head and rest and not (head[-1].isspace() or rest[0].isspace()):
+        return f"{head}\n\n{rest}"
+    return head + rest

@@ -1,0 +1,276 @@
+"""The YAML part of a suite: where its data lies, which columns hold what, and how an item is asked."""
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
+
+from crossmatch.checkpoint import read_text
+from crossmatch.errors import CheckpointError, DataError
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+# Of a YAML file written by hand; its aliases are counted as what they stand for.
+MAX_YAML_BYTES = 100_000
+MAX_YAML_NODES = 50_000
+_SHOWN = 80
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+def _columns(value: Any) -> Any:
+    """A column's name, or a list of names, as the mapping that they are short for."""
+    if isinstance(value, str):
+        return {"columns": (value,)}
+    if isinstance(value, Sequence):
+        return {"columns": value}
+    if isinstance(value, Mapping) and isinstance(value.get("column"), str) and "columns" not in value:
+        return {**{k: v for k, v in value.items() if k != "column"}, "columns": (value["column"],)}
+    return value
+
+
+class TextField(_Strict):
+    """A text out of columns, joined by `join`; so are the parts of a column that holds a list.
+
+    A name followed by `?` may be missing or empty. strip: white space at both ends is taken away.
+    """
+
+    columns: tuple[str, ...] = Field(min_length=1)
+    join: str = "\n"
+    strip: bool = False
+
+
+class OptionsField(_Strict):
+    """Options out of several columns, or out of one that holds all: a list, letters with texts, or lettered lines.
+
+    values: the same options for every item.
+    """
+
+    columns: tuple[str, ...] = ()
+    values: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "OptionsField":
+        if bool(self.columns) == bool(self.values):
+            raise ValueError("either columns or values must be given")
+        return self
+
+
+class AnswerField(_Strict):
+    """The right option: an index from 0, a number from 1, a letter, or the option's text."""
+
+    columns: tuple[str] = ("answer",)
+    form: Literal["index", "number", "letter", "text"] = Field("index", alias="as")
+
+
+class ChecksField(_Strict):
+    """Checks of an instruction: a column of {kind, arguments}, or one of kinds and one of arguments."""
+
+    columns: tuple[str] | tuple[str, str] = ("checks",)
+
+
+Text = Annotated[TextField, BeforeValidator(_columns)]
+
+
+class Fields(_Strict):
+    """Which columns hold an item; `a.b` is column b inside column a. Without `id` items are numbered by their row."""
+
+    id: Text | None = None
+    question: Text = TextField(columns=("question",))
+    context: Text | None = None
+    reference: Text = TextField(columns=("reference",))
+    options: Annotated[OptionsField, BeforeValidator(_columns)] = OptionsField(columns=("options",))
+    answer: Annotated[AnswerField, BeforeValidator(_columns)] = AnswerField.model_validate({})
+    subject: Text | None = None
+    checks: Annotated[ChecksField, BeforeValidator(_columns)] = ChecksField()
+
+
+# Of a suite that names no columns: those of this project's own JSONL.
+OWN_FIELDS = Fields(id=TextField(columns=("id",)))
+
+
+class HubSource(_Strict):
+    """A data set of the hub, or a directory that has the form of one (starting with `.` or `/`).
+
+    name: a configuration, or several whose items follow one another, each with its name as subject.
+    """
+
+    path: str = Field(min_length=1)
+    name: str | tuple[str, ...] | None = None
+    split: str = Field("test", min_length=1)
+    revision: str | None = None
+
+    @property
+    def names(self) -> tuple[str | None, ...]:
+        """Every configuration to be read."""
+        return self.name if isinstance(self.name, tuple) else (self.name,)
+
+
+class SuiteSettings(_Strict):
+    """The YAML part of a suite.
+
+    data: JSONL, JSON, CSV or parquet file beside the YAML, or hub: a data set; fields: columns of the data; where:
+    column -> values of the rows to take; faulty: what to do with a row that cannot be asked (`leave_out` takes at most
+    one in a hundred); subjects: subject -> how it is called in the prompt.
+
+    prompt: text with {question} ({options}, {context}, {subject}) to be filled in; description: text before the first
+    question; system: system message or None; option_line: one line of {options}; chat: whether the chat template is
+    used; form: what is scored of an option, its letter or its text; delimiter: what stands between a prompt and its
+    continuation (None: a space without chat template, nothing with one).
+
+    limit: first items taken (None: all); max_new_tokens: for generation; generative: a choice is also asked by
+    generation; permutations: orders of options to try in addition; fewshot: solved examples before each question, from
+    fewshot_data (a file beside the YAML, or a split of the hub data set; None: the other items), drawn by seed or the
+    first ones.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*$")
+    version: int = Field(ge=1)
+    kind: Literal["generation", "choice", "instructions"]
+    language: Literal["en", "zh"] = "en"
+    data: str | None = None
+    hub: HubSource | None = None
+    fields: Fields = OWN_FIELDS
+    where: dict[str, tuple[str | int | bool, ...]] = {}
+    faulty: Literal["refuse", "leave_out"] = "refuse"
+    subjects: dict[str, str] = {}
+    prompt: str = "{question}"
+    description: str = ""
+    system: str | None = None
+    option_line: str = "{letter}. {text}"
+    chat: bool = True
+    form: Literal["letters", "texts"] = "texts"
+    delimiter: str | None = None
+    limit: int | None = Field(None, ge=1)
+    max_new_tokens: int = Field(64, ge=1)
+    generative: bool = False
+    permutations: int = Field(0, ge=0)
+    fewshot: int = Field(0, ge=0)
+    fewshot_data: str | None = None
+    fewshot_order: Literal["drawn", "first"] = "drawn"
+    seed: int = 0
+
+    @field_validator("where", mode="before")
+    @classmethod
+    def _single_values(cls, where: Any) -> Any:
+        if not isinstance(where, Mapping):
+            return where
+        return {column: v if isinstance(v, list | tuple) else (v,) for column, v in where.items()}
+
+    @field_validator("prompt")
+    @classmethod
+    def _known_fields(cls, prompt: str) -> str:
+        return _placeholders(prompt, ("question", "options", "context", "subject"), "question")
+
+    @field_validator("description")
+    @classmethod
+    def _subject_only(cls, description: str) -> str:
+        return _placeholders(description, ("subject",), None)
+
+    @field_validator("option_line")
+    @classmethod
+    def _option_parts(cls, line: str) -> str:
+        return _placeholders(line, ("letter", "text"), "text")
+
+    @model_validator(mode="after")
+    def _belong_together(self) -> "SuiteSettings":
+        if (self.data is None) == (self.hub is None):
+            raise ValueError("either data (a file) or hub (a data set) must be given")
+        if self.kind != "choice":
+            for name in ("form", "generative", "permutations"):
+                if getattr(self, name) != SuiteSettings.model_fields[name].default:
+                    raise ValueError(f"{name} is for choice suites, not for {self.kind}")
+        elif self.form == "letters" and "{options}" not in self.prompt:
+            raise ValueError("{options} is missing in the prompt: letters mean nothing without the options")
+        if self.fewshot and self.kind == "instructions":
+            raise ValueError("fewshot needs answers, which instructions do not have")
+        if self.fewshot_data and not self.fewshot:
+            raise ValueError("fewshot_data is given, but fewshot is 0")
+        named = self.fields.subject is not None or (self.hub is not None and len(self.hub.names) > 1)
+        if "{subject}" in self.prompt + self.description and not named:
+            raise ValueError("{subject} is asked for, but fields.subject names no column")
+        return self
+
+    @property
+    def between(self) -> str:
+        """What stands between a prompt and its continuation."""
+        return ("" if self.chat else " ") if self.delimiter is None else self.delimiter
+
+
+def _placeholders(text: str, known: Sequence[str], needed: str | None) -> str:
+    fields = re.findall(r"\{(\w+)\}", text)
+    unknown = [field for field in fields if field not in known]
+    if unknown:
+        raise ValueError(f"{{{shown(unknown[0])}}} is no field of an item; known are {', '.join(known)}")
+    if needed is not None and needed not in fields:
+        raise ValueError(f"{{{needed}}} is missing")
+    return text
+
+
+def read_yaml(file: Path) -> Any:
+    """A YAML 1.2 file. Raises DataError with the place of the first mistake, also for what would be endless to read."""
+    try:
+        text = read_text(file, MAX_YAML_BYTES)
+    except CheckpointError as error:
+        raise DataError(f"{error}") from error
+    try:
+        yaml = YAML(typ="safe", pure=True)
+        node = yaml.compose(text)
+        if node is None:
+            return None
+        if _size(node, {}) > MAX_YAML_NODES:
+            raise DataError(f"{file} has more than {MAX_YAML_NODES} values, aliases counted as what they stand for")
+        return yaml.constructor.construct_document(node)
+    except (YAMLError, RecursionError, ValueError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
+        raise DataError(f"{file} is not YAML: {reason}") from error
+
+
+def _size(node: Node, known: dict[int, int]) -> int:
+    """Values that a node stands for. An alias is the same node again; one that holds itself is endless."""
+    found = known.get(id(node))
+    if found is not None:
+        return found
+    known[id(node)] = MAX_YAML_NODES + 1
+    inside: list[Node] = []
+    if isinstance(node, SequenceNode):
+        inside = node.value
+    elif isinstance(node, MappingNode):
+        inside = [part for pair in node.value for part in pair]
+    known[id(node)] = 1 + sum(_size(part, known) for part in inside)
+    return known[id(node)]
+
+
+def parse_settings(raw: Any, file: Path) -> SuiteSettings:
+    """Check the YAML part. Raises DataError naming the field, with the known one that is closest."""
+    if not isinstance(raw, Mapping):
+        raise DataError(f"{file} must hold a mapping")
+    unknown = [key for key in raw if key not in SuiteSettings.model_fields]
+    if unknown:
+        raise DataError(f"{file}: unknown field {shown(unknown[0])!r}{closest(unknown[0], SuiteSettings.model_fields)}")
+    try:
+        return SuiteSettings.model_validate(dict(raw))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(shown(part) for part in first["loc"])
+        reason = first["msg"].removeprefix("Value error, ")
+        raise DataError(f"{file}: {place}: {reason}" if place else f"{file}: {reason}") from error
+
+
+def closest(name: object, known: Mapping[str, Any] | Sequence[str]) -> str:
+    """The end of a message about an unknown name: the known one that is closest, if one is."""
+    close = difflib.get_close_matches(shown(name), [str(k) for k in known], n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def shown(value: object) -> str:
+    """A value from a file as text for a message, cut where it is long."""
+    text = value if isinstance(value, str) else repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
