@@ -94,11 +94,13 @@ class SuiteCorpus:
 
 
 def open_corpus(source: str | Path, columns: Mapping[str, str] | None = None) -> FileCorpus | SuiteCorpus:
-    """A suite's YAML file, a data file or a hub data set. Raises DataError for a suite that cannot be read."""
+    """A suite's YAML file, a data file or a hub data set. Raises DataError for what cannot be read at all."""
     if Path(source).suffix in (".yaml", ".yml"):
         from crossmatch.evaluation.suites import load_suite
 
         return SuiteCorpus(load_suite(source))
+    if not Path(source).is_file():
+        _hub_name(str(source))
     return FileCorpus(str(source), columns or {})
 
 
@@ -166,10 +168,8 @@ def _text(row: Mapping[str, Any], name: str) -> str:
 def _rows(source: str) -> Iterator[tuple[str, int, Any]]:
     """(place, number, row) of whatever the source is."""
     path = Path(source)
-    if not path.exists():
+    if not path.is_file():
         yield from _hub_rows(source)
-    elif not path.is_file():
-        raise DataError(f"{path} is no file; give a .jsonl, .json, .txt, .parquet or .yaml file, or a hub data set")
     elif path.suffix == ".json":
         for number, row in enumerate(_items(path), 1):
             yield f"{path}, item {number}", number, row
@@ -263,18 +263,25 @@ class _Json:
         return bool(chunk)
 
 
-def _hub_rows(source: str) -> Iterator[tuple[str, int, Any]]:
+def _hub_name(source: str) -> tuple[str, str | None, str]:
+    """Name, configuration and split of a hub data set. Raises DataError for what can be none."""
     path, _, split = source.partition(":")
     name, _, config = path.partition("@")
-    if name.count("/") != 1 or name.startswith((".", "/")):
+    if name.count("/") != 1 or name.startswith((".", "/")) or Path(source).exists():
+        wrong = "is no file" if Path(source).exists() else "does not exist"
         raise DataError(
-            f"{source} does not exist; give a .jsonl, .json, .txt, .parquet or .yaml file, or a hub data set "
+            f"{source} {wrong}; give a .jsonl, .json, .txt, .parquet or .yaml file, or a hub data set "
             "org/name[@config][:split]"
         )
+    return name, config or None, split or "train"
+
+
+def _hub_rows(source: str) -> Iterator[tuple[str, int, Any]]:
+    name, config, split = _hub_name(source)
     from datasets import load_dataset
 
     with _library_errors(f"{source} is no local file, and the hub did not give it"):
-        rows = load_dataset(name, config or None, split=split or "train")
+        rows = load_dataset(name, config, split=split)
     yield from ((f"{source}, row {number}", number, dict(row)) for number, row in enumerate(rows, 1))
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -95,7 +96,7 @@ def bands(shingles: U64, offsets: I64) -> U64:
     filled = np.flatnonzero(np.diff(offsets))
     # Groups of texts of about a stretch together.
     groups = np.flatnonzero(np.diff(offsets[filled] // _STRETCH, prepend=-1))
-    for low, high in zip(groups, [*groups[1:], len(filled)], strict=True):
+    for low, high in pairwise([*groups, len(filled)]):
         texts = filled[low:high]
         start = offsets[texts[0]]
         stretch = shingles[start : offsets[texts[-1] + 1]]
