@@ -140,6 +140,7 @@ def test_every_command_has_help() -> None:
         "verify",
         "identify",
         "evaluate",
+        "audit",
         "calibrate",
         "inspect",
         "report",

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from crossmatch.cli.audit import audit_command
 from crossmatch.cli.calibrate import calibrate_command
 from crossmatch.cli.console import Settings, plain, say
 from crossmatch.cli.evaluate import evaluate_command
@@ -39,6 +40,7 @@ for _name, _command in {
     "verify": verify_command,
     "identify": identify_command,
     "evaluate": evaluate_command,
+    "audit": audit_command,
     "calibrate": calibrate_command,
     "inspect": inspect_command,
     "report": report_command,

@@ -1,0 +1,146 @@
+"""What an audit found: per pair of sets, level and scope how many items; and which items are clean."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from crossmatch.errors import InputError
+from crossmatch.evaluation.audit.index import JACCARD, LEVELS
+from crossmatch.evaluation.audit.prints import BANDS, CHARACTERS, ROWS, SCOPES, SHINGLE, WORDS
+
+
+@dataclass(frozen=True)
+class Criteria:
+    """From when on an item counts as found.
+
+    share: of an item's n-grams that occur in the train set (level ngram); answer_words, answer_characters: shortest
+    answer that is judged alone, by any level, in words or in characters of a script without spaces.
+    """
+
+    share: float = 0.5
+    answer_words: int = 6
+    answer_characters: int = 12
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1:
+            raise InputError(f"the share of n-grams must lie above 0 and at most at 1, not at {self.share}")
+
+    @property
+    def signature(self) -> str:
+        """How the figures were made, in one line."""
+        return (
+            f"normal:nfkc+casefold+letters,marks,digits|ngram:{WORDS} words,{CHARACTERS} characters,"
+            f"share>={self.share:g}|near:minhash {BANDS}x{ROWS},shingles of {SHINGLE},jaccard>={JACCARD}|"
+            f"answer>={self.answer_words} words,{self.answer_characters} characters|version:1"
+        )
+
+
+@dataclass(frozen=True)
+class Example:
+    """An item that was found, and the document of the train set it was found in, as far as one is known.
+
+    value: share of its n-grams (their first occurrences lie mostly in that document), Jaccard index, or None.
+    """
+
+    id: str
+    train_id: str
+    value: float | None
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """One level and scope: `found` of `n` judged items; too_short: items with the scope that could not be judged.
+
+    any_hit: items with at least one n-gram in the train set (level ngram only).
+    """
+
+    level: str
+    scope: str
+    n: int
+    too_short: int
+    found: int
+    any_hit: int | None
+    examples: tuple[Example, ...]
+
+    @property
+    def share(self) -> float | None:
+        """Found over judged; None where nothing was."""
+        return self.found / self.n if self.n else None
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A train set, and the set whose documents were looked for in it.
+
+    found: documents that at least one level and scope found, of all `documents`; cut: texts of the train set that had
+    more candidates for the near level than were compared (sets made from templates), so that it may have missed some.
+    """
+
+    train: str
+    against: str
+    held_out: bool
+    documents: int
+    found: int
+    cut: int
+    overlaps: tuple[Overlap, ...]
+
+
+@dataclass(frozen=True)
+class AuditReport:
+    """All pairs of train and held-out sets, and of train sets; counts are of all items, not of a sample.
+
+    train: documents of each; ids: of each held-out set; contaminated: held-out set -> id -> where it was found, as
+    `train:level:scope`.
+    """
+
+    signature: str
+    train: Mapping[str, int]
+    ids: Mapping[str, Sequence[str]]
+    pairs: Sequence[Pair]
+    contaminated: Mapping[str, Mapping[str, Sequence[str]]]
+
+    def share(self, held_out: str) -> float | None:
+        """Share of a held-out set's items that any level, scope and train set found; None for no items."""
+        n = len(self.ids[held_out])
+        return len(self.contaminated[held_out]) / n if n else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON."""
+        held_out = {
+            name: {
+                "n": len(ids),
+                "found": len(self.contaminated[name]),
+                "share": self.share(name),
+                "contaminated": {key: list(where) for key, where in self.contaminated[name].items()},
+                "clean": [key for key in ids if key not in self.contaminated[name]],
+            }
+            for name, ids in self.ids.items()
+        }
+        pairs = [{**asdict(p), "overlaps": [{**asdict(o), "share": o.share} for o in p.overlaps]} for p in self.pairs]
+        train = {name: {"documents": n} for name, n in self.train.items()}
+        return {
+            "schema_version": 1,
+            "signature": self.signature,
+            "train": train,
+            "held_out": held_out,
+            "pairs": pairs,
+        }
+
+
+def clean_ids(
+    report: AuditReport, suite: str, *, levels: Sequence[str] = LEVELS, scopes: Sequence[str] = SCOPES
+) -> set[str]:
+    """Ids of a held-out set's items that none of the levels and scopes found in any train set.
+
+    Raises InputError for a set, a level or a scope that is not there.
+    """
+    for kind, names, known in (("set", [suite], report.ids), ("level", levels, LEVELS), ("scope", scopes, SCOPES)):
+        for name in names:
+            if name not in known:
+                raise InputError(f"the audit knows no {kind} {name!r}; it has {', '.join(known)}")
+    dirty = {
+        key
+        for key, where in report.contaminated[suite].items()
+        if any(level in levels and scope in scopes for _, level, scope in (w.rsplit(":", 2) for w in where))
+    }
+    return set(report.ids[suite]) - dirty
