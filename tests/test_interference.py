@@ -1,6 +1,6 @@
 """Interference predicted and measured: against dense computations, finite differences and planted modules."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from crossmatch.analysis.texts import KINDS, Text, batches, read_texts
 from crossmatch.checkpoint import Checkpoint
 from crossmatch.delta import TuningVector, dense
 from crossmatch.errors import AdapterError, DataError, InputError
+from crossmatch.report.interference import agreement_chart, attribution_chart, weights_chart
 from helpers import make_adapter, make_chat_model, make_gpt2, make_llama
 
 WEIGHTS = {"pt": 0.3, "sft": 0.7}
@@ -38,6 +39,15 @@ DIALOGUES = [
         ("level", "<think> okay let me"),
     )
 ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Products this small are slower on several threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -500,3 +510,71 @@ def test_the_facts_are_plain_and_the_same_each_time(root: Path, texts: list[Text
         merge = next(p for p in target["points"] if (p["guest"], p["host"]) == (1.0, 1.0))
         assert merge["measured"] == pytest.approx(merge["first_order"], abs=1e-5)
         assert target["agreement"]["second_order"]["n"] == 8
+
+
+@pytest.fixture(scope="module")
+def facts(root: Path, texts: list[Text]) -> dict[str, Any]:
+    scope = Scope(measured=3, nodes=3, units=99, multiples=(0.0, 1.0, 1.5), draws=100)
+    return predict_and_measure(
+        Checkpoint(root / "base"), {n: Adapter(root / n) for n in WEIGHTS}, WEIGHTS, texts, scope
+    )
+
+
+def values(spec: dict[str, Any], place: int) -> list[dict[str, Any]]:
+    """The rows that a chart, or a layer of it, draws."""
+    layer = spec["layer"][place] if "layer" in spec else spec
+    return layer.get("data", spec.get("data"))["values"]
+
+
+def test_the_chart_shows_predicted_against_measured(facts: dict[str, Any]) -> None:
+    for way in ("mean", "off"):
+        spec = agreement_chart(facts, way=way)
+        assert spec is not None
+        found = facts["agreement"]["loss"]["integrated"][way]["change"]
+        assert spec["title"] == f"Spearman {found['value']:.2f} (95% {found['low']:.2f} to {found['high']:.2f}), n = 14"
+        drawn = values(spec, -1)
+        units = facts["measured"]["loss"]["units"]
+        assert [row["predicted"] for row in drawn] == [unit["predicted"]["integrated"][way] for unit in units]
+        assert [row["measured"] for row in drawn] == [
+            unit[way]["value"] if way == "off" else unit[way] for unit in units
+        ]
+    # Where the predictor is defined for a part of the modules only, these alone are drawn.
+    part = agreement_chart(facts, predictor="overlap_cosine")
+    assert part is not None
+    assert len(values(part, -1)) == facts["agreement"]["loss"]["overlap_cosine"]["mean"]["change"]["n"] == 6
+    assert agreement_chart(facts, target="accuracy") is None
+    assert agreement_chart(facts, predictor="tea leaves") is None
+
+
+def test_the_heat_map_holds_every_module(facts: dict[str, Any]) -> None:
+    spec = attribution_chart(facts)
+    assert spec is not None
+    modules = [m for m in facts["attribution"]["loss"]["modules"] if m["adapter"] == "pt"]
+    assert {(r["layer"], r["module"]): r["value"] for r in values(spec, 0)} == {
+        (m["layer"], m["module"]): m["integrated"]["value"] for m in modules
+    }
+    share = facts["attribution"]["loss"]["completeness"]
+    assert f"the modules' sum is {share:.1%} of it" in spec["title"]
+    host = attribution_chart(facts, adapter="sft")
+    assert host is not None
+    assert len(values(host, 0)) == 6
+    assert attribution_chart(facts, target="accuracy") is None
+
+
+def test_the_chart_of_weights(facts: dict[str, Any]) -> None:
+    spec = weights_chart(facts)
+    assert spec is not None
+    assert len(values(spec, -1)) == 8
+    assert weights_chart(facts, target="accuracy") is None
+
+
+def test_charts_are_drawn(facts: dict[str, Any]) -> None:
+    import vl_convert
+
+    for spec in (
+        agreement_chart(facts),
+        agreement_chart(facts, way="on"),
+        attribution_chart(facts),
+        weights_chart(facts),
+    ):
+        assert "Spearman" in (svg := vl_convert.vegalite_to_svg({**(spec or {}), "width": 500})) or "adds" in svg
