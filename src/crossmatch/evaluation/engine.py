@@ -12,8 +12,8 @@ from crossmatch.checkpoint import Checkpoint
 from crossmatch.delta import Delta, LowRank, TuningVector, merged_rows
 from crossmatch.errors import AdapterError
 from crossmatch.evaluation.decode import Limits, decode
-from crossmatch.evaluation.likelihood import Opening, score
-from crossmatch.evaluation.model import Decoding, Generated
+from crossmatch.evaluation.likelihood import score
+from crossmatch.evaluation.model import Decoding, FirstToken, Generated
 from crossmatch.rules import Combined, Recipe, Weight
 
 # Bytes of a base that is kept in memory beside the model.
@@ -111,7 +111,7 @@ class Engine:
         self,
         prompts: Sequence[str],
         options: Sequence[Sequence[str]],
-        done: Callable[[int, list[float], Opening], None],
+        done: Callable[[int, list[float], FirstToken], None],
     ) -> None:
         """The same, with what the first token's distribution is like."""
         tokens = [

@@ -1,12 +1,12 @@
 """Log-likelihoods: a prompt goes through the model once, its options beside each other behind it."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from crossmatch.evaluation.model import FirstToken
 from crossmatch.evaluation.pool import Prefix, as_mask, takes_any_mask
 
 Ids = Sequence[int]
@@ -14,16 +14,7 @@ Ids = Sequence[int]
 _TOKENS, _LOGITS = 4096, 1 << 26
 
 
-@dataclass(frozen=True)
-class Opening:
-    """The first token of an answer: entropy of its distribution in nats, and by how much the most probable token is
-    ahead of the second."""
-
-    entropy: float
-    margin: float
-
-
-Scored = tuple[int, list[float], Opening]
+Scored = tuple[int, list[float], FirstToken]
 
 
 @torch.inference_mode()
@@ -54,7 +45,7 @@ def score(model: Any, prompts: Sequence[Ids], options: Sequence[Sequence[Ids]], 
 
 def _beside(
     model: Any, prefix: Prefix, prompts: Sequence[Ids], options: Sequence[Sequence[Ids]]
-) -> list[tuple[list[float], Opening]]:
+) -> list[tuple[list[float], FirstToken]]:
     """Rows [padding, prompt, options without their last tokens, padding]; prompts end at one column."""
     width = max(map(len, prompts))
     tail = max(sum(len(o) - 1 for o in group) for group in options)
@@ -95,7 +86,7 @@ def _tree(branch: Tensor, shared: int) -> Tensor:
     return torch.cat([before, allowed], 2)[:, None]
 
 
-def _row(logits: Tensor, options: Sequence[Ids]) -> tuple[list[float], Opening]:
+def _row(logits: Tensor, options: Sequence[Ids]) -> tuple[list[float], FirstToken]:
     """logits: (1 + summed lengths, vocabulary); the first after the prompt, then those after each option's tokens."""
     used = 1 + sum(len(option) - 1 for option in options)
     wide = logits[:used].float()
@@ -109,14 +100,14 @@ def _row(logits: Tensor, options: Sequence[Ids]) -> tuple[list[float], Opening]:
     return values, opening(wide[0] - norms[0])
 
 
-def opening(log_p: Tensor) -> Opening:
+def opening(log_p: Tensor) -> FirstToken:
     """From the log-probabilities (vocabulary,) of a first token."""
     p = log_p.exp()
     first, second = p.topk(2).values.tolist()
-    return Opening(float(-(p * log_p.masked_fill(p == 0, 0.0)).sum()), first - second)
+    return FirstToken(float(-(p * log_p.masked_fill(p == 0, 0.0)).sum()), first - second)
 
 
-def _apart(model: Any, prompt: Ids, options: Sequence[Ids]) -> tuple[list[float], Opening]:
+def _apart(model: Any, prompt: Ids, options: Sequence[Ids]) -> tuple[list[float], FirstToken]:
     """For models whose layers do not take any mask: every option behind a prompt of its own."""
     values, first = [], None
     for option in options:

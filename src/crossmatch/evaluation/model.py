@@ -31,8 +31,17 @@ class Failed:
     reason: str
 
 
+@dataclass(frozen=True)
+class FirstToken:
+    """The distribution of an answer's first token: entropy in nats, and how far the most probable is ahead of the next
+    in probability."""
+
+    entropy: float
+    margin: float
+
+
 class Model(Protocol):
-    """A model that answers. Both methods call `done(index, value)` as results come, from the calling thread.
+    """A model that answers. Its methods call `done(index, value)` as results come, from the calling thread.
 
     A model in this process gives no `Failed`: what goes wrong there is raised.
     """
@@ -55,6 +64,15 @@ class Model(Protocol):
         done: Callable[[int, list[float] | Failed], None],
     ) -> None:
         """ln P(option | prompt), summed over the option's tokens, for every option of every prompt."""
+        ...
+
+    def openings(
+        self,
+        prompts: Sequence[str],
+        options: Sequence[Sequence[str]],
+        done: Callable[[int, list[float] | Failed, FirstToken | None], None],
+    ) -> None:
+        """The same, with what the answer's first token is like (None: the model does not tell)."""
         ...
 
 

@@ -8,17 +8,14 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from crossmatch.errors import InputError
-from crossmatch.evaluation.model import Failed, Generated, Model, item_seed
+from crossmatch.evaluation.model import Decoding, Failed, FirstToken, Generated, Model, item_seed
 from crossmatch.evaluation.served_replies import text_of, the_choice, used
 from crossmatch.evaluation.served_scoring import Scorer
 from crossmatch.evaluation.served_server import Server
 from crossmatch.evaluation.served_transport import ServerError, Transport, one_line
-
-if TYPE_CHECKING:  # that module loads torch and transformers
-    from crossmatch.evaluation.engine import Decoding
 
 T = TypeVar("T")
 
@@ -95,7 +92,7 @@ class ServedModel:
         self,
         prompts: Sequence[str],
         max_new_tokens: int,
-        decoding: "Decoding",
+        decoding: Decoding,
         keys: Sequence[str],
         done: Callable[[int, Generated | Failed], None],
     ) -> None:
@@ -136,6 +133,15 @@ class ServedModel:
         if not self._scorer.way:
             self._caution = self._scorer.settle(sorted(set(prompts), key=lambda p: (len(p), p))[:3])
         self._each(len(prompts), lambda index: self._scorer.score(prompts[index], options[index]), done)
+
+    def openings(
+        self,
+        prompts: Sequence[str],
+        options: Sequence[Sequence[str]],
+        done: Callable[[int, list[float] | Failed, FirstToken | None], None],
+    ) -> None:
+        """Log-likelihoods; no server tells a whole distribution."""
+        self.loglikelihoods(prompts, options, lambda index, values: done(index, values, None))
 
     def identify(
         self, local: Callable[[str], str] | None = None, prompts: Sequence[str] = PROBES, tokens: int = 24

@@ -1,0 +1,67 @@
+"""Under what all suites are run: a template and a decoding; and what every file of answers is called."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+
+from crossmatch.checkpoint import value_digest
+from crossmatch.errors import DataError
+from crossmatch.evaluation.model import Decoding
+from crossmatch.evaluation.templates import TEMPLATES, Template, find_template
+
+SEEDS = 5
+_DECODING = re.compile(r"^T(\d+(?:\.\d+)?)(?:p(\d+(?:\.\d+)?))?(?:x(\d+))?$")
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One template and one decoding; sampled decodings are run with several seeds, each for every item."""
+
+    template: Template = TEMPLATES["own"]
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seeds: tuple[int, ...] = field(default=(0,))
+
+    @property
+    def name(self) -> str:
+        """Fit for a path, as in `own.greedy` or `own.T0.6p0.8`."""
+        return f"{self.template.name}.{self.decoding_name}"
+
+    @property
+    def decoding_name(self) -> str:
+        """`greedy`, or temperature and nucleus."""
+        nucleus = f"p{self.top_p:g}" if self.top_p < 1 else ""
+        return f"T{self.temperature:g}{nucleus}" if self.temperature > 0 else "greedy"
+
+    @property
+    def decodings(self) -> list[Decoding]:
+        """One per seed."""
+        return [Decoding(self.temperature, self.top_p, seed) for seed in self.seeds]
+
+    @property
+    def digest(self) -> str:
+        """Digest of all that can change an answer."""
+        return value_digest([self.template.digest, [asdict(d) for d in self.decodings]])
+
+
+def conditions_of(templates: Sequence[str] = (), decodings: Sequence[str] = ()) -> list[Condition]:
+    """Every template with every decoding: `greedy`, or `T0.6p0.8` (five seeds), `T1x10` (ten). Raises DataError."""
+    found = [
+        Condition(template, *decoding)
+        for template in map(find_template, templates or ("own",))
+        for decoding in map(_decoding, decodings or ("greedy",))
+    ]
+    names = [condition.name for condition in found]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise DataError(f"condition {twice} is asked for twice; rename one of the template files")
+    return found
+
+
+def _decoding(text: str) -> tuple[float, float, tuple[int, ...]]:
+    match = _DECODING.match(text)
+    if text == "greedy":
+        return 0.0, 1.0, (0,)
+    if match is None or not 0 < float(match[1]) <= 100 or not 0 < float(match[2] or 1) <= 1:
+        raise DataError(f"decoding {text!r}: give greedy, or T and p as in T0.6p0.8, with x10 for ten seeds")
+    return float(match[1]), float(match[2] or 1), tuple(range(max(1, int(match[3] or SEEDS))))
