@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from crossmatch import Checkpoint
 from crossmatch.errors import InputError
 from crossmatch.evaluation.engine import Decoding, Engine
 from crossmatch.evaluation.model import Failed, Generated, item_seed
-from crossmatch.evaluation.served import PROBES, ServedModel
+from crossmatch.evaluation.served import ServedModel
 from crossmatch.evaluation.served_transport import Transport, one_line
 from crossmatch.progress import QUIET
 from helpers import make_chat_model
@@ -34,17 +35,19 @@ BYTES_PICK = [[" a low level", " the heart", " new"], ["瘙痒症", "贫血", "b
 
 @pytest.fixture(scope="module")
 def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_chat_model(tmp_path_factory.mktemp("words") / "m", initializer_range=0.2)
+    path = make_chat_model(tmp_path_factory.mktemp("words") / "m", initializer_range=0.2)
+    model: Any = AutoModelForCausalLM.from_pretrained(path)
+    with torch.no_grad():
+        # Only words are generated: special tokens and numbers beyond the vocabulary have no text to go on from.
+        model.lm_head.weight[:8] = 0
+        model.lm_head.weight[len(AutoTokenizer.from_pretrained(path)) :] = 0
+    model.save_pretrained(path)
+    return path
 
 
 @pytest.fixture(scope="module")
 def pieces(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_bytes_model(tmp_path_factory.mktemp("pieces") / "m")
-
-
-@pytest.fixture(scope="module")
-def stranger(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_bytes_model(tmp_path_factory.mktemp("stranger") / "m", seed=3)
 
 
 @pytest.fixture
@@ -349,26 +352,36 @@ def test_retry_after_is_honoured(server: LocalServer) -> None:
         assert "answered 429: too busy; it asks for" in found.reason
 
 
-def test_identity(server: LocalServer, pieces: Path, stranger: Path) -> None:
-    few = PROBES[:3]
-    ours, theirs = (
-        dict(zip(few, Engine(Checkpoint(path)).generate(few, 12, Decoding(), 4, QUIET), strict=True))
-        for path in (pieces, stranger)
-    )
-    found = client(server).identify()
-    assert (found.verdict, found.agreement, found.names) == ("unknown", None, ("tiny",))
-    assert found.line == f"{server.url} lists tiny; its weights were compared with nothing"
-    found = client(server).identify(ours.__getitem__, few, 9)
-    assert (found.verdict, found.agreement, found.probes) == ("same", 1.0, 3)
-    found = client(server).identify(theirs.__getitem__, few, 9)
-    assert found.verdict == "other"
-    assert found.agreement is not None
-    assert found.agreement < 0.3
-    assert found.line.endswith("% of their characters: it runs another model than tiny")
-    found = client(server, model="huge").identify(lambda _: "x")
-    assert (found.verdict, found.line) == ("other", f"{server.url} serves tiny, not huge")
-    found = client(server).identify((ours | {few[0]: "?"}).__getitem__, few, 9)
-    assert (found.verdict, found.agreement) == ("unknown", pytest.approx(2 / 3))
+def test_identity(words: Path) -> None:
+    engine = Engine(Checkpoint(words))
+
+    def local() -> dict[str, str]:
+        return dict(zip(ASK, engine.generate(ASK, 20, Decoding(), 4, QUIET), strict=True))
+
+    ours = local()
+    engine.model.lm_head.weight.data.copy_(engine.model.lm_head.weight.data.flip(1))
+    theirs = local()
+    with LocalServer(words) as server:
+        found = client(server).identify()
+        assert (found.verdict, found.agreement, found.names) == ("unknown", None, ("tiny",))
+        assert found.line == f"{server.url} lists tiny; its weights were compared with nothing"
+        found = client(server).identify(ours.__getitem__, ASK)
+        assert (found.verdict, found.agreement) == ("same", 1.0)
+        assert found.probes > 2 * len(ASK)
+        found = client(server).identify(theirs.__getitem__, ASK)
+        assert found.verdict == "other"
+        assert found.agreement is not None
+        assert found.agreement < 0.4
+        assert found.line.endswith("% of their characters: it runs another model than tiny")
+        found = client(server, model="huge").identify(lambda _: "x")
+        assert (found.verdict, found.line) == ("other", f"{server.url} serves tiny, not huge")
+        # Short answers, compared from their beginning only.
+        short = {prompt: answer[:20] for prompt, answer in ours.items()}
+        found = client(server).identify((short | {ASK[0]: "?"}).__getitem__, ASK, 2)
+        assert (found.verdict, found.agreement, found.probes) == ("unknown", pytest.approx(2 / 3), 3)
+        server.always = "500"
+        with pytest.raises(InputError, match="does not answer a probe: .* answered 500"):
+            client(server).identify(ours.__getitem__, ASK)
 
 
 def test_names(pieces: Path) -> None:

@@ -130,8 +130,8 @@ def tokens_of(choice: Mapping[str, Any]) -> list[Token]:
     found = choice.get("logprobs")
     if not isinstance(found, Mapping):
         return []
-    if isinstance(found.get("content"), list):
-        return [_object(entry) for entry in found["content"]]
+    if "content" in found:
+        return [_object(entry) for entry in entries_of(choice)]
     texts, values = found.get("tokens"), found.get("token_logprobs")
     tops: Any = found.get("top_logprobs")
     if not isinstance(texts, list) or not isinstance(values, list):
@@ -148,6 +148,13 @@ def tokens_of(choice: Mapping[str, Any]) -> list[Token]:
             named = [_number(v) for v in top.values()] if isinstance(top, Mapping) else []
             tokens.append(_token(str(text), _number(value), named))
     return tokens
+
+
+def entries_of(choice: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The objects of the second shape as they came; empty if there are none."""
+    found = choice.get("logprobs")
+    entries = found.get("content") if isinstance(found, Mapping) else None
+    return [entry for entry in entries if isinstance(entry, Mapping)] if isinstance(entries, list) else []
 
 
 def check_greedy(token: Token) -> None:
@@ -179,9 +186,7 @@ def check_exclusive(tokens: Sequence[Token]) -> None:
         raise ServerError(f"log-probabilities that cannot be: different tokens at one place sum to {total:.3f}")
 
 
-def _object(entry: Any) -> Token:
-    if not isinstance(entry, Mapping):
-        raise ServerError("log-probabilities came in an unknown shape", again=False)
+def _object(entry: Mapping[str, Any]) -> Token:
     top = entry.get("top_logprobs")
     named = [_number(t.get("logprob")) for t in top if isinstance(t, Mapping)] if isinstance(top, list) else []
     return _token(str(entry.get("token")), _number(entry.get("logprob")), named)

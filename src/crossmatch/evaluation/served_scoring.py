@@ -22,6 +22,7 @@ from crossmatch.evaluation.served_replies import (
     check_greedy,
     check_same,
     echo_of,
+    entries_of,
     listed_of,
     text_of,
     the_choice,
@@ -37,6 +38,8 @@ _PROBED = 8
 _UNLIKE = (" a", " the", " is", " of", " in", " what")
 # Far above any logit, and exact in float32.
 _FORCE = 1e6
+# More tokens than any vocabulary holds.
+_EVERY = 1 << 20
 
 
 class Scorer:
@@ -140,13 +143,32 @@ class Scorer:
         return scored
 
     def _forced(self, before: list[int], token: int) -> Token:
-        def read(reply: Any) -> Token:
-            choice = the_choice(reply, self.server.facts.same)
-            entries = (choice.get("logprobs") or {}).get("content") or [{}]
-            made = tokens_of(choice)
-            if len(made) != 1 or entries[0].get("id") != token:
-                raise ServerError("the server does not generate the token that logit_bias forces", again=False)
-            return made[0]
+        """A token's log-probability after others, from forcing it.
 
-        fields = {**_GREEDY, "max_tokens": 1, "logit_bias": {str(token): _FORCE}}
-        return self.server.complete(before, fields, read)
+        llama-server tells nothing of a token that ends inside a character. Then another token is forced, and the wanted
+        one is looked up in the list of all tokens at that place (megabytes, but rare).
+        """
+
+        def read(reply: Any) -> Token | None:
+            choice = the_choice(reply, self.server.facts.same)
+            entries, made = entries_of(choice), tokens_of(choice)
+            if entries and (len(entries) != 1 or entries[0].get("id") != token):
+                raise ServerError("the server does not generate the token that logit_bias forces", again=False)
+            return made[0] if made else None
+
+        def look_up(reply: Any) -> Token:
+            entries = entries_of(the_choice(reply, self.server.facts.same))
+            named = entries[0].get("top_logprobs") if entries else None
+            every = [{"token": "", "logprob": row.get("logprob"), "id": row.get("id")} for row in named or []]
+            found = [row for row in every if row["id"] == token]
+            if len(found) != 1:
+                raise ServerError(f"the server gives no log-probability of token {token}", again=False)
+            return tokens_of({"logprobs": {"content": [{**found[0], "top_logprobs": every}]}})[0]
+
+        fields = {**_GREEDY, "max_tokens": 1}
+        known = self.server.complete(before, {**fields, "logit_bias": {str(token): _FORCE}}, read)
+        if known is not None:
+            return known
+        other = self.server.encode("a")[-1]
+        fields |= {"logprobs": _EVERY, "logit_bias": {str(other): _FORCE}}
+        return self.server.complete(before, fields, look_up)
