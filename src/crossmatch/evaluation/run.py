@@ -1,44 +1,59 @@
-"""Run suites on variants; every answer goes to a JSONL file with the digests of what produced it."""
+"""Run suites on variants under conditions; every answer goes to a JSONL file with the digests of what produced it."""
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from crossmatch.adapter import Adapter
-from crossmatch.chat import apply_template, render
-from crossmatch.checkpoint import Checkpoint, bytes_digest, file_digest, side_digest, value_digest
-from crossmatch.evaluation.engine import Decoding, Engine
-from crossmatch.evaluation.suites import Item, Suite
-from crossmatch.evaluation.traces import OPENERS, parse_trace
+from crossmatch.checkpoint import Checkpoint, side_digest, value_digest
+from crossmatch.errors import DataError
+from crossmatch.evaluation.asking import Questions, ask
+from crossmatch.evaluation.conditions import Condition
+from crossmatch.evaluation.engine import Engine
+from crossmatch.evaluation.model import Model
+from crossmatch.evaluation.sheets import Record, Sheet
+from crossmatch.evaluation.suites import Suite
 from crossmatch.evaluation.variants import Variant
-from crossmatch.progress import QUIET, SILENT, Progress, Task
+from crossmatch.progress import SILENT, Progress
 
-Record = dict[str, Any]
+Records = dict[tuple[str, str, str], list[Record]]
+"""Records by names: (variant, suite, condition)."""
+OWN = (Condition(),)
 
 
 @dataclass(frozen=True)
-class Conditions:
-    """Under what all suites are run.
+class Cell:
+    """One file of answers; scored: whether this condition is the first of its template, which scores options."""
 
-    template: a file (None: the tokenizer's own); thinking: its switch; dtype: as which the variants' weights are stored
-    before they are computed with (None: the base's own).
-    """
+    variant: Variant
+    suite: Suite
+    condition: Condition
+    scored: bool
 
-    template: str | None = None
-    thinking: bool | None = None
-    decoding: Decoding = field(default_factory=Decoding)
-    batch_size: int = 32
-    dtype: str | None = None
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """Its names."""
+        return self.variant.name, self.suite.settings.name, self.condition.name
 
-    def digest(self) -> str:
-        """Digest of what can change an answer; the batch size can only where tokens are drawn."""
-        text = Path(self.template).read_text(encoding="utf-8") if self.template else None
-        drawn = self.batch_size if self.decoding.temperature > 0 else None
-        return value_digest([text, self.thinking, asdict(self.decoding), drawn, self.dtype])
+    def file(self, out: Path) -> Path:
+        """Where its records lie."""
+        return out / self.variant.name / f"{self.suite.settings.name}.{self.condition.name}.jsonl"
+
+
+def cells(variants: Sequence[Variant], suites: Sequence[Suite], conditions: Sequence[Condition]) -> list[Cell]:
+    """What there is to do. Choices that are not generated do not depend on the decoding: one condition per template."""
+    first: dict[str, str] = {}
+    for condition in conditions:
+        first.setdefault(condition.template.name, condition.name)
+    found = []
+    for variant in variants:
+        for condition in conditions:
+            scored = first[condition.template.name] == condition.name
+            some = [s for s in suites if scored or s.settings.kind != "choice" or s.settings.generative]
+            found += [Cell(variant, suite, condition, scored) for suite in some]
+    return found
 
 
 def evaluate(
@@ -48,109 +63,105 @@ def evaluate(
     suites: Sequence[Suite],
     out: Path,
     *,
-    conditions: Conditions | None = None,
+    conditions: Sequence[Condition] = OWN,
+    dtype: str | None = None,
+    batch_size: int = 64,
     progress: Progress = SILENT,
-) -> dict[tuple[str, str], list[Record]]:
-    """Answer every suite with every variant; return the records by (variant, suite) name.
+) -> Records:
+    """Answer every suite with every variant under every condition.
 
-    Records lie in `out/<variant>/<suite>.jsonl`. A file that was made from the same digests is kept, so that the same
-    call after an interruption goes on.
+    Records lie in `out/<variant>/<suite>.<condition>.jsonl`. What was made from the same digests is kept, so that the
+    same call after an interruption goes on. dtype: as which the variants' weights are stored before they are computed
+    with (None: the base's own); batch_size: prompts at a time at most.
     """
-    conditions = conditions or Conditions()
-    shared = [conditions.digest(), side_digest(base.path)]
-    records: dict[tuple[str, str], list[Record]] = {}
-    pending: list[tuple[Variant, Suite, str]] = []
-    for variant in variants:
-        model = variant.digest(base, adapters)
-        for suite in suites:
-            known = _known(_file(out, variant, suite), value_digest([model, suite.digest, *shared]))
-            if known is None:
-                pending.append((variant, suite, model))
-            else:
-                records[variant.name, suite.settings.name] = known
-    if not pending:
-        return records
-    with progress.task("load model") as loading:
-        engine = Engine(base, getattr(torch, conditions.dtype) if conditions.dtype else None)
-        apply_template(engine.tokenizer, conditions.template)
-        loading.advance()
-    current = None
-    with progress.task("evaluate", sum(len(s.items) for _, s, _ in pending)) as task:
-        for variant, suite, model in pending:
-            task.advance(0, f"{variant.name}, {suite.settings.name}")
-            if variant is not current:
-                engine.become(variant.parts(adapters))
-                current = variant
-            answers = (_generate if suite.settings.kind == "generation" else _choose)(engine, suite, conditions, task)
-            stamp = {"variant": variant.name, "suite": suite.settings.name, "suite_version": suite.settings.version}
-            rows = [{**stamp, "model_digest": model, **answer} for answer in answers]
-            _save(_file(out, variant, suite), value_digest([model, suite.digest, *shared]), rows)
-            records[variant.name, suite.settings.name] = rows
+    shared = [side_digest(base.path), dtype]
+    sheets: dict[tuple[str, str, str], Sheet] = {}
+    records: Records = {}
+    pending: list[Cell] = []
+    models = {variant.name: variant.digest(base, adapters) for variant in variants}
+    for cell in cells(variants, suites, conditions):
+        inputs = [models[cell.variant.name], cell.suite.digest, cell.condition.digest, cell.scored, *shared]
+        sheet = sheets[cell.key] = Sheet(cell.file(out), value_digest(inputs))
+        known = sheet.finished()
+        if known is None:
+            pending.append(cell)
+        else:
+            records[cell.key] = known
+    if pending:
+        with progress.task("load model") as loading:
+            engine = Engine(base, getattr(torch, dtype) if dtype else None, batch_size)
+            loading.advance()
+        ready = _becoming(engine, pending, adapters)
+        records |= _answer(ready, sheets, models, progress, _amount(engine, pending))
     return records
 
 
-def _generate(engine: Engine, suite: Suite, conditions: Conditions, task: Task) -> list[Record]:
-    prompts = [render(engine.tokenizer, suite.messages(item), conditions.thinking) for item in suite.items]
-    openers = OPENERS[suite.settings.language]
-    size = conditions.batch_size
-    outputs = engine.generate(prompts, suite.settings.max_new_tokens, conditions.decoding, size, task)
-    likelihoods = engine.loglikelihoods(prompts, [openers] * len(prompts), size, QUIET)
-    rows = []
-    for item, prompt, output, values in zip(suite.items, prompts, outputs, likelihoods, strict=True):
-        trace = parse_trace(output)
-        rows.append(
-            {
-                **_asked(item, prompt),
-                "reference": item.reference,
-                "output": output,
-                "answer": trace.answer,
-                "trace": {"state": trace.state, "lexical": trace.lexical, "share": trace.share},
-                "opener_loglikelihoods": dict(zip(openers, values, strict=True)),
-            }
-        )
-    return rows
+def evaluate_served(
+    model: Model,
+    tokenizer: object,
+    variant: Variant,
+    suites: Sequence[Suite],
+    out: Path,
+    *,
+    conditions: Sequence[Condition] = OWN,
+    digest: str,
+    progress: Progress = SILENT,
+) -> Records:
+    """The same of a model that runs elsewhere; tokenizer: whose chat template renders the prompts; digest: of what is
+    known of the server. Items that it did not answer are marked as failed."""
+    todo = cells([variant], suites, conditions)
+    sheets = {
+        c.key: Sheet(c.file(out), value_digest([digest, c.suite.digest, c.condition.digest, c.scored])) for c in todo
+    }
+    records: Records = {key: known for key, sheet in sheets.items() if (known := sheet.finished()) is not None}
+    pending = [cell for cell in todo if cell.key not in records]
+    total = sum(len(Questions(c.suite, c.condition, tokenizer, c.scored).parts) * len(c.suite.items) for c in pending)
+    ready = ((cell, model, tokenizer) for cell in pending)
+    return records | _answer(ready, sheets, {variant.name: digest}, progress, total)
 
 
-def _choose(engine: Engine, suite: Suite, conditions: Conditions, task: Task) -> list[Record]:
-    prompts = [render(engine.tokenizer, suite.messages(item), conditions.thinking) for item in suite.items]
-    values = engine.loglikelihoods(prompts, [item.options for item in suite.items], conditions.batch_size, task)
-    rows = []
-    for item, prompt, scores in zip(suite.items, prompts, values, strict=True):
-        by_length = [score / len(option) for score, option in zip(scores, item.options, strict=True)]
-        rows.append(
-            {
-                **_asked(item, prompt),
-                "options": list(item.options),
-                "right": item.answer,
-                "loglikelihoods": scores,
-                "chosen": scores.index(max(scores)),
-                "chosen_norm": by_length.index(max(by_length)),
-            }
-        )
-    return rows
+def _becoming(
+    engine: Engine, pending: Sequence[Cell], adapters: Mapping[str, Adapter]
+) -> Iterator[tuple[Cell, Model, object]]:
+    current = None
+    for cell in pending:
+        if cell.variant is not current:
+            engine.become(cell.variant.parts(adapters))
+            current = cell.variant
+        yield cell, engine, engine.tokenizer
 
 
-def _asked(item: Item, prompt: str) -> Record:
-    return {"id": item.id, "question": item.question, "prompt_digest": bytes_digest(prompt.encode())}
+def _amount(engine: Engine, pending: Sequence[Cell]) -> int:
+    """Answers to come. Raises DataError before the first if a template cannot render a suite."""
+    total = 0
+    for cell in pending:
+        questions = Questions(cell.suite, cell.condition, engine.tokenizer, cell.scored)
+        if not all(questions.prompt(item).strip() for item in cell.suite.items):
+            raise DataError(f"suite {cell.suite.settings.name}: a prompt is empty under {cell.condition.name}")
+        total += len(questions.parts) * len(cell.suite.items)
+    return total
 
 
-def _file(out: Path, variant: Variant, suite: Suite) -> Path:
-    return out / variant.name / f"{suite.settings.name}.jsonl"
-
-
-def _known(file: Path, digest: str) -> list[Record] | None:
-    """Records of a finished file that was made from the same inputs, else None."""
-    stamp = file.with_suffix(".digest")
-    if not (file.exists() and stamp.exists()) or stamp.read_text().split() != [digest, file_digest(file)]:
-        return None
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line]
-
-
-def _save(file: Path, digest: str, rows: Sequence[Record]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    stamp = file.with_suffix(".digest")
-    stamp.unlink(missing_ok=True)
-    temporary = file.with_suffix(".tmp")
-    temporary.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows), encoding="utf-8")
-    temporary.replace(file)
-    stamp.write_text(f"{digest}\n{file_digest(file)}\n")
+def _answer(
+    ready: Iterator[tuple[Cell, Model, object]],
+    sheets: Mapping[tuple[str, str, str], Sheet],
+    models: Mapping[str, str],
+    progress: Progress,
+    total: int,
+) -> Records:
+    records: Records = {}
+    with progress.task("evaluate", total) as task:
+        for cell, model, tokenizer in ready:
+            variant, suite, condition = cell.key
+            task.advance(0, f"{variant}, {suite}, {condition}")
+            sheet = sheets[cell.key]
+            sheet.start()
+            try:
+                answers = ask(model, Questions(cell.suite, cell.condition, tokenizer, cell.scored), sheet, task)
+            finally:
+                sheet.close()
+            stamp = {"variant": variant, "suite": suite, "suite_version": cell.suite.settings.version}
+            stamp |= {"condition": condition, "model_digest": models[variant]}
+            records[cell.key] = [{**stamp, **answer} for answer in answers]
+            sheet.finish(records[cell.key])
+    return records

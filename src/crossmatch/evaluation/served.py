@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from queue import SimpleQueue
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from crossmatch.errors import InputError
 from crossmatch.evaluation.model import Decoding, Failed, FirstToken, Generated, Model, item_seed

@@ -1,22 +1,23 @@
-"""From records to figures: every metric with n and interval, every difference paired and tested."""
+"""From records to figures: every metric with n and interval, every difference paired, tested and adjusted."""
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from crossmatch.evaluation.run import Record
-from crossmatch.evaluation.scores import bleu, bleu_signature, bleu_statistics, length_ratio, rouge_f
+from crossmatch.evaluation.choices import flips
+from crossmatch.evaluation.conditions import Condition
+from crossmatch.evaluation.decomposition import fall_parts, length_parts
+from crossmatch.evaluation.metrics import CHOICE, SHARES, SURFACE, Measured, measure, signatures
+from crossmatch.evaluation.run import OWN, Records
+from crossmatch.evaluation.sheets import Record
 from crossmatch.evaluation.statistics import (
-    Array,
     Difference,
     Figure,
-    Statistic,
     bootstrap,
+    divergence,
+    holm,
     mcnemar,
-    mean_of,
     paired_bootstrap,
     proportion,
 )
@@ -24,89 +25,200 @@ from crossmatch.evaluation.suites import Suite
 from crossmatch.evaluation.variants import Variant
 from crossmatch.rules import weight_json
 
-# metric -> (item statistics, statistic); a metric of one 0/1 column is a share: Wilson interval, McNemar test.
-Measured = dict[str, tuple[Array, Statistic]]
-SHARES = ("acc", "acc_norm", "trace_structural", "trace_lexical")
+SCHEMA = 2
+Json = dict[str, Any]
 
 
 def summarise(
-    records: Mapping[tuple[str, str], list[Record]],
+    records: Records,
     variants: Sequence[Variant],
     suites: Sequence[Suite],
     reference: str,
-) -> dict[str, Any]:
-    """Figures of every variant and suite, and paired differences against `reference` (a variant's name).
+    *,
+    conditions: Sequence[Condition] = OWN,
+    clean: Mapping[str, set[str]] | None = None,
+) -> Json:
+    """Figures of every variant, suite and condition; paired differences against `reference` (a variant's name) and
+    against the base.
 
-    All variants must have answered the same items; that is checked. Returns plain JSON.
+    All variants must have answered the same items; that is checked. An item that somebody did not answer counts for
+    nobody's figures, and such a suite is marked incomplete and has no differences. clean: suite -> ids of the items
+    that no training data touch; their figures are given beside. Differences are adjusted (Holm) over the variants and
+    suites of one metric and condition. Returns plain JSON.
     """
-    result: dict[str, Any] = {"schema_version": 1, "reference": reference, "variants": {}, "suites": {}}
+    result: Json = {"schema_version": SCHEMA, "reference": reference, "variants": {}, "conditions": {}}
     for variant in variants:
-        result["variants"][variant.name] = {
-            "kind": variant.kind,
-            "weights": {k: weight_json(w) for k, w in variant.weights.items()},
-        }
-    for suite in suites:
-        name = suite.settings.name
-        measured = {v.name: measure(records[v.name, name], suite) for v in variants}
-        asked = {v.name: [(r["id"], r["prompt_digest"]) for r in records[v.name, name]] for v in variants}
-        if any(ids != asked[reference] for ids in asked.values()):
-            raise ValueError(f"suite {name}: variants answered different prompts; they cannot be compared")
-        result["suites"][name] = {
-            "kind": suite.settings.kind,
-            "version": suite.settings.version,
-            "digest": suite.digest,
-            "n": len(suite.items),
-            "signature": bleu_signature(suite.settings.language) if suite.settings.kind == "generation" else None,
-            "metrics": {
-                metric: {v.name: _entry(metric, measured[v.name], measured[reference]) for v in variants}
-                for metric in measured[reference]
-            },
+        weights = {name: weight_json(weight) for name, weight in variant.weights.items()}
+        result["variants"][variant.name] = {"kind": variant.kind, "weights": weights}
+    for condition in conditions:
+        tables = _Tables(records, variants, reference, condition)
+        facts = {"template": condition.template.name, "decoding": condition.decoding_name}
+        found = {s.settings.name: tables.suite(s) for s in suites if tables.has(s)}
+        for suite in suites:
+            kept = (clean or {}).get(suite.settings.name)
+            if kept is not None and suite.settings.name in found:
+                found[suite.settings.name]["clean"] = tables.suite(suite, kept)
+        _adjust(found)
+        result["conditions"][condition.name] = {
+            **facts,
+            "seeds": len(condition.seeds),
+            "suites": found,
+            "divergence": tables.divergence([s for s in suites if tables.has(s)]),
         }
     return result
 
 
-def measure(rows: Sequence[Record], suite: Suite) -> Measured:
-    """Item statistics of all metrics that a suite's records allow."""
-    if suite.settings.kind == "choice":
-        acc = [[float(r["chosen"] == r["right"])] for r in rows]
-        norm = [[float(r["chosen_norm"] == r["right"])] for r in rows]
-        return {"acc": (np.array(acc), mean_of), "acc_norm": (np.array(norm), mean_of)}
-    language, references = suite.settings.language, [r["reference"] for r in rows]
-    raw = bleu_statistics([r["output"] for r in rows], references, language)
-    stripped = bleu_statistics([r["answer"] for r in rows], references, language)
-    corpus: Callable[[Array], Array] = partial(bleu, items=len(rows))
-    rouge = {kind: (values, mean_of) for kind, values in rouge_f([r["answer"] for r in rows], references).items()}
-    structural = [[float(r["trace"]["state"] in ("closed", "unclosed", "close_only"))] for r in rows]
-    lexical = [[float(r["trace"]["lexical"])] for r in rows]
-    think = [[math.exp(r["opener_loglikelihoods"]["<think>"])] for r in rows]
-    opener = [[sum(math.exp(v) for v in r["opener_loglikelihoods"].values())] for r in rows]
-    return {
-        "bleu": (stripped, corpus),
-        "bleu_raw": (raw, corpus),
-        **rouge,
-        "length_ratio": (raw, length_ratio),
-        "trace_structural": (np.array(structural), mean_of),
-        "trace_lexical": (np.array(lexical), mean_of),
-        "think_probability": (np.array(think), mean_of),
-        "opener_probability": (np.array(opener), mean_of),
-    }
+class _Tables:
+    """The figures of one condition."""
+
+    def __init__(self, records: Records, variants: Sequence[Variant], reference: str, condition: Condition) -> None:
+        self.records, self.reference, self.condition = records, reference, condition
+        self.names = [variant.name for variant in variants]
+        self.base = next((variant.name for variant in variants if variant.kind == "base"), None)
+
+    def has(self, suite: Suite) -> bool:
+        """Whether the suite was asked under this condition."""
+        return (self.reference, suite.settings.name, self.condition.name) in self.records
+
+    def rows(self, suite: Suite, kept: set[str] | None = None) -> dict[str, list[Record]]:
+        """Records by variant, of the items that all of them answered."""
+        name = suite.settings.name
+        found = {v: self.records[v, name, self.condition.name] for v in self.names}
+        asked = {v: [(r["id"], r["prompt_digest"]) for r in rows] for v, rows in found.items()}
+        if any(ids != asked[self.reference] for ids in asked.values()):
+            raise ValueError(f"suite {name}: variants answered different prompts; they cannot be compared")
+        out = {r["id"] for rows in found.values() for r in rows if "failed" in r}
+        return {
+            v: [r for r in rows if r["id"] not in out and (kept is None or r["id"] in kept)]
+            for v, rows in found.items()
+        }
+
+    def suite(self, suite: Suite, kept: set[str] | None = None) -> Json:
+        """Figures and differences of one suite."""
+        rows = self.rows(suite, kept)
+        measured = {v: measure(r, suite) for v, r in rows.items()}
+        every = self.records[self.reference, suite.settings.name, self.condition.name]
+        failed = self._failed(suite)
+        mine = measured[self.reference]
+        result: Json = {
+            "kind": suite.settings.kind,
+            "version": suite.settings.version,
+            "digest": suite.digest,
+            "source": suite.source,
+            "left_out": suite.left_out,
+            "n": len({r["id"] for r in rows[self.reference]}),
+            "asked": len({r["id"] for r in every}),
+            "incomplete": failed or None,
+            "signatures": signatures(suite),
+            "metrics": {m: {v: self._entry(m, measured, v, tested=not failed) for v in self.names} for m in mine},
+        }
+        if CHOICE in mine:
+            result["flips"] = {v: _flip_table(rows[v], rows[self.reference]) for v in self.names if v != self.reference}
+        if SURFACE in mine and not failed:
+            result["fall"] = {
+                v: _fall(measured[v], measured[self.reference]) for v in self.names if v != self.reference
+            }
+        return result
+
+    def _failed(self, suite: Suite) -> dict[str, Json]:
+        """Variants with items that they did not answer: how many, and the first reason."""
+        found = {}
+        for variant in self.names:
+            reasons = [
+                r["failed"] for r in self.records[variant, suite.settings.name, self.condition.name] if "failed" in r
+            ]
+            if reasons:
+                found[variant] = {"failed": len(reasons), "reason": reasons[0]}
+        return found
+
+    def _entry(self, metric: str, measured: Mapping[str, Measured], variant: str, *, tested: bool) -> Json:
+        figure = _figure(metric, measured[variant])
+        others = {"difference": self.reference, "difference_base": self.base}
+        entry = figure.to_dict()
+        for key, other in others.items():
+            d = (
+                _difference(metric, measured[variant], measured[other])
+                if tested and other is not None and other != variant
+                else None
+            )
+            entry[key] = d.to_dict() if d else None
+        return entry
+
+    def divergence(self, suites: Sequence[Suite]) -> list[Json]:
+        """Of every generation suite from every choice suite: whether the surface fell further than the choices."""
+        found = []
+        for first in suites:
+            for second in suites:
+                if (first.settings.kind, second.settings.kind) != ("generation", "choice"):
+                    continue
+                if self._failed(first) or self._failed(second):
+                    continue
+                one = {v: measure(r, first) for v, r in self.rows(first).items()}
+                two = {v: measure(r, second) for v, r in self.rows(second).items()}
+                if CHOICE not in two[self.reference]:
+                    continue
+                for variant in self.names:
+                    if variant != self.reference:
+                        surface = _pair(one, variant, self.reference, SURFACE)
+                        figure = divergence(surface, _pair(two, variant, self.reference, CHOICE))
+                        names = {"surface": first.settings.name, "choices": second.settings.name, "variant": variant}
+                        found.append({**names, **figure.to_dict()})
+        return found
 
 
-def _entry(metric: str, mine: Measured, reference: Measured) -> dict[str, Any]:
-    figure, difference = _figure(metric, mine), _difference(metric, mine, reference)
-    return {**figure.to_dict(), "difference": difference.to_dict() if difference else None}
+def _pair(measured: Mapping[str, Measured], variant: str, reference: str, metric: str) -> Any:
+    table, statistic = measured[variant][metric]
+    return table, measured[reference][metric][0], statistic
+
+
+def _flip_table(mine: Sequence[Record], reference: Sequence[Record]) -> Json:
+    right = [r["right"] for r in reference]
+    table = flips([r["chosen"] for r in reference], [r["chosen"] for r in mine], right)
+    pairs = list(zip(mine, reference, strict=True))
+    gained = [a["id"] for a, b in pairs if a["chosen"] == a["right"] != b["chosen"]]
+    lost = [a["id"] for a, b in pairs if b["chosen"] == a["right"] != a["chosen"]]
+    return {**vars(table), "gained_ids": gained, "lost_ids": lost}
+
+
+def _fall(mine: Measured, reference: Measured) -> Json:
+    """The difference in raw BLEU, taken apart: dilution by the trace and content; and what length alone explains."""
+    found: Json = {}
+    parts = fall_parts(mine["bleu_raw"][0], mine["bleu"][0], mine["bleu"][1])
+    others = fall_parts(reference["bleu_raw"][0], reference["bleu"][0], reference["bleu"][1])
+    for name, (table, statistic) in parts.items():
+        difference = paired_bootstrap(table, others[name][0], statistic)
+        found[name] = difference.to_dict() if difference else None
+    lengths = length_parts(mine["bleu_raw"][0], reference["bleu_raw"][0])
+    for name in ("length", "rest"):
+        table, statistic = getattr(lengths, name)
+        found[name] = bootstrap(table, statistic).to_dict()
+    return found
 
 
 def _figure(metric: str, measured: Measured) -> Figure:
     rows, statistic = measured[metric]
-    return proportion(int(rows.sum()), len(rows)) if metric in SHARES else bootstrap(rows, statistic)
+    return proportion(int(rows[:, 0].sum()), len(rows)) if _is_share(metric, rows) else bootstrap(rows, statistic)
 
 
 def _difference(metric: str, mine: Measured, reference: Measured) -> Difference | None:
-    if mine is reference:
-        return None
     rows, statistic = mine[metric]
     others = reference[metric][0]
-    if metric in SHARES:
+    if _is_share(metric, rows) and _is_share(metric, others):
         return mcnemar(rows[:, 0] > 0.5, others[:, 0] > 0.5)
     return paired_bootstrap(rows, others, statistic)
+
+
+def _is_share(metric: str, rows: Any) -> bool:
+    """Whether items are right or wrong; over several seeds they are something between."""
+    return metric in SHARES and bool(np.isin(rows[:, 0], (0.0, 1.0)).all())
+
+
+def _adjust(suites: Mapping[str, Json]) -> None:
+    """Holm's procedure over the variants and suites of one metric, for each of the two it is compared with."""
+    metrics = {metric for suite in suites.values() for metric in suite["metrics"]}
+    for metric in metrics:
+        for key in ("difference", "difference_base"):
+            tables = [suite["metrics"].get(metric, {}) for suite in suites.values()]
+            family = [entry[key] for table in tables for entry in table.values() if entry[key]]
+            for difference, adjusted in zip(family, holm([d["p"] for d in family]), strict=True):
+                difference["p_holm"] = adjusted

@@ -1,0 +1,138 @@
+"""From the records of one variant, suite and condition to item statistics of every metric that they allow."""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import numpy as np
+
+from crossmatch.evaluation.choices import order_statistics
+from crossmatch.evaluation.chrf import chrf, chrf_signature, chrf_statistics
+from crossmatch.evaluation.factory import factory_scores
+from crossmatch.evaluation.instructions import followed, instruction_level
+from crossmatch.evaluation.scores import (
+    bleu,
+    bleu_signature,
+    bleu_statistics,
+    length_ratio,
+    rouge_f,
+    sentence_bleu,
+    sentence_bleu_signature,
+)
+from crossmatch.evaluation.sheets import Record
+from crossmatch.evaluation.statistics import Array, Statistic, mean_of
+from crossmatch.evaluation.suites import Suite
+from crossmatch.evaluation.traces import calibrated, opener_statistics
+
+Measured = dict[str, tuple[Array, Statistic]]
+"""metric -> (item statistics (items, columns), statistic); where an item has several seeds, its rows are averaged."""
+
+# A metric of one 0/1 column is a share: Wilson's interval, McNemar's test.
+SHARES = frozenset(
+    (
+        *("acc", "acc_norm", "acc_majority", "acc_worst", "acc_generated", "invalid"),
+        *("trace_structural", "trace_lexical", "truncated", "followed_strict", "followed_loose"),
+    )
+)
+# What is read first, and what the divergence of a study is made of.
+SURFACE, CHOICE = "bleu", "acc"
+
+
+def signatures(suite: Suite) -> dict[str, str]:
+    """sacreBLEU's signatures of the metrics of a generation suite."""
+    if suite.settings.kind != "generation":
+        return {}
+    language = suite.settings.language
+    return {
+        "bleu": bleu_signature(language),
+        "sentence_bleu": sentence_bleu_signature(language),
+        "chrf": chrf_signature(),
+    }
+
+
+def measure(rows: Sequence[Record], suite: Suite) -> Measured:
+    """Item statistics of all metrics; items without an answer (`failed`) must have been taken out."""
+    if suite.settings.kind == "choice":
+        return _choices(rows)
+    seeds = len({row["seed"] for row in rows}) or 1
+    measured = _instructions(rows) if suite.settings.kind == "instructions" else _generation(rows, suite)
+    measured |= _traces(rows)
+    if seeds == 1:
+        return measured
+    # Seeds of one item are not independent: the item is the unit that is drawn.
+    return {name: (table.reshape(-1, seeds, table.shape[1]).mean(1), s) for name, (table, s) in measured.items()}
+
+
+def _column(values: Sequence[float | bool]) -> Array:
+    return np.array(values, dtype=float).reshape(-1, 1)
+
+
+def _choices(rows: Sequence[Record]) -> Measured:
+    measured: Measured = {}
+    if rows and "chosen" in rows[0]:
+        measured["acc"] = _column([r["chosen"] == r["right"] for r in rows]), mean_of
+        measured["acc_norm"] = _column([r["chosen_norm"] == r["right"] for r in rows]), mean_of
+    if rows and "orders" in rows[0]:
+        found = order_statistics([r["orders"] for r in rows], [r["right"] for r in rows])
+        measured |= {f"acc_{name}" if name != "consistency" else name: (t, mean_of) for name, t in found.items()}
+    if rows and "generated" in rows[0]:
+        right = [np.mean([g["chosen"] == r["right"] for g in r["generated"]]) for r in rows]
+        invalid = [np.mean([g["chosen"] is None for g in r["generated"]]) for r in rows]
+        measured["acc_generated"] = _column([float(x) for x in right]), mean_of
+        measured["invalid"] = _column([float(x) for x in invalid]), mean_of
+    return measured
+
+
+def _instructions(rows: Sequence[Record]) -> Measured:
+    asked = [[(kind, arguments) for kind, arguments in row["checks"]] for row in rows]
+    questions = [row["question"] for row in rows]
+    found: Measured = {}
+    for name, loose in (("strict", False), ("loose", True)):
+        raw = followed(asked, questions, [row["output"] for row in rows], loose=loose)
+        stripped = followed(asked, questions, [row["answer"] for row in rows], loose=loose)
+        found[f"followed_{name}"] = stripped, mean_of
+        found[f"instructions_{name}"] = stripped, instruction_level
+        found[f"instructions_{name}_raw"] = raw, instruction_level
+    return found
+
+
+def _generation(rows: Sequence[Record], suite: Suite) -> Measured:
+    language, references = suite.settings.language, [row["reference"] for row in rows]
+    answers, outputs = [row["answer"] for row in rows], [row["output"] for row in rows]
+    same = answers == outputs
+    corpus: Callable[[Array], Array] = partial(bleu, items=len(rows))
+    found: Measured = {}
+    for suffix, texts in (("", answers), ("_raw", outputs)):
+        if suffix and same:
+            # Nothing was stripped: both are the same numbers.
+            found |= {f"{name}_raw": value for name, value in found.items() if not name.startswith("lf_")}
+            break
+        found[f"bleu{suffix}"] = bleu_statistics(texts, references, language), corpus
+        found[f"chrf{suffix}"] = chrf_statistics(texts, references), chrf
+        found[f"sentence_bleu{suffix}"] = sentence_bleu(texts, references, language), mean_of
+        found |= {f"{kind}{suffix}": (table, mean_of) for kind, table in rouge_f(texts, references).items()}
+        # LLaMA-Factory's own are of the whole output: traces stay in.
+    found |= {name: (table, mean_of) for name, table in factory_scores(outputs, references).items()}
+    found["length_ratio"] = found["bleu_raw"][0], length_ratio
+    found["openers_calibrated"] = opener_statistics(outputs, references), calibrated
+    return found
+
+
+def _traces(rows: Sequence[Record]) -> Measured:
+    structural = [row["trace"]["state"] in ("closed", "unclosed", "close_only") for row in rows]
+    found: Measured = {
+        "trace_structural": (_column(structural), mean_of),
+        "trace_lexical": (_column([row["trace"]["lexical"] for row in rows]), mean_of),
+        "trace_share": (_column([row["trace"]["share"] for row in rows]), mean_of),
+        "truncated": (_column([row["truncated"] for row in rows]), mean_of),
+    }
+    openers = [row.get("opener_loglikelihoods") for row in rows]
+    if rows and all(openers):
+        kept = [o for o in openers if o]
+        found["think_probability"] = _column([math.exp(o["<think>"]) for o in kept]), mean_of
+        found["opener_probability"] = _column([sum(map(math.exp, o.values())) for o in kept]), mean_of
+    for name in ("entropy", "margin"):
+        values = [row.get(name) for row in rows]
+        if rows and all(value is not None for value in values):
+            found[f"first_{name}"] = _column([float(value) for value in values if value is not None]), mean_of
+    return found
