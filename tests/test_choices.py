@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import time
 
 import pytest
 from hypothesis import given
@@ -75,6 +76,23 @@ ENGLISH = [
     ("<THINK>Okay, A or B...</THINK>(A)", A),
     ("#### B", B),
     ("A. Aspirin\nB. Metformin\nC. Insulin glargine\nD. Insulin\nThe answer is B.", B),
+    ("B<|im_end|>", B),
+    ("The answer is B</s>", B),
+    ("Answer - B", B),
+    ("Ans: B", B),
+    ("<answer>B</answer>", B),
+    ('{"answer": "B"}', B),
+    ("\\boxed{\\mathrm{B}}", B),
+    ("It's B", B),
+    ("Thus, B.", B),
+    ("The answer cannot be A, so it is B.", B),
+    ("Let's analyze: A. Aspirin - no. B. Metformin - yes. So B.", B),
+    ("The answer is most likely B.", B),
+    ("The answer is B (Metformin), not A (Aspirin).", B),
+    ("The correct answer is Metformin (B).", B),
+    ("Neither A nor B; the answer is C.", C),
+    ("**B. Metformin**\n\nExplanation:\nA. Aspirin: pain\nB. Metformin: sugar\nC. Insulin glargine: later", B),
+    ("Answer: B\n\nQuestion: What next?\nAnswer: C", B),
     # Invalid: nothing is named, or too much, or what is not there.
     ("", None),
     ("<think>It must be B, because", None),
@@ -82,6 +100,13 @@ ENGLISH = [
     ("A patient with diabetes needs care.", None),
     ("The answer is a drug for diabetes.", None),
     ("A is wrong.", None),
+    ("A. Aspirin is wrong.", None),
+    ("A) Aspirin is wrong. B) Metformin is correct.", None),
+    ("She has hepatitis B.", None),
+    ("B\nC", None),
+    ("ABCD", None),
+    ("Metformin is not indicated.", None),
+    ("Aspirin is wrong, so metformin it is.", B),
     ("A and B", None),
     ("A, B", None),
     ("Answer: A or B", None),
@@ -136,7 +161,16 @@ CHINESE = [
     ("该患者的诊断是糖尿病，不是高血压。", A),
     ("<think>嗯，让我想想，可能选A。</think>\n\n答案：B", B),
     ("可能是A吧</think>选D", D),
+    ("【答案】B 【解析】A错", B),
+    ("答案B", B),
+    ("B对", B),
+    ("综上，B。", B),
+    ("应该是B", B),
+    ("选B而不是A", B),
+    ("A、C、D错误，B正确。", B),
+    ("B\n解析：A项是糖尿病的表现。", B),
     ("", None),
+    ("患者感染了乙型肝炎，即hepatitis B。", None),
     ("<think>嗯，答案是B", None),
     ("我不知道。", None),
     ("答案：AB", None),
@@ -204,6 +238,12 @@ def test_germs_are_no_letters() -> None:
     assert extract_choice("The answer is C.", germs) == 2
 
 
+def test_a_text_of_negation_is_an_option_too() -> None:
+    options = ("Treat at once", "Treatment is not needed", "Wait")
+    assert extract_choice("B. Treatment is not needed.", options) == 1
+    assert extract_choice("Treatment is not needed", options) == 1
+
+
 def test_options_that_cannot_be_read() -> None:
     for options in (["one"], ["x"] * 27, ["a", " "]):
         with pytest.raises(DataError, match="2 to 26 options"):
@@ -261,3 +301,12 @@ def test_statistics_over_orders() -> None:
     assert all(rows.shape == (0, 1) for rows in order_statistics([], []).values())
     with pytest.raises(DataError, match="same number of option orders"):
         order_statistics([[1], [1, 2]], [1, 1])
+
+
+@pytest.mark.parametrize(
+    "piece", ["answer ", "<think>", "</think>", "**", "A. ", "选", "\n", "(", "\\boxed{", "答案】", "<<"]
+)
+def test_an_answer_without_end_is_read_in_no_time(piece: str) -> None:
+    start = time.perf_counter()
+    assert extract_choice(piece * 20_000, DRUGS) in (None, A)
+    assert time.perf_counter() - start < 2

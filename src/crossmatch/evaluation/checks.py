@@ -20,7 +20,7 @@ _CJK = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u3040-\u30ff\uac00-\ud7af"
 _WORDS = re.compile(rf"[{_CJK}]|[^\W{_CJK}]+")
 _TOKENS = re.compile(r"\w+(?:[-./&'’]\w+)*")
 _CONTRACTED = re.compile(r"['’](?:m|s|d|t|ll|re|ve)$", re.IGNORECASE)
-_ENDS = re.compile(r"[.!?]+[\"'”’)\]]*(?=\s|$)|[。！？]+[”’」』）]*")
+_ENDS = re.compile(r"(?<![.!?])[.!?]++[\"'”’)\]]*+(?=\s|$)|[。！？]+[”’」』）]*")
 _ABBREVIATED = re.compile(
     r"(?:\b(?:mr|mrs|ms|dr|prof|st|jr|sr|vs|e\.g|i\.e|approx|no|fig|cf|inc|ltd)|(?<![^\s(])[A-Z]|\b[A-Z]\.[A-Z])\.$",
     re.IGNORECASE,
@@ -39,10 +39,10 @@ def count_words(text: str) -> int:
 
 def count_sentences(text: str) -> int:
     """Sentences of a text: what ends with . ! ? or 。！？ and holds a word, and a last one without an end."""
-    count, start = 0, 0
+    count, start, last = 0, 0, len(text.rstrip())
     for end in _ENDS.finditer(text):
         piece = text[start : end.end()]
-        if end.group() == "." and end.end() < len(text.rstrip()) and _abbreviated(piece):
+        if end.group() == "." and end.end() < last and _abbreviated(text[max(start, end.end() - 12) : end.end()]):
             continue
         count += bool(_WORDS.search(piece))
         start = end.end()
@@ -58,6 +58,11 @@ def _abbreviated(piece: str) -> bool:
 def count_capital_words(text: str) -> int:
     """Words without a small letter; what hyphens, dots and slashes join is one word, and the I of "I'm" is one."""
     return sum(_CONTRACTED.sub("", token).isupper() for token in _TOKENS.findall(text))
+
+
+def count_bullets(text: str) -> int:
+    """Lines that begin with a bullet, - or a single *."""
+    return len(re.findall(r"^[^\S\n]*\*[^*].*$|^[^\S\n]*-.*$", text, re.MULTILINE))
 
 
 def keywords_existence(response: str, keywords: Sequence[str]) -> bool:
@@ -123,7 +128,13 @@ def nth_paragraph_first_word(response: str, num_paragraphs: int, nth_paragraph: 
 
 def number_placeholders(response: str, num_placeholders: int) -> bool:
     """Whether there are at least so many placeholders such as [address]."""
-    return len(re.findall(r"\[.*?\]", response)) >= num_placeholders
+    count = 0
+    for line in response.split("\n"):
+        start = line.find("[")
+        while start >= 0 and (end := line.find("]", start)) >= 0:
+            count += 1
+            start = line.find("[", end)
+    return count >= num_placeholders
 
 
 def postscript(response: str, postscript_marker: str) -> bool:
@@ -135,8 +146,7 @@ def postscript(response: str, postscript_marker: str) -> bool:
 
 def number_bullet_lists(response: str, num_bullets: int) -> bool:
     """Whether exactly so many lines begin with a bullet, * or -."""
-    stars = re.findall(r"^\s*\*[^*].*$", response, re.MULTILINE)
-    return len(stars) + len(re.findall(r"^\s*-.*$", response, re.MULTILINE)) == num_bullets
+    return count_bullets(response) == num_bullets
 
 
 def constrained_response(response: str) -> bool:
@@ -168,7 +178,11 @@ def json_format(response: str) -> bool:
 
 def title(response: str) -> bool:
     """Whether there is a title in double angular brackets."""
-    return any(found.strip("<>").strip() for found in re.findall(r"<<[^\n]+>>", response))
+    for line in response.split("\n"):
+        start, end = line.find("<<"), line.rfind(">>")
+        if 0 <= start < end and line[start : end + 2].strip("<>").strip():
+            return True
+    return False
 
 
 def two_responses(response: str) -> bool:

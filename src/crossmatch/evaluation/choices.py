@@ -20,7 +20,10 @@ INVALID = -1
 MAX_OPTIONS = 26
 
 _MARKS = re.compile(r"\*+|`+|~~|\$|\\\(|\\\)|(?<!\w)_+|_+(?!\w)|^#+ *", re.MULTILINE)
-_BOXED = re.compile(r"\\boxed\{\s*(?:\\text\{)?\s*([^{}]*)\}+")
+_BOXED = re.compile(r"\\boxed\{\s*(?:\\[a-z]+\{)?\s*([^{}]*)\}+")
+# Special tokens, and a next question that a model without a chat template goes on to ask itself.
+_TOKENS = re.compile(r"<\|[^|<>]*\|>|</?s>")
+_NEXT = re.compile(r"\n\s*(?:question|problem|问题|题目)\s*\d*\s*[:.].*", re.IGNORECASE | re.DOTALL)
 _FINAL = re.compile(
     r"\bfinal (?:answer|choice)(?: is| would be)?\s*[:=]?\s*|FINAL\s*:\s*"
     r"|最终(?:的)?(?:答案|选择|选项)(?:应?该?[是为选])?\s*:?\s*",
@@ -28,11 +31,12 @@ _FINAL = re.compile(
 )
 _STATED = re.compile(
     r"\b(?:answer|choice|option|response|selection)(?: to (?:the|this) question)?"
-    r"(?: (?:is|was|would be|should be|must be|has to be)(?: likely| probably| therefore| thus| clearly)?\s*[:=]?"
-    r"|\s*[:=])\s*"
+    r"(?: (?:is|was|would be|should be|must be|has to be)(?:(?: most| very)? likely| probably| therefore)?\s*[:=]?"
+    r"|\"?\s*[:=]| [-–—])\s*|<answer>\s*|\bans(?:\.|\s*:)\s*"
     r"|\b(?:i|we)(?: would| will|'d|'ll)? (?:choose|pick|select|go with|answer)\s*:?\s*"
-    r"|(?:答案|正确选项|正确的选项|正确的是|选项)(?:应该|应当|应|就)?(?:是|为|选)?\s*:\s*"
-    r"|(?:答案|正确选项|正确的选项|正确的)(?:应该|应当|应|就)?(?:是|为|选)\s*"
+    r"|(?:正确选项|正确的选项|正确的是|选项)(?:应该|应当|应|就)?(?:是|为|选)?\s*:\s*"
+    r"|(?:正确选项|正确的选项|正确的)(?:应该|应当|应|就)?(?:是|为|选)\s*"
+    r"|答案\s*】?(?:应该|应当|应|就)?(?:是|为|选)?\s*:?\s*"
     r"|(?<![不未挑可备])(?:选择|应选|故选|所以选|因此选|我选|选)(?:择)?(?:的是)?\s*:?\s*",
     re.IGNORECASE,
 )
@@ -40,11 +44,12 @@ _STATED = re.compile(
 _LEAD = re.compile(r"(?:(?:the )?(?:option|choice|letter|answer)\s+|选项\s*|第\s*)?[(\[<\"'“‘「{]*\s*", re.IGNORECASE)
 _NAMED = re.compile(r"([A-Za-z])(?![A-Za-z0-9])")
 _AFTER = re.compile(
-    r"\s*(?:$|[\n)\]>}.,:;!?\"'”’」。、|—]|[-–]\s|because\b|since\b|as\b|which\b|and this\b"
-    r"|因为|由于|是因为|项|选项|正确)"
+    r"\s*(?:$|[\n()\]<>}.,:;!?\"'”’」。、【|—]|[-–]\s|because\b|since\b|as\b|which\b|and this\b"
+    r"|因为|由于|是因为|而|项|选项|正确)"
 )
 _MORE = re.compile(
-    r"[)\].\"]*\s*(?:,|、|/|&|\+|和|与|或|及|and|or)+\s*(?:or |and )?[(\[]*([A-Z])(?![A-Za-z0-9'])\s*(?![A-Za-z])"
+    r"[)\].\"]*\s*(?:,|、|/|&|\+|和|与|或|及|and|or)+\s*(?:or |and )?[(\[]*([A-Z])(?![A-Za-z0-9'])"
+    r"(?!\s*(?!and\b|or\b)[A-Za-z])"
 )
 _JOINED = re.compile(r"\s*(?:,|、|/|&|\+|和|与|或|及|and\b|or\b)+\s*(?:(?:or|and)\s+)?", re.IGNORECASE)
 _RIGHT = re.compile(
@@ -53,13 +58,24 @@ _RIGHT = re.compile(
     r"[(\[]?([A-Z])[)\].]?(?![A-Za-z0-9])\s*(?:选项|项)?\s*"
     r"(?:(?:is|seems|appears)(?: to be)?(?: the)?(?: most| single)?(?: likely)? ?"
     r"(?:correct|right|best|appropriate|answer|accurate)"
-    r"|(?:是|为)(?:最)?(?:正确|对|合适|佳|恰当)|正确(?![吗与]))",
+    r"|(?:是|为)(?:最)?(?:正确|对|合适|佳|恰当)|正确(?![吗与])|对(?=$|[。,;!\s]))",
     re.IGNORECASE | re.MULTILINE,
 )
 # A genus: "C. difficile" names a germ, no option.
 _GENUS = re.compile(r"\. ?([a-z]{3,})")
 _LEADING = re.compile(
     r"[(\[<\"'“]*([A-Za-z])(?:[)\]>\"'”]+|[.:、,;!](?=\s|$|[^\x00-\x7f]|[A-Z])|(?=\s*$))", re.MULTILINE
+)
+_MARKER = re.compile(r"(?:^|(?<=[\s(]))([A-Z])[.):](?=\s|$|[^\x00-\x7f])", re.MULTILINE)
+_WRONG = re.compile(
+    r"\b(?:wrong|incorrect|false|unlikely|is not|isn't|ruled out|excluded)\b|错|不对|不正确|不是|不符|排除"
+)
+# The last words, where they conclude: a bare letter may also end "hepatitis B".
+_CLOSING = re.compile(
+    r"(?:^|[\s.,;。])(?:so|thus|therefore|hence|it's|it is|it must be|综上|因此|所以"
+    r"|(?:应该|应|就|我认为|我觉得|^)(?:是|为))"
+    r"(?: it is| it's)?[,:]?\s*[(\[]?([A-Z])[)\]]?\s*[.!。]?\s*$",
+    re.IGNORECASE,
 )
 _MENTIONED = re.compile(
     r"[(\[]([A-Z])[)\]]|\b(?:[Oo]ption|[Cc]hoice|OPTION)\s+([A-Z])(?![A-Za-z0-9])|选项\s*([A-Z])(?![A-Za-z0-9])"
@@ -70,23 +86,33 @@ _NEGATED = re.compile(
     r"|不是|并非|而非|不选|排除|除了?)$",
     re.IGNORECASE,
 )
+_DENIED = re.compile(
+    r"\s*(?:(?:is|was|are|would be|cannot be) (?:wrong|incorrect|false|not|unlikely|ruled out|excluded)\b|isn't\b"
+    r"|(?:是)?(?:错|不对|不正确|不是|不符))"
+)
 _SHORT = 4
+# Of a long answer the beginning and the end are read, this many characters of each: it may be one word, without end.
+_READ = 1500
 
 
 def extract_choice(output: str, options: Sequence[str]) -> int | None:
     """Index of the option that a generated text names, or None: an invalid answer.
 
     The trace is taken out first. Then, strongest first, what is read is what a final answer or a box says; what an
-    "answer is" or "选" says; "B is correct"; a letter at the beginning; a letter in brackets or after "option"; the one
-    option whose text is quoted in full. The first of these that says anything decides, and it is invalid if it names
-    two options or one that is not offered. A letter stands even if another option's text follows it.
+    "answer is" or "选" says; "B is correct"; a letter or an option at the beginning; a letter that concludes ("So B.");
+    a letter in brackets or after "option"; the one option whose text is quoted in full. The first of these that says
+    anything decides, and it is invalid if it names two options or one that is not offered. A letter stands even if
+    another option's text follows it.
     Raises DataError for fewer than 2 or more than 26 options, or an empty one.
     """
     if not 2 <= len(options) <= MAX_OPTIONS or not all(o.strip() for o in options):
         raise DataError(
             f"2 to {MAX_OPTIONS} options that are not empty are needed to read an answer, not {len(options)}"
         )
-    text = _plain(parse_trace(output).answer)
+    answer = _TOKENS.sub("", parse_trace(output).answer)
+    if len(answer) > 2 * _READ:
+        answer = f"{answer[:_READ]}\n{answer[-_READ:]}"
+    text = _NEXT.sub("", _plain(answer))
     texts = [_plain(option).casefold().rstrip(" .。;,") for option in options]
     boxed = [_place(m.group(1).strip(), texts) for m in _BOXED.finditer(text)]
     text = _BOXED.sub(lambda m: m.group(1), text)
@@ -95,6 +121,7 @@ def extract_choice(output: str, options: Sequence[str]) -> int | None:
         _after(_FINAL, text, texts),
         [*_after(_STATED, text, texts), *(_index(m.group(1)) for m in _RIGHT.finditer(text))],
         _beginning(text, texts),
+        [_index(m.group(1)) for m in _CLOSING.finditer(text)],
         [_index(next(filter(None, m.groups()))) for m in _MENTIONED.finditer(text) if not _negated(text, m.start())],
         _quoted(text, texts),
     ):
@@ -243,13 +270,20 @@ def _longest(text: str, texts: Sequence[str]) -> int | None:
 
 
 def _beginning(text: str, texts: Sequence[str]) -> list[int | None]:
-    """Letters that begin lines, if the first line has one; else the option with which the text begins."""
+    """What a text begins with: a letter or an option; INVALID where it lists the options or names several."""
     letter = _LEADING.match(text)
     if not letter or _genus(text[letter.end() - 1 :], texts):
         return [_place(text, texts)]
-    if _place(text, texts) == INVALID:
+    place = _index(letter.group(1))
+    lone = {_index(line.strip(" .()")) for line in text.split("\n") if re.fullmatch(r"\s*\(?[A-Z]\)?\.?\s*", line)}
+    listed = [_index(m.group(1)) for m in _MARKER.finditer(text)]
+    # A list begins with A and goes on with B; "B. ..." and then reasons option by option is an answer.
+    if len(lone) > 1 or listed[:2] == [0, 1] or _place(text, texts) == INVALID:
         return [INVALID]
-    return [_index(m.group(1)) for line in text.split("\n") if (m := _LEADING.match(line.strip()))]
+    claim = text[letter.end() :].strip()
+    if place < len(texts) and claim.casefold().startswith(texts[place]):
+        claim = claim[len(texts[place]) :]
+    return [] if _WRONG.search(re.split(r"[.;。\n]", claim.lstrip(" .:"), maxsplit=1)[0]) else [place]
 
 
 def _negated(text: str, at: int) -> bool:
@@ -265,7 +299,7 @@ def _quoted(text: str, texts: Sequence[str]) -> list[int | None]:
         edge = r"(?<![a-z0-9])" if texts[place][0].isascii() else ""
         end = r"(?![a-z0-9])" if texts[place][-1].isascii() else ""
         for match in list(re.finditer(edge + re.escape(texts[place]) + end, folded)):
-            if not _negated(folded, match.start()):
+            if not _negated(folded, match.start()) and not _DENIED.match(folded, match.end()):
                 found.append(place)
             folded = folded[: match.start()] + "\0" * len(match.group()) + folded[match.end() :]
     return found

@@ -107,16 +107,14 @@ def _counted(answer: str, rng: np.random.Generator) -> Iterator[Constraint]:
     yield "keywords:letter_frequency", {"letter": letter, "let_frequency": room, "let_relation": "less than"}
     capitals = checks.count_capital_words(answer) + 3
     yield "change_case:capital_word_frequency", {"capital_frequency": capitals, "capital_relation": "less than"}
-    bullets = len(re.findall(r"^\s*(?:\*[^*]|-)", answer, re.MULTILINE))
+    bullets = checks.count_bullets(answer)
     if bullets:
         yield "detectable_format:number_bullet_lists", {"num_bullets": bullets}
     # Paragraphs are those between dividers; an answer with empty lines would not be thought one of them.
     if "***" in answer or "\n" not in answer.strip():
         yield "length_constraints:number_paragraphs", {"num_paragraphs": answer.count("***") + 1}
-    if re.search(r"\*[^\n*]+\*", answer):
-        yield "detectable_format:number_highlighted_sections", {"num_highlights": 1}
-    if re.search(r"\[.*?\]", answer):
-        yield "detectable_content:number_placeholders", {"num_placeholders": 1}
+    yield "detectable_format:number_highlighted_sections", {"num_highlights": 1}
+    yield "detectable_content:number_placeholders", {"num_placeholders": 1}
 
 
 def _function_words(answer: str) -> list[str]:

@@ -26,8 +26,7 @@ _LEXICAL = re.compile(
     r"|嗯[，,]|让我(们)?(来)?(先)?(想|看|分析|思考|考虑)|一步一步|首先[，,]?我(需要|要)",
     re.IGNORECASE,
 )
-_OPEN = re.compile(r"<\s*think(ing)?\s*>", re.IGNORECASE)
-_CLOSE = re.compile(r"<\s*/\s*think(ing)?\s*>", re.IGNORECASE)
+_TAG = re.compile(r"<\s*(/\s*)?think(?:ing)?\s*>", re.IGNORECASE)
 _FENCE = re.compile(r"```.*?```", re.DOTALL)
 _INLINE = re.compile(r"(?<!`)`[^`\n]+`(?!`)")
 _QUOTED = re.compile(r"^[ \t]*>.*$", re.MULTILINE)
@@ -62,17 +61,28 @@ def parse_trace(text: str) -> Trace:
     """
     visible = _visible(text)
     first: State = "none"
-    answer, shown, at = "", "", 0
-    while True:
-        state, start, stop = _block(visible[at:])
-        answer, shown = answer + text[at : at + start], shown + visible[at : at + start]
-        if state == "none":
-            break
-        if state == "close_only":
+    kept: list[slice] = []
+    opened: re.Match[str] | None = None
+    at = 0
+    for tag in _TAG.finditer(visible):
+        if not tag.group(1):
+            if not opened:
+                kept.append(slice(at, tag.start()))
+                opened = tag
+            continue
+        state: State = "closed" if opened else "close_only"
+        if opened and not text[opened.end() : tag.start()].strip():
+            state = "empty"
+        if not opened:
             # Everything before a tag that nothing opened was thought aloud.
-            answer = shown = ""
+            kept.clear()
         first = state if first in ("none", "empty") else first
-        at += stop
+        at, opened = tag.end(), None
+    if opened:
+        first = "unclosed" if first in ("none", "empty") else first
+    else:
+        kept.append(slice(at, len(text)))
+    answer, shown = ("".join(whole[piece] for piece in kept) for whole in (text, visible))
     share = 1 - len(answer) / len(text) if text and first not in ("none", "empty") else 0.0
     return Trace(first, bool(_LEXICAL.search(shown.strip()[:WINDOW])), share, answer.strip())
 
@@ -97,22 +107,15 @@ def _visible(text: str) -> str:
     visible = _INLINE.sub(_blank, _FENCE.sub(_blank, text))
     fence = visible.find("```")
     # A fence that is never closed runs to the end, unless a trace holds it: then the trace's own end must be seen.
-    if fence >= 0 and _block(visible[:fence])[0] != "unclosed":
+    if fence >= 0 and not _inside(visible[:fence]):
         visible = visible[:fence] + " " * (len(visible) - fence)
     return _QUOTED.sub(_blank, visible)
 
 
-def _block(text: str) -> tuple[State, int, int]:
-    """The first trace: state, start and end; (none, length, length) without one."""
-    opened, closed = _OPEN.search(text), _CLOSE.search(text)
-    if opened and (not closed or closed.start() >= opened.end()):
-        if not closed:
-            return "unclosed", opened.start(), len(text)
-        empty = not text[opened.end() : closed.start()].strip()
-        return ("empty" if empty else "closed"), opened.start(), closed.end()
-    if closed:
-        return "close_only", closed.start(), closed.end()
-    return "none", len(text), len(text)
+def _inside(text: str) -> bool:
+    """Whether a trace is open where a text ends."""
+    tags = [tag.group(1) for tag in _TAG.finditer(text)]
+    return bool(tags) and not tags[-1]
 
 
 def _blank(match: re.Match[str]) -> str:
