@@ -145,8 +145,7 @@ def test_short_answers_are_not_found() -> None:
     assert set(report.contaminated["v"]) == {f"h{i}" for i, answer in enumerate(SHORT) if len(answer) > 30}
     for level in LEVELS:
         found = overlap(report, level, "answer")
-        short = 7 if level == "ngram" else 5
-        assert (found.n, found.too_short) == (len(SHORT) - short, short), level
+        assert (found.n, found.too_short) == (3, 5), level
     loose = audit({"pt": train}, {"v": held}, work=ONE, criteria=Criteria(answer_words=1, answer_characters=1))
     assert len(loose.contaminated["v"]) == len(SHORT)
 
@@ -157,6 +156,18 @@ SHORT = (
     "高血压是以体循环动脉血压持续升高为主要特征的疾病，常见于中老年人群体，需要长期治疗",
     "what is said in nine words or a few more",
 )
+
+
+def test_a_short_text_inside_a_longer_one_is_one_ngram() -> None:
+    """Of 8 to 12 words; of fewer it is too short."""
+    rng = random.Random(8)
+    held = [exchange(f"h{n}", words(rng, 20), words(rng, n)) for n in range(6, 16)]
+    train = [Document(f"t{d.id}", f"{words(rng, 50)} {d.answer} {words(rng, 50)}") for d in held]
+    report = audit({"pt": train}, {"v": held}, work=ONE)
+    found = overlap(report, "ngram", "answer")
+    assert (found.n, found.too_short, found.found, found.any_hit) == (8, 2, 8, 8)
+    assert set(report.contaminated["v"]) == {f"h{n}" for n in range(8, 16)}
+    assert all(e.train_id == f"t{e.id}" for e in found.examples)
 
 
 def test_train_sets_are_looked_for_in_those_before() -> None:
@@ -240,8 +251,7 @@ def test_units_are_those_of_a_plain_tokeniser(texts: list[str]) -> None:
     assert (
         len(set(zip(joined, units.normal.tolist(), strict=True))) == len(set(joined)) == len(set(units.normal.tolist()))
     )
-    for n in (1, 3):
-        hashes, offsets = units.windows(n)
+    for n, (hashes, offsets) in zip((1, 3, 4), units.windows(1, 3, 4), strict=True):
         grams = [[tuple(e[i : i + n]) for i in range(len(e) - n + 1)] for e in expected]
         assert np.diff(offsets).tolist() == [len(g) for g in grams]
         every = [g for one in grams for g in one]

@@ -83,10 +83,10 @@ def _show_pair(pair: "Pair") -> None:
         print(f"  {level:11}" + "".join(f"{_cell(o.found, o.n):>22}" for o in row))
         if level == "ngram":
             print(f"  {'  one or more':11}" + "".join(f"{_cell(o.any_hit, o.n):>22}" for o in row).removeprefix("  "))
-    short = {scope: [f"{level} {cells[level, scope].too_short:,}" for level in LEVELS] for scope in SCOPES}
     for scope in SCOPES:
-        if any(cells[level, scope].too_short for level in LEVELS):
-            print(f"  {scope} too short for: {', '.join(short[scope])}")
+        short = [(level, cells[level, scope].too_short) for level in LEVELS]
+        if any(n for _, n in short):
+            print(f"  {scope} too short for: {', '.join(f'{level} {n:,}' for level, n in short if n)}")
     for o in pair.overlaps:
         for example in o.examples[:1]:
             value = "" if example.value is None else f" {example.value:.2f}"

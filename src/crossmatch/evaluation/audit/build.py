@@ -30,6 +30,7 @@ class Sought:
     bands: U64
     grams: U64
     gram_counts: I64
+    lengths: NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def sought(documents: Sequence[Document]) -> Sought:
     """A block of documents as an index takes it."""
     prints = fingerprint(documents)
     units = prints.units
-    flat, offsets = grams(units)
+    flat, offsets, lengths = grams(units)
     return Sought(
         documents=prints.documents,
         document=prints.document,
@@ -70,6 +71,7 @@ def sought(documents: Sequence[Document]) -> Sought:
         bands=prints.bands,
         grams=flat,
         gram_counts=np.diff(offsets),
+        lengths=lengths,
     )
 
 
@@ -125,9 +127,12 @@ class Builder:
         unique.sort()
         unique = unique[np.diff(unique, prepend=unique[:1] + np.uint64(1)) != 0]
         _save(unique, self.folder / "ngram")
+        np.save(self.folder / "lengths.npy", np.unique(np.concatenate([b.lengths for b in self._blocks])))
         for start in range(0, len(found), _STEP):
             part = np.fromfile(file, np.uint64, _STEP, offset=8 * start)
-            found[start : start + len(part)] = np.searchsorted(unique, part)
+            # Sorted, so that one search ends near the next.
+            order = np.argsort(part)
+            found[start + order] = np.searchsorted(unique, part[order])
         file.unlink()
         return found, len(unique)
 

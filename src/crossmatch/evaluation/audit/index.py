@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crossmatch.evaluation.audit.prints import BANDS, CHARACTERS, SCOPES, WORDS, Document, Prints, fingerprint
+from crossmatch.evaluation.audit.prints import BANDS, LENGTHS, SCOPES, Document, Prints, fingerprint
 from crossmatch.evaluation.audit.prints import jaccard as jaccard_index
-from crossmatch.evaluation.audit.units import I64, U64, mix
+from crossmatch.evaluation.audit.units import I64, U64, Units, mix
 
 JACCARD = 0.8
 LEVELS = ("exact", "normalised", "ngram", "near")
@@ -26,7 +26,7 @@ ALLOWED = np.array([[field in AGAINST[scope] for scope in SCOPES] for field in S
 _BUCKET = 64
 _CANDIDATES = 32
 """Bounds for templates: texts of a bucket that are taken, and pairs a train text whose Jaccard index is computed."""
-_EMPTY = np.zeros(0, np.int64)
+_EMPTY, _NONE = np.zeros(0, np.int64), np.zeros(0, np.uint64)
 
 
 @dataclass(frozen=True)
@@ -46,14 +46,14 @@ class Hits:
 def look(block: Sequence[Document], start: int, folders: Sequence[Path]) -> list[dict[str, Hits]]:
     """What of each index occurs in a block of documents, the first of which has position `start`: level -> hits."""
     prints = fingerprint(block)
-    windows = [prints.units.windows(n) for n in (WORDS, CHARACTERS)]
-    whole = prints.scope == SCOPES.index("whole")
     position = prints.document + start
-    values = np.concatenate([w[np.repeat(whole, np.diff(offsets))] for w, offsets in windows])
-    positions = np.concatenate([np.repeat(position[whole], np.diff(offsets)[whole]) for _, offsets in windows])
+    whole = prints.scope == SCOPES.index("whole")
+    windows = _windows(prints.units, whole, position)
     result = []
     for folder in folders:
         index = _open(folder)
+        mine = [windows[n] for n in index["lengths"]]
+        values, positions = (np.concatenate(parts) for parts in zip(*mine, strict=True)) if mine else (_NONE, _EMPTY)
         place, first = index["ngram"].first(values, positions)
         hits = {"ngram": Hits(place, first)}
         for level, key in (("exact", prints.raw), ("normalised", prints.units.normal)):
@@ -61,6 +61,15 @@ def look(block: Sequence[Document], start: int, folders: Sequence[Path]) -> list
             hits[level] = Hits(*_first(found + prints.scope[rows].astype(np.int64) * index[level].size, position[rows]))
         hits["near"] = _look_near(index["near"], index["buckets"], prints, position)
         result.append(hits)
+    return result
+
+
+def _windows(units: Units, chosen: NDArray[np.bool_], position: I64) -> dict[int, tuple[U64, I64]]:
+    """length -> n-grams of the chosen texts, and the position of each one's document."""
+    result = {}
+    for n, (values, offsets) in zip(LENGTHS, units.windows(*LENGTHS), strict=True):
+        counts = np.diff(offsets)
+        result[n] = values[np.repeat(chosen, counts)], np.repeat(position[chosen], counts[chosen])
     return result
 
 
@@ -108,7 +117,8 @@ class _Near:
 @lru_cache(maxsize=64)
 def _open(folder: Path) -> dict[str, Any]:
     tables = {level: _Table(folder / level) for level in ("exact", "normalised", "ngram", "buckets")}
-    return {**tables, "near": _Near(folder)}
+    lengths = [n for n in np.load(folder / "lengths.npy").tolist() if n]
+    return {**tables, "near": _Near(folder), "lengths": lengths}
 
 
 def forget() -> None:

@@ -13,6 +13,11 @@ from crossmatch.evaluation.audit.units import I64, U64, Units, mix, raw_hash, to
 SCOPES = ("whole", "question", "answer")
 WORDS, CHARACTERS = 13, 8
 """Units of an n-gram: of words, and where half or more of a text's units are characters without spaces."""
+SHORTEST = 8
+"""A text of fewer than WORDS words, but of so many, is one n-gram; 8 is the least that GPT-3's audit took (2005.14165).
+Without these a definition of ten words inside a longer text is found by no level."""
+LENGTHS = tuple(range(SHORTEST, WORDS + 1))
+"""All lengths that n-grams have."""
 SHINGLE = 3
 """Units of a shingle, whose sets the Jaccard index compares."""
 BANDS, ROWS = 20, 5
@@ -59,7 +64,7 @@ def fingerprint(documents: Sequence[Document]) -> Prints:
         if text is not None
     ]
     units = tokenise([text for *_, text in rows])
-    shingles, offsets = units.windows(SHINGLE)
+    ((shingles, offsets),) = units.windows(SHINGLE)
     return Prints(
         documents=len(documents),
         document=np.array([number for number, *_ in rows], np.int64),
@@ -72,18 +77,18 @@ def fingerprint(documents: Sequence[Document]) -> Prints:
     )
 
 
-def grams(units: Units) -> tuple[U64, I64]:
-    """N-grams of each text, by words or by characters as the text is, and (texts + 1) where each text's begin."""
-    words, word_offsets = units.windows(WORDS)
-    characters, character_offsets = units.windows(CHARACTERS)
-    chosen = units.by_characters
-    counts = np.where(chosen, np.diff(character_offsets), np.diff(word_offsets))
-    offsets = np.concatenate([[0], np.cumsum(counts)])
+def grams(units: Units) -> tuple[U64, I64, NDArray[np.uint8]]:
+    """N-grams of each text, of the length that is the text's; (texts + 1) where each text's begin; (texts) lengths,
+    0 for a text that is too short."""
+    counts = units.counts
+    lengths = np.where(units.by_characters, CHARACTERS, np.minimum(counts, WORDS))
+    lengths[counts < np.where(units.by_characters, CHARACTERS, SHORTEST)] = 0
+    each = np.where(lengths > 0, counts - lengths + 1, 0)
+    offsets = np.concatenate([[0], np.cumsum(each)])
     result = np.empty(offsets[-1], np.uint64)
-    in_characters = np.repeat(chosen, counts)
-    result[in_characters] = characters[np.repeat(chosen, np.diff(character_offsets))]
-    result[~in_characters] = words[np.repeat(~chosen, np.diff(word_offsets))]
-    return result, offsets
+    for n, (values, starts) in zip(LENGTHS, units.windows(*LENGTHS), strict=True):
+        result[np.repeat(lengths == n, each)] = values[np.repeat(lengths == n, np.diff(starts))]
+    return result, offsets, lengths.astype(np.uint8)
 
 
 def bands(shingles: U64, offsets: I64) -> U64:

@@ -6,7 +6,7 @@ from typing import Any
 
 from crossmatch.errors import InputError
 from crossmatch.evaluation.audit.index import JACCARD, LEVELS
-from crossmatch.evaluation.audit.prints import BANDS, CHARACTERS, ROWS, SCOPES, SHINGLE, WORDS
+from crossmatch.evaluation.audit.prints import BANDS, CHARACTERS, ROWS, SCOPES, SHINGLE, SHORTEST, WORDS
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,10 @@ class Criteria:
     @property
     def signature(self) -> str:
         """How the figures were made, in one line."""
-        return (
-            f"normal:nfkc+casefold+letters,marks,digits|ngram:{WORDS} words,{CHARACTERS} characters,"
-            f"share>={self.share:g}|near:minhash {BANDS}x{ROWS},shingles of {SHINGLE},jaccard>={JACCARD}|"
-            f"answer>={self.answer_words} words,{self.answer_characters} characters|version:1"
-        )
+        ngram = f"{WORDS} words ({SHORTEST} to {WORDS - 1}: one of all),{CHARACTERS} characters,share>={self.share:g}"
+        near = f"minhash {BANDS}x{ROWS},shingles of {SHINGLE},jaccard>={JACCARD}"
+        answer = f">={self.answer_words} words,{self.answer_characters} characters"
+        return f"normal:nfkc+casefold+letters,marks,digits|ngram:{ngram}|near:{near}|answer:{answer}|version:1"
 
 
 @dataclass(frozen=True)

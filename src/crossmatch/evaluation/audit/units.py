@@ -63,19 +63,22 @@ class Units:
         sums = segment_sums(self.hashes * _tables()[2][places % _POWERS], self.offsets)
         return mix(sums + self.counts.astype(np.uint64))
 
-    def windows(self, n: int) -> tuple[U64, I64]:
-        """Hashes of all n units in a row that lie within one text, and (texts + 1) where each text's begin."""
-        counts = np.maximum(self.counts - n + 1, 0)
-        offsets = np.concatenate([[0], np.cumsum(counts)])
-        total = len(self.hashes) - n + 1
-        if not offsets[-1]:
-            return np.zeros(0, np.uint64), offsets
-        rolled = self.hashes[:total].copy()
-        for step in range(1, n):
-            rolled *= np.uint64(_BASE)
-            rolled += self.hashes[step : total + step]
-        kept = np.arange(offsets[-1]) + np.repeat(self.offsets[:-1] - offsets[:-1], counts)
-        return mix(rolled[kept] + np.uint64(n)), offsets
+    def windows(self, *lengths: int) -> Iterator[tuple[U64, I64]]:
+        """For each of some rising lengths n: hashes of all n units in a row that lie within one text, and (texts + 1)
+        where each text's begin."""
+        rolled = np.zeros_like(self.hashes)
+        done = 0
+        for n in lengths:
+            total = max(len(self.hashes) - n + 1, 0)
+            rolled = rolled[:total]
+            for step in range(done, n):
+                rolled *= np.uint64(_BASE)
+                rolled += self.hashes[step : total + step]
+            done = n
+            counts = np.maximum(self.counts - n + 1, 0)
+            offsets = np.concatenate([[0], np.cumsum(counts)])
+            kept = np.arange(offsets[-1]) + np.repeat(self.offsets[:-1] - offsets[:-1], counts)
+            yield mix(rolled[kept] + np.uint64(n)), offsets
 
 
 def mix(values: U64) -> U64:
