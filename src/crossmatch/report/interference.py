@@ -55,10 +55,12 @@ def agreement_chart(
     order = _order(row["module"] for row in rows)
     # Seven kinds of modules and six colours: the shape tells apart what the colour does not.
     colour = alt.Color("module:N", sort=order, scale=alt.Scale(range=list(COLOURS)), legend=alt.Legend(title=None))
+    # One title for both, and the two legends become one.
+    shape = alt.Shape("module:N", sort=order, legend=alt.Legend(title=None))
     tooltip = ["unit:N", _number("predicted"), _number("measured")]
     shared = alt.Chart(alt.Data(values=rows))
     points = shared.mark_point(filled=True, size=70, opacity=0.85).encode(
-        x=x, y=y, color=colour, shape=alt.Shape("module:N", sort=order), tooltip=tooltip
+        x=x, y=y, color=colour, shape=shape, tooltip=tooltip
     )
     bars = shared.mark_rule(strokeWidth=1, opacity=0.5).encode(
         x=x, y=alt.Y("low:Q", title=y["title"]), y2="high:Q", color=colour
