@@ -53,12 +53,14 @@ def agreement_chart(
     x = alt.X("predicted:Q", title=_PREDICTORS.get(predictor, predictor), axis=alt.Axis(format="~g"))
     y = alt.Y("measured:Q", title=f"{target} due to {guest}, {unit}: {_WAYS[way]}", axis=alt.Axis(format="~g"))
     order = _order(row["module"] for row in rows)
-    # Seven kinds of modules and six colours: the shape tells apart what the colour does not.
-    colour = alt.Color("module:N", sort=order, scale=alt.Scale(range=list(COLOURS)), legend=alt.Legend(title=None))
+    # Seven types of modules: grey joins the six colours; the shape helps where colours do not.
+    colours = alt.Scale(range=[*COLOURS, "#999999"])
+    colour = alt.Color("module:N", sort=order, scale=colours, legend=alt.Legend(title=None))
+    shape = alt.Shape("module:N", sort=order, legend=None)
     tooltip = ["unit:N", _number("predicted"), _number("measured")]
     shared = alt.Chart(alt.Data(values=rows))
     points = shared.mark_point(filled=True, size=70, opacity=0.85).encode(
-        x=x, y=y, color=colour, shape=alt.Shape("module:N", sort=order), tooltip=tooltip
+        x=x, y=y, color=colour, shape=shape, tooltip=tooltip
     )
     bars = shared.mark_rule(strokeWidth=1, opacity=0.5).encode(
         x=x, y=alt.Y("low:Q", title=y["title"]), y2="high:Q", color=colour
