@@ -1,49 +1,65 @@
 """crossmatch evaluate."""
 
+import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from crossmatch.cli.console import Terminal, emit, say
+from crossmatch.cli.figures import print_summary
 from crossmatch.cli.options import Adapters, Json, Weights, pair_up
 from crossmatch.errors import InputError
+
+if TYPE_CHECKING:
+    from crossmatch.checkpoint import Checkpoint
+    from crossmatch.evaluation import Suite
+    from crossmatch.evaluation.conditions import Condition
 
 
 def evaluate_command(
     base: Annotated[str, typer.Argument(help="Base checkpoint: a directory or a hub id.")],
-    suite: Annotated[list[str], typer.Option(help="A suite's YAML file; repeat.")],
+    suite: Annotated[list[str], typer.Option(help="A suite's YAML file, or recipe:NAME; repeat.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Directory for the answers and the summary.")],
     adapter: Adapters = None,
     weight: Weights = None,
     reference: Annotated[str | None, typer.Option(help="Adapter to compare with; default: the last.")] = None,
-    template: Annotated[str | None, typer.Option(help="A Jinja chat template for all suites.")] = None,
-    thinking: Annotated[bool | None, typer.Option(help="The template's enable_thinking switch.")] = None,
-    temperature: Annotated[float, typer.Option(help="0: greedy.")] = 0.0,
-    top_p: Annotated[float, typer.Option(help="Nucleus, where sampled.")] = 1.0,
-    seed: Annotated[int, typer.Option(help="Seed, where sampled.")] = 0,
-    batch_size: Annotated[int, typer.Option(help="Prompts at a time.")] = 32,
+    template: Annotated[
+        list[str] | None,
+        typer.Option(help="own, think, nothink, chatml, chatml-empty, strict, or a Jinja file; repeat."),
+    ] = None,
+    decoding: Annotated[
+        list[str] | None, typer.Option(help="greedy, or as in T0.6p0.8 (five seeds; x10: ten); repeat.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Prompts at a time at most.")] = 64,
+    server: Annotated[str | None, typer.Option(help="Ask a server instead: URL of its completions API.")] = None,
+    model: Annotated[str | None, typer.Option(help="The model's name on that server.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Measure base, each adapter alone, their merge and its scale-matched control on the same prompts."""
+    """Measure base, each adapter alone, their merge and its scale-matched control on the same prompts.
+
+    With --server the model that runs there is measured alone; BASE gives the tokenizer and its chat template. A key, if
+    it wants one, is taken from CROSSMATCH_API_KEY.
+    """
     from crossmatch.checkpoint import Checkpoint, replace_json
-    from crossmatch.evaluation import load_suite, standard_variants
-    from crossmatch.evaluation.engine import Decoding
-    from crossmatch.evaluation.run import Conditions, evaluate
-    from crossmatch.evaluation.summary import summarise
+    from crossmatch.evaluation import load_suite
+    from crossmatch.evaluation.conditions import conditions_of
     from crossmatch.process import keep_heap
 
     keep_heap()
-    parts = pair_up(adapter, weight)
-    adapters = {name: a for name, (a, _) in parts.items()}
-    against = reference or list(adapters)[-1]
-    variants = standard_variants(adapters, [{name: w for name, (_, w) in parts.items()}], against)
+    conditions = conditions_of(template or (), decoding or ())
     suites = [load_suite(file) for file in suite]
     if len({s.settings.name for s in suites}) < len(suites):
         raise InputError("two suites have the same name; their answers would overwrite each other")
-    conditions = Conditions(template, thinking, Decoding(temperature, top_p, seed), batch_size)
-    records = evaluate(Checkpoint(base), adapters, variants, suites, output, conditions=conditions, progress=Terminal())
-    summary = summarise(records, variants, suites, against)
+    if (server is None) != (model is None):
+        raise InputError("--server and --model belong together: where it runs, and what it is called there")
+    if server is not None and adapter:
+        raise InputError("a server has its own weights; leave out -a and -w, or leave out --server")
+    whole = Checkpoint(base)
+    if server is not None:
+        summary = _served(whole, server, str(model), suites, conditions, output)
+    else:
+        summary = _here(whole, pair_up(adapter, weight), reference, suites, conditions, output, batch_size)
     replace_json(output / "summary.json", summary)
     if as_json:
         emit(summary)
@@ -52,14 +68,52 @@ def evaluate_command(
     say(f"answers and summary: {output}")
 
 
-def print_summary(summary: dict[str, Any]) -> None:
-    """One table a suite: value, interval, paired difference against the reference."""
-    for name, suite in summary["suites"].items():
-        print(f"\n{name}, n = {suite['n']}, differences against {summary['reference']}")
-        for metric, row in suite["metrics"].items():
-            print(f"  {metric}")
-            for variant, e in row.items():
-                d = e["difference"]
-                tail = f" {d['value']:+7.3g} ({d['low']:+.3g} to {d['high']:+.3g}) p={d['p']:.2g}" if d else ""
-                bounds = f"({e['low']:.3g} to {e['high']:.3g})" if e["low"] is not None else "(no interval)"
-                print(f"    {variant:13} {e['value']:7.3g} {bounds:18}{tail}".rstrip())
+def _here(
+    base: "Checkpoint",
+    parts: dict[str, Any],
+    reference: str | None,
+    suites: "list[Suite]",
+    conditions: "list[Condition]",
+    output: Path,
+    batch_size: int,
+) -> dict[str, Any]:
+    from crossmatch.evaluation import standard_variants
+    from crossmatch.evaluation.run import evaluate
+    from crossmatch.evaluation.summary import summarise
+    from crossmatch.evaluation.trained import trained_with
+
+    adapters = {name: a for name, (a, _) in parts.items()}
+    against = reference or list(adapters)[-1]
+    variants = standard_variants(adapters, [{name: w for name, (_, w) in parts.items()}], against)
+    records = evaluate(
+        base, adapters, variants, suites, output, conditions=conditions, batch_size=batch_size, progress=Terminal()
+    )
+    summary = summarise(records, variants, suites, against, conditions=conditions)
+    return {**summary, "trained_with": trained_with(base, adapters, conditions)}
+
+
+def _served(
+    base: "Checkpoint", url: str, name: str, suites: "list[Suite]", conditions: "list[Condition]", output: Path
+) -> dict[str, Any]:
+    from transformers import AutoTokenizer
+
+    from crossmatch.checkpoint import value_digest
+    from crossmatch.evaluation import Variant
+    from crossmatch.evaluation.run import evaluate_served
+    from crossmatch.evaluation.served import ServedModel
+    from crossmatch.evaluation.summary import summarise
+
+    served = ServedModel(url, name, key=os.environ.get("CROSSMATCH_API_KEY"))
+    found = served.identify()
+    if found.verdict == "other":
+        raise InputError(found.line)
+    say(found.line)
+    variant = Variant("served", "served", {})
+    tokenizer = AutoTokenizer.from_pretrained(base.path)
+    digest = value_digest([url, name, base.digest])
+    records = evaluate_served(
+        served, tokenizer, variant, suites, output, conditions=conditions, digest=digest, progress=Terminal()
+    )
+    for line in served.notes:
+        say(f"note: {line}")
+    return {**summarise(records, [variant], suites, "served", conditions=conditions), "server": [url, name]}

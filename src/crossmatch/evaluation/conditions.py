@@ -3,13 +3,18 @@
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 from crossmatch.checkpoint import value_digest
 from crossmatch.errors import DataError
 from crossmatch.evaluation.model import Decoding
+from crossmatch.evaluation.suites import Suite
 from crossmatch.evaluation.templates import TEMPLATES, Template, find_template
+from crossmatch.evaluation.variants import Variant
 
 SEEDS = 5
+# What records hold; part of every digest, so that other ones are not taken for these.
+RECORDS_VERSION = 2
 _DECODING = re.compile(r"^T(\d+(?:\.\d+)?)(?:p(\d+(?:\.\d+)?))?(?:x(\d+))?$")
 
 
@@ -41,7 +46,7 @@ class Condition:
     @property
     def digest(self) -> str:
         """Digest of all that can change an answer."""
-        return value_digest([self.template.digest, [asdict(d) for d in self.decodings]])
+        return value_digest([RECORDS_VERSION, self.template.digest, [asdict(d) for d in self.decodings]])
 
 
 def conditions_of(templates: Sequence[str] = (), decodings: Sequence[str] = ()) -> list[Condition]:
@@ -65,3 +70,36 @@ def _decoding(text: str) -> tuple[float, float, tuple[int, ...]]:
     if match is None or not 0 < float(match[1]) <= 100 or not 0 < float(match[2] or 1) <= 1:
         raise DataError(f"decoding {text!r}: give greedy, or T and p as in T0.6p0.8, with x10 for ten seeds")
     return float(match[1]), float(match[2] or 1), tuple(range(max(1, int(match[3] or SEEDS))))
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One file of answers; scored: whether this condition is the first of its template, which scores options."""
+
+    variant: Variant
+    suite: Suite
+    condition: Condition
+    scored: bool
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """Its names."""
+        return self.variant.name, self.suite.settings.name, self.condition.name
+
+    def file(self, out: Path) -> Path:
+        """Where its records lie."""
+        return out / self.variant.name / f"{self.suite.settings.name}.{self.condition.name}.jsonl"
+
+
+def cells(variants: Sequence[Variant], suites: Sequence[Suite], conditions: Sequence[Condition]) -> list[Cell]:
+    """What there is to do. Choices that are not generated do not depend on the decoding: one condition per template."""
+    first: dict[str, str] = {}
+    for condition in conditions:
+        first.setdefault(condition.template.name, condition.name)
+    found = []
+    for variant in variants:
+        for condition in conditions:
+            scored = first[condition.template.name] == condition.name
+            some = [s for s in suites if scored or s.settings.kind != "choice" or s.settings.generative]
+            found += [Cell(variant, suite, condition, scored) for suite in some]
+    return found

@@ -141,7 +141,7 @@ def draw(logits: Tensor, decoding: Decoding, at: Tensor) -> Tensor:
     p = torch.softmax(logits.double() / decoding.temperature, -1)
     values, tokens = p.topk(min(_TOP, p.shape[-1]), -1)
     if bool((values.sum(-1) < min(decoding.top_p, 1.0 - 1e-12)).any()):
-        values, tokens = p.sort(-1, descending=True, stable=True)
+        values, tokens = p.sort(dim=-1, descending=True, stable=True)
     before = values.cumsum(-1) - values
     values = values.masked_fill(before >= decoding.top_p, 0.0)
     sums = values.cumsum(-1)

@@ -46,7 +46,8 @@ class Prefix:
     def cache(self, model: Any, rows: int) -> DynamicCache:
         """A cache that begins with the prefix in every row; empty without one."""
         cache = DynamicCache(config=model.config)
-        for layer, (keys, values) in zip(cache.layers, self.layers, strict=False):
+        layers: list[Any] = list(cache.layers)
+        for layer, (keys, values) in zip(layers, self.layers, strict=False):
             layer.update(keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1))
         return cache
 
@@ -55,9 +56,10 @@ def common(prompts: Sequence[Sequence[int]]) -> tuple[int, ...]:
     """The longest beginning of all of them that leaves each at least one token."""
     if len(prompts) < 2:
         return ()
-    first, last, least = min(prompts), max(prompts), min(map(len, prompts))
+    ordered = sorted(map(tuple, prompts))
+    first, last, least = ordered[0], ordered[-1], min(map(len, prompts))
     length = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), least)
-    return tuple(first[: min(length, least - 1)])
+    return first[: min(length, least - 1)]
 
 
 class _Slots(DynamicLayer):
@@ -66,33 +68,36 @@ class _Slots(DynamicLayer):
     def __init__(self, capacity: int, columns: int) -> None:
         super().__init__()
         self.capacity, self.columns, self.filled = capacity, columns, 0
+        self.k = self.v = torch.empty(0, 0, 0, 0)
+        self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         """Write new columns in place; what is returned are views of the rows in use."""
         rows, count = key_states.shape[0], key_states.shape[2]
         self.reserve(key_states, value_states, self.filled + count)
-        self.keys[:rows, :, self.filled : self.filled + count] = key_states
-        self.values[:rows, :, self.filled : self.filled + count] = value_states
+        self.k[:rows, :, self.filled : self.filled + count] = key_states
+        self.v[:rows, :, self.filled : self.filled + count] = value_states
         self.filled += count
-        return self.keys[:rows, :, : self.filled], self.values[:rows, :, : self.filled]
+        return self.k[:rows, :, : self.filled], self.v[:rows, :, : self.filled]
 
     def reserve(self, keys: Tensor, values: Tensor, columns: int) -> None:
         """Make room; shapes and dtype as those of `keys` and `values`."""
-        if self.is_initialized and columns <= self.keys.shape[2]:
+        if columns <= self.k.shape[2]:
             return
-        self.columns = max(columns, self.columns if not self.is_initialized else 2 * self.columns)
-        grown = []
-        for like, old in ((keys, "keys"), (values, "values")):
-            buffer = like.new_zeros(self.capacity, like.shape[1], self.columns, like.shape[3])
-            if self.is_initialized:
-                buffer[:, :, : self.filled] = getattr(self, old)[:, :, : self.filled]
-            grown.append(buffer)
-        self.keys, self.values = grown
-        self.is_initialized = True
+        old = min(self.filled, self.k.shape[2])
+        self.columns = max(columns, 2 * self.columns if old else self.columns)
+        self.k, self.v = _grown(self.k, keys, self, old), _grown(self.v, values, self, old)
 
     def get_seq_length(self) -> int:
         """Columns in use."""
         return self.filled
+
+
+def _grown(old: Tensor, like: Tensor, slots: _Slots, used: int) -> Tensor:
+    buffer = like.new_zeros(slots.capacity, like.shape[1], slots.columns, like.shape[3])
+    if used:
+        buffer[:, :, :used] = old[:, :, :used]
+    return buffer
 
 
 @dataclass
@@ -165,7 +170,7 @@ class Pool:
             layer.reserve(made.keys, made.values, layer.filled)
             for number, prompt in enumerate(prompts):
                 stop, length = layer.filled, len(prompt)
-                for buffer, new in ((layer.keys, made.keys), (layer.values, made.values)):
+                for buffer, new in ((layer.k, made.keys), (layer.v, made.values)):
                     buffer[first + number, :, stop - length : stop] = new[number, :, new.shape[2] - length :]
                     buffer[first + number, :, stop - length - shared : stop - length] = new[number, :, :shared]
         for row, prompt in zip(rows, prompts, strict=True):
@@ -197,8 +202,8 @@ class Pool:
             last = len(self.rows) - 1
             if place != last:
                 for layer in self._layers:
-                    layer.keys[place, :, : layer.filled] = layer.keys[last, :, : layer.filled]
-                    layer.values[place, :, : layer.filled] = layer.values[last, :, : layer.filled]
+                    layer.k[place, :, : layer.filled] = layer.k[last, :, : layer.filled]
+                    layer.v[place, :, : layer.filled] = layer.v[last, :, : layer.filled]
                 self.rows[place] = self.rows[last]
             self.rows.pop()
 
@@ -207,7 +212,7 @@ class Pool:
         if idle <= _IDLE * self._layers[0].filled:
             return
         for layer in self._layers:
-            for buffer in (layer.keys, layer.values):
+            for buffer in (layer.k, layer.v):
                 buffer[:, :, : layer.filled - idle] = buffer[:, :, idle : layer.filled].clone()
             layer.filled -= idle
         for row in self.rows:

@@ -1,7 +1,6 @@
 """Run suites on variants under conditions; every answer goes to a JSONL file with the digests of what produced it."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -10,7 +9,7 @@ from crossmatch.adapter import Adapter
 from crossmatch.checkpoint import Checkpoint, side_digest, value_digest
 from crossmatch.errors import DataError
 from crossmatch.evaluation.asking import Questions, ask
-from crossmatch.evaluation.conditions import Condition
+from crossmatch.evaluation.conditions import Cell, Condition, cells
 from crossmatch.evaluation.engine import Engine
 from crossmatch.evaluation.model import Model
 from crossmatch.evaluation.sheets import Record, Sheet
@@ -21,39 +20,6 @@ from crossmatch.progress import SILENT, Progress
 Records = dict[tuple[str, str, str], list[Record]]
 """Records by names: (variant, suite, condition)."""
 OWN = (Condition(),)
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One file of answers; scored: whether this condition is the first of its template, which scores options."""
-
-    variant: Variant
-    suite: Suite
-    condition: Condition
-    scored: bool
-
-    @property
-    def key(self) -> tuple[str, str, str]:
-        """Its names."""
-        return self.variant.name, self.suite.settings.name, self.condition.name
-
-    def file(self, out: Path) -> Path:
-        """Where its records lie."""
-        return out / self.variant.name / f"{self.suite.settings.name}.{self.condition.name}.jsonl"
-
-
-def cells(variants: Sequence[Variant], suites: Sequence[Suite], conditions: Sequence[Condition]) -> list[Cell]:
-    """What there is to do. Choices that are not generated do not depend on the decoding: one condition per template."""
-    first: dict[str, str] = {}
-    for condition in conditions:
-        first.setdefault(condition.template.name, condition.name)
-    found = []
-    for variant in variants:
-        for condition in conditions:
-            scored = first[condition.template.name] == condition.name
-            some = [s for s in suites if scored or s.settings.kind != "choice" or s.settings.generative]
-            found += [Cell(variant, suite, condition, scored) for suite in some]
-    return found
 
 
 def evaluate(

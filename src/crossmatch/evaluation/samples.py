@@ -1,31 +1,61 @@
 """Answers side by side: one row a question, one column a variant."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from crossmatch.evaluation.run import Record
+from crossmatch.evaluation.conditions import Condition
+from crossmatch.evaluation.run import OWN, Records
+from crossmatch.evaluation.sheets import Record
 from crossmatch.evaluation.suites import Suite
 from crossmatch.evaluation.variants import Variant
 
 
 def side_by_side(
-    records: Mapping[tuple[str, str], list[Record]], variants: Sequence[Variant], suites: Sequence[Suite]
+    records: Records,
+    variants: Sequence[Variant],
+    suites: Sequence[Suite],
+    *,
+    conditions: Sequence[Condition] = OWN,
 ) -> dict[str, Any]:
-    """For every suite its questions, each with the reference or right option and every variant's answer."""
-    result: dict[str, Any] = {"variants": [v.name for v in variants], "suites": {}}
-    for suite in suites:
-        name = suite.settings.name
-        columns = [records[v.name, name] for v in variants]
-        rows = [_row(suite, list(answers)) for answers in zip(*columns, strict=True)]
-        result["suites"][name] = {"kind": suite.settings.kind, "rows": rows}
+    """For every condition and suite its questions, each with the reference or right option and every variant's answer;
+    of several seeds the first."""
+    names = [variant.name for variant in variants]
+    result: dict[str, Any] = {"variants": names, "conditions": {}}
+    for condition in conditions:
+        found = {}
+        for suite in suites:
+            columns = [_first(records.get((v, suite.settings.name, condition.name), [])) for v in names]
+            if all(columns):
+                rows = [_row(suite, list(answers)) for answers in zip(*columns, strict=True)]
+                found[suite.settings.name] = {"kind": suite.settings.kind, "rows": rows}
+        result["conditions"][condition.name] = found
     return result
+
+
+def _first(rows: Sequence[Record]) -> list[Record]:
+    seeds = [row["seed"] for row in rows if "seed" in row]
+    return [row for row in rows if not seeds or row["seed"] == seeds[0]]
 
 
 def _row(suite: Suite, answers: list[Record]) -> dict[str, Any]:
     first = answers[0]
-    if suite.settings.kind == "generation":
-        given = [{"text": a["output"], "trace": a["trace"]["state"], "lexical": a["trace"]["lexical"]} for a in answers]
-        return {"id": first["id"], "question": first["question"], "reference": first["reference"], "answers": given}
-    given = [{"text": a["options"][a["chosen"]], "right": a["chosen"] == a["right"]} for a in answers]
-    right = first["options"][first["right"]]
-    return {"id": first["id"], "question": first["question"], "reference": right, "answers": given}
+    row = {"id": first["id"], "question": first["question"]}
+    if suite.settings.kind == "choice":
+        return {**row, "reference": first["options"][first["right"]], "answers": [_chosen(a) for a in answers]}
+    wanted = first.get("reference") or "; ".join(kind for kind, _ in first.get("checks", ()))
+    return {**row, "reference": wanted, "answers": [_given(a) for a in answers]}
+
+
+def _chosen(answer: Record) -> dict[str, Any]:
+    if "failed" in answer:
+        return {"text": f"(no answer: {answer['failed']})", "right": None}
+    if "chosen" in answer:
+        return {"text": answer["options"][answer["chosen"]], "right": answer["chosen"] == answer["right"]}
+    generated = answer["generated"][0]
+    return {"text": generated["output"], "right": generated["chosen"] == answer["right"]}
+
+
+def _given(answer: Record) -> dict[str, Any]:
+    if "failed" in answer:
+        return {"text": f"(no answer: {answer['failed']})", "trace": "none", "lexical": False}
+    return {"text": answer["output"], "trace": answer["trace"]["state"], "lexical": answer["trace"]["lexical"]}

@@ -6,6 +6,7 @@ from pathlib import Path
 from crossmatch.adapter import Adapter
 from crossmatch.errors import InputError, RecipeError
 from crossmatch.evaluation import load_suite, merge_name, standard_variants
+from crossmatch.evaluation.templates import find_template
 from crossmatch.rules import Weight
 from crossmatch.study.recipe import SAMPLE, Recipe
 from crossmatch.training import load_examples
@@ -29,7 +30,8 @@ def check_recipe(recipe: Recipe) -> None:
     wanted = recipe.evaluation
     if wanted is None:
         return
-    _check_template(wanted.template, "evaluation.template")
+    for template in wanted.templates:
+        find_template(template)
     names = [suite if suite.startswith(SAMPLE) else load_suite(suite).settings.name for suite in wanted.suites]
     if len({name.removeprefix(SAMPLE) for name in names}) < len(names):
         raise RecipeError("evaluation.suites: two suites have one name; their answers would overwrite each other")

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError,
 
 from crossmatch.checkpoint import safe_name
 from crossmatch.errors import DataError, RecipeError, RuleError
+from crossmatch.evaluation.conditions import conditions_of
 from crossmatch.evaluation.suites import read_yaml
 from crossmatch.rules import Weight, parse_weight
 from crossmatch.training import Stage, TrainSettings
@@ -37,23 +38,28 @@ class AdapterRecipe(_Strict):
         return self
 
 
-class DecodingRecipe(_Strict):
-    """Greedy at temperature 0, else sampled."""
-
-    temperature: float = Field(0.0, ge=0)
-    top_p: float = Field(1.0, gt=0, le=1)
-    seed: int = Field(0, ge=0)
-
-
 class EvaluationRecipe(_Strict):
-    """What is measured: suites (files, or `sample:` ones), against which variant, under which template and decoding."""
+    """What is measured: suites (files, `recipe:` or `sample:` ones), against which variant, under which conditions.
+
+    templates: own, think, nothink, chatml, chatml-empty, strict, or Jinja files; decodings: greedy, or temperature and
+    nucleus as in T0.6p0.8 (five seeds; x10 for ten). Every suite runs under every template with every decoding.
+    """
 
     suites: tuple[str, ...] = Field(min_length=1)
     reference: str
-    template: str | None = None
-    thinking: bool | None = None
-    decoding: DecodingRecipe = DecodingRecipe.model_validate({})
-    batch_size: int = Field(32, ge=1)
+    templates: tuple[str, ...] = ("own",)
+    decodings: tuple[str, ...] = ("greedy",)
+    batch_size: int = Field(64, ge=1)
+
+    @model_validator(mode="after")
+    def _known_conditions(self) -> "EvaluationRecipe":
+        if not self.templates or not self.decodings:
+            raise ValueError("a template and a decoding are needed; leave the field out for own and greedy")
+        try:
+            conditions_of((), self.decodings)
+        except DataError as error:
+            raise ValueError(str(error)) from None
+        return self
 
 
 class SampleRecipe(_Strict):
@@ -143,7 +149,6 @@ def _fields(place: tuple[int | str, ...]) -> list[str]:
     parent: list[str] = [str(part) for part in place[:-1] if isinstance(part, str)]
     models: dict[str, type[BaseModel]] = {
         "train": TrainSettings,
-        "decoding": DecodingRecipe,
         "evaluation": EvaluationRecipe,
         "sample": SampleRecipe,
     }

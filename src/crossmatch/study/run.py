@@ -11,6 +11,7 @@ from crossmatch.analysis import independent, overlap
 from crossmatch.checkpoint import MANIFEST, Checkpoint, file_digest, read_json, replace_json, side_digest
 from crossmatch.errors import InputError
 from crossmatch.evaluation import Suite, Variant, load_suite, merge_name, standard_variants
+from crossmatch.evaluation.conditions import RECORDS_VERSION, cells, conditions_of
 from crossmatch.merging import DTYPE_ARGUMENTS, Output, Storage, execute, plan_merge
 from crossmatch.progress import SILENT, Progress
 from crossmatch.report import write_report
@@ -70,7 +71,6 @@ def run_study(recipe: Recipe, runs: str | Path = "runs", *, progress: Progress =
     if recipe.evaluation:
         variants = standard_variants(adapters, recipe.mixtures, recipe.evaluation.reference)
         suites = [load_suite(_local(recipe, root, suite, ".yaml")) for suite in recipe.evaluation.suites]
-        _warn_of_templates(recipe, adapters, progress)
         summary, samples = _evaluate(recipe, base, adapters, variants, suites, root, ledger)
     pairs = _analyse(recipe, adapters, root, ledger)
     facts = {
@@ -210,30 +210,42 @@ def _evaluate(
     wanted = recipe.evaluation
     assert wanted is not None
     out, summary_file, samples_file = root / "evaluate", root / "summary.json", root / "samples.json"
+    conditions = conditions_of(wanted.templates, wanted.decodings)
     inputs = [
         wanted.model_dump(),
         side_digest(base.path),
         recipe.dtype,
-        file_digest(Path(wanted.template)) if wanted.template else None,
+        [condition.digest for condition in conditions],
+        RECORDS_VERSION,
         [[v.name, v.digest(base, adapters)] for v in variants],
         [suite.digest for suite in suites],
     ]
 
     def measure() -> None:
-        from crossmatch.evaluation.engine import Decoding
-        from crossmatch.evaluation.run import Conditions, evaluate
+        from crossmatch.evaluation.run import evaluate
         from crossmatch.evaluation.samples import side_by_side
         from crossmatch.evaluation.summary import summarise
+        from crossmatch.evaluation.trained import trained_with
 
-        decoding = Decoding(**wanted.decoding.model_dump())
-        conditions = Conditions(wanted.template, wanted.thinking, decoding, wanted.batch_size, recipe.dtype)
-        records = evaluate(base, adapters, variants, suites, out, conditions=conditions, progress=ledger.progress)
+        records = evaluate(
+            base,
+            adapters,
+            variants,
+            suites,
+            out,
+            conditions=conditions,
+            dtype=recipe.dtype,
+            batch_size=wanted.batch_size,
+            progress=ledger.progress,
+        )
         with ledger.progress.task("intervals and paired tests") as task:
-            replace_json(summary_file, summarise(records, variants, suites, wanted.reference))
-            replace_json(samples_file, side_by_side(records, variants, suites))
+            trained = trained_with(base, adapters, conditions)
+            summary = summarise(records, variants, suites, wanted.reference, conditions=conditions)
+            replace_json(summary_file, {**summary, "trained_with": trained})
+            replace_json(samples_file, side_by_side(records, variants, suites, conditions=conditions))
             task.advance()
 
-    files = [out / v.name / f"{s.settings.name}.jsonl" for v in variants for s in suites]
+    files = [cell.file(out) for cell in cells(variants, suites, conditions)]
     ledger.run("evaluate", inputs, lambda: [*files, summary_file, samples_file], measure)
     return read_json(summary_file), read_json(samples_file)
 
@@ -256,17 +268,6 @@ def _analyse(recipe: Recipe, adapters: Mapping[str, Adapter], root: Path, ledger
     inputs = [adapters[first].digest, adapters[second].digest, weight_json(w1), weight_json(w2)]
     ledger.run("analyse", inputs, lambda: [out], compare_pair)
     return read_json(out)
-
-
-def _warn_of_templates(recipe: Recipe, adapters: Mapping[str, Adapter], progress: Progress) -> None:
-    """Say where the reference was trained under another template or switch than it is asked with."""
-    wanted = recipe.evaluation
-    trained = _training_record(adapters[wanted.reference])["template"] if wanted else None
-    if wanted is None or not trained:
-        return
-    asked = file_digest(Path(wanted.template)) if wanted.template else None
-    if (asked is not None and asked != trained["digest"]) or wanted.thinking != trained["thinking"]:
-        progress.say(f"warning: {wanted.reference} was trained with another chat template or thinking switch")
 
 
 def _training_record(adapter: Adapter) -> dict[str, Any]:

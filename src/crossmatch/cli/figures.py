@@ -1,0 +1,48 @@
+"""The figures of an evaluation as text, at 80 columns."""
+
+from collections.abc import Mapping
+from typing import Any
+
+# What is read first; --json and summary.json have all.
+_SHOWN = (
+    *("bleu", "bleu_raw", "chrf", "rougeL", "length_ratio", "truncated"),
+    *("trace_structural", "trace_lexical", "think_probability"),
+    *("acc", "acc_norm", "acc_generated", "invalid", "followed_strict", "followed_loose"),
+)
+
+
+def print_summary(summary: Mapping[str, Any]) -> None:
+    """One table a suite and condition: value, interval, paired difference against the reference, adjusted p."""
+    reference = summary["reference"]
+    for name, condition in summary["conditions"].items():
+        print(f"\nunder {name}: differences against {reference}; p adjusted (Holm)")
+        untrained = [a for a, alike in summary.get("trained_with", {}).get(name, {}).items() if alike is False]
+        if untrained:
+            print(f"  WARNING: {', '.join(untrained)} was trained with another template than this")
+        for suite, facts in condition["suites"].items():
+            _suite(suite, facts)
+        for d in condition["divergence"]:
+            if d["value"] is not None:
+                line = f"{d['value']:+.1f} ({d['low']:+.1f} to {d['high']:+.1f})"
+                print(f"  {d['variant']}: {d['surface']} against {d['choices']} diverge by {line}")
+
+
+def _suite(name: str, facts: Mapping[str, Any]) -> None:
+    left = f", {facts['left_out']} rows left out" if facts["left_out"] else ""
+    print(f"\n  {name}, n = {facts['n']}{left}")
+    for variant, fault in (facts["incomplete"] or {}).items():
+        print(f"    INCOMPLETE: {variant} has no answer to {fault['failed']} items ({fault['reason'][:60]})")
+    for metric in [m for m in _SHOWN if m in facts["metrics"]]:
+        print(f"  {metric}")
+        for variant, e in facts["metrics"][metric].items():
+            print(f"    {_row(variant, e)}")
+
+
+def _row(variant: str, e: Mapping[str, Any]) -> str:
+    if e["value"] is None:
+        return f"{variant:13} (none)"
+    bounds = f"({e['low']:.3g} to {e['high']:.3g})" if e["low"] is not None else "(no interval)"
+    d, tail = e["difference"], ""
+    if d:
+        tail = f" {d['value']:+.2g} ({d['low']:+.2g} to {d['high']:+.2g}) p={d['p_holm']:.2g}"
+    return f"{variant:13} {e['value']:.3g} {bounds:16}{tail}".rstrip()
