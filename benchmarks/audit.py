@@ -43,8 +43,8 @@ SKETCH = """
 import json, sys, time
 from datasketch import MinHash, MinHashLSH
 def sketch(text):
-    words, m = text.lower().split(), MinHash(num_perm=100)
-    m.update_batch([" ".join(words[i:i + 3]).encode() for i in range(len(words) - 2)])
+    units, m = text.lower().split() if " " in text[:50] else list(text), MinHash(num_perm=100)
+    m.update_batch([" ".join(units[i:i + 3]).encode() for i in range(len(units) - 2)])
     return m
 held, train = [[json.loads(line) for line in open(f)] for f in sys.argv[1:]]
 start, lsh, hits = time.monotonic(), MinHashLSH(params=(20, 5), num_perm=100), 0

@@ -4,6 +4,8 @@ import json
 import os
 import random
 import re
+import subprocess
+import sys
 import unicodedata
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -456,6 +458,11 @@ def test_bad_files_are_one_line(tmp_path: Path, name: str) -> None:
         audit({"pt": open_corpus(tmp_path / name)}, {"v": items(words)}, work=ONE)
 
 
+def test_processes_load_no_torch() -> None:
+    code = "import sys, crossmatch.evaluation.audit.passes; print({'torch', 'datasets', 'pydantic'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
 def test_bad_arguments() -> None:
     held = items(words)
     with pytest.raises(DataError, match="v: id 'h3' appears 2 times"):
@@ -501,6 +508,8 @@ def test_command(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text, hint = capsys.readouterr()
     assert max(map(len, text.splitlines())) < 80
     assert "define in pt: 1 of 20 documents (5.00%)" in text
+    assert re.search(r"exact +whole +1 +20 +5.0%\n    h0 in planted\n", text)
+    assert "none found: exact question 20" in text
     assert "define: 4 of 20 items found, 16 are clean" in text
     assert f"written: {out}" in hint
     assert run(["audit", *sets, *held, "--json"]) == 0

@@ -1,5 +1,6 @@
 """crossmatch audit."""
 
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -72,29 +73,23 @@ def show(report: "AuditReport") -> None:
 
 
 def _show_pair(pair: "Pair") -> None:
-    from crossmatch.evaluation.audit import LEVELS, SCOPES
-
-    cells = {(o.level, o.scope): o for o in pair.overlaps}
+    """What was found, with an example each, then what was looked for and not found, with the number judged."""
     share = f"{pair.found:,} of {pair.documents:,} documents ({pair.found / pair.documents:.2%})"
     print(f"\n{pair.against} in {pair.train}: {share}")
-    print(f"  {'':11}" + "".join(f"{scope:>22}" for scope in SCOPES))
-    for level in LEVELS:
-        row = [cells[level, scope] for scope in SCOPES]
-        print(f"  {level:11}" + "".join(f"{_cell(o.found, o.n):>22}" for o in row))
-        if level == "ngram":
-            print(f"  {'  one or more':11}" + "".join(f"{_cell(o.any_hit, o.n):>22}" for o in row).removeprefix("  "))
-    for scope in SCOPES:
-        short = [(level, cells[level, scope].too_short) for level in LEVELS]
-        if any(n for _, n in short):
-            print(f"  {scope} too short for: {', '.join(f'{level} {n:,}' for level, n in short if n)}")
-    for o in pair.overlaps:
+    hits = [o for o in pair.overlaps if o.found or o.any_hit]
+    if hits:
+        print(f"  {'level':10} {'scope':8} {'found':>11} {'of judged':>11} {'share':>7} {'any n-gram':>11}")
+    for o in hits:
+        any_hit = "" if o.any_hit is None else f"{o.any_hit:,}"
+        print(f"  {o.level:10} {o.scope:8} {o.found:11,} {o.n:11,} {o.found / o.n:7.1%} {any_hit:>11}".rstrip())
         for example in o.examples[:1]:
-            value = "" if example.value is None else f" {example.value:.2f}"
-            line = plain(f"  {o.level}, {o.scope}{value}: {example.id} in {example.train_id}")
+            value = "" if example.value is None else f"{example.value:.2f}: "
+            line = plain(f"    {value}{example.id} in {example.train_id}")
             print(line if len(line) < 80 else f"{line[:78]}…")
+    clean = ", ".join(f"{o.level} {o.scope} {o.n:,}" for o in pair.overlaps if o.n and o not in hits)
+    short = ", ".join(f"{o.level} {o.scope} {o.too_short:,}" for o in pair.overlaps if o.too_short)
+    for label, text in (("none found", clean), ("too short", short)):
+        if text:
+            print(textwrap.fill(f"  {label}: {text}", 79, subsequent_indent="    "))
     if pair.cut:
         print(f"  near: {pair.cut:,} texts of {pair.train} had more candidates than were compared")
-
-
-def _cell(found: int | None, n: int) -> str:
-    return f"{found:,} of {n:,} {found / n:7.2%}" if n and found is not None else "-"

@@ -32,7 +32,7 @@ class Work:
     processes: None: as many as cores, where there is more than a block to do. They are spawned, so a script that asks
     for more than one keeps its own work under `if __name__ == "__main__"`. block: documents handed over at a time;
     index_units: units (words) after which a train set is indexed in parts, each a pass over the train sets before it;
-    a unit takes about 20 bytes of disk and, for a while, as many of memory.
+    a unit takes up to 30 bytes of disk and 55 of memory, all processes together.
     """
 
     processes: int | None = None
