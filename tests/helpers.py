@@ -106,3 +106,29 @@ def make_chat_model(out: Path, **options: Any) -> Path:
     make_llama(out, dtype=torch.float32, vocab_size=64, eos_token_id=2, pad_token_id=0, **options)
     make_tokenizer(out)
     return out
+
+
+def generate(
+    engine: Any, prompts: list[str], limit: int, decoding: Any = None, keys: list[str] | None = None
+) -> list[Any]:
+    """What a model generates, in the order of the prompts."""
+    from crossmatch.evaluation.model import Decoding
+
+    found: dict[int, Any] = {}
+    names = keys or [str(i) for i in range(len(prompts))]
+    engine.generate(prompts, limit, decoding or Decoding(), names, found.__setitem__)
+    return [found[i] for i in range(len(prompts))]
+
+
+def generated_texts(
+    engine: Any, prompts: list[str], limit: int, decoding: Any = None, keys: list[str] | None = None
+) -> list[str]:
+    """The texts of what a model generates."""
+    return [answer.text for answer in generate(engine, prompts, limit, decoding, keys)]
+
+
+def loglikelihoods(engine: Any, prompts: list[str], options: list[list[str]]) -> list[list[float]]:
+    """Scores of options, in the order of the prompts."""
+    found: dict[int, list[float]] = {}
+    engine.loglikelihoods(prompts, options, found.__setitem__)
+    return [found[i] for i in range(len(prompts))]

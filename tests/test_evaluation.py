@@ -11,14 +11,18 @@ import pytest
 import torch
 from sacrebleu.metrics.bleu import BLEU
 from scipy.stats import binomtest
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, MistralConfig, MistralForCausalLM
 
 from crossmatch import Adapter, Checkpoint, TuningVector, merge
 from crossmatch.cli import run
 from crossmatch.errors import AdapterError, DataError, RuleError
 from crossmatch.evaluation import Suite, load_suite, merge_name, standard_variants
-from crossmatch.evaluation.engine import Decoding, Engine
-from crossmatch.evaluation.run import Conditions, evaluate
+from crossmatch.evaluation.conditions import Plan, conditions_of
+from crossmatch.evaluation.decode import draw
+from crossmatch.evaluation.engine import Engine
+from crossmatch.evaluation.model import Decoding
+from crossmatch.evaluation.pool import takes_any_mask
+from crossmatch.evaluation.run import evaluate
 from crossmatch.evaluation.samples import side_by_side
 from crossmatch.evaluation.scores import bleu, bleu_signature, bleu_statistics, length_ratio, rouge_f
 from crossmatch.evaluation.statistics import bootstrap, mcnemar, paired_bootstrap, proportion
@@ -27,7 +31,7 @@ from crossmatch.evaluation.traces import OPENERS, parse_trace
 from crossmatch.merging import Storage
 from crossmatch.progress import SILENT
 from crossmatch.rules import Weights
-from helpers import make_adapter, make_chat_model
+from helpers import generate, generated_texts, loglikelihoods, make_adapter, make_chat_model, make_tokenizer
 
 PAIRS = {
     "en": [
@@ -96,7 +100,9 @@ def test_one_model_becomes_every_written_checkpoint(chat: Path, tmp_path: Path) 
         merge(base, parts, tmp_path / str(number))
         written = AutoModelForCausalLM.from_pretrained(tmp_path / str(number), dtype=torch.float32).state_dict()
         for name, tensor in engine.model.state_dict().items():
-            assert torch.equal(tensor, written[name]), name
+            # Summed in single precision here, rounded once from double there: the last bit may differ.
+            torch.testing.assert_close(tensor, written[name], rtol=2.0**-22, atol=1e-8)
+            assert number != 2 or torch.equal(tensor, written[name]), name
     coarse = Engine(base, torch.bfloat16)
     for number, vector in enumerate([0.3 * pt + 0.7 * sft, TuningVector({}), 1.0 * pt]):
         parts = {"v": (vector, 1.0)}
@@ -109,39 +115,108 @@ def test_one_model_becomes_every_written_checkpoint(chat: Path, tmp_path: Path) 
         engine.become({"v": (TuningVector({"nothing.weight": next(iter(pt.values()))}), 1.0)})
 
 
-def test_shared_prefixes_score_as_whole_prompts_do(chat: Path) -> None:
-    engine = Engine(Checkpoint(chat / "base"))
-    prompts = ["what is blood", "what is the very very old disease of the heart", "cell"]
+@pytest.mark.parametrize("rows", [1, 2, 64])
+def test_options_beside_each_other_score_as_whole_prompts_do(chat: Path, rows: int) -> None:
+    engine = Engine(Checkpoint(chat / "base"), rows=rows)
+    prompts = ["what is blood", "what is the very very old disease of the heart", "what is cell"]
     options = [["heart", "the disease of the blood", "a"], ["blood"], ["old cell", "heart heart heart"]]
-    for batch in (1, 2, 3):
-        task = Counter()
-        found = engine.loglikelihoods(prompts, options, batch, task)
-        assert task.done == 3
-        for prompt, group, values in zip(prompts, options, found, strict=True):
-            for option, value in zip(group, values, strict=True):
-                before = engine.tokenizer(prompt, add_special_tokens=False)["input_ids"]
-                after = engine._continuation(prompt, option)
-                with torch.inference_mode():
-                    logits = engine.model(torch.tensor([before + after])).logits[0].float()
-                log_p = torch.log_softmax(logits, -1)[len(before) - 1 : -1]
-                expected = float(log_p.gather(1, torch.tensor(after)[:, None]).sum())
-                assert value == pytest.approx(expected, abs=1e-3)
+    for prompt, group, values in zip(prompts, options, loglikelihoods(engine, prompts, options), strict=True):
+        for option, value in zip(group, values, strict=True):
+            before = engine.tokenizer(prompt, add_special_tokens=False)["input_ids"]
+            after = engine._continuation(prompt, option)
+            with torch.inference_mode():
+                logits = engine.model(torch.tensor([before + after])).logits[0].float()
+            log_p = torch.log_softmax(logits, -1)[len(before) - 1 : -1]
+            expected = float(log_p.gather(1, torch.tensor(after)[:, None]).sum())
+            assert value == pytest.approx(expected, abs=1e-5)
 
 
-def test_generation_does_not_depend_on_the_batch(chat: Path) -> None:
+def test_the_first_token_is_described(chat: Path) -> None:
     engine = Engine(Checkpoint(chat / "base"))
-    prompts = ["what is blood", "what is the very very old disease of the heart", "cell", "the"]
-    alone = [engine.generate([p], 8, Decoding(), 1, Counter())[0] for p in prompts]
-    assert engine.generate(prompts, 8, Decoding(), 3, Counter()) == alone
-    one = engine.generate(prompts, 8, Decoding(temperature=1.0, seed=1), 4, Counter())
-    assert engine.generate(prompts, 8, Decoding(temperature=1.0, seed=1), 4, Counter()) == one
+    found: list[Any] = []
+    engine.openings(["what is blood"], [["heart"]], lambda i, values, first: found.append((i, values, first)))
+    ids = torch.tensor([engine.tokenizer("what is blood", add_special_tokens=False)["input_ids"]])
+    with torch.inference_mode():
+        p = torch.softmax(engine.model(ids).logits[0, -1].double(), -1)
+    top = p.sort(descending=True).values
+    (_, _, first) = found[0]
+    assert first.entropy == pytest.approx(float(-(p * p.log()).sum()), abs=1e-5)
+    assert first.margin == pytest.approx(float(top[0] - top[1]), abs=1e-6)
 
 
-def test_answers_end_with_the_turn(chat: Path) -> None:
-    engine = Engine(Checkpoint(chat / "base"))
-    end = engine.tokenizer.eos_token_id
-    words = engine.tokenizer("blood heart", add_special_tokens=False)["input_ids"]
-    assert engine._decode(torch.tensor([*words, end, *words])) == engine.tokenizer.decode(words)
+def plain(engine: Engine, prompt: str, limit: int) -> str:
+    """What transformers generates for one prompt."""
+    ids = engine.tokenizer(prompt, add_special_tokens=False, return_tensors="pt")["input_ids"]
+    options = GenerationConfig(
+        max_new_tokens=limit, do_sample=False, eos_token_id=sorted(engine._stops), pad_token_id=0
+    )
+    with torch.inference_mode():
+        made = engine.model.generate(ids, generation_config=options)[0, ids.shape[1] :].tolist()
+    stop = next((place for place, token in enumerate(made) if token in engine._stops), len(made))
+    return engine.tokenizer.decode(made[:stop])
+
+
+@pytest.mark.parametrize("rows", [1, 3, 64])
+def test_rows_that_come_and_go_change_no_answer(chat: Path, rows: int) -> None:
+    """As transformers alone generates them, with different lengths, a shared beginning, and fewer places than rows."""
+    engine = Engine(Checkpoint(chat / "base"), rows=rows)
+    # Every seventh token ends an answer, so that rows leave at different times.
+    engine._stops = engine._stops | set(range(5, 64, 7))
+    prompts = [f"what is the {'very ' * (n % 5)}old {'blood heart cell '[: 6 * (n % 3)]}" for n in range(17)]
+    found = generate(engine, prompts, 12)
+    assert [answer.text for answer in found] == [plain(engine, prompt, 12) for prompt in prompts]
+    assert all(answer.truncated == (answer.tokens == 12) for answer in found)
+    assert len({answer.tokens for answer in found}) > 2
+
+
+@pytest.mark.parametrize("family", ["sliding", "eager"])
+def test_other_kinds_of_attention_give_the_same(chat: Path, tmp_path: Path, family: str) -> None:
+    """Layers that see a window only, and attention without the fused kernel."""
+    if family == "sliding":
+        config = MistralConfig(
+            vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+            num_key_value_heads=2, sliding_window=6, eos_token_id=2, pad_token_id=0,
+        )  # fmt: skip
+        torch.manual_seed(0)
+        MistralForCausalLM(config).save_pretrained(tmp_path)
+        make_tokenizer(tmp_path)
+        engine = Engine(Checkpoint(tmp_path), rows=4)
+        assert not takes_any_mask(engine.model)
+    else:
+        engine = Engine(Checkpoint(chat / "base"), rows=4)
+        engine.model.set_attn_implementation("eager")
+    prompts = [f"what is the {'very ' * n}old blood" for n in range(9)]
+    assert generated_texts(engine, prompts, 10) == [plain(engine, prompt, 10) for prompt in prompts]
+    options = [["heart", "the disease of the blood"]] * 9
+    for prompt, values in zip(prompts, loglikelihoods(engine, prompts, options), strict=True):
+        ids = engine.tokenizer(prompt, add_special_tokens=False)["input_ids"]
+        after = engine._continuation(prompt, options[0][1])
+        with torch.inference_mode():
+            log_p = torch.log_softmax(engine.model(torch.tensor([ids + after])).logits[0].float(), -1)
+        expected = float(log_p[len(ids) - 1 : -1].gather(1, torch.tensor(after)[:, None]).sum())
+        assert values[1] == pytest.approx(expected, abs=1e-4)
+
+
+def test_what_is_drawn_depends_on_the_item_alone(chat: Path) -> None:
+    prompts = ["what is blood", "what is the very very old disease of the heart", "cell", "the"] * 2
+    keys = list("abcdefgh")
+    warm = Decoding(temperature=1.0, top_p=0.9, seed=1)
+    one = generated_texts(Engine(Checkpoint(chat / "base"), rows=1), prompts, 8, warm, keys)
+    engine = Engine(Checkpoint(chat / "base"), rows=3)
+    assert generated_texts(engine, prompts[::-1], 8, warm, keys[::-1]) == one[::-1]
+    assert generated_texts(engine, prompts, 8, Decoding(temperature=1.0, top_p=0.9, seed=2), keys) != one
+    assert one[:4] != one[4:]
+
+
+def test_drawing_follows_the_distribution() -> None:
+    logits = torch.log(torch.tensor([[0.5, 0.3, 0.15, 0.05]]))
+    at = torch.linspace(0, 1, 20_001, dtype=torch.float64)[:-1]
+    for top_p, expected in ((1.0, [0.5, 0.3, 0.15, 0.05]), (0.8, [0.625, 0.375, 0, 0]), (0.3, [1.0, 0, 0, 0])):
+        drawn = draw(logits.expand(len(at), -1), Decoding(1.0, top_p), at)
+        assert torch.bincount(drawn, minlength=4) / len(at) == pytest.approx(expected, abs=1e-3)
+    cold = draw(logits.expand(len(at), -1), Decoding(0.5), at)
+    squares = torch.tensor([0.25, 0.09, 0.0225, 0.0025])
+    assert torch.bincount(cold, minlength=4) / len(at) == pytest.approx((squares / squares.sum()).tolist(), abs=1e-3)
 
 
 def suites(chat: Path) -> list[Suite]:
@@ -154,27 +229,35 @@ def test_records_and_summary(chat: Path, tmp_path: Path) -> None:
     assert [v.name for v in variants] == ["base", "pt", "sft", "pt0.3+sft0.7", "sft0.7"]
     assert [v.kind for v in variants] == ["base", "adapter", "adapter", "merge", "control"]
     records = evaluate(base, adapters, variants, suites(chat), tmp_path)
-    lines = [json.loads(x) for x in (tmp_path / "sft" / "ask.jsonl").read_text().splitlines()]
-    assert lines == records["sft", "ask"]
+    lines = [json.loads(x) for x in (tmp_path / "sft" / "ask.own.greedy.jsonl").read_text().splitlines()]
+    assert lines == records["sft", "ask", "own.greedy"]
     assert {line["model_digest"] for line in lines} == {variants[2].digest(base, adapters)}
     assert len({v.digest(base, adapters) for v in variants}) == 5
     assert len({line["prompt_digest"] for line in lines}) == 7
     summary = summarise(records, variants, suites(chat), "sft")
-    metrics = summary["suites"]["ask"]["metrics"]
-    assert set(metrics) == {
-        *("bleu", "bleu_raw", "rouge1", "rouge2", "rougeL", "length_ratio"),
-        *("trace_structural", "trace_lexical", "opener_probability", "think_probability"),
+    found = summary["conditions"]["own.greedy"]["suites"]
+    texts = ("bleu", "chrf", "sentence_bleu", "rouge1", "rouge2", "rougeL")
+    assert set(found["ask"]["metrics"]) == {
+        *texts,
+        *(f"{name}_raw" for name in texts),
+        *("lf_bleu4", "lf_rouge1", "lf_rouge2", "lf_rougeL", "length_ratio", "truncated", "openers_calibrated"),
+        *("trace_structural", "trace_lexical", "trace_share", "opener_probability", "think_probability"),
+        *("first_entropy", "first_margin"),
     }
-    for suite in summary["suites"].values():
+    assert set(found["pick"]["metrics"]) == {"acc", "acc_norm"}
+    for suite in found.values():
         for row in suite["metrics"].values():
             for name, entry in row.items():
                 assert entry["n"] == suite["n"]
                 assert entry["low"] <= entry["value"] <= entry["high"] or entry["value"] == pytest.approx(entry["low"])
                 assert (entry["difference"] is None) == (name == "sft")
-    assert "tok:13a" in summary["suites"]["ask"]["signature"]
-    table = side_by_side(records, variants, suites(chat))
-    assert len(table["suites"]["pick"]["rows"]) == 8
-    assert len(table["suites"]["ask"]["rows"][0]["answers"]) == 5
+                assert (entry["difference_base"] is None) == (name == "base")
+                if name != "sft":
+                    assert entry["difference"]["p"] <= entry["difference"]["p_holm"] <= 1
+    assert "tok:13a" in found["ask"]["signatures"]["bleu"]
+    table = side_by_side(records, variants, suites(chat))["conditions"]["own.greedy"]
+    assert len(table["pick"]["rows"]) == 8
+    assert len(table["ask"]["rows"][0]["answers"]) == 5
     json.dumps([summary, table], allow_nan=False)
 
 
@@ -182,14 +265,14 @@ def test_answers_are_kept_while_nothing_changed(chat: Path, tmp_path: Path, monk
     base, adapters = Checkpoint(chat / "base"), {"pt": Adapter(chat / "pt")}
     variants = standard_variants(adapters, [], None)
     first = evaluate(base, adapters, variants, suites(chat), tmp_path)
-    (tmp_path / "pt" / "ask.jsonl").unlink()
+    (tmp_path / "pt" / "ask.own.greedy.jsonl").unlink()
     loads = []
     original = Engine.__init__
     monkeypatch.setattr(Engine, "__init__", lambda self, *a: (loads.append(1), original(self, *a))[1])
     assert evaluate(base, adapters, variants, suites(chat), tmp_path) == first
     assert evaluate(base, adapters, variants, suites(chat), tmp_path, progress=SILENT) == first
     assert loads == [1]
-    evaluate(base, adapters, variants, suites(chat), tmp_path, conditions=Conditions(decoding=Decoding(1.0)))
+    evaluate(base, adapters, variants, suites(chat), tmp_path, plan=Plan(conditions_of((), ["T1x1"])))
     assert loads == [1, 1]
 
 
@@ -198,29 +281,31 @@ def test_changed_inputs_and_changed_answers_are_not_reused(chat: Path, tmp_path:
     base, adapters = Checkpoint(tmp_path / "chat" / "base"), {"pt": Adapter(chat / "pt")}
     variants, out = standard_variants(adapters, [], None), tmp_path / "out"
     first = evaluate(base, adapters, variants, suites(chat), out)
-    file = out / "pt" / "ask.jsonl"
+    file = out / "pt" / "ask.own.greedy.jsonl"
     file.write_text(file.read_text().replace('"output": "', '"output": "a disease of the heart '))
     assert evaluate(base, adapters, variants, suites(chat), out) == first
     template = tmp_path / "chat" / "base" / "chat_template.jinja"
     template.write_text(template.read_text() + " the")
     changed = evaluate(base, adapters, variants, suites(chat), out)
-    assert changed["pt", "ask"][0]["prompt_digest"] != first["pt", "ask"][0]["prompt_digest"]
+    assert (
+        changed["pt", "ask", "own.greedy"][0]["prompt_digest"] != first["pt", "ask", "own.greedy"][0]["prompt_digest"]
+    )
 
 
 def test_penalties_of_the_base_do_not_act(chat: Path, tmp_path: Path) -> None:
-    plain = Engine(Checkpoint(chat / "base")).generate(["what is blood"], 8, Decoding(), 1, Counter())
+    before = generated_texts(Engine(Checkpoint(chat / "base")), ["what is blood"], 8)
     shutil.copytree(chat / "base", tmp_path / "base")
     file = tmp_path / "base" / "generation_config.json"
     file.write_text(
         json.dumps({**json.loads(file.read_text()), "repetition_penalty": 9.0, "do_sample": True, "temperature": 3.0})
     )
-    assert Engine(Checkpoint(tmp_path / "base")).generate(["what is blood"], 8, Decoding(), 1, Counter()) == plain
+    assert generated_texts(Engine(Checkpoint(tmp_path / "base")), ["what is blood"], 8) == before
 
 
-def test_batches_do_not_share_their_noise(chat: Path) -> None:
+def test_items_do_not_share_their_noise(chat: Path) -> None:
     engine = Engine(Checkpoint(chat / "base"))
     before = torch.get_rng_state()
-    drawn = engine.generate(["what is blood"] * 4, 8, Decoding(temperature=3.0), 1, Counter())
+    drawn = generated_texts(engine, ["what is blood"] * 4, 8, Decoding(temperature=3.0))
     assert len(set(drawn)) == 4
     assert torch.equal(torch.get_rng_state(), before)
 
@@ -251,7 +336,7 @@ def test_variants_that_answered_other_prompts_are_not_compared(chat: Path, tmp_p
     base, adapters = Checkpoint(chat / "base"), {"pt": Adapter(chat / "pt")}
     variants = standard_variants(adapters, [], "pt")
     records = evaluate(base, adapters, variants, suites(chat), tmp_path)
-    records["base", "ask"][0]["prompt_digest"] = "another"
+    records["base", "ask", "own.greedy"][0]["prompt_digest"] = "another"
     with pytest.raises(ValueError, match="different prompts"):
         summarise(records, variants, suites(chat), "pt")
 
@@ -262,14 +347,20 @@ def test_template_file_is_used_for_every_metric(chat: Path, tmp_path: Path) -> N
     variants = standard_variants(adapters, [], None)
     plain = evaluate(base, adapters, variants, suites(chat), tmp_path / "a")
     other = evaluate(
-        base, adapters, variants, suites(chat), tmp_path / "b", conditions=Conditions(str(tmp_path / "t.jinja"))
+        base, adapters, variants, suites(chat), tmp_path / "b", plan=Plan(conditions_of([str(tmp_path / "t.jinja")]))
     )
-    for key in plain:
-        assert all(x["prompt_digest"] != y["prompt_digest"] for x, y in zip(plain[key], other[key], strict=True))
+    for (variant, suite, _), rows in plain.items():
+        others = other[variant, suite, "t.greedy"]
+        assert all(x["prompt_digest"] != y["prompt_digest"] for x, y in zip(rows, others, strict=True))
     (tmp_path / "bad.jinja").write_text("{{ raise_exception('no') }}")
     with pytest.raises(DataError, match="cannot render"):
         evaluate(
-            base, adapters, variants, suites(chat), tmp_path / "c", conditions=Conditions(str(tmp_path / "bad.jinja"))
+            base,
+            adapters,
+            variants,
+            suites(chat),
+            tmp_path / "c",
+            plan=Plan(conditions_of([str(tmp_path / "bad.jinja")])),
         )
 
 

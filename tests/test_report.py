@@ -20,7 +20,29 @@ EVIL = "<script>window.hacked = 1</script>"
 
 def entry(value: float, difference: bool = True) -> dict[str, Any]:
     d = {"value": -0.1, "low": -0.2, "high": 0.3, "n": 9, "p": 0.4, "test": "mcnemar-exact", "gained": 1, "lost": 2}
+    d |= {"mde": 0.2, "p_holm": 0.8}
     return {"value": value, "low": value - 0.1, "high": value + 0.1, "n": 9, "difference": d if difference else None}
+
+
+def suite(metrics: dict[str, float], **more: Any) -> dict[str, Any]:
+    part = {"value": -0.5, "low": -1.5, "high": 0.5}
+    return {
+        "kind": "generation",
+        "n": 9,
+        "left_out": 0,
+        "incomplete": None,
+        "signatures": {"bleu": "nrefs:1|tok:13a"},
+        "metrics": {m: {v: entry(x, v != "sft") for v in VARIANTS} for m, x in metrics.items()},
+        "fall": {v: dict.fromkeys(("total", "dilution", "content", "length"), part) for v in VARIANTS if v != "sft"},
+        **more,
+    }
+
+
+def picked() -> dict[str, Any]:
+    flip = {"kept": 3, "gained": 1, "lost": 1, "wrong_alike": 2, "wrong_otherwise": 1}
+    flip |= {"gained_ids": ["1"], "lost_ids": []}
+    table = suite({"acc": 0.5}, kind="choice", signatures={}, flips={v: flip for v in VARIANTS if v != "sft"})
+    return {k: v for k, v in table.items() if k != "fall"}
 
 
 def facts() -> dict[str, Any]:
@@ -92,18 +114,28 @@ def facts() -> dict[str, Any]:
                 v: {"kind": k, "weights": {}}
                 for v, k in zip(VARIANTS, ("base", "adapter", "adapter", "merge", "control"), strict=True)
             },
-            "suites": {
-                "ask": {
-                    "kind": "generation",
-                    "n": 9,
-                    "signature": "nrefs:1|tok:13a",
-                    "metrics": {m: {v: entry(x, v != "sft") for v in VARIANTS} for m, x in metrics.items()},
+            "trained_with": {"own.greedy": {"pt": None, "sft": True}, "chatml.T0.6p0.8": {"pt": None, "sft": False}},
+            "conditions": {
+                name: {
+                    "template": name.split(".")[0],
+                    "decoding": name.split(".", 1)[1],
+                    "seeds": seeds,
+                    "suites": {"ask": suite(metrics), **({"pick": picked()} if seeds == 1 else {})},
+                    "divergence": [
+                        {"surface": "ask", "choices": "pick", "variant": v, "value": -1.0, "low": -3.0, "high": 1.0}
+                        for v in VARIANTS[1:]
+                        if seeds == 1
+                    ],
                 }
+                for name, seeds in (("own.greedy", 1), ("chatml.T0.6p0.8", 5))
             },
         },
         "samples": {
             "variants": list(VARIANTS),
-            "suites": {"ask": {"kind": "generation", "rows": rows}, "pick": {"kind": "choice", "rows": picks}},
+            "conditions": {
+                "own.greedy": {"ask": {"kind": "generation", "rows": rows}, "pick": {"kind": "choice", "rows": picks}},
+                "chatml.T0.6p0.8": {"ask": {"kind": "generation", "rows": rows[:3]}},
+            },
         },
         "overlap": {"first": "pt", "second": "sft", "weights": [0.3, 0.7], "cosine": 0.01, "modules": modules},
         "seconds": {"train": 3.0},

@@ -14,12 +14,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from crossmatch import Checkpoint
 from crossmatch.errors import InputError
-from crossmatch.evaluation.engine import Decoding, Engine
-from crossmatch.evaluation.model import Failed, Generated, item_seed
+from crossmatch.evaluation.engine import Engine
+from crossmatch.evaluation.model import Decoding, Failed, Generated, item_seed
 from crossmatch.evaluation.served import ServedModel
 from crossmatch.evaluation.served_transport import Transport, one_line
-from crossmatch.progress import QUIET
-from helpers import make_chat_model
+from helpers import generated_texts, loglikelihoods, make_chat_model
 from local_server import LocalServer, make_bytes_model
 
 ASK = [
@@ -92,7 +91,7 @@ def test_the_server_scores_and_answers_as_the_model_in_this_process(
     added = "<s>" if kind == "sglang" and texts == "pieces" else ""
     expected_prompts = [added + prompt for prompt in prompts]
     engine = Engine(Checkpoint(path))
-    expected = engine.loglikelihoods(expected_prompts, options, 4, QUIET)
+    expected = loglikelihoods(engine, expected_prompts, options)
     with LocalServer(path, kind) as local:
         served = client(local)
         found = scores(served, prompts, options)
@@ -100,7 +99,7 @@ def test_the_server_scores_and_answers_as_the_model_in_this_process(
             assert ours == pytest.approx(theirs, abs=1e-3)
         assert served.notes[0] == "log-likelihoods by " + {"listed": "listed", "llamacpp": "forced"}.get(kind, "echo")
         assert len(served.notes) == 1
-        greedy = engine.generate(expected_prompts, 9, Decoding(), 4, QUIET)
+        greedy = generated_texts(engine, expected_prompts, 9)
         assert [a.text for a in answers(served, prompts)] == greedy
         assert {a.truncated for a in answers(served, prompts, 2)} == {True}
 
@@ -109,7 +108,7 @@ def test_only_what_is_asked_for_acts(pieces: Path) -> None:
     engine = Engine(Checkpoint(pieces))
     with LocalServer(pieces, penalty=9.0) as local:
         found = answers(client(local, key="secret"), BYTES)
-        assert [a.text for a in found] == engine.generate(BYTES, 9, Decoding(), 4, QUIET)
+        assert [a.text for a in found] == generated_texts(engine, BYTES, 9)
         assert {request["key"] for request in local.asked} == {"Bearer secret"}
         assert all(a.tokens == 9 or not a.truncated for a in found)
 
@@ -356,7 +355,7 @@ def test_identity(words: Path) -> None:
     engine = Engine(Checkpoint(words))
 
     def local() -> dict[str, str]:
-        return dict(zip(ASK, engine.generate(ASK, 20, Decoding(), 4, QUIET), strict=True))
+        return dict(zip(ASK, generated_texts(engine, ASK, 20), strict=True))
 
     ours = local()
     engine.model.lm_head.weight.data.copy_(engine.model.lm_head.weight.data.flip(1))

@@ -97,7 +97,7 @@ def test_the_command(finished: Path, capsys: pytest.CaptureFixture[str]) -> None
     result = json.loads(capsys.readouterr().out)
     assert result["verified"] is True
     assert result["verdicts"] == {"pt0.3+sft0.7": "verified"}
-    assert set(result["summary"]["suites"]) == {"ask", "pick"}
+    assert set(result["summary"]["conditions"]["own.greedy"]["suites"]) == {"ask", "pick"}
     assert run(command) == 0
     out, err = capsys.readouterr()
     assert out.startswith("pt0.3+sft0.7: verified (recovered pt 0.30000, sft 0.70000)")
@@ -182,7 +182,7 @@ def test_mistakes_are_found_before_anything_is_trained(room: Path, tmp_path: Pat
         ({"adapters": adapters}, "line 1: field 'completion'"),
         ({"evaluation": same}, "two suites have one name"),
         ({"evaluation": none}, "cannot be read"),
-        ({"evaluation": {**same, "template": "none.jinja"}}, "give a Jinja file"),
+        ({"evaluation": {**same, "templates": ["none.jinja"]}}, "is no file, and none of own"),
         ({"adapters": {"pt": {"path": "nobody-at-all/none"}, "sft": adapters["pt"]}}, "the hub did not give it"),
     ):
         with pytest.raises((InputError, RecipeError), match=message):
@@ -294,8 +294,7 @@ def test_plan_of_the_paper_is_checked_on_shapes() -> None:
     names = [s["what"] for s in plan["stages"] if s["name"] == "merge and verify"]
     assert names[0].startswith("0.3 pt + 0.7 sft")
     assert loaded.evaluation is not None
-    assert (loaded.evaluation.decoding.temperature, loaded.evaluation.decoding.top_p) == (0.6, 0.8)
-    assert loaded.evaluation.thinking is False
+    assert (loaded.evaluation.templates, loaded.evaluation.decodings) == (("nothink",), ("T0.6p0.8",))
     assert 25 < plan["gib"] < 80
 
 

@@ -73,11 +73,12 @@ def _here(
     parts: dict[str, Any],
     reference: str | None,
     suites: "list[Suite]",
-    conditions: "list[Condition]",
+    conditions: "tuple[Condition, ...]",
     output: Path,
     batch_size: int,
 ) -> dict[str, Any]:
     from crossmatch.evaluation import standard_variants
+    from crossmatch.evaluation.conditions import Plan
     from crossmatch.evaluation.run import evaluate
     from crossmatch.evaluation.summary import summarise
     from crossmatch.evaluation.trained import trained_with
@@ -85,21 +86,19 @@ def _here(
     adapters = {name: a for name, (a, _) in parts.items()}
     against = reference or list(adapters)[-1]
     variants = standard_variants(adapters, [{name: w for name, (_, w) in parts.items()}], against)
-    records = evaluate(
-        base, adapters, variants, suites, output, conditions=conditions, batch_size=batch_size, progress=Terminal()
-    )
+    plan = Plan(conditions, batch_size=batch_size)
+    records = evaluate(base, adapters, variants, suites, output, plan=plan, progress=Terminal())
     summary = summarise(records, variants, suites, against, conditions=conditions)
     return {**summary, "trained_with": trained_with(base, adapters, conditions)}
 
 
 def _served(
-    base: "Checkpoint", url: str, name: str, suites: "list[Suite]", conditions: "list[Condition]", output: Path
+    base: "Checkpoint", url: str, name: str, suites: "list[Suite]", conditions: "tuple[Condition, ...]", output: Path
 ) -> dict[str, Any]:
     from transformers import AutoTokenizer
 
     from crossmatch.checkpoint import value_digest
-    from crossmatch.evaluation import Variant
-    from crossmatch.evaluation.run import evaluate_served
+    from crossmatch.evaluation.run import Elsewhere, evaluate_served
     from crossmatch.evaluation.served import ServedModel
     from crossmatch.evaluation.summary import summarise
 
@@ -108,12 +107,8 @@ def _served(
     if found.verdict == "other":
         raise InputError(found.line)
     say(found.line)
-    variant = Variant("served", "served", {})
-    tokenizer = AutoTokenizer.from_pretrained(base.path)
-    digest = value_digest([url, name, base.digest])
-    records = evaluate_served(
-        served, tokenizer, variant, suites, output, conditions=conditions, digest=digest, progress=Terminal()
-    )
+    elsewhere = Elsewhere(served, AutoTokenizer.from_pretrained(base.path), value_digest([url, name, base.digest]))
+    records = evaluate_served(elsewhere, suites, output, conditions=conditions, progress=Terminal())
     for line in served.notes:
         say(f"note: {line}")
-    return {**summarise(records, [variant], suites, "served", conditions=conditions), "server": [url, name]}
+    return {**summarise(records, [elsewhere.variant], suites, "served", conditions=conditions), "server": [url, name]}

@@ -76,7 +76,7 @@ def _print_plan(plan: dict[str, Any]) -> None:
 
 
 def _print_result(result: "StudyResult") -> None:
-    from crossmatch.cli.evaluate import print_summary
+    from crossmatch.cli.figures import print_summary
 
     for name, verdict in result.verdicts.items():
         weights = ", ".join(

@@ -49,13 +49,26 @@ class Condition:
         return value_digest([RECORDS_VERSION, self.template.digest, [asdict(d) for d in self.decodings]])
 
 
-def conditions_of(templates: Sequence[str] = (), decodings: Sequence[str] = ()) -> list[Condition]:
+@dataclass(frozen=True)
+class Plan:
+    """Under what variants are asked.
+
+    dtype: as which their weights are stored before they are computed with (None: the base's own); batch_size: prompts
+    at a time at most, which changes no answer.
+    """
+
+    conditions: tuple[Condition, ...] = (Condition(),)
+    dtype: str | None = None
+    batch_size: int = 64
+
+
+def conditions_of(templates: Sequence[str] = (), decodings: Sequence[str] = ()) -> tuple[Condition, ...]:
     """Every template with every decoding: `greedy`, or `T0.6p0.8` (five seeds), `T1x10` (ten). Raises DataError."""
-    found = [
+    found = tuple(
         Condition(template, *decoding)
         for template in map(find_template, templates or ("own",))
         for decoding in map(_decoding, decodings or ("greedy",))
-    ]
+    )
     names = [condition.name for condition in found]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:

@@ -71,7 +71,7 @@ class _Slots(DynamicLayer):
         self.k = self.v = torch.empty(0, 0, 0, 0)
         self.is_initialized = True
 
-    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+    def update(self, key_states: Tensor, value_states: Tensor, *__: Any, **_: Any) -> tuple[Tensor, Tensor]:
         """Write new columns in place; what is returned are views of the rows in use."""
         rows, count = key_states.shape[0], key_states.shape[2]
         self.reserve(key_states, value_states, self.filled + count)

@@ -11,7 +11,7 @@ from crossmatch.analysis import independent, overlap
 from crossmatch.checkpoint import MANIFEST, Checkpoint, file_digest, read_json, replace_json, side_digest
 from crossmatch.errors import InputError
 from crossmatch.evaluation import Suite, Variant, load_suite, merge_name, standard_variants
-from crossmatch.evaluation.conditions import RECORDS_VERSION, cells, conditions_of
+from crossmatch.evaluation.conditions import RECORDS_VERSION, Plan, cells, conditions_of
 from crossmatch.merging import DTYPE_ARGUMENTS, Output, Storage, execute, plan_merge
 from crossmatch.progress import SILENT, Progress
 from crossmatch.report import write_report
@@ -227,17 +227,8 @@ def _evaluate(
         from crossmatch.evaluation.summary import summarise
         from crossmatch.evaluation.trained import trained_with
 
-        records = evaluate(
-            base,
-            adapters,
-            variants,
-            suites,
-            out,
-            conditions=conditions,
-            dtype=recipe.dtype,
-            batch_size=wanted.batch_size,
-            progress=ledger.progress,
-        )
+        plan = Plan(conditions, recipe.dtype, wanted.batch_size)
+        records = evaluate(base, adapters, variants, suites, out, plan=plan, progress=ledger.progress)
         with ledger.progress.task("intervals and paired tests") as task:
             trained = trained_with(base, adapters, conditions)
             summary = summarise(records, variants, suites, wanted.reference, conditions=conditions)

@@ -24,6 +24,29 @@
   draw();
   dark.addEventListener("change", draw);
 
+  // One condition at a time, where there are several; without scripts all are shown.
+  const tabs = [...document.querySelectorAll("[role=tab]")];
+  const open = (tab) => {
+    for (const other of tabs) {
+      other.setAttribute("aria-selected", String(other === tab));
+      other.tabIndex = other === tab ? 0 : -1;
+      document.getElementById(other.getAttribute("aria-controls")).hidden = other !== tab;
+    }
+    // A chart that was hidden had no width.
+    draw();
+  };
+  tabs.forEach((tab, i) => {
+    tab.addEventListener("click", () => open(tab));
+    tab.addEventListener("keydown", (event) => {
+      const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+      if (!step) return;
+      const next = tabs[(i + step + tabs.length) % tabs.length];
+      open(next);
+      next.focus();
+    });
+  });
+  if (tabs.length) open(tabs[0]);
+
   if (!view.samples) return;
   const at = (id) => document.getElementById(id);
   const element = (tag, className, text) => {
@@ -34,7 +57,8 @@
   };
   const variants = view.samples.variants, reference = variants.indexOf(view.reference);
   const PAGE = 6;
-  let shown = PAGE;
+  let shown = PAGE, only = null;
+  const chosen = () => view.samples.conditions[at("condition").value][at("suite").value].rows;
 
   // Answers are text, never markup: marks are put around pieces of text nodes.
   const TRACE = /<\s*think(?:ing)?\s*>[\s\S]*?(?:<\s*\/\s*think(?:ing)?\s*>|$)|^[\s\S]*?<\s*\/\s*think(?:ing)?\s*>|\b(?:okay|alright|hmm)[,.]? (?:so|let)\b|\blet(?:['’]s| me| us) (?:think|break|see|analy|consider)\w*|step by step|嗯[，,]|让我们?(?:想|看|分析)|一步一步/gi;
@@ -51,7 +75,7 @@
   const traced = (row) => row.answers.some((a) => a.lexical || (a.trace && a.trace !== "none" && a.trace !== "empty"));
   const matching = () => {
     const words = at("search").value.trim().toLowerCase();
-    return view.samples.suites[at("suite").value].rows.filter((row) =>
+    return chosen().filter((row) => (!only || only.has(row.id)) &&
       (!words || [row.question, row.reference, ...row.answers.map((a) => a.text)].join("\n").toLowerCase().includes(words)) &&
       (!at("differs").checked || differs(row)) && (!at("traced").checked || traced(row)));
   };
@@ -71,17 +95,35 @@
     return box;
   };
   const list = () => {
-    const rows = matching(), total = view.samples.suites[at("suite").value].rows.length;
+    const rows = matching(), total = chosen().length;
     at("rows").replaceChildren(...rows.slice(0, shown).map(card));
     at("count").textContent = rows.length + " of " + total;
     at("more").hidden = rows.length <= shown;
   };
-  const restart = () => { shown = PAGE; list(); };
-  for (const name of Object.keys(view.samples.suites)) at("suite").append(new Option(name, name));
-  at("suite").addEventListener("change", restart);
+  const restart = () => { shown = PAGE; at("all").hidden = !only; list(); };
+  const fill = (select, names) => select.replaceChildren(...names.map((name) => new Option(name, name)));
+  const suites = () => fill(at("suite"), Object.keys(view.samples.conditions[at("condition").value]));
+  fill(at("condition"), Object.keys(view.samples.conditions));
+  suites();
+  at("condition").addEventListener("change", () => { only = null; suites(); restart(); });
+  at("suite").addEventListener("change", () => { only = null; restart(); });
+  at("all").addEventListener("click", () => { only = null; restart(); });
   at("search").addEventListener("input", restart);
   at("differs").addEventListener("change", restart);
   at("traced").addEventListener("change", restart);
   at("more").addEventListener("click", () => { shown += PAGE; list(); });
+  for (const button of document.querySelectorAll("button.items")) {
+    button.addEventListener("click", () => {
+      const wanted = button.dataset;
+      const home = view.samples.conditions[wanted.condition][wanted.suite]
+        ? wanted.condition : Object.keys(view.samples.conditions).find((name) => view.samples.conditions[name][wanted.suite]);
+      at("condition").value = home;
+      suites();
+      at("suite").value = wanted.suite;
+      only = new Set(JSON.parse(wanted.ids));
+      restart();
+      at("samples").scrollIntoView();
+    });
+  }
   list();
 })();
