@@ -155,7 +155,7 @@ def test_verdict_and_numbers_are_shown_as_they_are() -> None:
     view = build_view(facts())
     assert view["verdicts"][0]["word"] == "Verified"
     assert view["verdicts"][0]["weights"][0]["recovered"] == "0.300100 ± 0.000020"
-    row = view["tables"][0]["rows"][0]
+    row = view["conditions"][0]["tables"][0]["rows"][0]
     assert row["cells"][0]["value"] == "5.0"
     assert row["cells"][2]["value"] == "10"
     assert not row["cells"][0]["excludes_zero"]
@@ -285,7 +285,7 @@ def opened(browser: Any, tmp_path: Path) -> Iterator[Any]:
 def test_page_renders_without_a_complaint(opened: Any, tmp_path: Path) -> None:
     assert opened.complaints == []
     assert opened.locator(".word").inner_text() == "Verified"
-    assert opened.locator("[data-chart] svg").count() == 6
+    assert opened.locator("[data-chart] svg").count() == 7
     assert opened.evaluate("window.hacked") is None
     opened.screenshot(path=tmp_path / "page.png", full_page=True)
     assert (tmp_path / "page.png").stat().st_size > 50_000
@@ -314,6 +314,27 @@ def test_samples_can_be_searched_and_filtered(opened: Any) -> None:
     opened.select_option("#suite", "pick")
     assert count.inner_text() == "1 of 1"
     assert opened.locator(".answer.right").count() == 5
+    assert opened.complaints == []
+
+
+@pytest.mark.browser
+def test_conditions_are_tabs_and_flips_lead_to_their_items(opened: Any) -> None:
+    first, second = opened.locator(".condition").all()
+    assert (first.is_visible(), second.is_visible()) == (True, False)
+    # SFT was trained with another template than this.
+    assert "untrained" in (opened.locator("#tab1").get_attribute("class") or "")
+    opened.click("#tab1")
+    assert (first.is_visible(), second.is_visible()) == (False, True)
+    assert "was trained with another template" in second.inner_text()
+    opened.locator("#tab1").press("ArrowRight")
+    assert first.is_visible()
+    assert opened.locator("[data-chart=divergence0] svg").bounding_box()["width"] > 300
+    opened.locator("button.items").first.click()
+    assert opened.locator("#suite").input_value() == "pick"
+    assert opened.locator("#count").inner_text() == "1 of 1"
+    opened.click("#all")
+    opened.select_option("#condition", "chatml.T0.6p0.8")
+    assert opened.locator("#count").inner_text() == "3 of 3"
     assert opened.complaints == []
 
 

@@ -35,6 +35,7 @@ def build_view(facts: Mapping[str, Any]) -> dict[str, Any]:
         "verdicts": verdicts,
         "reference": summary["reference"] if summary else None,
         "conditions": conditions,
+        "order": [condition["name"] for condition in conditions],
         "overlap": _overlap(facts.get("overlap")),
         "seconds": list(facts["seconds"].items()),
         "samples": facts.get("samples"),

@@ -103,7 +103,7 @@
   const restart = () => { shown = PAGE; at("all").hidden = !only; list(); };
   const fill = (select, names) => select.replaceChildren(...names.map((name) => new Option(name, name)));
   const suites = () => fill(at("suite"), Object.keys(view.samples.conditions[at("condition").value]));
-  fill(at("condition"), Object.keys(view.samples.conditions));
+  fill(at("condition"), view.order.filter((name) => view.samples.conditions[name]));
   suites();
   at("condition").addEventListener("change", () => { only = null; suites(); restart(); });
   at("suite").addEventListener("change", () => { only = null; restart(); });
