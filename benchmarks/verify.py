@@ -126,7 +126,8 @@ def cases(root: Path) -> Iterator[str]:
         for dtype, size in case.cells:
             if (dtype, size) not in (("bf16", 1e-2), ("fp32", 1e-2), ("fp16", 1e-2), ("bf16", 1e-1), ("fp32", 1e-3)):
                 continue
-            bench, out = Bench(root, case.family, dtype, size), root / "out"
+            bench, out = Bench(root, case.family, dtype, size), root / "made" / "out"
+            out.parent.mkdir()
             claimed = case.make(bench, out)
             weights = {n: w for n, w in claimed.weights.items() if w}
             if list(weights.values()) == [1.0] and claimed.recipe is None and out.exists():
@@ -137,8 +138,7 @@ def cases(root: Path) -> Iterator[str]:
                 counts["crossmatch", "right" if ours.verdict == good else ours.verdict] += 1
                 counts["deltalint", "right" if theirs == good else theirs] += 1
                 yield f"| {case.name} | {dtype} {size:g} | {case.expected} | {ours.verdict} | {theirs} |"
-            shutil.rmtree(out, ignore_errors=True)
-            out.unlink(missing_ok=True)
+            shutil.rmtree(out.parent)
     yield ""
     for (prover, what), count in sorted(counts.items()):
         yield f"{prover}: {count} {what}"
@@ -159,8 +159,13 @@ def study(run: Path, root: Path) -> Iterator[str]:
             return self.save(model, self.home / "base")
 
         def adapter(self, name: str) -> Path:
-            trained = run.absolute() / "adapters" / name
-            return trained if trained.is_dir() else super().adapter(name)
+            trained, out = run.absolute() / "adapters" / name, self.home / "trained" / name
+            if not trained.is_dir():
+                return super().adapter(name)
+            if not out.exists():
+                # Without the manifest: it names the base that was trained on, of which this is a copy in 16 bits.
+                shutil.copytree(trained, out, ignore=shutil.ignore_patterns("crossmatch.json"))
+            return out
 
     from transformers import AutoModelForCausalLM
 

@@ -33,8 +33,15 @@ def _suite(name: str, facts: Mapping[str, Any]) -> None:
     for variant, fault in (facts["incomplete"] or {}).items():
         print(f"    INCOMPLETE: {variant} has no answer to {fault['failed']} items ({fault['reason'][:60]})")
     for metric in [m for m in _SHOWN if m in facts["metrics"]]:
+        entries = facts["metrics"][metric]
+        if metric.endswith("_raw") and entries == facts["metrics"].get(metric.removesuffix("_raw")):
+            continue
+        if all(e["value"] == 0 for e in entries.values()):
+            bounds = [e["high"] for e in entries.values() if e["high"] is not None]
+            print(f"  {metric}: 0 for all" + (f" (up to {max(bounds):.3g})" if bounds else ""))
+            continue
         print(f"  {metric}")
-        for variant, e in facts["metrics"][metric].items():
+        for variant, e in entries.items():
             print(f"    {_row(variant, e)}")
 
 
