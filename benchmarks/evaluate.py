@@ -46,15 +46,26 @@ TERMS, NEW, BATCH = 120, 64, 16
 
 def model_and_items(root: Path) -> tuple[Path, dict[str, list[dict[str, Any]]], list[str]]:
     """The sample's model on the disk, its choices in two forms, and prompts of very different lengths."""
+    from transformers import AutoTokenizer
+
     from crossmatch.evaluation import load_suite
+    from crossmatch.evaluation.templates import TEMPLATES
     from crossmatch.sample import SampleSize, write_base, write_data
 
     write_base(root / "base")
     write_data(root / "data", SampleSize(pt_terms=60, sft_terms=60, define=TERMS // 2, name=TERMS))
     choices, terms = load_suite(root / "data/name.yaml"), load_suite(root / "data/define.yaml")
+    tokenizer = AutoTokenizer.from_pretrained(root / "base")
     plain = [(item, f"{item.question}\n") for item in choices.items]
     asked = {
-        "full texts": [
+        "full texts, as the study asks": [
+            {
+                "prompt": TEMPLATES["own"].prompt(tokenizer, choices.messages(item)),
+                "options": list(choices.continuations(item)),
+            }
+            for item in choices.items
+        ],
+        "full texts, bare": [
             {"prompt": f"{text}Answer:", "options": [f" {option}" for option in item.options]} for item, text in plain
         ],
         "letters": [

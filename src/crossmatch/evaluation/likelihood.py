@@ -10,8 +10,10 @@ from crossmatch.evaluation.model import FirstToken
 from crossmatch.evaluation.pool import Prefix, as_mask, takes_any_mask
 
 Ids = Sequence[int]
-# Tokens that go through the model at a time, and numbers of logits that are held.
-_TOKENS, _LOGITS = 4096, 1 << 26
+# Tokens that go through the model at a time (few on CPU: what is padding costs as much as what is not), and numbers of
+# logits that are held.
+_TOKENS, _LOGITS = {"cpu": 512}, 1 << 26
+_MANY = 8192
 
 
 Scored = tuple[int, list[float], FirstToken]
@@ -33,7 +35,14 @@ def score(model: Any, prompts: Sequence[Ids], options: Sequence[Sequence[Ids]], 
         tails = [sum(len(o) - 1 for o in options[i]) + 1 for i in order]
         width = lengths[order[0]] + max(tails)
         vocabulary = model.config.get_text_config(decoder=True).vocab_size
-        count = max(1, min(rows, _TOKENS // max(1, width), _LOGITS // (vocabulary * max(tails[:rows]))))
+        count = max(
+            1,
+            min(
+                rows,
+                _TOKENS.get(model.device.type, _MANY) // max(1, width),
+                _LOGITS // (vocabulary * max(tails[:rows])),
+            ),
+        )
         chunk, order = order[:count], order[count:]
         if whole:
             for i in chunk:
