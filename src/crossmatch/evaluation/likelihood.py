@@ -35,14 +35,8 @@ def score(model: Any, prompts: Sequence[Ids], options: Sequence[Sequence[Ids]], 
         tails = [sum(len(o) - 1 for o in options[i]) + 1 for i in order]
         width = lengths[order[0]] + max(tails)
         vocabulary = model.config.get_text_config(decoder=True).vocab_size
-        count = max(
-            1,
-            min(
-                rows,
-                _TOKENS.get(model.device.type, _MANY) // max(1, width),
-                _LOGITS // (vocabulary * max(tails[:rows])),
-            ),
-        )
+        tokens = _TOKENS.get(model.device.type, _MANY)
+        count = max(1, min(rows, tokens // max(1, width), _LOGITS // (vocabulary * max(tails[:rows]))))
         chunk, order = order[:count], order[count:]
         if whole:
             for i in chunk:
