@@ -15,9 +15,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, 
 
 from crossmatch import Adapter, Checkpoint, TuningVector, merge
 from crossmatch.cli import run
+from crossmatch.delta import cosine, dense, singular_values
 from crossmatch.errors import AdapterError, DataError, RuleError
 from crossmatch.evaluation import Suite, load_suite, merge_name, standard_variants
-from crossmatch.evaluation.conditions import Plan, conditions_of
+from crossmatch.evaluation.conditions import Condition, Plan, conditions_of
 from crossmatch.evaluation.decode import draw
 from crossmatch.evaluation.engine import Engine
 from crossmatch.evaluation.model import Decoding
@@ -25,8 +26,18 @@ from crossmatch.evaluation.pool import takes_any_mask
 from crossmatch.evaluation.run import evaluate
 from crossmatch.evaluation.samples import side_by_side
 from crossmatch.evaluation.scores import bleu, bleu_signature, bleu_statistics, length_ratio, rouge_f
-from crossmatch.evaluation.statistics import bootstrap, mcnemar, paired_bootstrap, proportion
+from crossmatch.evaluation.sheets import Sheet
+from crossmatch.evaluation.statistics import (
+    bootstrap,
+    divergence,
+    holm,
+    mcnemar,
+    mean_of,
+    paired_bootstrap,
+    proportion,
+)
 from crossmatch.evaluation.summary import summarise
+from crossmatch.evaluation.templates import Template
 from crossmatch.evaluation.traces import OPENERS, parse_trace
 from crossmatch.merging import Storage
 from crossmatch.progress import SILENT
@@ -506,3 +517,189 @@ def test_tokenizer_of_the_fixture_has_no_surprises(chat: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(chat / "base")
     assert tokenizer.pad_token_id != tokenizer.eos_token_id
     assert tokenizer.decode(tokenizer("the old blood")["input_ids"]).strip() == "the old blood"
+
+
+def test_nulls_have_the_spectrum_of_what_they_stand_for(chat: Path) -> None:
+    base, adapters = Checkpoint(chat / "base"), {"pt": Adapter(chat / "pt"), "sft": Adapter(chat / "sft")}
+    variants = standard_variants(adapters, [{"pt": 0.3, "sft": 0.7}], "sft", nulls=2)
+    nulls = [v for v in variants if v.kind == "null"]
+    assert [v.name for v in nulls] == ["null0-pt0.3+sft0.7", "null1-pt0.3+sft0.7"]
+    assert len({v.digest(base, adapters) for v in variants}) == len(variants)
+    first, second = (v.parts(adapters)["pt"][0] for v in nulls)
+    assert nulls[0].parts(adapters)["sft"][0] is adapters["sft"]
+    assert set(first) == set(adapters["pt"])
+    for name in first:
+        expected = singular_values(adapters["pt"][name])
+        for random in (first[name], second[name]):
+            torch.testing.assert_close(singular_values(random), expected, rtol=1e-9, atol=1e-12)
+            assert abs(cosine(random, adapters["pt"][name])) < 0.5
+        assert abs(cosine(first[name], second[name])) < 0.5
+    again = nulls[0].parts(adapters)["pt"][0]
+    assert all(torch.equal(dense(first[name]), dense(again[name])) for name in first)
+
+
+def grid(chat: Path, out: Path, **templates: Any) -> tuple[Any, list[Any], Any]:
+    base, adapters = Checkpoint(chat / "base"), {"pt": Adapter(chat / "pt"), "sft": Adapter(chat / "sft")}
+    variants = standard_variants(adapters, [{"pt": 0.3, "sft": 0.7}], "sft")
+    conditions = conditions_of(["own", "chatml-empty"], ["greedy", "T1p0.9x3"])
+    return evaluate(base, adapters, variants, suites(chat), out, plan=Plan(conditions)), variants, conditions
+
+
+def test_every_template_with_every_decoding(chat: Path, tmp_path: Path) -> None:
+    records, variants, conditions = grid(chat, tmp_path)
+    names = [c.name for c in conditions]
+    assert names == ["own.greedy", "own.T1p0.9", "chatml-empty.greedy", "chatml-empty.T1p0.9"]
+    # Options do not depend on the decoding: once per template.
+    assert {c for v, s, c in records if s == "pick"} == {"own.greedy", "chatml-empty.greedy"}
+    drawn = records["sft", "ask", "own.T1p0.9"]
+    assert [r["seed"] for r in drawn] == [0, 1, 2] * 7
+    assert len({r["output"] for r in drawn}) > 7
+    own, other = (records["sft", "ask", name][0]["prompt_digest"] for name in ("own.greedy", "chatml-empty.greedy"))
+    assert own != other
+    summary = summarise(records, variants, suites(chat), "sft", conditions=conditions)
+    assert list(summary["conditions"]) == names
+    sampled = summary["conditions"]["own.T1p0.9"]
+    assert (sampled["seeds"], sampled["suites"]["ask"]["n"]) == (3, 7)
+    assert sampled["suites"]["ask"]["metrics"]["bleu"]["pt"]["n"] == 7
+    assert set(sampled["suites"]) == {"ask"}
+    found = summary["conditions"]["own.greedy"]
+    assert {row["variant"] for row in found["divergence"]} == {"base", "pt", "pt0.3+sft0.7", "sft0.7"}
+    flips = found["suites"]["pick"]["flips"]["pt"]
+    table = found["suites"]["pick"]["metrics"]["acc"]["pt"]["difference"]
+    assert (flips["gained"], flips["lost"]) == (table["gained"], table["lost"])
+    assert len(flips["gained_ids"]) == flips["gained"]
+    fall = found["suites"]["ask"]["fall"]["pt"]
+    assert fall["total"]["value"] == pytest.approx(fall["dilution"]["value"] + fall["content"]["value"])
+    clean = summarise(records, variants, suites(chat), "sft", conditions=conditions, clean={"ask": {"0", "3"}})
+    assert clean["conditions"]["own.greedy"]["suites"]["ask"]["clean"]["n"] == 2
+    json.dumps([summary, clean], allow_nan=False)
+
+
+NUMBERS = {"opener_loglikelihoods", "loglikelihoods", "entropy", "margin"}
+
+
+def test_a_killed_evaluation_goes_on(chat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, _, _ = grid(chat, tmp_path / "whole")
+    count = 0
+    add = Sheet.add
+
+    def killed(self: Sheet, *given: Any) -> None:
+        nonlocal count
+        count += 1
+        if count == 100:
+            raise KeyboardInterrupt
+        add(self, *given)
+
+    monkeypatch.setattr(Sheet, "add", killed)
+    with pytest.raises(KeyboardInterrupt):
+        grid(chat, tmp_path / "cut")
+    (part,) = (tmp_path / "cut").rglob("*.part")
+    with part.open("a") as stream:
+        stream.write('["answer 0", "torn')
+    asked = []
+    monkeypatch.setattr(Sheet, "add", lambda self, *given: (asked.append(given[:2]), add(self, *given))[1])
+    again, _, _ = grid(chat, tmp_path / "cut")
+    assert set(again) == set(whole)
+    for key, rows in whole.items():
+        for ours, theirs in zip(again[key], rows, strict=True):
+            # Another batch, other last digits.
+            assert {k: v for k, v in ours.items() if k not in NUMBERS} == {
+                k: v for k, v in theirs.items() if k not in NUMBERS
+            }
+            assert all(ours[k] == pytest.approx(theirs[k], abs=1e-5) for k in NUMBERS & set(theirs))
+    total = sum(len(v) * (2 if s == "ask" and c.endswith("greedy") else 1) for (_, s, c), v in whole.items())
+    assert len(asked) == total - 99
+    assert not list((tmp_path / "cut").rglob("*.part"))
+
+
+def test_items_without_an_answer_are_no_zeros(chat: Path, tmp_path: Path) -> None:
+    records, variants, _ = grid(chat, tmp_path)
+    broken = {k: [dict(r) for r in rows] for k, rows in records.items()}
+    rows = broken["pt", "ask", "own.greedy"]
+    rows[2] = {k: rows[2][k] for k in ("id", "question", "prompt_digest", "seed", "reference")} | {"failed": "no reply"}
+    summary = summarise(broken, variants, suites(chat), "sft", conditions=conditions_of())
+    suite = summary["conditions"]["own.greedy"]["suites"]["ask"]
+    assert (suite["n"], suite["asked"], suite["incomplete"]) == (6, 7, {"pt": {"failed": 1, "reason": "no reply"}})
+    assert all(e["difference"] is None for row in suite["metrics"].values() for e in row.values())
+    assert "fall" not in suite
+    assert summary["conditions"]["own.greedy"]["divergence"] == []
+
+
+@pytest.mark.parametrize(
+    ("templates", "decodings", "message"),
+    [
+        (["nowhere.jinja"], [], "is no file, and none of own"),
+        ([], ["T0"], "give greedy, or T and p"),
+        ([], ["T1p1.5"], "give greedy, or T and p"),
+        (["own", "own"], [], "asked for twice"),
+    ],
+)
+def test_conditions_that_cannot_be(templates: list[str], decodings: list[str], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        conditions_of(templates, decodings)
+
+
+def test_a_switch_that_is_not_there_is_refused_before_anything_is_asked(chat: Path, tmp_path: Path) -> None:
+    base, adapters = Checkpoint(chat / "base"), {"pt": Adapter(chat / "pt")}
+    plan = Plan((Condition(Template("mine", "{{ messages[0].content }}", thinking=True)),))
+    with pytest.raises(DataError, match="template mine: this chat template has no switch for thinking"):
+        evaluate(base, adapters, standard_variants(adapters, [], None), suites(chat), tmp_path, plan=plan)
+    assert not list(tmp_path.iterdir())
+
+
+def test_choices_are_also_generated_and_reordered(chat: Path, tmp_path: Path) -> None:
+    settings = (chat / "pick.yaml").read_text() + "generative: true\npermutations: 2\nmax_new_tokens: 4\n"
+    (tmp_path / "pick.yaml").write_text(settings)
+    shutil.copy(chat / "pick.jsonl", tmp_path)
+    base, adapters = Checkpoint(chat / "base"), {"pt": Adapter(chat / "pt")}
+    variants, many = standard_variants(adapters, [], "pt"), [load_suite(tmp_path / "pick.yaml")]
+    conditions = conditions_of((), ["greedy", "T1x2"])
+    records = evaluate(base, adapters, variants, many, tmp_path / "out", plan=Plan(conditions))
+    row = records["pt", "pick", "own.greedy"][0]
+    assert len(row["orders"]) == 2
+    # The first order is the given one.
+    assert row["orders"][0] == row["chosen"]
+    assert [g["seed"] for g in records["pt", "pick", "own.T1"][0]["generated"]] == [0, 1]
+    summary = summarise(records, variants, many, "pt", conditions=conditions)["conditions"]
+    metrics = summary["own.greedy"]["suites"]["pick"]["metrics"]
+    assert {
+        "acc",
+        "acc_norm",
+        "acc_mean",
+        "acc_majority",
+        "acc_worst",
+        "consistency",
+        "acc_generated",
+        "invalid",
+    } == set(metrics)
+    assert set(summary["own.T1"]["suites"]["pick"]["metrics"]) == {"acc_generated", "invalid"}
+
+
+def test_holm_and_divergence() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, 0.9, 0.001]) == pytest.approx([1.0, 1.0, 0.003])
+    assert holm([]) == []
+    rng = np.random.default_rng(0)
+    fallen = (rng.normal(-1, 1, (400, 1)), np.zeros((400, 1)), mean_of)
+    same = (rng.integers(0, 2, (300, 1)).astype(float), rng.integers(0, 2, (300, 1)).astype(float), mean_of)
+    found = divergence(fallen, same)
+    assert found.value is not None
+    assert found.high is not None
+    assert found.value < -15
+    assert found.high < -10
+    still = np.ones((5, 1))
+    assert divergence((still, still, mean_of), same).value is None
+
+
+def test_the_smallest_effect_is_found_four_times_in_five() -> None:
+    """What `mde` says, on data with exactly that difference."""
+    rng, hits, trials = np.random.default_rng(1), 0, 200
+    for _ in range(trials):
+        noise = rng.normal(0, 1, (60, 1))
+        found = paired_bootstrap(noise, np.zeros((60, 1)))
+        assert found is not None
+        assert found.mde is not None
+        shifted = paired_bootstrap(noise + 2.8 / 60**0.5, np.zeros((60, 1)))
+        assert found.mde == pytest.approx(2.8 / 60**0.5, rel=0.35)
+        hits += shifted is not None and shifted.p < 0.05
+    assert 0.7 < hits / trials < 0.9

@@ -57,7 +57,11 @@ def recipe(room: Path, **changes: Any) -> dict[str, Any]:
             "sft": {"stage": "sft", "data": str(room / "sft.jsonl"), "train": train},
         },
         "merges": [{"pt": 0.3, "sft": 0.7}],
-        "evaluation": {"suites": [str(room / "ask.yaml"), str(room / "pick.yaml")], "reference": "sft"},
+        "evaluation": {
+            "suites": [str(room / "ask.yaml"), str(room / "pick.yaml")],
+            "reference": "sft",
+            "interference": 2,
+        },
         **changes,
     }
 
@@ -81,7 +85,16 @@ def test_run_directory(finished: Path) -> None:
     root = finished / "tiny"
     assert {p.name for p in root.iterdir()} == {
         *("adapters", "evaluate", "merges", "stages", "verify"),
-        *("overlap.json", "recipe.json", "report.html", "report.json", "samples.json", "summary.json"),
+        *(
+            "audit.json",
+            "interference.json",
+            "overlap.json",
+            "recipe.json",
+            "report.html",
+            "report.json",
+            "samples.json",
+            "summary.json",
+        ),
     }
     assert json.loads((root / "verify" / "pt0.3+sft0.7.json").read_text())["verdict"] == "verified"
     summary = json.loads((root / "summary.json").read_text())

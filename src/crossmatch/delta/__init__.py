@@ -3,9 +3,9 @@
 from crossmatch.delta.based import Dora, Replacement, TokenRows
 from crossmatch.delta.compound import Blockwise, Stack, Sum, cat, linear, summands
 from crossmatch.delta.deltas import Delta, Dense, LowRank, ReadRows, check_weights, dense, low_rank
-from crossmatch.delta.geometry import cosine, inner, norm, singular_values, truncated
+from crossmatch.delta.geometry import cosine, inner, norm, random_like, singular_values, truncated
 from crossmatch.delta.rounding import STORABLE, Workspace, merged_rows, round_once, round_randomly, summed_rows
-from crossmatch.delta.vector import TuningVector
+from crossmatch.delta.vector import TuningVector, same_spectrum
 
 __all__ = [
     "STORABLE",
@@ -30,8 +30,10 @@ __all__ = [
     "low_rank",
     "merged_rows",
     "norm",
+    "random_like",
     "round_once",
     "round_randomly",
+    "same_spectrum",
     "singular_values",
     "summands",
     "summed_rows",

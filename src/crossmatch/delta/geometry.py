@@ -67,6 +67,20 @@ def _left(x: LowRank) -> Tensor:
     return x.b.double() * x.scale
 
 
+def random_like(x: Delta, generator: torch.Generator) -> LowRank:
+    """A delta with the singular values of D and random singular vectors, uniform over all orthonormal ones.
+
+    Those of a Gaussian matrix's QR, signs made unique (Mezzadri, math-ph/0609050); factors in float64.
+    """
+    sigma = singular_values(x)
+    sides = []
+    for size in (x.height, x.columns):
+        q, r = torch.linalg.qr(torch.randn(size, len(sigma), generator=generator, dtype=torch.float64))
+        sides.append(q * r.diagonal().sign())
+    dims = None if x.shape == (x.height, x.columns) else x.shape
+    return LowRank(sides[0], sides[1].T.contiguous(), sigma.clone(), dims)
+
+
 def truncated(x: LowRank, rank: int) -> tuple[LowRank, float]:
     """The best approximation of D by a delta of `rank`, and the Frobenius norm of what it leaves out.
 

@@ -56,7 +56,7 @@ def summarise(
         found = {s.settings.name: tables.suite(s) for s in suites if tables.has(s)}
         for suite in suites:
             kept = (clean or {}).get(suite.settings.name)
-            if kept is not None and suite.settings.name in found:
+            if kept and suite.settings.name in found:
                 found[suite.settings.name]["clean"] = tables.suite(suite, kept)
         _adjust(found)
         result["conditions"][condition.name] = {

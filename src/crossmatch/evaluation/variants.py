@@ -2,11 +2,11 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from crossmatch.adapter import Adapter
 from crossmatch.checkpoint import Checkpoint, value_digest
-from crossmatch.delta import TuningVector
+from crossmatch.delta import TuningVector, same_spectrum
 from crossmatch.errors import RuleError
 from crossmatch.rules import Weight, Weights, weight_json
 
@@ -16,21 +16,30 @@ _LONGEST = 160
 
 @dataclass(frozen=True)
 class Variant:
-    """A model to evaluate: base + sum of weights[name] * adapter. kind: base, adapter, merge or control."""
+    """A model to evaluate: base + sum of weights[name] * adapter.
+
+    kind: base, adapter, merge, control or null; random: adapters instead of which a random delta of the same singular
+    values is taken, with the seed.
+    """
 
     name: str
     kind: str
     weights: Mapping[str, Weight]
+    random: Mapping[str, int] = field(default_factory=dict)
 
     def parts(self, adapters: Mapping[str, Adapter]) -> dict[str, tuple[TuningVector, Weight]]:
         """What is added to the base: adapters with their weights."""
-        return {name: (adapters[name], weight) for name, weight in self.weights.items()}
+        return {name: (self._delta(name, adapters[name]), weight) for name, weight in self.weights.items()}
+
+    def _delta(self, name: str, adapter: Adapter) -> TuningVector:
+        return same_spectrum(adapter, self.random[name]) if name in self.random else adapter
 
     def digest(self, base: Checkpoint, adapters: Mapping[str, Adapter]) -> str:
         """Digest of what produces the answers: of the base's digest and the adapters' with their weights."""
         used = {name: weight_json(weight) for name, weight in self.weights.items() if weight != 0}
         parts = sorted(((adapters[name].digest, weight) for name, weight in used.items()), key=str)
-        return value_digest({"base": base.digest, "deltas": parts})
+        random = {"random": dict(self.random)} if self.random else {}
+        return value_digest({"base": base.digest, "deltas": parts, **random})
 
 
 def merge_name(weights: Mapping[str, Weight]) -> str:
@@ -53,11 +62,17 @@ def _short(name: str) -> str:
 
 
 def standard_variants(
-    adapters: Mapping[str, object], merges: Sequence[Mapping[str, Weight]], reference: str | None
+    adapters: Mapping[str, object],
+    merges: Sequence[Mapping[str, Weight]],
+    reference: str | None,
+    *,
+    nulls: int = 0,
 ) -> list[Variant]:
     """Base, each adapter alone, each merge, and for each merge the reference adapter alone at its merge weight.
 
-    The last is the scale-matched control: without it, SFT applied weakly looks like PT interfering with SFT. Raises
+    The last is the scale-matched control: without it, SFT applied weakly looks like PT interfering with SFT. nulls: so
+    many variants of each merge in which the reference's partners are random deltas of the same spectrum: what any delta
+    of that size would do. Raises
     RuleError if the reference, or an adapter named in a merge, is not there.
     """
     if reference is not None and reference not in adapters:
@@ -73,6 +88,11 @@ def standard_variants(
         alone = weights.get(reference, 0.0) if reference else 0.0
         if reference and alone not in (0.0, 1.0):
             variants.append(Variant(merge_name({reference: alone}), "control", {reference: alone}))
+        for seed in range(nulls):
+            others = {name: seed for name, weight in weights.items() if name != reference and weight != 0.0}
+            if others:
+                name = merge_name(weights)
+                variants.append(Variant(f"null{seed}-{name}", "null", dict(weights), others))
     named: dict[str, Variant] = {}
     for variant in variants:
         known = named.setdefault(variant.name, variant)

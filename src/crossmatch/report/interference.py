@@ -165,3 +165,30 @@ def _spec(chart: Any, *, height: int, title: str) -> Spec:
     # The page sets its own, for light and dark.
     spec.pop("config", None)
     return spec
+
+
+def interference_charts(facts: Mapping[str, Any] | None) -> dict[str, Spec]:
+    """The charts of the page, by name; none without facts."""
+    if not facts:
+        return {}
+    drawn = {
+        "agreement": agreement_chart(facts),
+        "attribution": attribution_chart(facts),
+        "merge_weights": weights_chart(facts),
+    }
+    return {f"interference_{name}": chart for name, chart in drawn.items() if chart is not None}
+
+
+def interference_view(facts: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """What the page says in words: who, on how many texts, the change of the loss, whether the parts add up."""
+    if not facts:
+        return None
+    found = facts["attribution"]["loss"]
+    change = found["change"]
+    return {
+        "guest": plain(facts["guest"]),
+        "host": plain(facts["host"]),
+        "count": facts["texts"]["measured_items"],
+        "change": f"{change['value']:+.4f} ± {change['stderr']:.4f}",
+        "completeness": f"{found['completeness']:.3f}",
+    }

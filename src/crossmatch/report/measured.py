@@ -42,8 +42,10 @@ _KINDS = {
     "adapter": "adapter alone",
     "merge": "merge",
     "control": "control: same weight, no partner",
+    "null": "random deltas of the same spectrum",
     "served": "on a server",
 }
+LEVELS = ("exact", "normalised", "ngram", "near")
 _PARTS = {
     "total": "BLEU of the whole output",
     "dilution": "dilution by the trace",
@@ -137,4 +139,21 @@ def _falls(falls: Json) -> list[dict[str, Any]]:
             text = "–" if not d or d["value"] is None else f"{d['value']:+.1f} ({d['low']:+.1f} to {d['high']:+.1f})"
             cells.append({"title": title, "text": text})
         rows.append({"variant": variant, "cells": cells})
+    return rows
+
+
+def audit_view(found: Json | None) -> list[dict[str, Any]]:
+    """What training sets share with held-out sets and with each other: one row a pair."""
+    rows = []
+    for pair in (found or {}).get("pairs", ()):
+        whole = {o["level"]: o for o in pair["overlaps"] if o["scope"] == "whole"}
+        cells = [f"{whole[level]['found']} of {whole[level]['n']}" if level in whole else "–" for level in LEVELS]
+        rows.append(
+            {
+                "train": pair["train"],
+                "against": pair["against"],
+                "cells": cells,
+                "found": f"{pair['found']} of {pair['documents']}",
+            }
+        )
     return rows

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from crossmatch.report.charts import loss_chart, overlap_charts, weight_text
-from crossmatch.report.measured import measured_view
+from crossmatch.report.interference import interference_charts, interference_view
+from crossmatch.report.measured import audit_view, measured_view
 from crossmatch.report.proof import proof_view
 
 
@@ -20,6 +21,7 @@ def build_view(facts: Mapping[str, Any]) -> dict[str, Any]:
         charts["loss"] = losses
     if facts.get("overlap") and any(row["layer"] is not None for row in facts["overlap"]["modules"]):
         charts["cosine"], charts["energy"] = overlap_charts(facts["overlap"])
+    charts |= interference_charts(facts.get("interference"))
     summary = facts.get("summary")
     conditions = []
     for number, name in enumerate(summary["conditions"] if summary else ()):
@@ -37,6 +39,8 @@ def build_view(facts: Mapping[str, Any]) -> dict[str, Any]:
         "conditions": conditions,
         "order": [condition["name"] for condition in conditions],
         "overlap": _overlap(facts.get("overlap")),
+        "audit": audit_view(facts.get("audit")),
+        "interference": interference_view(facts.get("interference")),
         "seconds": list(facts["seconds"].items()),
         "samples": facts.get("samples"),
         "charts": charts,

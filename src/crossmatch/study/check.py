@@ -35,7 +35,7 @@ def check_recipe(recipe: Recipe) -> None:
     names = [suite if suite.startswith(SAMPLE) else load_suite(suite).settings.name for suite in wanted.suites]
     if len({name.removeprefix(SAMPLE) for name in names}) < len(names):
         raise RecipeError("evaluation.suites: two suites have one name; their answers would overwrite each other")
-    standard_variants(dict.fromkeys(recipe.adapters), recipe.mixtures, wanted.reference)
+    standard_variants(dict.fromkeys(recipe.adapters), recipe.mixtures, wanted.reference, nulls=wanted.nulls)
 
 
 def _check_names(recipe: Recipe) -> None:

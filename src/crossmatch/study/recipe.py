@@ -42,13 +42,17 @@ class EvaluationRecipe(_Strict):
     """What is measured: suites (files, `recipe:` or `sample:` ones), against which variant, under which conditions.
 
     templates: own, think, nothink, chatml, chatml-empty, strict, or Jinja files; decodings: greedy, or temperature and
-    nucleus as in T0.6p0.8 (five seeds; x10 for ten). Every suite runs under every template with every decoding.
+    nucleus as in T0.6p0.8 (five seeds; x10 for ten). Every suite runs under every template with every decoding. nulls:
+    variants in which the reference's partners are random deltas of the same spectrum; interference: items on which it
+    is measured, 0 for none.
     """
 
     suites: tuple[str, ...] = Field(min_length=1)
     reference: str
     templates: tuple[str, ...] = ("own",)
     decodings: tuple[str, ...] = ("greedy",)
+    nulls: int = Field(0, ge=0, le=16)
+    interference: int = Field(0, ge=0, le=256)
     batch_size: int = Field(64, ge=1)
 
     @model_validator(mode="after")

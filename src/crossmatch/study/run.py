@@ -10,14 +10,14 @@ from crossmatch.adapter import CONFIG_FILE, WEIGHTS_FILE, Adapter
 from crossmatch.analysis import independent, overlap
 from crossmatch.checkpoint import MANIFEST, Checkpoint, file_digest, read_json, replace_json, side_digest
 from crossmatch.errors import InputError
-from crossmatch.evaluation import Suite, Variant, load_suite, merge_name, standard_variants
-from crossmatch.evaluation.conditions import RECORDS_VERSION, Plan, cells, conditions_of
+from crossmatch.evaluation import load_suite, merge_name, standard_variants
 from crossmatch.merging import DTYPE_ARGUMENTS, Output, Storage, execute, plan_merge
 from crossmatch.progress import SILENT, Progress
 from crossmatch.report import write_report
 from crossmatch.rules import Weight, weight_json
 from crossmatch.sample import SampleSize, model_file, ontology_file, write_base, write_data
 from crossmatch.study.check import check_recipe
+from crossmatch.study.measure import Subject, audit_data, evaluate_variants, interfere
 from crossmatch.study.recipe import SAMPLE, Recipe
 from crossmatch.study.stages import Ledger
 from crossmatch.training import StaleWorkError, train_stage
@@ -66,12 +66,17 @@ def run_study(recipe: Recipe, runs: str | Path = "runs", *, progress: Progress =
     for weights in recipe.mixtures:
         _merge(recipe, weights, base, adapters, root, ledger)
         verdicts[merge_name(weights)] = _verify(weights, base, adapters, root, ledger)
-    variants, suites = [], []
-    summary = samples = None
+    summary = samples = audited = measured = None
     if recipe.evaluation:
-        variants = standard_variants(adapters, recipe.mixtures, recipe.evaluation.reference)
+        variants = standard_variants(
+            adapters, recipe.mixtures, recipe.evaluation.reference, nulls=recipe.evaluation.nulls
+        )
         suites = [load_suite(_local(recipe, root, suite, ".yaml")) for suite in recipe.evaluation.suites]
-        summary, samples = _evaluate(recipe, base, adapters, variants, suites, root, ledger)
+        data = {n: _local(recipe, root, a.data, ".jsonl") for n, a in recipe.adapters.items() if a.data is not None}
+        subject = Subject(recipe, base, adapters, variants, suites, data)
+        audited = audit_data(subject, root, ledger)
+        summary, samples = evaluate_variants(subject, audited, root, ledger)
+        measured = interfere(subject, root, ledger)
     pairs = _analyse(recipe, adapters, root, ledger)
     facts = {
         "schema_version": 1,
@@ -84,6 +89,8 @@ def run_study(recipe: Recipe, runs: str | Path = "runs", *, progress: Progress =
         "summary": summary,
         "samples": samples,
         "overlap": pairs,
+        "audit": audited,
+        "interference": measured,
         "seconds": ledger.seconds(),
     }
     report = root / "report.html"
@@ -196,49 +203,6 @@ def _verify(
         return verdict.to_dict()
 
     return ledger.run(f"verify-{name}", inputs, lambda: [out], judge)
-
-
-def _evaluate(
-    recipe: Recipe,
-    base: Checkpoint,
-    adapters: Mapping[str, Adapter],
-    variants: list[Variant],
-    suites: list[Suite],
-    root: Path,
-    ledger: Ledger,
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    wanted = recipe.evaluation
-    assert wanted is not None
-    out, summary_file, samples_file = root / "evaluate", root / "summary.json", root / "samples.json"
-    conditions = conditions_of(wanted.templates, wanted.decodings)
-    inputs = [
-        wanted.model_dump(),
-        side_digest(base.path),
-        recipe.dtype,
-        [condition.digest for condition in conditions],
-        RECORDS_VERSION,
-        [[v.name, v.digest(base, adapters)] for v in variants],
-        [suite.digest for suite in suites],
-    ]
-
-    def measure() -> None:
-        from crossmatch.evaluation.run import evaluate
-        from crossmatch.evaluation.samples import side_by_side
-        from crossmatch.evaluation.summary import summarise
-        from crossmatch.evaluation.trained import trained_with
-
-        plan = Plan(conditions, recipe.dtype, wanted.batch_size)
-        records = evaluate(base, adapters, variants, suites, out, plan=plan, progress=ledger.progress)
-        with ledger.progress.task("intervals and paired tests") as task:
-            trained = trained_with(base, adapters, conditions)
-            summary = summarise(records, variants, suites, wanted.reference, conditions=conditions)
-            replace_json(summary_file, {**summary, "trained_with": trained})
-            replace_json(samples_file, side_by_side(records, variants, suites, conditions=conditions))
-            task.advance()
-
-    files = [cell.file(out) for cell in cells(variants, suites, conditions)]
-    ledger.run("evaluate", inputs, lambda: [*files, summary_file, samples_file], measure)
-    return read_json(summary_file), read_json(samples_file)
 
 
 def _analyse(recipe: Recipe, adapters: Mapping[str, Adapter], root: Path, ledger: Ledger) -> dict[str, Any] | None:

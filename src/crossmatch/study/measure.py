@@ -1,0 +1,128 @@
+"""The measuring stages of a study: what training data and suites share, the evaluation, interference."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from crossmatch.adapter import Adapter
+from crossmatch.checkpoint import Checkpoint, file_digest, read_json, replace_json, side_digest
+from crossmatch.evaluation import Suite, Variant
+from crossmatch.evaluation.conditions import RECORDS_VERSION, Plan, cells, conditions_of
+from crossmatch.rules import weight_json
+from crossmatch.study.recipe import EvaluationRecipe, Recipe
+from crossmatch.study.stages import Ledger
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is measured. data: adapter -> the file or hub data set that it was trained on here."""
+
+    recipe: Recipe
+    base: Checkpoint
+    adapters: Mapping[str, Adapter]
+    variants: list[Variant]
+    suites: list[Suite]
+    data: Mapping[str, str]
+
+    @property
+    def wanted(self) -> EvaluationRecipe:
+        """What the recipe says of it."""
+        assert self.recipe.evaluation is not None
+        return self.recipe.evaluation
+
+
+def audit_data(subject: Subject, root: Path, ledger: Ledger) -> dict[str, Any] | None:
+    """Every training set against every suite, and against each other; None without local training data."""
+    local = {name: file for name, file in subject.data.items() if Path(file).is_file()}
+    if not local:
+        return None
+    out = root / "audit.json"
+    columns = {name: subject.recipe.adapters[name].columns for name in local}
+    inputs = [[n, file_digest(Path(f)), columns[n]] for n, f in local.items()]
+
+    def work() -> None:
+        from crossmatch.evaluation.audit import SuiteCorpus, audit, open_corpus
+
+        train = {name: open_corpus(file, columns[name]) for name, file in local.items()}
+        held_out = {suite.settings.name: SuiteCorpus(suite) for suite in subject.suites}
+        replace_json(out, audit(train, held_out, progress=ledger.progress).to_dict())
+
+    ledger.run("audit", [inputs, [suite.digest for suite in subject.suites]], lambda: [out], work)
+    return read_json(out)
+
+
+def evaluate_variants(
+    subject: Subject, audited: Mapping[str, Any] | None, root: Path, ledger: Ledger
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Answers, summary and samples; figures of the items that no training data touch are given beside."""
+    wanted, base, adapters, recipe = subject.wanted, subject.base, subject.adapters, subject.recipe
+    out, summary_file, samples_file = root / "evaluate", root / "summary.json", root / "samples.json"
+    conditions = conditions_of(wanted.templates, wanted.decodings)
+    clean = {name: set(found["clean"]) for name, found in (audited or {}).get("held_out", {}).items()}
+    inputs = [
+        wanted.model_dump(),
+        side_digest(base.path),
+        recipe.dtype,
+        [condition.digest for condition in conditions],
+        RECORDS_VERSION,
+        [[v.name, v.digest(base, adapters)] for v in subject.variants],
+        [suite.digest for suite in subject.suites],
+        {name: sorted(ids) for name, ids in clean.items()},
+    ]
+
+    def work() -> None:
+        from crossmatch.evaluation.run import evaluate
+        from crossmatch.evaluation.samples import side_by_side
+        from crossmatch.evaluation.summary import summarise
+        from crossmatch.evaluation.trained import trained_with
+
+        plan = Plan(conditions, recipe.dtype, wanted.batch_size)
+        variants, suites = subject.variants, subject.suites
+        records = evaluate(base, adapters, variants, suites, out, plan=plan, progress=ledger.progress)
+        with ledger.progress.task("intervals and paired tests") as task:
+            trained = trained_with(base, adapters, conditions)
+            # Where nothing is touched, the clean part is the whole.
+            parts = {s.settings.name: clean[s.settings.name] for s in suites if s.settings.name in clean}
+            parts = {n: ids for n, ids in parts.items() if any(i.id not in ids for s in suites for i in s.items)}
+            summary = summarise(records, variants, suites, wanted.reference, conditions=conditions, clean=parts)
+            replace_json(summary_file, {**summary, "trained_with": trained})
+            replace_json(samples_file, side_by_side(records, variants, suites, conditions=conditions))
+            task.advance()
+
+    files = [cell.file(out) for cell in cells(subject.variants, subject.suites, conditions)]
+    ledger.run("evaluate", inputs, lambda: [*files, summary_file, samples_file], work)
+    return read_json(summary_file), read_json(samples_file)
+
+
+def interfere(subject: Subject, root: Path, ledger: Ledger) -> dict[str, Any] | None:
+    """Interference of the other adapter of the first merge with the reference, predicted and measured; None if it is
+    not asked for, or there are not two adapters and a suite with references."""
+    wanted, weights = subject.wanted, subject.recipe.mixtures[0]
+    guests = [name for name in weights if name != wanted.reference]
+    suite = next((s for s in subject.suites if s.settings.kind == "generation"), None)
+    if not wanted.interference or suite is None or len(guests) != 1 or wanted.reference not in weights:
+        return None
+    pair = {name: subject.adapters[name] for name in (guests[0], wanted.reference)}
+    chosen = {name: weights[name] for name in pair}
+    out = root / "interference.json"
+    inputs = [
+        [subject.base.digest, side_digest(subject.base.path), suite.digest, wanted.interference],
+        [[name, adapter.digest, weight_json(chosen[name])] for name, adapter in pair.items()],
+    ]
+
+    def work() -> None:
+        from transformers import AutoTokenizer
+
+        from crossmatch.analysis.predict import Scope, predict_and_measure
+        from crossmatch.analysis.texts import read_texts
+
+        tokenizer = AutoTokenizer.from_pretrained(subject.base.path)
+        answers = [[*suite.messages(i), {"role": "assistant", "content": i.reference}] for i in suite.items]
+        scope = Scope(measured=wanted.interference)
+        texts = read_texts(tokenizer, answers)
+        facts = predict_and_measure(subject.base, pair, chosen, texts, scope, progress=ledger.progress)
+        replace_json(out, facts)
+
+    ledger.run("interference", inputs, lambda: [out], work)
+    return read_json(out)
