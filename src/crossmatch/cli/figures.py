@@ -52,4 +52,4 @@ def _row(variant: str, e: Mapping[str, Any]) -> str:
     d, tail = e["difference"], ""
     if d:
         tail = f" {d['value']:+.2g} ({d['low']:+.2g} to {d['high']:+.2g}) p={d['p_holm']:.2g}"
-    return f"{variant:13} {e['value']:.3g} {bounds:16}{tail}".rstrip()
+    return f"{variant:13} {e['value']:.3g} {bounds:22}{tail}".rstrip()
