@@ -18,6 +18,7 @@ from crossmatch.cli import run
 from crossmatch.delta import cosine, dense, singular_values
 from crossmatch.errors import AdapterError, DataError, RuleError
 from crossmatch.evaluation import Suite, load_suite, merge_name, standard_variants
+from crossmatch.evaluation.asking import Questions
 from crossmatch.evaluation.conditions import Condition, Plan, conditions_of
 from crossmatch.evaluation.decode import draw
 from crossmatch.evaluation.engine import Engine
@@ -656,9 +657,13 @@ def test_choices_are_also_generated_and_reordered(chat: Path, tmp_path: Path) ->
     conditions = conditions_of((), ["greedy", "T1x2"])
     records = evaluate(base, adapters, variants, many, tmp_path / "out", plan=Plan(conditions))
     row = records["pt", "pick", "own.greedy"][0]
-    assert len(row["orders"]) == 2
-    # The first order is the given one.
+    # The given order, then two others.
+    assert len(row["orders"]) == 3
     assert row["orders"][0] == row["chosen"]
+    questions = Questions(many[0], conditions[0], None, scored=True)
+    for item in many[0].items:
+        first, second = (questions.shuffled(item, number)[1] for number in range(2))
+        assert len({first, second, tuple(range(len(item.options)))}) == 3
     assert [g["seed"] for g in records["pt", "pick", "own.T1"][0]["generated"]] == [0, 1]
     summary = summarise(records, variants, many, "pt", conditions=conditions)["conditions"]
     metrics = summary["own.greedy"]["suites"]["pick"]["metrics"]

@@ -315,7 +315,8 @@ def test_mutations_that_hypothesis_chooses(scene: Path, target: str, which: int,
     """The same with seeds that are remembered and made small when they fail."""
     command = TARGETS[target][which % len(TARGETS[target])]
     with damaged(scene, target, seed) as made:
-        answer(made, command)
+        # It raises where a traceback, an internal error or a file outside came of it.
+        assert answer(made, command)
 
 
 def claimed(made: Path, merged: Path) -> str:

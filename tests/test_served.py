@@ -1,5 +1,6 @@
 """A served model against a real server on this machine, honest and otherwise."""
 
+import json
 import math
 import socket
 import threading
@@ -13,11 +14,16 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from crossmatch import Checkpoint
+from crossmatch.cli import run
 from crossmatch.errors import InputError
+from crossmatch.evaluation import Suite, load_suite
+from crossmatch.evaluation.conditions import conditions_of
 from crossmatch.evaluation.engine import Engine
 from crossmatch.evaluation.model import Decoding, Failed, Generated, item_seed
+from crossmatch.evaluation.run import Elsewhere, evaluate_served
 from crossmatch.evaluation.served import ServedModel
 from crossmatch.evaluation.served_transport import Transport, one_line
+from crossmatch.evaluation.summary import summarise
 from helpers import generated_texts, loglikelihoods, make_chat_model
 from local_server import LocalServer, make_bytes_model
 
@@ -413,3 +419,52 @@ def test_settings() -> None:
     with pytest.raises(ValueError, match="1 keys for 2 prompts"):
         served.generate(["a", "b"], 1, Decoding(), ["a"], lambda *_: None)
     assert math.isfinite(item_seed(0, ""))
+
+
+def suite_for(out: Path) -> Suite:
+    out.mkdir()
+    rows = [{"id": str(i), "question": f"what is {'very ' * i}old blood?", "reference": "a cell"} for i in range(5)]
+    (out / "ask.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (out / "ask.yaml").write_text(
+        "name: ask\nversion: 1\nkind: generation\ndata: ask.jsonl\nmax_new_tokens: 6\nchat: false\n"
+    )
+    return load_suite(out / "ask.yaml")
+
+
+def test_only_what_was_not_answered_is_asked_again(server: LocalServer, pieces: Path, tmp_path: Path) -> None:
+    suite, tokenizer = suite_for(tmp_path / "suite"), AutoTokenizer.from_pretrained(pieces)
+    elsewhere = Elsewhere(client(server, parallel=1), tokenizer, "digest")
+    server.faults = ["400", "400"]
+    records = evaluate_served(elsewhere, [suite], tmp_path / "out", conditions=conditions_of(["own"], ["greedy"]))
+    rows = records["served", "ask", "own.greedy"]
+    assert sum("failed" in row for row in rows) == 2
+    summary = summarise(records, [elsewhere.variant], [suite], "served")["conditions"]["own.greedy"]["suites"]["ask"]
+    assert (summary["n"], summary["asked"], summary["incomplete"]["served"]["failed"]) == (3, 5, 2)
+
+    server.asked.clear()
+    again = evaluate_served(elsewhere, [suite], tmp_path / "out")["served", "ask", "own.greedy"]
+    asked = {request["prompt"] for request in server.asked if request["max_tokens"] == 6}
+    assert asked == {suite.prompt_text(item) for item, row in zip(suite.items, rows, strict=True) if "failed" in row}
+    assert [row["output"] for row in again if row["id"] in {r["id"] for r in rows if "failed" not in r}] == [
+        row["output"] for row in rows if "failed" not in row
+    ]
+    assert not any("failed" in row for row in again)
+
+    server.asked.clear()
+    assert evaluate_served(elsewhere, [suite], tmp_path / "out")["served", "ask", "own.greedy"] == again
+    assert server.asked == []
+
+
+def test_the_command_with_a_server(
+    server: LocalServer, pieces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    suite_for(tmp_path / "suite")
+    command = ["evaluate", str(pieces), "--suite", str(tmp_path / "suite" / "ask.yaml"), "-o", str(tmp_path / "out")]
+    assert run([*command, "--server", server.url]) == 2
+    assert "--server and --model belong together" in capsys.readouterr().err
+    assert run([*command, "--server", server.url, "--model", "huge"]) == 2
+    assert "huge" in capsys.readouterr().err
+    assert run([*command, "--server", server.url, "--model", "tiny", "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["server"] == [server.url, "tiny"]
+    assert summary["conditions"]["own.greedy"]["suites"]["ask"]["n"] == 5

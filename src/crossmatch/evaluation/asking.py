@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from math import factorial
 from typing import Any
 
 from crossmatch.checkpoint import bytes_digest
@@ -33,24 +35,25 @@ class Questions:
             return [*(["options", *orders] if self.scored else []), *(answers if settings.generative else [])]
         return [*answers, *(["opening"] if self.scored else [])]
 
+    @cached_property
+    def prompts(self) -> dict[str, str]:
+        """Every item as the model reads it, by its id. Raises DataError if the template cannot render one."""
+        return {item.id: self.prompt(item) for item in self.suite.items}
+
     def prompt(self, item: Item) -> str:
-        """An item as the model reads it. Raises DataError if the template cannot render it."""
+        """An item, with its options as they stand, as the model reads it. Raises DataError if it cannot be rendered."""
         if not self.suite.settings.chat:
             return self.suite.prompt_text(item)
         return self.condition.template.prompt(self.tokenizer, self.suite.messages(item))
 
     def shuffled(self, item: Item, number: int) -> tuple[Item, tuple[int, ...]]:
-        """An item with its options in another order, and that order."""
-        orders = permutations_of(len(item.options), self._orders(item), 0)
-        order = orders[number % len(orders)]
+        """An item with its options in another order than the given one, and that order; few options have few orders,
+        which then come again."""
+        count = min(self.suite.settings.permutations + 1, factorial(len(item.options)))
+        others = permutations_of(len(item.options), count, 0)[1:]
+        order = others[number % len(others)]
         options = tuple(item.options[place] for place in order)
         return replace(item, options=options, answer=order.index(item.answer)), order
-
-    def _orders(self, item: Item) -> int:
-        count = 1
-        for n in range(2, len(item.options) + 1):
-            count *= n
-        return min(self.suite.settings.permutations, count)
 
 
 def ask(model: Model, questions: Questions, sheet: Sheet, task: Task) -> list[Record]:
@@ -62,8 +65,7 @@ def ask(model: Model, questions: Questions, sheet: Sheet, task: Task) -> list[Re
         task.advance(len(keys) - len(open_places))
         _ask_part(model, questions, part, [items[place] for place in open_places], sheet, task)
     make = _choice_record if questions.suite.settings.kind == "choice" else _answer_records
-    prompts = {item.id: questions.prompt(item) for item in items}
-    return [record for item in items for record in make(questions, item, prompts[item.id], sheet)]
+    return [record for item in items for record in make(questions, item, sheet)]
 
 
 def _ask_part(model: Model, questions: Questions, part: str, items: Sequence[Item], sheet: Sheet, task: Task) -> None:
@@ -71,20 +73,19 @@ def _ask_part(model: Model, questions: Questions, part: str, items: Sequence[Ite
         return
     kind, _, number = part.partition(" ")
     settings = questions.suite.settings
+    keep = _keeper(items, sheet, part, task)
     if kind == "answer":
         decoding = next(d for d in questions.condition.decodings if d.seed == int(number))
-        keep = _keeper(items, sheet, part, task)
-        prompts, keys = [questions.prompt(item) for item in items], [item.id for item in items]
+        keys = [item.id for item in items]
+        prompts = [questions.prompts[key] for key in keys]
         model.generate(prompts, settings.max_new_tokens, decoding, keys, lambda i, value: keep(i, _generated(value)))
         return
     asked = [questions.shuffled(item, int(number))[0] if kind == "order" else item for item in items]
     options: list[Sequence[str]] = [OPENERS[settings.language]] * len(asked)
     if kind != "opening":
         options = [questions.suite.continuations(item) for item in asked]
-    keep = _keeper(items, sheet, part, task)
-    model.openings(
-        [questions.prompt(item) for item in asked], options, lambda i, values, first: keep(i, _scored(values, first))
-    )
+    prompts = [questions.prompt(item) if kind == "order" else questions.prompts[item.id] for item in asked]
+    model.openings(prompts, options, lambda i, values, first: keep(i, _scored(values, first)))
 
 
 def _keeper(items: Sequence[Item], sheet: Sheet, part: str, task: Task) -> Callable[[int, Record], None]:
@@ -108,27 +109,24 @@ def _scored(values: list[float] | Failed, first: FirstToken | None) -> Record:
     return {"loglikelihoods": values, **seen}
 
 
-def _asked(questions: Questions, item: Item, prompt: str) -> Record:
-    return {"id": item.id, "question": item.question, "prompt_digest": bytes_digest(prompt.encode())}
+def _asked(questions: Questions, item: Item) -> Record:
+    digest = bytes_digest(questions.prompts[item.id].encode())
+    return {"id": item.id, "question": item.question, "prompt_digest": digest}
 
 
-def _answer_records(questions: Questions, item: Item, prompt: str, sheet: Sheet) -> list[Record]:
-    opening: Record = {}
-    if questions.scored:
-        found = sheet.get("opening", item.id)
-        names = OPENERS[questions.suite.settings.language]
-        scores = dict(zip(names, found["loglikelihoods"], strict=True)) if "loglikelihoods" in found else None
-        opening = {"opener_loglikelihoods": scores, "entropy": found.get("entropy"), "margin": found.get("margin")}
+def _answer_records(questions: Questions, item: Item, sheet: Sheet) -> list[Record]:
+    opening = _opening(questions, item, sheet)
     records = []
     for seed in questions.condition.seeds:
-        found = sheet.get(f"answer {seed}", item.id)
-        record = {**_asked(questions, item, prompt), "seed": seed}
+        # An item whose openers were not scored counts as not answered: its figures would be those of fewer items.
+        found = {**sheet.get(f"answer {seed}", item.id), **{k: v for k, v in opening.items() if k == "failed"}}
+        record = {**_asked(questions, item), "seed": seed}
         if questions.suite.settings.kind == "instructions":
             record["checks"] = [[kind, dict(arguments)] for kind, arguments in item.checks]
         else:
             record["reference"] = item.reference
         if "failed" in found:
-            records.append({**record, **found})
+            records.append({**record, "failed": found["failed"]})
             continue
         trace = parse_trace(found["output"])
         parsed = {"state": trace.state, "lexical": trace.lexical, "share": trace.share}
@@ -136,8 +134,19 @@ def _answer_records(questions: Questions, item: Item, prompt: str, sheet: Sheet)
     return records
 
 
-def _choice_record(questions: Questions, item: Item, prompt: str, sheet: Sheet) -> list[Record]:
-    record = {**_asked(questions, item, prompt), "options": list(item.options), "right": item.answer}
+def _opening(questions: Questions, item: Item, sheet: Sheet) -> Record:
+    if not questions.scored:
+        return {}
+    found = sheet.get("opening", item.id)
+    if "failed" in found:
+        return {"failed": found["failed"]}
+    names = OPENERS[questions.suite.settings.language]
+    scores = dict(zip(names, found["loglikelihoods"], strict=True))
+    return {"opener_loglikelihoods": scores, "entropy": found["entropy"], "margin": found["margin"]}
+
+
+def _choice_record(questions: Questions, item: Item, sheet: Sheet) -> list[Record]:
+    record: Record = {**_asked(questions, item), "options": list(item.options), "right": item.answer}
     for part in questions.parts:
         found = sheet.get(part, item.id)
         if "failed" in found:
@@ -146,10 +155,12 @@ def _choice_record(questions: Questions, item: Item, prompt: str, sheet: Sheet) 
         if kind == "options":
             record |= _chosen(found["loglikelihoods"], questions.suite.continuations(item))
             record |= {"entropy": found["entropy"], "margin": found["margin"]}
+            if questions.suite.settings.permutations:
+                record["orders"] = [record["chosen"]]
         elif kind == "order":
             other, order = questions.shuffled(item, int(number))
             place = _chosen(found["loglikelihoods"], questions.suite.continuations(other))["chosen"]
-            record.setdefault("orders", []).append(original(order, place))
+            record["orders"].append(original(order, place))
         else:
             chosen = extract_choice(found["output"], item.options)
             record.setdefault("generated", []).append({"seed": int(number), **found, "chosen": chosen})

@@ -14,7 +14,7 @@ from crossmatch.evaluation.variants import Variant
 
 SEEDS = 5
 # What records hold; part of every digest, so that other ones are not taken for these.
-RECORDS_VERSION = 2
+RECORDS_VERSION = 3
 _DECODING = re.compile(r"^T(\d+(?:\.\d+)?)(?:p(\d+(?:\.\d+)?))?(?:x(\d+))?$")
 
 

@@ -1,6 +1,6 @@
 """Run suites on variants under conditions; every answer goes to a JSONL file with the digests of what produced it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,25 +42,23 @@ def evaluate(
     same call after an interruption goes on.
     """
     shared = [side_digest(base.path), plan.dtype]
-    sheets: dict[tuple[str, str, str], Sheet] = {}
-    records: Records = {}
-    pending: list[Cell] = []
     models = {variant.name: variant.digest(base, adapters) for variant in variants}
-    for cell in cells(variants, suites, plan.conditions):
-        inputs = [models[cell.variant.name], cell.suite.digest, cell.condition.digest, cell.scored, *shared]
-        sheet = sheets[cell.key] = Sheet(cell.file(out), value_digest(inputs))
-        known = sheet.finished()
-        if known is None:
-            pending.append(cell)
-        else:
-            records[cell.key] = known
-    if pending:
-        with progress.task("load model") as loading:
-            engine = Engine(base, getattr(torch, plan.dtype) if plan.dtype else None, plan.batch_size)
-            loading.advance()
-        ready = _becoming(engine, pending, adapters)
-        records |= _answer(ready, sheets, models, progress, _amount(engine.tokenizer, pending))
-    return records
+    for variant in variants:
+        if variant.random:
+            # What has no spectrum is refused before anything is asked.
+            variant.parts(adapters)
+    work = _Work(cells(variants, suites, plan.conditions), out, models, shared)
+    if not work.pending:
+        return work.records
+    with progress.task("load model") as loading:
+        engine = Engine(base, getattr(torch, plan.dtype) if plan.dtype else None, plan.batch_size)
+        loading.advance()
+
+    def become(variant: Variant) -> Model:
+        engine.become(variant.parts(adapters))
+        return engine
+
+    return work.done(become, engine.tokenizer, progress)
 
 
 @dataclass(frozen=True)
@@ -84,66 +82,45 @@ def evaluate_served(
     conditions: Sequence[Condition] = OWN,
     progress: Progress = SILENT,
 ) -> Records:
-    """The same of a model that runs elsewhere. Items that it did not answer are marked as failed, and such a file is
-    asked again by the next call."""
-    records: Records = {}
-    pending: list[Cell] = []
-    sheets: dict[tuple[str, str, str], Sheet] = {}
-    for cell in cells([served.variant], suites, conditions):
-        inputs = [served.digest, cell.suite.digest, cell.condition.digest, cell.scored]
-        sheet = sheets[cell.key] = Sheet(cell.file(out), value_digest(inputs))
-        known = sheet.finished()
-        if known is None or any("failed" in row for row in known):
-            pending.append(cell)
-        else:
-            records[cell.key] = known
-    total = _amount(served.tokenizer, pending)
-    ready = ((cell, served.model, served.tokenizer) for cell in pending)
-    return records | _answer(ready, sheets, {served.variant.name: served.digest}, progress, total)
+    """The same of a model that runs elsewhere. What it did not answer is `failed`, and asked again by the next call."""
+    work = _Work(cells([served.variant], suites, conditions), out, {served.variant.name: served.digest}, [])
+    return work.done(lambda _: served.model, served.tokenizer, progress)
 
 
-def _becoming(
-    engine: Engine, pending: Sequence[Cell], adapters: Mapping[str, Adapter]
-) -> Iterator[tuple[Cell, Model, Any]]:
-    current = None
-    for cell in pending:
-        if cell.variant is not current:
-            engine.become(cell.variant.parts(adapters))
-            current = cell.variant
-        yield cell, engine, engine.tokenizer
+class _Work:
+    """What is answered already, and what is still to be asked, one file after the other."""
 
+    def __init__(self, todo: Sequence[Cell], out: Path, models: Mapping[str, str], shared: Sequence[Any]) -> None:
+        self.records: Records = {}
+        self.pending: list[tuple[Cell, Sheet]] = []
+        self._models = models
+        for cell in todo:
+            inputs = [models[cell.variant.name], cell.suite.digest, cell.condition.digest, cell.scored, *shared]
+            sheet = Sheet(cell.file(out), value_digest(inputs))
+            known = sheet.finished()
+            if known is None:
+                self.pending.append((cell, sheet))
+            else:
+                self.records[cell.key] = known
 
-def _amount(tokenizer: Any, pending: Sequence[Cell]) -> int:
-    """Answers to come. Raises DataError before the first if a template cannot render a suite."""
-    total = 0
-    for cell in pending:
-        questions = Questions(cell.suite, cell.condition, tokenizer, cell.scored)
-        if not all(questions.prompt(item).strip() for item in cell.suite.items):
-            raise DataError(f"suite {cell.suite.settings.name}: a prompt is empty under {cell.condition.name}")
-        total += len(questions.parts) * len(cell.suite.items)
-    return total
-
-
-def _answer(
-    ready: Iterator[tuple[Cell, Model, Any]],
-    sheets: Mapping[tuple[str, str, str], Sheet],
-    models: Mapping[str, str],
-    progress: Progress,
-    total: int,
-) -> Records:
-    records: Records = {}
-    with progress.task("evaluate", total) as task:
-        for cell, model, tokenizer in ready:
-            variant, suite, condition = cell.key
-            task.advance(0, f"{variant}, {suite}, {condition}")
-            sheet = sheets[cell.key]
-            sheet.start()
-            try:
-                answers = ask(model, Questions(cell.suite, cell.condition, tokenizer, cell.scored), sheet, task)
-            finally:
-                sheet.close()
-            stamp = {"variant": variant, "suite": suite, "suite_version": cell.suite.settings.version}
-            stamp |= {"condition": condition, "model_digest": models[variant]}
-            records[cell.key] = [{**stamp, **answer} for answer in answers]
-            sheet.finish(records[cell.key])
-    return records
+    def done(self, become: Callable[[Variant], Model], tokenizer: Any, progress: Progress) -> Records:
+        """Ask, and return all records. Raises DataError before the first question if a suite cannot be rendered."""
+        asked = [(c, s, Questions(c.suite, c.condition, tokenizer, c.scored)) for c, s in self.pending]
+        for cell, _, questions in asked:
+            if not all(text.strip() for text in questions.prompts.values()):
+                raise DataError(f"suite {cell.suite.settings.name}: a prompt is empty under {cell.condition.name}")
+        current: Variant | None = None
+        model: Model | None = None
+        with progress.task("evaluate", sum(len(q.parts) * len(c.suite.items) for c, _, q in asked)) as task:
+            for cell, sheet, questions in asked:
+                variant, suite, condition = cell.key
+                task.advance(0, f"{variant}, {suite}, {condition}")
+                if model is None or cell.variant is not current:
+                    model, current = become(cell.variant), cell.variant
+                stamp = {"variant": variant, "suite": suite, "suite_version": cell.suite.settings.version}
+                stamp |= {"condition": condition, "model_digest": self._models[variant]}
+                with sheet:
+                    rows = [{**stamp, **answer} for answer in ask(model, questions, sheet, task)]
+                    sheet.finish(rows)
+                self.records[cell.key] = rows
+        return self.records

@@ -14,7 +14,8 @@ class Sheet:
     """The answers of one variant to one suite under one condition.
 
     While answers come, each part of one is a line of `<file>.part`, whose first line holds the digest of what produces
-    them. `finish` writes the records to `file`, and the digests of inputs and file beside it.
+    them. `finish` writes the records to `file`, and the digests of inputs and file beside it. What was not answered
+    (`failed`) is asked again the next time, and nothing else is.
     """
 
     def __init__(self, file: Path, digest: str) -> None:
@@ -29,17 +30,25 @@ class Sheet:
             return None
         if stamp.read_text().split() != [self.digest, file_digest(self.file)]:
             return None
-        return [json.loads(line) for line in self.file.read_text(encoding="utf-8").split("\n") if line]
+        rows = [json.loads(line) for line in self.file.read_text(encoding="utf-8").split("\n") if line]
+        return None if any("failed" in row for row in rows) else rows
 
-    def start(self) -> None:
+    def __enter__(self) -> "Sheet":
         """Take up what an interrupted run has left of the same inputs."""
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        self._parts = dict(_read(self._unfinished, self.digest))
+        known = _read(self._unfinished, self.digest)
+        self._parts = {place: fields for place, fields in known if "failed" not in fields}
         self._stamp.unlink(missing_ok=True)
         self._open = self._unfinished.open("w", encoding="utf-8")
         self._line(self.digest)
         for (part, key), fields in self._parts.items():
             self._line([part, key, fields])
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let go of the file; what was added stays."""
+        assert self._open is not None
+        self._open.close()
 
     def missing(self, part: str, keys: Sequence[str]) -> list[int]:
         """Places of the keys of which this part is not there yet."""
@@ -60,14 +69,8 @@ class Sheet:
         temporary.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows), encoding="utf-8")
         temporary.replace(self.file)
         self._stamp.write_text(f"{self.digest}\n{file_digest(self.file)}\n")
-        self.close()
-        self._unfinished.unlink(missing_ok=True)
-
-    def close(self) -> None:
-        """Let go of the file; what was added stays."""
-        if self._open is not None:
-            self._open.close()
-            self._open = None
+        if not any("failed" in row for row in rows):
+            self._unfinished.unlink(missing_ok=True)
 
     @property
     def _stamp(self) -> Path:

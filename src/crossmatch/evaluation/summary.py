@@ -1,6 +1,7 @@
 """From records to figures: every metric with n and interval, every difference paired, tested and adjusted."""
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -59,6 +60,7 @@ def summarise(
             if kept and suite.settings.name in found:
                 found[suite.settings.name]["clean"] = tables.suite(suite, kept)
         _adjust(found)
+        _adjust({name: suite["clean"] for name, suite in found.items() if "clean" in suite})
         result["conditions"][condition.name] = {
             **facts,
             "seeds": len(condition.seeds),
@@ -75,6 +77,7 @@ class _Tables:
         self.records, self.reference, self.condition = records, reference, condition
         self.names = [variant.name for variant in variants]
         self.base = next((variant.name for variant in variants if variant.kind == "base"), None)
+        self._measured: dict[str, dict[str, Measured]] = {}
 
     def has(self, suite: Suite) -> bool:
         """Whether the suite was asked under this condition."""
@@ -97,6 +100,8 @@ class _Tables:
         """Figures and differences of one suite."""
         rows = self.rows(suite, kept)
         measured = {v: measure(r, suite) for v, r in rows.items()}
+        if kept is None:
+            self._measured[suite.settings.name] = measured
         every = self.records[self.reference, suite.settings.name, self.condition.name]
         failed = self._failed(suite)
         mine = measured[self.reference]
@@ -124,9 +129,8 @@ class _Tables:
         """Variants with items that they did not answer: how many, and the first reason."""
         found = {}
         for variant in self.names:
-            reasons = [
-                r["failed"] for r in self.records[variant, suite.settings.name, self.condition.name] if "failed" in r
-            ]
+            rows = self.records[variant, suite.settings.name, self.condition.name]
+            reasons = [row["failed"] for row in rows if "failed" in row]
             if reasons:
                 found[variant] = {"failed": len(reasons), "reason": reasons[0]}
         return found
@@ -146,23 +150,17 @@ class _Tables:
 
     def divergence(self, suites: Sequence[Suite]) -> list[Json]:
         """Of every generation suite from every choice suite: whether the surface fell further than the choices."""
+        whole = [s for s in suites if not self._failed(s)]
         found = []
-        for first in suites:
-            for second in suites:
-                if (first.settings.kind, second.settings.kind) != ("generation", "choice"):
-                    continue
-                if self._failed(first) or self._failed(second):
-                    continue
-                one = {v: measure(r, first) for v, r in self.rows(first).items()}
-                two = {v: measure(r, second) for v, r in self.rows(second).items()}
-                if CHOICE not in two[self.reference]:
-                    continue
-                for variant in self.names:
-                    if variant != self.reference:
-                        surface = _pair(one, variant, self.reference, SURFACE)
-                        figure = divergence(surface, _pair(two, variant, self.reference, CHOICE))
-                        names = {"surface": first.settings.name, "choices": second.settings.name, "variant": variant}
-                        found.append({**names, **figure.to_dict()})
+        for first, second in product(whole, whole):
+            one, two = (self._measured[s.settings.name] for s in (first, second))
+            if SURFACE not in one[self.reference] or CHOICE not in two[self.reference]:
+                continue
+            for variant in (v for v in self.names if v != self.reference):
+                surface = _pair(one, variant, self.reference, SURFACE)
+                figure = divergence(surface, _pair(two, variant, self.reference, CHOICE))
+                names = {"surface": first.settings.name, "choices": second.settings.name, "variant": variant}
+                found.append({**names, **figure.to_dict()})
         return found
 
 

@@ -66,6 +66,7 @@ class _Reader:
         self.strings = 0
 
     def header(self, sizes: Mapping[int, tuple[str, int, int]]) -> GgufHeader:
+        """Everything before the data. Raises ValueError where it is no GGUF of a known version."""
         if self.take(4) != b"GGUF":
             raise ValueError("it does not begin with GGUF")
         version = self.number("I")
