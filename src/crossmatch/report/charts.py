@@ -1,16 +1,12 @@
 """The charts of the report, as Vega-Lite specifications made with altair. Colours and fonts come from the page."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import altair as alt
 
+from crossmatch.report.pictures import COLOURS, Spec, heat_map, order_of, spec
 from crossmatch.report.words import plain
-
-Spec = dict[str, Any]
-# Okabe and Ito's palette, told apart with any colour vision; it holds on light and dark grounds.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
 def weights_chart(verdict: Mapping[str, Any]) -> Spec:
@@ -44,7 +40,7 @@ def weights_chart(verdict: Mapping[str, Any]) -> Spec:
     claimed = shared.mark_tick(thickness=3, size=44, color=COLOURS[1]).encode(x="claimed:Q", y=y, tooltip=tooltip)
     bars = shared.mark_rule(strokeWidth=2, color=COLOURS[0]).encode(x="low:Q", x2="high:Q", y=y)
     points = shared.mark_point(filled=True, size=90, color=COLOURS[0]).encode(x="recovered:Q", y=y, tooltip=tooltip)
-    return _spec(alt.layer(behind, claimed, bars, points), height=60 * max(1, len(pooled)))
+    return spec(alt.layer(behind, claimed, bars, points).properties(height=60 * max(1, len(pooled))))
 
 
 def recovered_chart(verdict: Mapping[str, Any], adapter: str) -> Spec | None:
@@ -79,7 +75,7 @@ def recovered_chart(verdict: Mapping[str, Any], adapter: str) -> Spec | None:
     tolerance = verdict.get("thresholds", {}).get("weight", 0.01)
     limit = max([tolerance, *(row["away"] for row in rows)])
     scale = alt.Scale(scheme="blueorange", domain=[centre - limit, centre + limit])
-    x = alt.X("module:N", title=None, sort=_order(rows), axis=alt.Axis(labelAngle=-40))
+    x = alt.X("module:N", title=None, sort=order_of(rows), axis=alt.Axis(labelAngle=-40))
     y = alt.Y("layer:O", title="layer", sort=alt.EncodingSortField("order", op="min"))
     tooltip = ["name:N", _number("recovered", ".5f"), _number("stderr", ".1e", "standard error"), "state:N"]
     shared = alt.Chart(alt.Data(values=rows))
@@ -91,7 +87,7 @@ def recovered_chart(verdict: Mapping[str, Any], adapter: str) -> Spec | None:
     rims = shared.mark_text(fontSize=14, fontWeight="bold", color="#fff", stroke="#fff", strokeWidth=4)
     marks = shared.mark_text(fontSize=14, fontWeight="bold", color="#b3261e")
     layers = [ground, known, *(one.encode(x=x, y=y, text="mark:N") for one in (rims, marks))]
-    return _spec(alt.layer(*layers), height=max(160, 14 * len({row["layer"] for row in rows})))
+    return spec(alt.layer(*layers).properties(height=max(160, 14 * len({row["layer"] for row in rows}))))
 
 
 def _speaks(row: Mapping[str, Any]) -> tuple[bool, float]:
@@ -117,7 +113,7 @@ def loss_chart(adapters: Mapping[str, Mapping[str, Any]]) -> Spec | None:
             tooltip=["stage:N", "step:Q", _number("loss", ".3f")],
         )
     )
-    return _spec(chart, height=260)
+    return spec(chart.properties(height=260))
 
 
 def weight_text(weight: float | str) -> str:
@@ -127,47 +123,10 @@ def weight_text(weight: float | str) -> str:
 
 def overlap_charts(overlap: Mapping[str, Any]) -> tuple[Spec, Spec]:
     """Layer by module type: cosine of the two deltas (centred at 0), and their energy ratio (centred at 1)."""
-    rows = [row for row in overlap["modules"] if row["layer"] is not None]
-    limit = max((abs(row["cosine"] or 0.0) for row in rows), default=1.0) or 1.0
-    ratios = [row["energy_ratio"] for row in rows if row["energy_ratio"]]
-    widest = max((max(r, 1 / r) for r in ratios), default=1.0) * 1.0001
     w1, w2 = map(weight_text, overlap["weights"])
-    ratio = f"||{w1} {overlap['first']}||² / ||{w2} {overlap['second']}||²"
-    tooltip = [
-        "name:N",
-        _number("cosine", ".4f"),
-        _number("cosine_null", ".4f", "null (1 sd)"),
-        _number("energy_ratio", ".3g", ratio),
-        _number("first_norm", ".3f", f"norm of {overlap['first']}"),
-        _number("second_norm", ".3f", f"norm of {overlap['second']}"),
-    ]
-    shared = alt.Chart(alt.Data(values=rows)).mark_rect()
-    x = alt.X("module:N", title=None, sort=_order(rows), axis=alt.Axis(labelAngle=-40))
-    y = alt.Y("layer:O", title="layer")
-    cosine = shared.encode(
-        x=x,
-        y=y,
-        color=alt.Color("cosine:Q", scale=alt.Scale(scheme="blueorange", domain=[-limit, limit]), title="cosine"),
-        tooltip=tooltip,
-    )
-    energy = shared.encode(
-        x=x,
-        y=y,
-        color=alt.Color(
-            "energy_ratio:Q",
-            scale=alt.Scale(type="log", scheme="purplegreen", domain=[1 / widest, widest]),
-            title="energy ratio",
-            legend=alt.Legend(format=".2~g"),
-        ),
-        tooltip=tooltip,
-    )
-    height = max(160, 14 * len({row["layer"] for row in rows}))
-    return _spec(cosine, height=height), _spec(energy, height=height)
-
-
-def _order(rows: Iterable[Mapping[str, Any]]) -> list[str] | None:
-    present = {row["module"] for row in rows}
-    return [*(m for m in MODULES if m in present), *sorted(present.difference(MODULES))] or None
+    ratio = f"‖{w1} {overlap['first']}‖² / ‖{w2} {overlap['second']}‖²"
+    cosine = heat_map(overlap["modules"], "cosine", "cosine")
+    return spec(cosine), spec(heat_map(overlap["modules"], "energy_ratio", ratio, centre=1.0, log=True))
 
 
 def _number(field: str, form: str, title: str | None = None) -> alt.Tooltip:
@@ -177,13 +136,6 @@ def _number(field: str, form: str, title: str | None = None) -> alt.Tooltip:
 def _colour(field: str) -> alt.Color:
     legend = alt.Legend(orient="top", title=None)
     return alt.Color(f"{field}:N", scale=alt.Scale(range=list(COLOURS)), legend=legend)
-
-
-def _spec(chart: Any, *, height: int) -> Spec:
-    spec: Spec = chart.properties(width="container", height=height).to_dict(validate=True)
-    # The page sets its own, for light and dark.
-    spec.pop("config", None)
-    return spec
 
 
 def divergence_chart(rows: Sequence[Mapping[str, Any]]) -> Spec:
@@ -205,4 +157,6 @@ def divergence_chart(rows: Sequence[Mapping[str, Any]]) -> Spec:
     )
     zero = alt.Chart(alt.Data(values=[{"zero": 0}])).mark_rule(strokeDash=[4, 3]).encode(x="zero:Q")
     pairs = len({row["pair"] for row in data})
-    return _spec(alt.layer(zero, bars, points), height=24 * pairs * max(1, len({row["variant"] for row in data})))
+    return spec(
+        alt.layer(zero, bars, points).properties(height=24 * pairs * max(1, len({row["variant"] for row in data})))
+    )

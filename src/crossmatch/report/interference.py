@@ -8,7 +8,7 @@ from typing import Any
 
 import altair as alt
 
-from crossmatch.report.charts import COLOURS, MODULES, Spec
+from crossmatch.report.pictures import COLOURS, GREY, Spec, heat_map, order_of, spec
 from crossmatch.report.words import plain
 
 _UNITS = {"loss": "nats per token", "odds": "nats"}
@@ -52,9 +52,9 @@ def agreement_chart(
     unit = _UNITS.get(target, "")
     x = alt.X("predicted:Q", title=_PREDICTORS.get(predictor, predictor), axis=alt.Axis(format="~g"))
     y = alt.Y("measured:Q", title=f"{target} due to {guest}, {unit}: {_WAYS[way]}", axis=alt.Axis(format="~g"))
-    order = _order(row["module"] for row in rows)
+    order = order_of(rows)
     # Seven types of modules: grey joins the six colours; the shape helps where colours do not.
-    colours = alt.Scale(range=[*COLOURS, "#999999"])
+    colours = alt.Scale(range=[*COLOURS, GREY])
     colour = alt.Color("module:N", sort=order, scale=colours, legend=alt.Legend(title=None))
     shape = alt.Shape("module:N", sort=order, legend=None)
     tooltip = ["unit:N", _number("predicted"), _number("measured")]
@@ -68,7 +68,7 @@ def agreement_chart(
     layers = [bars, points] if way != "mean" else [points]
     if predictor in _SAME_UNITS:
         layers.insert(0, _diagonal([row["predicted"] for row in rows]))
-    return _spec(alt.layer(*layers), height=320, title=_correlation(found))
+    return spec(alt.layer(*layers).properties(height=320, title=_correlation(found)))
 
 
 def attribution_chart(facts: Mapping[str, Any], target: str = "loss", adapter: str | None = None) -> Spec | None:
@@ -87,19 +87,8 @@ def attribution_chart(facts: Mapping[str, Any], target: str = "loss", adapter: s
         rows.append({**row, "value": estimate["value"], "stderr": estimate["stderr"]})
     if not rows:
         return None
-    limit = max(abs(row["value"] or 0.0) for row in rows) or 1.0
-    scale = alt.Scale(scheme="blueorange", domain=[-limit, limit])
-    chart = (
-        alt.Chart(alt.Data(values=rows))
-        .mark_rect()
-        .encode(
-            x=alt.X("module:N", title=None, sort=_order(row["module"] for row in rows), axis=alt.Axis(labelAngle=-40)),
-            y=alt.Y("layer:O", title="layer"),
-            color=alt.Color("value:Q", scale=scale, title=_UNITS.get(target, ""), legend=alt.Legend(format=".2~g")),
-            tooltip=["name:N", _number("value"), _number("stderr", "standard error")],
-        )
-    )
-    return _spec(chart, height=max(160, 14 * len({row["layer"] for row in rows})), title=_added(found, name, facts))
+    drawn = heat_map(rows, "value", _UNITS.get(target, ""))
+    return spec(drawn.properties(title=_added(found, name, facts)))
 
 
 def weights_chart(facts: Mapping[str, Any], target: str = "loss", order: str = "second_order") -> Spec | None:
@@ -128,7 +117,7 @@ def weights_chart(facts: Mapping[str, Any], target: str = "loss", order: str = "
         )
     )
     diagonal = _diagonal([row["predicted"] for row in rows])
-    return _spec(alt.layer(diagonal, points), height=300, title=_correlation(grid["agreement"][order]))
+    return spec(alt.layer(diagonal, points).properties(height=300, title=_correlation(grid["agreement"][order])))
 
 
 def _correlation(found: Mapping[str, Any]) -> str:
@@ -147,24 +136,12 @@ def _added(found: Mapping[str, Any], adapter: str, facts: Mapping[str, Any]) -> 
 
 def _diagonal(values: list[float]) -> Any:
     ends = [{"predicted": value, "measured": value} for value in (min(values), max(values))]
-    line = alt.Chart(alt.Data(values=ends)).mark_line(strokeDash=[4, 4], strokeWidth=1, color="#999")
+    line = alt.Chart(alt.Data(values=ends)).mark_line(strokeDash=[4, 4], strokeWidth=1, color=GREY)
     return line.encode(x="predicted:Q", y="measured:Q")
-
-
-def _order(modules: Any) -> list[str]:
-    present = set(modules)
-    return [*(m for m in MODULES if m in present), *sorted(present.difference(MODULES))]
 
 
 def _number(field: str, title: str | None = None) -> alt.Tooltip:
     return alt.Tooltip(f"{field}:Q", format=".4g", title=title or field)
-
-
-def _spec(chart: Any, *, height: int, title: str) -> Spec:
-    spec: Spec = chart.properties(width="container", height=height, title=title).to_dict(validate=True)
-    # The page sets its own, for light and dark.
-    spec.pop("config", None)
-    return spec
 
 
 def interference_charts(facts: Mapping[str, Any] | None) -> dict[str, Spec]:
