@@ -6,9 +6,16 @@ from typing import Any
 
 def write_report(facts: dict[str, Any], out: Path) -> None:
     """Write the self-contained page of a study's facts to `out`; loads the chart libraries on first use."""
-    from crossmatch.report.render import write_report as write
+    from crossmatch.report.render import render_report, write_page
 
-    write(facts, out)
+    write_page(render_report(facts), out)
 
 
-__all__ = ["write_report"]
+def write_analysis(facts: dict[str, Any], out: Path) -> None:
+    """The same for the facts of `crossmatch analyse`."""
+    from crossmatch.report.render import render_analysis, write_page
+
+    write_page(render_analysis(facts), out)
+
+
+__all__ = ["write_analysis", "write_report"]

@@ -10,11 +10,27 @@ import jinja2
 import vl_convert
 from markupsafe import Markup
 
-from crossmatch.report.view import build_view
+from crossmatch.report.view import analysis_view, build_view
 
 
 def render_report(facts: Mapping[str, Any]) -> str:
     """The page of a study's facts (report.json). The same facts give the same bytes."""
+    return _rendered("page.html", build_view(facts))
+
+
+def render_analysis(facts: Mapping[str, Any]) -> str:
+    """The page of the facts of `crossmatch analyse`."""
+    return _rendered("analysis.html", analysis_view(facts))
+
+
+def write_page(page: str, out: Path) -> None:
+    """Write a page beside `out` and rename it there."""
+    temporary = out.with_name(out.name + ".tmp")
+    temporary.write_text(page, encoding="utf-8")
+    temporary.replace(out)
+
+
+def _rendered(template: str, view: Mapping[str, Any]) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("crossmatch.report", "assets"),
         autoescape=True,
@@ -22,20 +38,13 @@ def render_report(facts: Mapping[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("page.html").render(
-        view=build_view(facts),
+    return environment.get_template(template).render(
+        view=view,
         # Our own files and the chart library: the only texts that are not escaped.
         css=Markup(_asset("page.css")),
         script=Markup(_asset("page.js")),
         vega=Markup(_vega()),
     )
-
-
-def write_report(facts: Mapping[str, Any], out: Path) -> None:
-    """Write the page beside `out` and rename it there."""
-    temporary = out.with_name(out.name + ".tmp")
-    temporary.write_text(render_report(facts), encoding="utf-8")
-    temporary.replace(out)
 
 
 def _asset(name: str) -> str:

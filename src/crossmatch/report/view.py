@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
+from crossmatch.report.changed import changed_view
 from crossmatch.report.charts import loss_chart, overlap_charts, weight_text
 from crossmatch.report.interference import interference_charts, interference_view
 from crossmatch.report.measured import audit_view, measured_view
 from crossmatch.report.proof import proof_view
+from crossmatch.report.words import plain
 
 
 def build_view(facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -22,6 +24,8 @@ def build_view(facts: Mapping[str, Any]) -> dict[str, Any]:
     if facts.get("overlap") and any(row["layer"] is not None for row in facts["overlap"]["modules"]):
         charts["cosine"], charts["energy"] = overlap_charts(facts["overlap"])
     charts |= interference_charts(facts.get("interference"))
+    changed, drawn = changed_view(facts.get("analysis"))
+    charts |= drawn
     summary = facts.get("summary")
     conditions = []
     for number, name in enumerate(summary["conditions"] if summary else ()):
@@ -38,11 +42,26 @@ def build_view(facts: Mapping[str, Any]) -> dict[str, Any]:
         "reference": summary["reference"] if summary else None,
         "conditions": conditions,
         "order": [condition["name"] for condition in conditions],
+        "changed": changed,
         "overlap": _overlap(facts.get("overlap")),
         "audit": audit_view(facts.get("audit")),
         "interference": interference_view(facts.get("interference")),
         "seconds": list(facts["seconds"].items()),
         "samples": facts.get("samples"),
+        "charts": charts,
+    }
+
+
+def analysis_view(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The same for the page of `crossmatch analyse`."""
+    changed, charts = changed_view(facts)
+    vectors = [{"name": plain(name), **vector} for name, vector in facts["vectors"].items()]
+    return {
+        "base": plain(str(facts["base"]["path"])),
+        "digest": facts["base"]["digest"],
+        "names": [vector["name"] for vector in vectors],
+        "vectors": vectors,
+        "changed": changed,
         "charts": charts,
     }
 

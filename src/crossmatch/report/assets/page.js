@@ -18,8 +18,25 @@
     for (const place of document.querySelectorAll("[data-chart]")) {
       const spec = view.charts[place.dataset.chart];
       vegaEmbed(place, { ...spec, autosize: { type: "fit-x", contains: "padding" } }, { actions: false, renderer: "svg", config: theme() })
-        .then(() => { place.dataset.drawn = "yes"; });
+        .then((result) => { place.dataset.drawn = "yes"; link(result.view); });
     }
+  };
+  // What is picked in one chart is picked in all: a tensor, by its name.
+  const linked = new Set();
+  const link = (chart) => {
+    if (!("picked_store" in (chart.getState({ data: (name) => name === "picked_store" }).data || {}))) return;
+    linked.add(chart);
+    chart.addSignalListener("picked", (_, value) => {
+      const name = value && value.name ? value.name[0] : null;
+      const store = name === null ? [] : [{ unit: "", fields: [{ type: "E", field: "name" }], values: [name] }];
+      for (const other of linked) {
+        if (other !== chart && other.__picked !== name) {
+          other.__picked = name;
+          other.data("picked_store", store).runAsync();
+        }
+      }
+      chart.__picked = name;
+    });
   };
   draw();
   dark.addEventListener("change", draw);
