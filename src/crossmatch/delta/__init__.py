@@ -5,6 +5,7 @@ from crossmatch.delta.compound import Blockwise, Stack, Sum, cat, linear, summan
 from crossmatch.delta.deltas import Delta, Dense, LowRank, ReadRows, check_weights, dense, low_rank
 from crossmatch.delta.geometry import cosine, inner, norm, random_like, singular_values, truncated
 from crossmatch.delta.rounding import STORABLE, Workspace, merged_rows, round_once, round_randomly, summed_rows
+from crossmatch.delta.sketch import Rows, Singular, top_singular
 from crossmatch.delta.vector import TuningVector, same_spectrum
 
 __all__ = [
@@ -16,6 +17,8 @@ __all__ = [
     "LowRank",
     "ReadRows",
     "Replacement",
+    "Rows",
+    "Singular",
     "Stack",
     "Sum",
     "TokenRows",
@@ -37,5 +40,6 @@ __all__ = [
     "singular_values",
     "summands",
     "summed_rows",
+    "top_singular",
     "truncated",
 ]
