@@ -6,7 +6,7 @@ products. Products with the matrix run in float32 (or in `dtype`), everything of
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -17,6 +17,8 @@ from crossmatch.errors import RuleError
 
 # A matrix that is read in blocks of rows is in memory by this many elements at a time.
 BLOCK_ELEMENTS = 1 << 23
+# Up to here a matrix may be kept in memory whole: 1 GB in float32.
+HELD_ELEMENTS = 1 << 28
 # From this share of all directions on, all of them cost less than a sketch.
 _WIDE = 0.4
 # The bound on what is left: random vectors, squarings of their growth, and how often it may be wrong.
@@ -25,11 +27,13 @@ _PROBES, _STEPS, FAILURE = 12, 3, 1e-6
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """A matrix (height, columns) that is read in blocks of rows; `read(start, stop)` gives any floating dtype."""
+    """A matrix (height, columns) that is read in blocks of rows; `read(start, stop)` gives any floating dtype, products
+    with it run in `dtype`."""
 
     height: int
     columns: int
     read: ReadRows
+    dtype: torch.dtype = torch.float32
 
     @classmethod
     def of(cls, matrix: "Tensor | Delta | Rows", base: ReadRows | None = None) -> "Rows":
@@ -41,7 +45,8 @@ class Rows:
             return matrix
         if isinstance(matrix, Tensor):
             flat = matrix.reshape(-1, matrix.shape[-1]) if matrix.ndim != 2 else matrix
-            return cls(flat.shape[0], flat.shape[1], lambda start, stop: flat[start:stop])
+            dtype = torch.float64 if flat.dtype == torch.float64 else torch.float32
+            return cls(flat.shape[0], flat.shape[1], lambda start, stop: flat[start:stop], dtype)
         if not matrix.needs_base:
             return cls(matrix.height, matrix.columns, matrix.rows)
         if base is None:
@@ -53,12 +58,19 @@ class Rows:
 
         return cls(matrix.height, matrix.columns, read)
 
-    def blocks(self, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
-        """Every block of rows in `dtype`, with where it lies."""
+    def held(self, elements: int = HELD_ELEMENTS) -> "Rows":
+        """The same, read once and kept in memory, if it has no more than `elements`."""
+        if self.height * self.columns > elements:
+            return self
+        whole = [block for _, block in self.blocks()]
+        return replace(Rows.of(torch.cat(whole) if len(whole) != 1 else whole[0]), dtype=self.dtype)
+
+    def blocks(self, dtype: torch.dtype | None = None) -> Iterator[tuple[slice, Tensor]]:
+        """Every block of rows in `dtype` (default: its own), with where it lies."""
         step = max(1, BLOCK_ELEMENTS // max(1, self.columns))
         for start in range(0, self.height, step):
             stop = min(self.height, start + step)
-            yield slice(start, stop), self.read(start, stop).to(dtype)
+            yield slice(start, stop), self.read(start, stop).to(dtype or self.dtype)
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +129,7 @@ def top_singular(
         raise RuleError(f"singular values: give a number k >= 1 or a share of energy in (0, 1], not {k} and {energy}")
     if isinstance(matrix, LowRank):
         return _chosen(_of_factors(matrix), k, energy)
-    product = _Product(Rows.of(matrix), _work_dtype(matrix))
+    product = Product(Rows.of(matrix))
     most = min(product.rows.height, product.rows.columns)
     if not math.isfinite(product.energy):
         raise RuleError("the matrix holds NaN or infinite values; its singular values are not defined")
@@ -125,7 +137,7 @@ def top_singular(
     wanted = min(64, width) if energy is not None else width
     while True:
         if wanted + oversampling >= _WIDE * most:
-            product = _Product(product.rows, torch.float64)
+            product = Product(product.rows, torch.float64)
             basis, wanted = _all_directions(product), width
         else:
             basis = _sketched(product, wanted + oversampling, power, generator)
@@ -137,15 +149,11 @@ def top_singular(
     return _judged(product, found, generator if bounded else None)
 
 
-def _work_dtype(matrix: Tensor | Delta | Rows) -> torch.dtype:
-    return torch.float64 if isinstance(matrix, Tensor) and matrix.dtype == torch.float64 else torch.float32
+class Product:
+    """W x and W^T y for blocks of vectors, W read block by block, in the dtype of its products."""
 
-
-class _Product:
-    """W x and W^T y for blocks of vectors, W read block by block."""
-
-    def __init__(self, rows: Rows, dtype: torch.dtype) -> None:
-        self.rows, self.dtype = rows, dtype
+    def __init__(self, rows: Rows, dtype: torch.dtype | None = None) -> None:
+        self.rows, self.dtype = rows, dtype or rows.dtype
 
     @cached_property
     def energy(self) -> float:
@@ -180,7 +188,7 @@ class _Product:
         return whole @ whole.T
 
 
-def _sketched(product: _Product, width: int, power: int, generator: torch.Generator) -> Tensor:
+def _sketched(product: Product, width: int, power: int, generator: torch.Generator) -> Tensor:
     """An orthonormal basis (n, width) of about the leading right singular directions."""
     noise = torch.randn(product.rows.columns, width, generator=generator, dtype=torch.float64)
     basis = torch.linalg.qr(noise.to(product.dtype)).Q
@@ -190,7 +198,7 @@ def _sketched(product: _Product, width: int, power: int, generator: torch.Genera
     return basis
 
 
-def _all_directions(product: _Product) -> Tensor:
+def _all_directions(product: Product) -> Tensor:
     """All min(m, n) right singular directions (n, min(m, n)), from the smaller Gram matrix."""
     vectors = torch.linalg.eigh(product.gram()).eigenvectors.flip(1)
     if product.rows.columns <= product.rows.height:
@@ -199,7 +207,7 @@ def _all_directions(product: _Product) -> Tensor:
     return torch.linalg.qr(product.left(vectors)).Q
 
 
-def _triples(product: _Product, basis: Tensor) -> Singular:
+def _triples(product: Product, basis: Tensor) -> Singular:
     """Of W restricted to the span of a basis: the SVD of W Q = U S R^T, with V = Q R; residuals still unknown."""
     q, r = torch.linalg.qr(product.right(basis).double())
     u, s, rh = torch.linalg.svd(r, full_matrices=False)
@@ -219,7 +227,7 @@ def _chosen(found: Singular, k: int | None, energy: float | None) -> Singular:
     )
 
 
-def _judged(product: _Product, found: Singular, generator: torch.Generator | None) -> Singular:
+def _judged(product: Product, found: Singular, generator: torch.Generator | None) -> Singular:
     """With residuals, and with the bound if there is a generator for its random vectors."""
     back = product.left(found.u)
     residuals = torch.linalg.vector_norm(back.double() - found.vh.T.double() * found.s, dim=0)
@@ -227,7 +235,7 @@ def _judged(product: _Product, found: Singular, generator: torch.Generator | Non
     return Singular(found.u, found.s, found.vh, residuals, found.energy, bound)
 
 
-def _remainder(product: _Product, found: Singular, generator: torch.Generator) -> float:
+def _remainder(product: Product, found: Singular, generator: torch.Generator) -> float:
     """A bound on ||E||_2, E = W (I - V V^T), from the growth of random unit vectors x under M = E^T E.
 
     ||E||_2^2 <= t max_x (x^T M^j x)^(1/j) but for a probability of (0.8 sqrt(n) t^(-j/2))^probes (Dixon, 1983, theorem
