@@ -113,12 +113,13 @@ def test_help_loads_nothing_heavy() -> None:
     assert "HEAVY [] 0" in out.stdout
 
 
-@pytest.mark.parametrize("command", ["merge", "verify", "inspect"])
+@pytest.mark.parametrize("command", ["merge", "verify", "inspect", "analyse"])
 def test_light_commands_do_not_load_transformers(command: str, models: Path, tmp_path: Path) -> None:
     arguments = {
         "merge": [str(models / "base"), "-a", f"pt={models / 'pt'}", "-w", "pt=1", "-o", str(tmp_path / "out")],
         "verify": [str(models / "base"), "--base", str(models / "base"), "-a", f"pt={models / 'pt'}", "-w", "pt=1"],
         "inspect": [str(models / "base")],
+        "analyse": [str(models / "base"), str(models / "pt"), str(models / "sft"), "--cache", str(tmp_path)],
     }[command]
     out = run(
         f"import sys; from crossmatch.cli import run; run({[command, *arguments]!r});"
@@ -143,6 +144,7 @@ def test_every_command_has_help() -> None:
         "audit",
         "calibrate",
         "inspect",
+        "analyse",
         "report",
     }
     for name, command in commands.items():

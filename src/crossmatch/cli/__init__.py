@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from crossmatch.cli.analyse import analyse_command
 from crossmatch.cli.audit import audit_command
 from crossmatch.cli.calibrate import calibrate_command
 from crossmatch.cli.console import Settings, plain, say
@@ -39,6 +40,7 @@ for _name, _command in {
     "merge": merge_command,
     "verify": verify_command,
     "identify": identify_command,
+    "analyse": analyse_command,
     "evaluate": evaluate_command,
     "audit": audit_command,
     "calibrate": calibrate_command,

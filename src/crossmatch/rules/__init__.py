@@ -7,7 +7,7 @@ from crossmatch.rules.combined import Combined, Recipe
 from crossmatch.rules.random import uniform
 from crossmatch.rules.registry import RULES, BoundRule, Parameter, Rule, bind, get_rule
 from crossmatch.rules.site import Site
-from crossmatch.rules.weights import Weight, Weights, parse_weight, weight_at, weight_json
+from crossmatch.rules.weights import Weight, Weights, parse_weight, part_of, weight_at, weight_json
 
 __all__ = [
     "RULES",
@@ -23,6 +23,7 @@ __all__ = [
     "bind",
     "get_rule",
     "parse_weight",
+    "part_of",
     "uniform",
     "weight_at",
     "weight_json",

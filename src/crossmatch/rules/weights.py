@@ -92,6 +92,12 @@ Weight = float | Weights
 """A merge weight: one number, or one that differs between modules."""
 
 
+def part_of(name: str) -> str | None:
+    """`attn` or `mlp`, the part of a layer that a tensor belongs to by its name, or None."""
+    parts = set(name.split("."))
+    return next((part for part, names in _GROUPS.items() if parts & names and layer_of(name) is not None), None)
+
+
 def parse_weight(value: str | float) -> Weight:
     """A weight from a number or a text; one without selectors is a number. Raises RuleError."""
     weights = Weights.parse(value) if isinstance(value, str) else Weights(float(value))

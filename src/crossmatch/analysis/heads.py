@@ -1,0 +1,93 @@
+"""How a change of attention spreads over heads: by key-value head, with the query heads that read it."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from crossmatch.analysis.change import Change, Place
+from crossmatch.delta import Rows
+
+
+@dataclass(frozen=True)
+class HeadGroup:
+    """The part of one attention matrix that belongs to one key-value head and the query heads that read it.
+
+    For q, k, v rows of D, for o columns. energy: its share of ||D||_F^2; null: 1 / groups; share: its norm over that of
+    the same part of W.
+    """
+
+    place: Place
+    group: int
+    heads: int
+    energy: float | None
+    null: float
+    frobenius: float
+    share: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON."""
+        facts = {**self.place.to_dict(), "group": self.group, "query_heads": self.heads}
+        return facts | {"energy": self.energy, "null": self.null, "frobenius": self.frobenius, "share": self.share}
+
+
+def head_groups(change: Change, config: Mapping[str, Any], with_base: bool) -> list[HeadGroup] | str | None:
+    """Energy of an attention matrix by key-value head; None if it is none, or in words why it cannot be cut.
+
+    Heads as the base's config has them: num_attention_heads, num_key_value_heads, head_dim. with_base: read W for
+    shares.
+    """
+    if change.place.part != "attn" or change.single:
+        return None
+    side = {"q_proj": 0, "k_proj": 0, "v_proj": 0, "o_proj": 1}.get(change.place.module)
+    if side is None:
+        return f"heads of a module called {change.place.module} are not known"
+    text = config.get("text_config")
+    facts = {**config, **(text if isinstance(text, dict) else {})}
+    heads = facts.get("num_attention_heads")
+    count = facts.get("num_key_value_heads") or heads
+    if not isinstance(heads, int) or not isinstance(count, int) or count < 1 or heads % count:
+        return "the config does not give the heads (num_attention_heads, num_key_value_heads)"
+    width, odd = divmod(change.place.shape[side], count)
+    of_queries = change.place.module in ("q_proj", "o_proj")
+    if odd or width % (heads // count if of_queries else 1):
+        return f"{change.place.shape[side]} rows are not {count} groups of heads"
+    energies = _slice_energies(change, side, width)
+    total = sum(energies)
+    bases = _base_energies(change, side, width) if with_base else [0.0] * count
+    return [
+        HeadGroup(
+            place=change.place,
+            group=g,
+            heads=heads // count,
+            energy=energies[g] / total if total > 0 else None,
+            null=1 / count,
+            frobenius=math.sqrt(energies[g]),
+            share=math.sqrt(energies[g] / bases[g]) if bases[g] > 0 else None,
+        )
+        for g in range(count)
+    ]
+
+
+def _slice_energies(change: Change, side: int, width: int) -> list[float]:
+    """||D||_F^2 of slices of `width` rows (side 0) or columns (side 1)."""
+    if change.factors is not None:
+        left, right = change.factors.b.double() * change.factors.scale, change.factors.a.double()
+        own, other = (left, right @ right.T) if side == 0 else (right.T, left.T @ left)
+        each = ((own @ other) * own).sum(1).clamp_min(0)
+    else:
+        each = _energy_by(change.rows, side)
+    return each.reshape(-1, width).sum(1).tolist()
+
+
+def _base_energies(change: Change, side: int, width: int) -> list[float]:
+    return _energy_by(change.base, side).reshape(-1, width).sum(1).tolist()
+
+
+def _energy_by(rows: Rows, side: int) -> Tensor:
+    """Energy of every row (side 0) or column (side 1), float64."""
+    parts = [block.double().square().sum(1 - side) for _, block in rows.blocks()]
+    return torch.cat(parts) if side == 0 else torch.stack(parts).sum(0)
