@@ -10,6 +10,7 @@ import gc
 import os
 import sys
 import warnings
+from pathlib import Path
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 
@@ -17,6 +18,33 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 def cores() -> int:
     """Cores that this process may use, where the system tells, else all."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def free_memory(root: Path = Path("/")) -> int | None:
+    """Bytes that this process may still take: what the machine has left or, where that is less, what its control
+    group (a container's limit) leaves; None where the system does not tell. root: where the system's files lie."""
+    lines = _read(root / "proc/meminfo").splitlines()
+    found = [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
+    # A process of a container sees its own group at the top, others find theirs by name; the tightest of all counts.
+    names = [line.split(":", 2)[1:] for line in _read(root / "proc/self/cgroup").splitlines() if line.count(":") >= 2]
+    for kinds, name in names:
+        if kinds and "memory" not in kinds.split(","):
+            continue
+        top = root / ("sys/fs/cgroup/memory" if kinds else "sys/fs/cgroup")
+        files = ("memory.limit_in_bytes", "memory.usage_in_bytes") if kinds else ("memory.max", "memory.current")
+        group = top / name.lstrip("/")
+        for directory in {top, group, *(p for p in group.parents if p.is_relative_to(top))}:
+            limit, used = (_read(directory / file).strip() for file in files)
+            if limit.isdigit() and used.isdigit():
+                found.append(max(0, int(limit) - int(used)))
+    return min(found) if found else None
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text()
+    except OSError:
+        return ""
 
 
 def keep_heap() -> bool:

@@ -8,6 +8,7 @@ _SHOWN = (
     *("bleu", "bleu_raw", "chrf", "rougeL", "length_ratio", "truncated"),
     *("trace_structural", "trace_lexical", "think_probability"),
     *("acc", "acc_norm", "acc_generated", "invalid", "followed_strict", "followed_loose"),
+    *("perplexity", "bits_per_byte"),
 )
 
 

@@ -1,7 +1,7 @@
 """One suite asked of one model under one condition: prompts, answers, and the records that they make."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from math import factorial
 from typing import Any
@@ -9,11 +9,14 @@ from typing import Any
 from crossmatch.checkpoint import bytes_digest
 from crossmatch.evaluation.choices import extract_choice, original, permutations_of
 from crossmatch.evaluation.conditions import Condition
-from crossmatch.evaluation.model import Failed, FirstToken, Generated, Model
+from crossmatch.evaluation.model import DocumentScore, Failed, FirstToken, Generated, Model, Windows
 from crossmatch.evaluation.sheets import Record, Sheet
 from crossmatch.evaluation.suites import Item, Suite
 from crossmatch.evaluation.traces import OPENERS, parse_trace
 from crossmatch.progress import Task
+
+# Characters of a document that its record shows; it has the digest of the whole.
+_BEGINNING = 120
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,8 @@ class Questions:
         """What is asked of every item: `answer N` by seed, `opening`, `options`, `order N`."""
         settings, seeds = self.suite.settings, self.condition.seeds
         answers = [f"answer {seed}" for seed in seeds]
+        if settings.kind == "text":
+            return ["text"]
         if settings.kind == "choice":
             orders = [f"order {number}" for number in range(settings.permutations)]
             return [*(["options", *orders] if self.scored else []), *(answers if settings.generative else [])]
@@ -42,6 +47,8 @@ class Questions:
 
     def prompt(self, item: Item) -> str:
         """An item, with its options as they stand, as the model reads it. Raises DataError if it cannot be rendered."""
+        if self.suite.settings.kind == "text":
+            return item.question
         if not self.suite.settings.chat:
             return self.suite.prompt_text(item)
         return self.condition.template.prompt(self.tokenizer, self.suite.messages(item))
@@ -64,7 +71,7 @@ def ask(model: Model, questions: Questions, sheet: Sheet, task: Task) -> list[Re
         open_places = sheet.missing(part, keys)
         task.advance(len(keys) - len(open_places))
         _ask_part(model, questions, part, [items[place] for place in open_places], sheet, task)
-    make = _choice_record if questions.suite.settings.kind == "choice" else _answer_records
+    make = _RECORDS.get(questions.suite.settings.kind, _answer_records)
     return [record for item in items for record in make(questions, item, sheet)]
 
 
@@ -74,6 +81,10 @@ def _ask_part(model: Model, questions: Questions, part: str, items: Sequence[Ite
     kind, _, number = part.partition(" ")
     settings = questions.suite.settings
     keep = _keeper(items, sheet, part, task)
+    if kind == "text":
+        windows = Windows(settings.window, settings.overlap)
+        model.documents([item.question for item in items], windows, lambda i, value: keep(i, _document(value)))
+        return
     if kind == "answer":
         decoding = next(d for d in questions.condition.decodings if d.seed == int(number))
         keys = [item.id for item in items]
@@ -107,6 +118,16 @@ def _scored(values: list[float] | Failed, first: FirstToken | None) -> Record:
         return {"failed": values.reason}
     seen = {"entropy": first.entropy, "margin": first.margin} if first else {"entropy": None, "margin": None}
     return {"loglikelihoods": values, **seen}
+
+
+def _document(value: DocumentScore | Failed) -> Record:
+    return {"failed": value.reason} if isinstance(value, Failed) else asdict(value)
+
+
+def _text_record(questions: Questions, item: Item, sheet: Sheet) -> list[Record]:
+    beginning = item.question if len(item.question) <= _BEGINNING else item.question[:_BEGINNING] + "..."
+    size = len(item.question.encode())
+    return [{**_asked(questions, item), "question": beginning, "bytes": size, **sheet.get("text", item.id)}]
 
 
 def _asked(questions: Questions, item: Item) -> Record:
@@ -171,3 +192,9 @@ def _chosen(scores: list[float], options: Sequence[str]) -> Record:
     by_length = [score / max(1, len(option.strip())) for score, option in zip(scores, options, strict=True)]
     best, normalised = scores.index(max(scores)), by_length.index(max(by_length))
     return {"loglikelihoods": scores, "chosen": best, "chosen_norm": normalised}
+
+
+_RECORDS: dict[str, Callable[[Questions, Item, Sheet], list[Record]]] = {
+    "choice": _choice_record,
+    "text": _text_record,
+}

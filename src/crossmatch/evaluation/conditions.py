@@ -14,7 +14,7 @@ from crossmatch.evaluation.variants import Variant
 
 SEEDS = 5
 # What records hold; part of every digest, so that other ones are not taken for these.
-RECORDS_VERSION = 3
+RECORDS_VERSION = 4
 _DECODING = re.compile(r"^T(\d+(?:\.\d+)?)(?:p(\d+(?:\.\d+)?))?(?:x(\d+))?$")
 
 
@@ -76,6 +76,13 @@ def conditions_of(templates: Sequence[str] = (), decodings: Sequence[str] = ()) 
     return found
 
 
+def _asked(suite: Suite, scored: bool, first: bool) -> bool:
+    settings = suite.settings
+    if settings.kind == "text":
+        return first
+    return scored or settings.kind != "choice" or settings.generative
+
+
 def _decoding(text: str) -> tuple[float, float, tuple[int, ...]]:
     match = _DECODING.match(text)
     if text == "greedy":
@@ -105,7 +112,8 @@ class Cell:
 
 
 def cells(variants: Sequence[Variant], suites: Sequence[Suite], conditions: Sequence[Condition]) -> list[Cell]:
-    """What there is to do. Choices that are not generated do not depend on the decoding: one condition per template."""
+    """What there is to do. Choices that are not generated do not depend on the decoding: one condition per template.
+    Plain text does not depend on a template either: one condition of all."""
     first: dict[str, str] = {}
     for condition in conditions:
         first.setdefault(condition.template.name, condition.name)
@@ -113,6 +121,6 @@ def cells(variants: Sequence[Variant], suites: Sequence[Suite], conditions: Sequ
     for variant in variants:
         for condition in conditions:
             scored = first[condition.template.name] == condition.name
-            some = [s for s in suites if scored or s.settings.kind != "choice" or s.settings.generative]
+            some = [s for s in suites if _asked(s, scored, condition is conditions[0])]
             found += [Cell(variant, suite, condition, scored) for suite in some]
     return found

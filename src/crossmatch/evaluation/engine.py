@@ -10,10 +10,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from crossmatch.adapter import fit
 from crossmatch.checkpoint import Checkpoint
 from crossmatch.delta import Delta, LowRank, TuningVector, merged_rows
-from crossmatch.errors import AdapterError
+from crossmatch.errors import AdapterError, DataError
 from crossmatch.evaluation.decode import Limits, decode
 from crossmatch.evaluation.likelihood import score
-from crossmatch.evaluation.model import Decoding, FirstToken, Generated
+from crossmatch.evaluation.memory import Memory
+from crossmatch.evaluation.model import Decoding, DocumentScore, FirstToken, Generated, Windows
+from crossmatch.evaluation.perplexity import score_documents
+from crossmatch.evaluation.states import tells_all
 from crossmatch.rules import Combined, Recipe, Weight
 
 # Bytes of a base that is kept in memory beside the model.
@@ -33,6 +36,7 @@ class Engine:
     def __init__(self, base: Checkpoint, stored: torch.dtype | None = None, rows: int = 64) -> None:
         self.base, self.stored, self.rows = base, stored, rows
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.memory = Memory.of(self.device)
         self.tokenizer = AutoTokenizer.from_pretrained(base.path)
         on_gpu = stored or next(info.dtype for info in base.tensors.values() if info.dtype.is_floating_point)
         dtype = torch.float32 if self.device.type == "cpu" else on_gpu
@@ -119,6 +123,18 @@ class Engine:
         ]
         for index, values, opening in score(self.model, self._ids(prompts), tokens, self.rows):
             done(index, values, opening)
+
+    def documents(self, texts: Sequence[str], windows: Windows, done: Callable[[int, DocumentScore], None]) -> None:
+        """-ln P of plain texts, each behind the tokenizer's beginning-of-sequence token (else its end of sequence), as
+        lm-evaluation-harness has it. Raises DataError for a model that has no last hidden states to score from."""
+        if not tells_all(self.model):
+            raise DataError(f"{self.base.path}: text suites cannot be scored with this kind of model; leave them out")
+        tokenizer = self.tokenizer
+        before = next((i for i in (tokenizer.bos_token_id, tokenizer.eos_token_id) if i is not None), None)
+        if before is None:
+            raise DataError(f"{self.base.path}: the tokenizer has no token with which a text begins or ends")
+        for index, found in score_documents(self.model, self._ids(texts), before, windows, self.memory):
+            done(index, found)
 
     def _ids(self, prompts: Sequence[str]) -> list[list[int]]:
         return self.tokenizer(list(prompts), add_special_tokens=False)["input_ids"] if prompts else []

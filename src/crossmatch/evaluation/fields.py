@@ -19,7 +19,8 @@ _MISSING = object()
 class Item:
     """One question with a reference (generation), options and the index of the right one (choice), or checks.
 
-    context: a text that the question is about; subject: what field it belongs to; checks: (kind, arguments).
+    question: of a text suite the document; context: a text that the question is about; subject: what field it belongs
+    to; checks: (kind, arguments).
     """
 
     id: str
@@ -36,9 +37,11 @@ def read_item(row: Row, settings: SuiteSettings) -> Item:
     """One row as an item. Raises DataError with the reason if it cannot be asked or judged."""
     fields, values = settings.fields, row.values
     item_id = _text(values, fields.id, "id") if fields.id else row.key
+    subject = row.config or (_text(values, fields.subject, "subject") if fields.subject else "")
+    if settings.kind == "text":
+        return Item(item_id, _text(values, fields.text, "text"), subject=subject)
     question = _text(values, fields.question, "question")
     context = _context(values, settings)
-    subject = row.config or (_text(values, fields.subject, "subject") if fields.subject else "")
     if settings.kind == "generation":
         reference = _text(values, fields.reference, "reference")
         return Item(item_id, question, reference, context=context, subject=subject)

@@ -10,6 +10,7 @@ from crossmatch.evaluation.choices import order_statistics
 from crossmatch.evaluation.chrf import chrf, chrf_signature, chrf_statistics
 from crossmatch.evaluation.factory import factory_scores
 from crossmatch.evaluation.instructions import followed, instruction_level
+from crossmatch.evaluation.ratios import bits_per_byte, nats_per_token, perplexity
 from crossmatch.evaluation.scores import (
     bleu,
     bleu_signature,
@@ -39,10 +40,13 @@ SURFACE, CHOICE = "bleu", "acc"
 
 
 def signatures(suite: Suite) -> dict[str, str]:
-    """sacreBLEU's signatures of the metrics of a generation suite."""
-    if suite.settings.kind != "generation":
+    """How scores are made where there is more than one way: sacreBLEU's signatures, the windows of texts."""
+    settings = suite.settings
+    if settings.kind == "text":
+        return {"perplexity": f"window:{settings.window}|overlap:{settings.overlap}|first:bos-or-eos|mean:tokens"}
+    if settings.kind != "generation":
         return {}
-    language = suite.settings.language
+    language = settings.language
     return {
         "bleu": bleu_signature(language),
         "sentence_bleu": sentence_bleu_signature(language),
@@ -54,6 +58,8 @@ def measure(rows: Sequence[Record], suite: Suite) -> Measured:
     """Item statistics of all metrics; items without an answer (`failed`) must have been taken out."""
     if suite.settings.kind == "choice":
         return _choices(rows)
+    if suite.settings.kind == "text":
+        return _documents(rows)
     seeds = len({row["seed"] for row in rows}) or 1
     measured = _instructions(rows) if suite.settings.kind == "instructions" else _generation(rows, suite)
     measured |= _traces(rows)
@@ -81,6 +87,15 @@ def _choices(rows: Sequence[Record]) -> Measured:
         measured["acc_generated"] = _column([float(x) for x in right]), mean_of
         measured["invalid"] = _column([float(x) for x in invalid]), mean_of
     return measured
+
+
+def _documents(rows: Sequence[Record]) -> Measured:
+    table = np.array([[row["nats"], row["tokens"], row["bytes"]] for row in rows], dtype=float).reshape(-1, 3)
+    return {
+        "perplexity": (table, perplexity),
+        "token_nats": (table, nats_per_token),
+        "bits_per_byte": (table, bits_per_byte),
+    }
 
 
 def _instructions(rows: Sequence[Record]) -> Measured:

@@ -1,7 +1,7 @@
 """What an evaluation asks of a model, wherever it runs: answers, and log-likelihoods of options."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -40,6 +40,33 @@ class FirstToken:
     margin: float
 
 
+@dataclass(frozen=True)
+class DocumentScore:
+    """One document: summed negative log-likelihood of its tokens in nats, how many there are, in how many windows."""
+
+    nats: float
+    tokens: int
+    windows: int
+
+
+@dataclass(frozen=True)
+class Windows:
+    """How a long document is read: `size` tokens at a time at most, of which the first `overlap` were seen before."""
+
+    size: int
+    overlap: int
+
+    def spans(self, tokens: int) -> Iterator[tuple[int, int, int]]:
+        """(begin, first, end) for each window of a document of so many tokens: what stands in [begin, end) is read,
+        what follows each of [first, end) is scored. Every token is scored once, the first behind a token that stands
+        before the document; each of a later window sees at least `overlap` tokens before it."""
+        first = 0
+        while first < tokens:
+            end = min(tokens, first + self.size if first == 0 else first + self.size - self.overlap)
+            yield max(0, end - self.size), first, end
+            first = end
+
+
 class Model(Protocol):
     """A model that answers. Its methods call `done(index, value)` as results come, from the calling thread.
 
@@ -73,6 +100,12 @@ class Model(Protocol):
         done: Callable[[int, list[float] | Failed, FirstToken | None], None],
     ) -> None:
         """The same, with what the answer's first token is like (None: the model does not tell)."""
+        ...
+
+    def documents(
+        self, texts: Sequence[str], windows: Windows, done: Callable[[int, DocumentScore | Failed], None]
+    ) -> None:
+        """Log-likelihood of plain texts, long ones in windows."""
         ...
 
 

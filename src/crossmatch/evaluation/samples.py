@@ -18,14 +18,14 @@ def side_by_side(
     conditions: Sequence[Condition] = OWN,
 ) -> dict[str, Any]:
     """For every condition and suite its questions, each with the reference or right option and every variant's answer;
-    of several seeds the first."""
+    of several seeds the first. Plain text has no answers to show."""
     names = [variant.name for variant in variants]
     result: dict[str, Any] = {"variants": names, "conditions": {}}
     for condition in conditions:
         found = {}
         for suite in suites:
             columns = [_first(records.get((v, suite.settings.name, condition.name), [])) for v in names]
-            if all(columns):
+            if all(columns) and suite.settings.kind != "text":
                 rows = [_row(suite, list(answers)) for answers in zip(*columns, strict=True)]
                 found[suite.settings.name] = {"kind": suite.settings.kind, "rows": rows}
         result["conditions"][condition.name] = found

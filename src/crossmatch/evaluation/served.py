@@ -13,7 +13,16 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from crossmatch.errors import InputError
-from crossmatch.evaluation.model import Decoding, Failed, FirstToken, Generated, Model, item_seed
+from crossmatch.evaluation.model import (
+    Decoding,
+    DocumentScore,
+    Failed,
+    FirstToken,
+    Generated,
+    Model,
+    Windows,
+    item_seed,
+)
 from crossmatch.evaluation.served_replies import text_of, the_choice, used
 from crossmatch.evaluation.served_scoring import Scorer
 from crossmatch.evaluation.served_server import Server
@@ -147,6 +156,14 @@ class ServedModel:
     ) -> None:
         """Log-likelihoods; no server tells a whole distribution."""
         self.loglikelihoods(prompts, options, lambda index, values: done(index, values, None))
+
+    def documents(
+        self, texts: Sequence[str], windows: Windows, done: Callable[[int, DocumentScore | Failed], None]
+    ) -> None:
+        """No server is asked for whole documents: every one is `Failed`, and its figures are none."""
+        del windows
+        for index in range(len(texts)):
+            done(index, Failed("text suites need the weights here; a server is not asked for them"))
 
     def identify(
         self, local: Callable[[str], str] | None = None, prompts: Sequence[str] = PROBES, tokens: int = 4

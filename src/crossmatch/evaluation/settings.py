@@ -19,6 +19,8 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 MAX_YAML_BYTES = 100_000
 MAX_YAML_NODES = 50_000
 _SHOWN = 80
+# Settings that say how something is asked.
+_OF_QUESTIONS = ("prompt", "description", "system", "option_line", "chat", "delimiter", "max_new_tokens", "fewshot")
 
 
 class _Strict(BaseModel):
@@ -85,6 +87,7 @@ class Fields(_Strict):
     id: Text | None = None
     question: Text = TextField(columns=("question",))
     context: Text | None = None
+    text: Text = TextField(columns=("text",))
     reference: Text = TextField(columns=("reference",))
     options: Annotated[OptionsField, BeforeValidator(_columns)] = OptionsField(columns=("options",))
     answer: Annotated[AnswerField, BeforeValidator(_columns)] = AnswerField.model_validate({})
@@ -129,11 +132,13 @@ class SuiteSettings(_Strict):
     generation; permutations: orders of options to try in addition; fewshot: solved examples before each question, from
     fewshot_data (a file beside the YAML, or a split of the hub data set; None: the other items), drawn by seed or the
     first ones.
+
+    window, overlap: of text: tokens read at a time at most, and how many of them were read before.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*$")
     version: int = Field(ge=1)
-    kind: Literal["generation", "choice", "instructions"]
+    kind: Literal["generation", "choice", "instructions", "text"]
     language: Literal["en", "zh"] = "en"
     data: str | None = None
     hub: HubSource | None = None
@@ -156,6 +161,8 @@ class SuiteSettings(_Strict):
     fewshot_data: str | None = None
     fewshot_order: Literal["drawn", "first"] = "drawn"
     seed: int = 0
+    window: int = Field(1024, ge=2)
+    overlap: int = Field(256, ge=0)
 
     @field_validator("where", mode="before")
     @classmethod
@@ -187,7 +194,13 @@ class SuiteSettings(_Strict):
             for name in ("form", "generative", "permutations"):
                 if getattr(self, name) != SuiteSettings.model_fields[name].default:
                     raise ValueError(f"{name} is for choice suites, not for {self.kind}")
-        elif self.form == "letters" and "{options}" not in self.prompt:
+        if self.kind == "text":
+            for name in _OF_QUESTIONS:
+                if getattr(self, name) != SuiteSettings.model_fields[name].default:
+                    raise ValueError(f"{name} is for questions; a text is scored as it stands")
+        if self.overlap >= self.window:
+            raise ValueError(f"overlap {self.overlap} must be less than window {self.window}")
+        if self.kind == "choice" and self.form == "letters" and "{options}" not in self.prompt:
             raise ValueError("{options} is missing in the prompt: letters mean nothing without the options")
         if self.fewshot and self.kind == "instructions":
             raise ValueError("fewshot needs answers, which instructions do not have")

@@ -5,6 +5,7 @@ In this project's own form, one object a line:
 generation     {"id": "...", "question": "...", "reference": "..."}
 choice         {"id": "...", "question": "...", "options": ["...", "..."], "answer": 0}
 instructions   {"id": "...", "question": "...", "checks": [{"kind": "...", "arguments": {...}}]}
+text           {"id": "...", "text": "..."}
 
 Other forms are read by naming their columns under `fields`; see `crossmatch.evaluation.settings`.
 """

@@ -36,6 +36,9 @@ METRICS: Mapping[str, tuple[str, str, float, str]] = {
     "followed_strict": ("followed %", ".0f", 100.0, "items all of whose instructions were followed, strict"),
     "followed_loose": ("loose %", ".0f", 100.0, "the same, with any of eight variants of the output"),
     "instructions_strict": ("instructions %", ".0f", 100.0, "instructions that were followed, strict"),
+    "perplexity": ("perplexity", ".2f", 1.0, "of plain documents: exp of the mean negative log-likelihood per token"),
+    "token_nats": ("nats / token", ".3f", 1.0, "negative log-likelihood per token; long documents weigh more"),
+    "bits_per_byte": ("bits / byte", ".3f", 1.0, "the same per byte of UTF-8, which no tokenizer changes"),
 }
 _KINDS = {
     "base": "base",

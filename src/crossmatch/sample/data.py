@@ -9,6 +9,7 @@ from typing import Any
 
 from crossmatch.checkpoint import MANIFEST, atomic_directory, write_json
 from crossmatch.errors import InputError
+from crossmatch.sample.documents import write_documents
 from crossmatch.sample.ontology import LICENCE, Term, ontology_file, read_ontology
 
 QUESTIONS = ("What is {name}?", "Define the medical term {name}.", "What does {name} mean in medicine?")
@@ -51,10 +52,11 @@ class SampleSize:
 
 
 def write_data(out: Path, size: SampleSize, file: Path | None = None) -> dict[str, Any]:
-    """Write pt.jsonl, sft.jsonl, the suites define and name, and the data card; return the card.
+    """Write pt.jsonl, sft.jsonl, the suites define, name and documents, and the data card; return the card.
 
     The terms are shuffled once and dealt out: those of the suites first, then those of SFT. PT text comes from all
-    terms, those of the suites included: that is the knowledge which PT is to bring and SFT lacks.
+    terms, those of the suites included: that is the knowledge which PT is to bring and SFT lacks. Documents are
+    text as PT's, of terms in none of these.
     """
     file = file or ontology_file()
     version, terms = read_ontology(file)
@@ -85,6 +87,9 @@ def write_data(out: Path, size: SampleSize, file: Path | None = None) -> dict[st
         _jsonl(partial / "name.jsonl", [_choice(t, siblings[t.id], rng) for t in choice])
         (partial / "define.yaml").write_text(_DEFINE, encoding="utf-8")
         (partial / "name.yaml").write_text(_NAME, encoding="utf-8")
+        known = {t.id for t in [*pt, *sft]} | held_out
+        unread = [t for t in rest if t.id not in known]
+        card |= {"unread": write_documents(partial, {t.id: _document(t) for t in unread})}
         write_json(partial / "card.json", card)
     return card
 

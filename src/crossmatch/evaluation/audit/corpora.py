@@ -80,7 +80,9 @@ class SuiteCorpus:
 
     def __iter__(self) -> Iterator[Document]:
         for item in self.suite.items:
-            if item.options:
+            if self.suite.settings.kind == "text":
+                yield Document(item.id, item.question)
+            elif item.options:
                 yield _choice(item.id, item.question, item.options, item.answer)
             else:
                 yield _exchange(item.id, item.question, item.reference)

@@ -1,0 +1,76 @@
+"""How many prompts go through a model at a time: what a memory budget holds, from the model's shapes.
+
+No answer depends on it, up to the last digits of the arithmetic.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from crossmatch.errors import InputError
+from crossmatch.process import free_memory
+
+# Of what is free, a part is taken; of that, the largest power of two: a little more or less that is free changes
+# nothing.
+_SHARE = 0.25
+_LEAST, _UNKNOWN = 1 << 26, 1 << 30
+# Tokens at a time at most: on CPU, what is padding costs as much as what is not, and larger batches gain nothing.
+_TOKENS = {"cpu": 512}
+_MANY = 8192
+# Numbers held per token while a layer computes, in units of the hidden and of the intermediate width.
+_HIDDEN, _INTERMEDIATE = 8, 3
+# Numbers held per logit: the logits, their float32 copy and one more while they are normalised.
+_LOGIT_BYTES = 12
+
+
+@dataclass(frozen=True)
+class Memory:
+    """A budget in bytes for everything that grows with the batch: keys and values, activations, logits."""
+
+    nbytes: int
+
+    @classmethod
+    def of(cls, device: torch.device, asked: int | None = None) -> "Memory":
+        """What was asked for, else a quarter of what is free on the device. Raises InputError for less than 64 MiB."""
+        if asked is not None:
+            if asked < _LEAST:
+                raise InputError(f"a memory budget of {asked} bytes is too small; give at least {_LEAST >> 20} MiB")
+            return cls(asked)
+        free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()
+        wanted = max(_LEAST, int(free * _SHARE)) if free is not None else _UNKNOWN
+        return cls(1 << (wanted.bit_length() - 1))
+
+    def rows(self, model: Any, width: int, before: int = 0) -> int:
+        """How many rows of `width` tokens may go through the model at a time behind `before` cached ones; at least 1.
+
+        Half of the budget is theirs: the other half is for logits.
+        """
+        each = width * token_bytes(model) + before * cached_bytes(model)
+        most = _TOKENS.get(model.device.type, _MANY) // max(1, width)
+        return max(1, min(most, self.nbytes // 2 // max(1, each)))
+
+    def positions(self, model: Any) -> int:
+        """How many positions may be turned into logits at a time, in the other half of the budget; at least 1."""
+        vocabulary = model.config.get_text_config(decoder=True).vocab_size
+        return max(1, self.nbytes // 2 // (vocabulary * _LOGIT_BYTES))
+
+    def places(self, model: Any, width: int) -> int:
+        """How many rows of `width` tokens may keep keys and values in a pool; at least 1."""
+        return max(1, self.nbytes // 2 // (cached_bytes(model) * max(1, width)))
+
+
+def cached_bytes(model: Any) -> int:
+    """Bytes of keys and values for one token."""
+    config = model.config.get_text_config(decoder=True)
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return 2 * config.num_hidden_layers * heads * width * model.dtype.itemsize
+
+
+def token_bytes(model: Any) -> int:
+    """Bytes for one token on its way through the model: its keys and values, and what one layer holds beside them."""
+    config = model.config.get_text_config(decoder=True)
+    inner = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
+    held = (_HIDDEN * config.hidden_size + _INTERMEDIATE * inner) * model.dtype.itemsize
+    return cached_bytes(model) + held

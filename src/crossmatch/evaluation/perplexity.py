@@ -1,0 +1,44 @@
+"""How well a model predicts plain documents: log-likelihood of every token, long documents in windows that overlap."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+
+from crossmatch.evaluation.memory import Memory
+from crossmatch.evaluation.model import DocumentScore, Windows
+from crossmatch.evaluation.states import last_states, logits_of
+
+
+@torch.inference_mode()
+def score_documents(
+    model: Any, documents: Sequence[Sequence[int]], before: int, windows: Windows, memory: Memory
+) -> Iterator[tuple[int, DocumentScore]]:
+    """-sum ln P(token | what comes before it) of every document, as they are done.
+
+    documents: their token ids; before: the id behind which each begins. The model's own limit on positions also limits
+    the windows.
+    """
+    limit = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None) or windows.size
+    size = min(windows.size, limit)
+    windows = Windows(size, min(windows.overlap, size - 1))
+    rows, wanted, targets, owner = [], [], [], []
+    for number, tokens in enumerate(documents):
+        whole = [before, *tokens]
+        for begin, first, end in windows.spans(len(tokens)):
+            rows.append(whole[begin:end])
+            wanted.append(end - first)
+            targets.append(torch.tensor(whole[first + 1 : end + 1]))
+            owner.append(number)
+    parts, left = [0.0] * len(documents), Counter(owner)
+    count, step = Counter(owner), memory.positions(model)
+    for row, states in last_states(model, rows, wanted, memory):
+        for chunk, ids in zip(states.split(step), targets[row].split(step), strict=True):
+            wide = logits_of(model, chunk).float()
+            chosen = wide.gather(1, ids[:, None].to(wide.device))[:, 0]
+            parts[owner[row]] += float((torch.logsumexp(wide, -1) - chosen).double().sum())
+        number = owner[row]
+        left[number] -= 1
+        if not left[number]:
+            yield number, DocumentScore(parts[number], len(documents[number]), count[number])

@@ -1,0 +1,23 @@
+"""Statistics that are a ratio of sums over items: what has more tokens weighs more."""
+
+import numpy as np
+
+from crossmatch.evaluation.statistics import Array
+
+# Columns of a document: summed negative log-likelihood in nats, tokens, bytes of UTF-8.
+NATS, TOKENS, BYTES = range(3)
+
+
+def nats_per_token(columns: Array) -> Array:
+    """Negative log-likelihood per token: long documents weigh more; (draws, 3) to (draws,)."""
+    return columns[:, NATS] / columns[:, TOKENS]
+
+
+def perplexity(columns: Array) -> Array:
+    """exp of the same (Jelinek et al., 1977)."""
+    return np.exp(nats_per_token(columns))
+
+
+def bits_per_byte(columns: Array) -> Array:
+    """The same information per byte of UTF-8: can be compared between tokenizers."""
+    return columns[:, NATS] / columns[:, BYTES] / np.log(2.0)

@@ -1,0 +1,34 @@
+"""Text of the sample for perplexity: documents like those of PT, of terms that nothing else of the sample names."""
+
+import json
+from collections.abc import Mapping
+from itertools import islice
+from pathlib import Path
+
+from crossmatch.errors import InputError
+
+COUNT = 20
+_SUITE = """\
+# Documents as PT reads them, of terms that neither training nor another suite has.
+name: documents
+version: 1
+kind: text
+language: en
+data: documents.jsonl
+"""
+
+
+def write_documents(out: Path, texts: Mapping[str, str]) -> list[str]:
+    """Write the suite documents from the first of these texts (id -> text); return their ids.
+
+    Raises InputError if there are none: the other parts took every term.
+    """
+    chosen = dict(islice(texts.items(), COUNT))
+    if not chosen:
+        raise InputError("no term of the ontology is left for held-out text; ask for less of the other parts")
+    rows = [{"id": name, "text": text} for name, text in chosen.items()]
+    (out / "documents.jsonl").write_text(
+        "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8"
+    )
+    (out / "documents.yaml").write_text(_SUITE, encoding="utf-8")
+    return list(chosen)
