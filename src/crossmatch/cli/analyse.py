@@ -10,7 +10,7 @@ from crossmatch.cli.console import Terminal, emit, say
 from crossmatch.cli.options import Json
 from crossmatch.errors import ExitCode, InputError, OutputError
 
-RESULT = "analysis.json"
+RESULT, PAGE = "analysis.json", "analysis.html"
 
 
 def analyse_command(
@@ -33,8 +33,9 @@ def analyse_command(
         bool, typer.Option("--sign-conflict", help="Also compare signs, element by element: minutes for large models.")
     ] = False,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="DIR", help=f"Also write the result as DIR/{RESULT}.")
+        Path | None, typer.Option("-o", "--output", metavar="DIR", help=f"Also write DIR/{RESULT} and its page.")
     ] = None,
+    svg: Annotated[bool, typer.Option("--svg", help="With -o: every picture as an SVG file, too.")] = False,
     as_json: Json = False,
 ) -> None:
     """Say what fine-tuning changed: size, place on the base's singular directions, overlap of two vectors.
@@ -46,6 +47,8 @@ def analyse_command(
 
     keep_heap()
     sources = named(vectors)
+    if svg and output is None:
+        raise InputError("--svg needs -o DIR, where the pictures go")
     if output is not None and output.exists() and not output.is_dir():
         raise OutputError(f"{output} is a file; give a directory")
     wanted = Wanted(tuple(dict.fromkeys(k or DEFAULT_KS)), not no_alignment, cache, sign_conflict)
@@ -57,13 +60,13 @@ def analyse_command(
         raise typer.Exit(ExitCode.FAILED)
     facts = assemble(opened, wanted, progress=Terminal())
     if output is not None:
-        write(output, facts)
+        write(output, facts, pictures=svg)
     if as_json:
         emit(facts)
     else:
         show(facts)
     if output is not None:
-        say(f"written: {output / RESULT}")
+        say(f"written: {output / RESULT}, {PAGE} beside it")
 
 
 def named(vectors: list[str]) -> dict[str, str]:
@@ -84,12 +87,17 @@ def named(vectors: list[str]) -> dict[str, str]:
     return result
 
 
-def write(output: Path, facts: dict[str, Any]) -> None:
-    """The result as JSON in a directory, in the place of an earlier one."""
+def write(output: Path, facts: dict[str, Any], *, pictures: bool) -> None:
+    """The result as JSON and as a page in a directory, in the place of earlier ones."""
     from crossmatch.checkpoint import disk_error, replace_json
+    from crossmatch.report import write_analysis, write_pictures
 
     try:
         output.mkdir(parents=True, exist_ok=True)
         replace_json(output / RESULT, facts)
+        with Terminal().task("page"):
+            write_analysis(facts, output / PAGE)
+            if pictures:
+                write_pictures(facts, output / "pictures")
     except OSError as error:
         raise disk_error(error, output) from error

@@ -18,4 +18,18 @@ def write_analysis(facts: dict[str, Any], out: Path) -> None:
     write_page(render_analysis(facts), out)
 
 
-__all__ = ["write_analysis", "write_report"]
+def write_pictures(facts: dict[str, Any], directory: Path) -> list[Path]:
+    """Every picture of the facts of `crossmatch analyse` as an SVG file; their paths."""
+    from crossmatch.report.changed import analysis_charts
+    from crossmatch.report.pictures import svg
+    from crossmatch.report.render import write_page
+
+    directory.mkdir(parents=True, exist_ok=True)
+    files = []
+    for name, (chart, _) in analysis_charts(facts).items():
+        files.append(directory / f"{name}.svg")
+        write_page(svg(chart), files[-1])
+    return files
+
+
+__all__ = ["write_analysis", "write_pictures", "write_report"]

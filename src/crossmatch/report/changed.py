@@ -20,28 +20,37 @@ def changed_view(facts: Json | None) -> tuple[dict[str, Any] | None, dict[str, S
     """The section's texts and tables, and its charts by name; None without facts."""
     if not facts:
         return None, {}
-    charts: dict[str, Spec] = {}
-    vectors = []
-    for number, name in enumerate(facts["size"]):
-        drawn = _vector_charts(facts, name)
-        charts |= {f"changed{number}_{key}": pictures.spec(chart) for key, (chart, _) in drawn.items()}
-        captions = [{"chart": f"changed{number}_{key}", "text": text} for key, (_, text) in drawn.items()]
-        vectors.append({"name": plain(name), "types": _types(facts, name), "charts": captions})
-    pairs = []
-    for number, pair in enumerate(facts["overlap"]):
-        drawn = _pair_charts(pair)
-        charts |= {f"pair{number}_{key}": pictures.spec(chart) for key, (chart, _) in drawn.items()}
-        captions = [{"chart": f"pair{number}_{key}", "text": text} for key, (_, text) in drawn.items()]
-        pairs.append({"first": plain(pair["first"]), "second": plain(pair["second"]), "charts": captions})
+    drawn = analysis_charts(facts)
+
+    def shown(group: str) -> list[dict[str, str]]:
+        return [{"chart": name, "text": text} for name, (_, text) in drawn.items() if name.rpartition(".")[0] == group]
+
     view = {
         "sentences": sentences(facts),
         "claims": _claims(facts["claims"]) if facts["claims"] else None,
-        "vectors": vectors,
-        "pairs": pairs,
+        "vectors": [{"name": plain(n), "types": _types(facts, n), "charts": shown(n)} for n in facts["size"]],
+        "pairs": [
+            {"first": plain(pair["first"]), "second": plain(pair["second"]), "charts": shown(_both(pair))}
+            for pair in facts["overlap"]
+        ],
         "more": [],
         "left_out": [_left_out(row) for row in facts["left_out"]],
     }
-    return view, charts
+    return view, {name: pictures.spec(chart) for name, (chart, _) in drawn.items()}
+
+
+def analysis_charts(facts: Json) -> dict[str, tuple[Any, str]]:
+    """Every picture of an analysis as an altair chart with its caption, by name: `sft.spectra`, `pt-sft.angles`."""
+    found: dict[str, tuple[Any, str]] = {}
+    for name in facts["size"]:
+        found |= {f"{name}.{key}": drawn for key, drawn in _vector_charts(facts, name).items()}
+    for pair in facts["overlap"]:
+        found |= {f"{_both(pair)}.{key}": drawn for key, drawn in _pair_charts(pair).items()}
+    return found
+
+
+def _both(pair: Json) -> str:
+    return f"{pair['first']}-{pair['second']}"
 
 
 def sentences(facts: Json) -> list[str]:
