@@ -526,7 +526,7 @@ def test_nulls_have_the_spectrum_of_what_they_stand_for(chat: Path) -> None:
     nulls = [v for v in variants if v.kind == "null"]
     assert [v.name for v in nulls] == ["null0-pt0.3+sft0.7", "null1-pt0.3+sft0.7"]
     assert len({v.digest(base, adapters) for v in variants}) == len(variants)
-    first, second = (v.parts(adapters)["pt"][0] for v in nulls)
+    first, second = (v.parts(adapters)[f"spectrum {i} of pt"][0] for i, v in enumerate(nulls))
     assert nulls[0].parts(adapters)["sft"][0] is adapters["sft"]
     assert set(first) == set(adapters["pt"])
     for name in first:
@@ -535,7 +535,7 @@ def test_nulls_have_the_spectrum_of_what_they_stand_for(chat: Path) -> None:
             torch.testing.assert_close(singular_values(random), expected, rtol=1e-9, atol=1e-12)
             assert abs(cosine(random, adapters["pt"][name])) < 0.5
         assert abs(cosine(first[name], second[name])) < 0.5
-    again = nulls[0].parts(adapters)["pt"][0]
+    again = nulls[0].parts(adapters)["spectrum 0 of pt"][0]
     assert all(torch.equal(dense(first[name]), dense(again[name])) for name in first)
 
 

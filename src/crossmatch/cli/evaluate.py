@@ -8,7 +8,8 @@ import typer
 
 from crossmatch.cli.console import Terminal, emit, say
 from crossmatch.cli.figures import print_summary
-from crossmatch.cli.options import Adapters, Json, Weights, pair_up
+from crossmatch.cli.measuring import Measuring, Nulls, Strengths, read_measuring
+from crossmatch.cli.options import Adapters, Json, Weights
 from crossmatch.errors import InputError
 
 if TYPE_CHECKING:
@@ -31,12 +32,17 @@ def evaluate_command(
     decoding: Annotated[
         list[str] | None, typer.Option(help="greedy, or as in T0.6p0.8 (five seeds; x10: ten); repeat.")
     ] = None,
+    strengths: Strengths = None,
+    nulls: Nulls = 0,
     batch_size: Annotated[int, typer.Option(min=1, help="Prompts at a time at most.")] = 64,
     server: Annotated[str | None, typer.Option(help="Ask a server instead: URL of its completions API.")] = None,
     model: Annotated[str | None, typer.Option(help="The model's name on that server.")] = None,
     as_json: Json = False,
 ) -> None:
     """Measure base, each adapter alone, their merge and its scale-matched control on the same prompts.
+
+    With --strengths also base + g v, and with --nulls whether v is critical: whether removing it costs more than
+    removing its nulls.
 
     With --server the model that runs there is measured alone; BASE gives the tokenizer and its chat template. A key, if
     it wants one, is taken from CROSSMATCH_API_KEY.
@@ -53,13 +59,14 @@ def evaluate_command(
         raise InputError("two suites have the same name; their answers would overwrite each other")
     if (server is None) != (model is None):
         raise InputError("--server and --model belong together: where it runs, and what it is called there")
-    if server is not None and adapter:
-        raise InputError("a server has its own weights; leave out -a and -w, or leave out --server")
+    if server is not None and (adapter or strengths or nulls):
+        raise InputError("a server has its own weights; leave out -a, -w, --strengths and --nulls, or --server")
     whole = Checkpoint(base)
     if server is not None:
         summary = _served(whole, server, str(model), suites, conditions, output)
     else:
-        summary = _here(whole, pair_up(adapter, weight), reference, suites, conditions, output, batch_size)
+        wanted = read_measuring(adapter, weight, reference, strengths, nulls)
+        summary = _here(whole, wanted, suites, conditions, output, batch_size)
     replace_json(output / "summary.json", summary)
     if as_json:
         emit(summary)
@@ -70,25 +77,21 @@ def evaluate_command(
 
 def _here(
     base: "Checkpoint",
-    parts: dict[str, Any],
-    reference: str | None,
+    wanted: Measuring,
     suites: "list[Suite]",
     conditions: "tuple[Condition, ...]",
     output: Path,
     batch_size: int,
 ) -> dict[str, Any]:
-    from crossmatch.evaluation import standard_variants
     from crossmatch.evaluation.conditions import Plan
     from crossmatch.evaluation.run import evaluate
     from crossmatch.evaluation.summary import summarise
     from crossmatch.evaluation.trained import trained_with
 
-    adapters = {name: a for name, (a, _) in parts.items()}
-    against = reference or list(adapters)[-1]
-    variants = standard_variants(adapters, [{name: w for name, (_, w) in parts.items()}], against)
+    adapters, variants = wanted.adapters, wanted.variants()
     plan = Plan(conditions, batch_size=batch_size)
     records = evaluate(base, adapters, variants, suites, output, plan=plan, progress=Terminal())
-    summary = summarise(records, variants, suites, against, conditions=conditions)
+    summary = summarise(records, variants, suites, wanted.reference, conditions=conditions)
     return {**summary, "trained_with": trained_with(base, adapters, conditions)}
 
 

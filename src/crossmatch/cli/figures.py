@@ -1,15 +1,20 @@
 """The figures of an evaluation as text, at 80 columns."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from crossmatch.cli.sections import print_sections
 
 # What is read first; --json and summary.json have all.
 _SHOWN = (
+    *("exact", "exact_raw", "number", "number_raw"),
     *("bleu", "bleu_raw", "chrf", "rougeL", "length_ratio", "truncated"),
     *("trace_structural", "trace_lexical", "think_probability"),
     *("acc", "acc_norm", "acc_generated", "invalid", "followed_strict", "followed_loose"),
     *("perplexity", "bits_per_byte"),
 )
+# Kinds of variants that have tables of their own.
+_APART = ("strength", "removal")
 
 
 def print_summary(summary: Mapping[str, Any]) -> None:
@@ -20,23 +25,26 @@ def print_summary(summary: Mapping[str, Any]) -> None:
         untrained = [a for a, alike in summary.get("trained_with", {}).get(name, {}).items() if alike is False]
         if untrained:
             print(f"  WARNING: {', '.join(untrained)} was trained with another template than this")
+        kept = [name for name, facts in summary["variants"].items() if facts["kind"] not in _APART]
         for suite, facts in condition["suites"].items():
-            _suite(suite, facts)
+            _suite(suite, facts, kept)
         for d in condition["divergence"]:
             if d["value"] is not None:
                 line = f"{d['value']:+.1f} ({d['low']:+.1f} to {d['high']:+.1f})"
                 print(f"  {d['variant']}: {d['surface']} against {d['choices']} diverge by {line}")
+        print_sections(condition)
 
 
-def _suite(name: str, facts: Mapping[str, Any]) -> None:
+def _suite(name: str, facts: Mapping[str, Any], kept: Sequence[str]) -> None:
     left = f", {facts['left_out']} rows left out" if facts["left_out"] else ""
     print(f"\n  {name}, n = {facts['n']}{left}")
     for variant, fault in (facts["incomplete"] or {}).items():
         print(f"    INCOMPLETE: {variant} has no answer to {fault['failed']} items ({fault['reason'][:60]})")
     for metric in [m for m in _SHOWN if m in facts["metrics"]]:
-        entries = facts["metrics"][metric]
-        if metric.endswith("_raw") and entries == facts["metrics"].get(metric.removesuffix("_raw")):
+        whole = facts["metrics"][metric]
+        if metric.endswith("_raw") and whole == facts["metrics"].get(metric.removesuffix("_raw")):
             continue
+        entries = {variant: whole[variant] for variant in kept}
         if all(e["value"] == 0 for e in entries.values()):
             bounds = [e["high"] for e in entries.values() if e["high"] is not None]
             print(f"  {metric}: 0 for all" + (f" (up to {max(bounds):.3g})" if bounds else ""))

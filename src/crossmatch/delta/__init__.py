@@ -4,9 +4,10 @@ from crossmatch.delta.based import Dora, Replacement, TokenRows
 from crossmatch.delta.compound import Blockwise, Stack, Sum, cat, linear, summands
 from crossmatch.delta.deltas import Delta, Dense, LowRank, ReadRows, check_weights, dense, low_rank
 from crossmatch.delta.geometry import cosine, inner, norm, random_like, singular_values, truncated
+from crossmatch.delta.nulls import layer_shuffled, same_norm, same_spectrum
 from crossmatch.delta.rounding import STORABLE, Workspace, merged_rows, round_once, round_randomly, summed_rows
 from crossmatch.delta.sketch import HELD_ELEMENTS, Product, Rows, Singular, top_singular
-from crossmatch.delta.vector import TuningVector, same_spectrum
+from crossmatch.delta.vector import TuningVector
 
 __all__ = [
     "HELD_ELEMENTS",
@@ -31,6 +32,7 @@ __all__ = [
     "cosine",
     "dense",
     "inner",
+    "layer_shuffled",
     "linear",
     "low_rank",
     "merged_rows",
@@ -38,6 +40,7 @@ __all__ = [
     "random_like",
     "round_once",
     "round_randomly",
+    "same_norm",
     "same_spectrum",
     "singular_values",
     "summands",

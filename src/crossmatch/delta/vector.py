@@ -2,13 +2,10 @@
 
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from zlib import crc32
 
-import torch
-
-from crossmatch.delta.compound import Stack, linear
+from crossmatch.delta.compound import linear
 from crossmatch.delta.deltas import Delta, check_weights
-from crossmatch.delta.geometry import inner, norm, random_like
+from crossmatch.delta.geometry import inner, norm
 from crossmatch.errors import RuleError
 
 
@@ -97,19 +94,3 @@ class TuningVector(Mapping[str, Delta]):
         if size == 0.0:
             raise RuleError("the cosine with a zero vector is not defined")
         return max(-1.0, min(1.0, self.inner(other) / size))
-
-
-def same_spectrum(vector: TuningVector, seed: int) -> TuningVector:
-    """A random tuning vector with the singular values of another, tensor by tensor: what any delta of that size does.
-
-    Each tensor's random numbers follow from (seed, its name). Raises RuleError for a delta that depends on its base, or
-    that is no matrix.
-    """
-    found: dict[str, Delta] = {}
-    for name in vector:
-        delta = vector[name]
-        if delta.needs_base or isinstance(delta, Stack):
-            raise RuleError(f"{name}: a random delta of the same spectrum needs one matrix, not {type(delta).__name__}")
-        generator = torch.Generator().manual_seed(crc32(f"{seed}:{name}".encode()))
-        found[name] = random_like(delta, generator)
-    return TuningVector(found)

@@ -10,6 +10,7 @@ from crossmatch.evaluation.choices import order_statistics
 from crossmatch.evaluation.chrf import chrf, chrf_signature, chrf_statistics
 from crossmatch.evaluation.factory import factory_scores
 from crossmatch.evaluation.instructions import followed, instruction_level
+from crossmatch.evaluation.matching import exact_matches, number_matches
 from crossmatch.evaluation.ratios import bits_per_byte, nats_per_token, perplexity
 from crossmatch.evaluation.scores import (
     bleu,
@@ -32,6 +33,7 @@ Measured = dict[str, tuple[Array, Statistic]]
 SHARES = frozenset(
     (
         *("acc", "acc_norm", "acc_majority", "acc_worst", "acc_generated", "invalid"),
+        *("exact", "exact_raw", "number", "number_raw"),
         *("trace_structural", "trace_lexical", "truncated", "followed_strict", "followed_loose"),
     )
 )
@@ -44,7 +46,7 @@ def signatures(suite: Suite) -> dict[str, str]:
     settings = suite.settings
     if settings.kind == "text":
         return {"perplexity": f"window:{settings.window}|overlap:{settings.overlap}|first:bos-or-eos|mean:tokens"}
-    if settings.kind != "generation":
+    if settings.kind != "generation" or settings.match == "number":
         return {}
     language = settings.language
     return {
@@ -112,10 +114,20 @@ def _instructions(rows: Sequence[Record]) -> Measured:
 
 
 def _generation(rows: Sequence[Record], suite: Suite) -> Measured:
-    language, references = suite.settings.language, [row["reference"] for row in rows]
     answers, outputs = [row["answer"] for row in rows], [row["output"] for row in rows]
+    match, references = suite.settings.match, [row["reference"] for row in rows]
+    found: Measured = {}
+    for suffix, texts in (("", answers), ("_raw", outputs)) if match else ():
+        found[f"exact{suffix}"] = exact_matches(texts, references), mean_of
+        if match == "number":
+            found[f"number{suffix}"] = number_matches(texts, references), mean_of
+    # A number has no words to overlap with.
+    return found if match == "number" else found | _overlap(answers, outputs, references, suite.settings.language)
+
+
+def _overlap(answers: Sequence[str], outputs: Sequence[str], references: Sequence[str], language: str) -> Measured:
     same = answers == outputs
-    corpus: Callable[[Array], Array] = partial(bleu, items=len(rows))
+    corpus: Callable[[Array], Array] = partial(bleu, items=len(references))
     found: Measured = {}
     for suffix, texts in (("", answers), ("_raw", outputs)):
         if suffix and same:

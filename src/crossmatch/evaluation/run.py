@@ -44,8 +44,8 @@ def evaluate(
     shared = [side_digest(base.path), plan.dtype]
     models = {variant.name: variant.digest(base, adapters) for variant in variants}
     for variant in variants:
-        if variant.random:
-            # What has no spectrum is refused before anything is asked.
+        if variant.nulls:
+            # What has no null is refused before anything is asked.
             variant.parts(adapters)
     work = _Work(cells(variants, suites, plan.conditions), out, models, shared)
     if not work.pending:

@@ -128,10 +128,10 @@ class SuiteSettings(_Strict):
     used; form: what is scored of an option, its letter or its text; delimiter: what stands between a prompt and its
     continuation (None: a space without chat template, nothing with one).
 
-    limit: first items taken (None: all); max_new_tokens: for generation; generative: a choice is also asked by
-    generation; permutations: orders of options to try in addition; fewshot: solved examples before each question, from
-    fewshot_data (a file beside the YAML, or a split of the hub data set; None: the other items), drawn by seed or the
-    first ones.
+    limit: first items taken (None: all); max_new_tokens: for generation; match: a generated answer is right if its text
+    is the reference's, or if its last number is; generative: a choice is also asked by generation; permutations: orders
+    of options to try in addition; fewshot: solved examples before each question, from fewshot_data (a file beside the
+    YAML, or a split of the hub data set; None: the other items), drawn by seed or the first ones.
 
     window, overlap: of text: tokens read at a time at most, and how many of them were read before.
     """
@@ -155,6 +155,7 @@ class SuiteSettings(_Strict):
     delimiter: str | None = None
     limit: int | None = Field(None, ge=1)
     max_new_tokens: int = Field(64, ge=1)
+    match: Literal["text", "number"] | None = None
     generative: bool = False
     permutations: int = Field(0, ge=0)
     fewshot: int = Field(0, ge=0)
@@ -200,6 +201,8 @@ class SuiteSettings(_Strict):
                     raise ValueError(f"{name} is for questions; a text is scored as it stands")
         if self.overlap >= self.window:
             raise ValueError(f"overlap {self.overlap} must be less than window {self.window}")
+        if self.match and self.kind != "generation":
+            raise ValueError(f"match is for generation suites, not for {self.kind}")
         if self.kind == "choice" and self.form == "letters" and "{options}" not in self.prompt:
             raise ValueError("{options} is missing in the prompt: letters mean nothing without the options")
         if self.fewshot and self.kind == "instructions":
@@ -210,6 +213,10 @@ class SuiteSettings(_Strict):
         if "{subject}" in self.prompt + self.description and not named:
             raise ValueError("{subject} is asked for, but fields.subject names no column")
         return self
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON; what was added later is left out where it is not used, so that digests stay."""
+        return self.model_dump(mode="json", exclude={"match"} if self.match is None else None)
 
     @property
     def between(self) -> str:

@@ -7,6 +7,7 @@ thousand draws of any additive statistic are one matrix product.
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -82,7 +83,7 @@ def bootstrap(items: Array, statistic: Statistic = mean_of, seed: int = 0) -> Fi
     value = float(statistic(items.mean(0, keepdims=True))[0])
     if n == 1:
         return Figure(value, None, None, 1)
-    low, high = _interval(np.concatenate([statistic(counts @ items) for counts in _draws(n, seed)]))
+    low, high = interval_of(np.concatenate([statistic(counts @ items) for counts in _draws(n, seed)]))
     return Figure(value, low, high, n)
 
 
@@ -101,7 +102,7 @@ def paired_bootstrap(first: Array, second: Array, statistic: Statistic = mean_of
     one, other = (float(statistic(items.mean(0, keepdims=True))[0]) for items in (first, second))
     value = 0.0 if math.isclose(one, other, rel_tol=1e-12) else one - other
     draws = np.concatenate([statistic(counts @ first) - statistic(counts @ second) for counts in _draws(n, seed)])
-    low, high = _interval(draws)
+    low, high = interval_of(draws)
     p = min(1.0, max(1.0 / DRAWS, 2.0 ** (1 - n), 2.0 * min(float((draws <= 0).mean()), float((draws >= 0).mean()))))
     return Difference(value, low, high, n, p, "paired-bootstrap", mde=_POWER * float(np.nanstd(draws)))
 
@@ -145,18 +146,34 @@ def divergence(surface: tuple[Array, Array, Statistic], choices: tuple[Array, Ar
             return Figure(None, None, None, n)
         parts.append((value / spread, draws / spread, n))
     (first, one, n), (second, two, m) = parts
-    low, high = _interval(one - two)
+    low, high = interval_of(one - two)
     return Figure(first - second, low, high, min(n, m))
 
 
 def _draws(n: int, seed: int) -> Iterator[Array]:
     """(some draws, n) weights of resampled means, 10,000 in all, in pieces that stay small for any n."""
     rng, size = np.random.default_rng(seed), max(1, min(DRAWS, 4_000_000 // n))
+    if size == DRAWS:
+        yield _kept(n, seed)
+        return
     for start in range(0, DRAWS, size):
         yield rng.multinomial(n, np.full(n, 1.0 / n), size=min(size, DRAWS - start)) / n
 
 
-def _interval(draws: Array) -> tuple[float, float]:
+@lru_cache(maxsize=4)
+def _kept(n: int, seed: int) -> Array:
+    """All draws of few items: hundreds of figures are made with the same ones, and drawing costs more than summing."""
+    return np.random.default_rng(seed).multinomial(n, np.full(n, 1.0 / n), size=DRAWS) / n
+
+
+def resampled(tables: Sequence[Array], statistic: Statistic = mean_of, seed: int = 0) -> Array:
+    """(draws, tables) values of a statistic of several item tables (n, columns), over one set of 10,000 draws."""
+    pieces = [np.stack([statistic(counts @ t) for t in tables], 1) for counts in _draws(len(tables[0]), seed)]
+    return np.concatenate(pieces)
+
+
+def interval_of(draws: Array) -> tuple[float, float]:
+    """The middle 95% of resampled values."""
     tail = (1 - LEVEL) / 2
     low, high = np.quantile(draws, [tail, 1 - tail])
     return float(low), float(high)

@@ -107,7 +107,7 @@ def load_suite(file: str | Path) -> Suite:
     shots, pool = _shots(items, settings, home)
     if settings.hub is not None:
         content = value_digest([settings.hub.model_dump(), [asdict(item) for item in items]])
-    digest = value_digest([settings.model_dump(mode="json"), content, [asdict(item) for item in pool]])
+    digest = value_digest([settings.to_dict(), content, [asdict(item) for item in pool]])
     return Suite(settings, items[: settings.limit], digest, shots, left_out, source)
 
 

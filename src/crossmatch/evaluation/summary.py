@@ -4,24 +4,16 @@ from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any
 
-import numpy as np
-
 from crossmatch.evaluation.choices import flips
+from crossmatch.evaluation.combination import Combination, combination_section
+from crossmatch.evaluation.compare import difference, figure
 from crossmatch.evaluation.conditions import Condition
+from crossmatch.evaluation.critical import criticality, strength_curves
 from crossmatch.evaluation.decomposition import fall_parts, length_parts
-from crossmatch.evaluation.metrics import CHOICE, SHARES, SURFACE, Measured, measure, signatures
+from crossmatch.evaluation.metrics import CHOICE, SURFACE, Measured, measure, signatures
 from crossmatch.evaluation.run import OWN, Records
 from crossmatch.evaluation.sheets import Record
-from crossmatch.evaluation.statistics import (
-    Difference,
-    Figure,
-    bootstrap,
-    divergence,
-    holm,
-    mcnemar,
-    paired_bootstrap,
-    proportion,
-)
+from crossmatch.evaluation.statistics import bootstrap, divergence, holm, paired_bootstrap
 from crossmatch.evaluation.suites import Suite
 from crossmatch.evaluation.variants import Variant
 from crossmatch.rules import weight_json
@@ -38,6 +30,7 @@ def summarise(
     *,
     conditions: Sequence[Condition] = OWN,
     clean: Mapping[str, set[str]] | None = None,
+    combination: Combination | None = None,
 ) -> Json:
     """Figures of every variant, suite and condition; paired differences against `reference` (a variant's name) and
     against the base.
@@ -45,12 +38,14 @@ def summarise(
     All variants must have answered the same items; that is checked. An item that somebody did not answer counts for
     nobody's figures, and such a suite is marked incomplete and has no differences. clean: suite -> ids of the items
     that no training data touch; their figures are given beside. Differences are adjusted (Holm) over the variants and
-    suites of one metric and condition. Returns plain JSON.
+    suites of one metric and condition; strengths and removals are families of their own. combination: sums of vectors
+    to be judged. Returns plain JSON.
     """
     result: Json = {"schema_version": SCHEMA, "reference": reference, "variants": {}, "conditions": {}}
     for variant in variants:
         weights = {name: weight_json(weight) for name, weight in variant.weights.items()}
-        result["variants"][variant.name] = {"kind": variant.kind, "weights": weights}
+        nulls = {"nulls": [null.to_dict() for null in variant.nulls]} if variant.nulls else {}
+        result["variants"][variant.name] = {"kind": variant.kind, "weights": weights, **nulls}
     for condition in conditions:
         tables = _Tables(records, variants, reference, condition)
         facts = {"template": condition.template.name, "decoding": condition.decoding_name}
@@ -59,15 +54,37 @@ def summarise(
             kept = (clean or {}).get(suite.settings.name)
             if kept and suite.settings.name in found:
                 found[suite.settings.name]["clean"] = tables.suite(suite, kept)
-        _adjust(found)
-        _adjust({name: suite["clean"] for name, suite in found.items() if "clean" in suite})
+        families = [
+            {v.name for v in variants if v.kind == "strength"},
+            {v.name for v in variants if v.kind == "removal"},
+            {v.name for v in variants if v.kind not in ("strength", "removal")},
+        ]
+        for family in families:
+            _adjust(found, family)
+            _adjust({name: suite["clean"] for name, suite in found.items() if "clean" in suite}, family)
         result["conditions"][condition.name] = {
             **facts,
             "seeds": len(condition.seeds),
             "suites": found,
             "divergence": tables.divergence([s for s in suites if tables.has(s)]),
+            **_further(variants, tables.answered(suites), found, combination),
         }
     return result
+
+
+def _further(
+    variants: Sequence[Variant],
+    measured: Mapping[str, Mapping[str, Measured]],
+    found: Mapping[str, Json],
+    combination: Combination | None,
+) -> Json:
+    """The sections on strengths, criticality and combination, where they were asked for."""
+    sections = {
+        "strengths": strength_curves(variants, found),
+        "critical": criticality(variants, measured),
+        "combination": combination_section(combination, variants, measured) if combination else None,
+    }
+    return {name: section for name, section in sections.items() if section}
 
 
 class _Tables:
@@ -82,6 +99,11 @@ class _Tables:
     def has(self, suite: Suite) -> bool:
         """Whether the suite was asked under this condition."""
         return (self.reference, suite.settings.name, self.condition.name) in self.records
+
+    def answered(self, suites: Sequence[Suite]) -> dict[str, dict[str, Measured]]:
+        """suite -> variant -> metrics, of the suites that nobody left items of unanswered."""
+        names = {s.settings.name for s in suites if self.has(s) and not self._failed(s)}
+        return {name: measured for name, measured in self._measured.items() if name in names}
 
     def rows(self, suite: Suite, kept: set[str] | None = None) -> dict[str, list[Record]]:
         """Records by variant, of the items that all of them answered."""
@@ -136,12 +158,11 @@ class _Tables:
         return found
 
     def _entry(self, metric: str, measured: Mapping[str, Measured], variant: str, *, tested: bool) -> Json:
-        figure = _figure(metric, measured[variant])
         others = {"difference": self.reference, "difference_base": self.base}
-        entry = figure.to_dict()
+        entry = figure(metric, measured[variant]).to_dict()
         for key, other in others.items():
             d = (
-                _difference(metric, measured[variant], measured[other])
+                difference(metric, measured[variant], measured[other])
                 if tested and other is not None and other != variant
                 else None
             )
@@ -184,8 +205,8 @@ def _fall(mine: Measured, reference: Measured) -> Json:
     parts = fall_parts(mine["bleu_raw"][0], mine["bleu"][0], mine["bleu"][1])
     others = fall_parts(reference["bleu_raw"][0], reference["bleu"][0], reference["bleu"][1])
     for name, (table, statistic) in parts.items():
-        difference = paired_bootstrap(table, others[name][0], statistic)
-        found[name] = difference.to_dict() if difference else None
+        part = paired_bootstrap(table, others[name][0], statistic)
+        found[name] = part.to_dict() if part else None
     lengths = length_parts(mine["bleu_raw"][0], reference["bleu_raw"][0])
     for name in ("length", "rest"):
         table, statistic = getattr(lengths, name)
@@ -193,30 +214,12 @@ def _fall(mine: Measured, reference: Measured) -> Json:
     return found
 
 
-def _figure(metric: str, measured: Measured) -> Figure:
-    rows, statistic = measured[metric]
-    return proportion(int(rows[:, 0].sum()), len(rows)) if _is_share(metric, rows) else bootstrap(rows, statistic)
-
-
-def _difference(metric: str, mine: Measured, reference: Measured) -> Difference | None:
-    rows, statistic = mine[metric]
-    others = reference[metric][0]
-    if _is_share(metric, rows) and _is_share(metric, others):
-        return mcnemar(rows[:, 0] > 0.5, others[:, 0] > 0.5)
-    return paired_bootstrap(rows, others, statistic)
-
-
-def _is_share(metric: str, rows: Any) -> bool:
-    """Whether items are right or wrong; over several seeds they are something between."""
-    return metric in SHARES and bool(np.isin(rows[:, 0], (0.0, 1.0)).all())
-
-
-def _adjust(suites: Mapping[str, Json]) -> None:
-    """Holm's procedure over the variants and suites of one metric, for each of the two it is compared with."""
+def _adjust(suites: Mapping[str, Json], variants: set[str]) -> None:
+    """Holm's procedure over these variants and the suites of one metric, for each of the two it is compared with."""
     metrics = {metric for suite in suites.values() for metric in suite["metrics"]}
     for metric in metrics:
         for key in ("difference", "difference_base"):
             tables = [suite["metrics"].get(metric, {}) for suite in suites.values()]
-            family = [entry[key] for table in tables for entry in table.values() if entry[key]]
-            for difference, adjusted in zip(family, holm([d["p"] for d in family]), strict=True):
-                difference["p_holm"] = adjusted
+            family = [entry[key] for table in tables for v, entry in table.items() if v in variants and entry[key]]
+            for found, adjusted in zip(family, holm([d["p"] for d in family]), strict=True):
+                found["p_holm"] = adjusted

@@ -2,12 +2,14 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from crossmatch.adapter import Recorded
 from crossmatch.checkpoint import Checkpoint, value_digest
-from crossmatch.delta import TuningVector, same_spectrum
+from crossmatch.delta import TuningVector
 from crossmatch.errors import RuleError
+from crossmatch.evaluation.nulls import VERSION as NULLS_VERSION
+from crossmatch.evaluation.nulls import Null
 from crossmatch.rules import Weight, Weights, weight_json
 
 # Of 255 bytes that a file system takes for a name; the rest is for what is added to it while it is written.
@@ -16,29 +18,30 @@ _LONGEST = 160
 
 @dataclass(frozen=True)
 class Variant:
-    """A model to evaluate: base + sum of weights[name] * adapter.
+    """A model to evaluate: base + sum of weights[name] * adapter + sum of the nulls at their weights.
 
-    kind: base, adapter, merge, control or null; random: adapters instead of which a random delta of the same singular
-    values is taken, with the seed.
+    kind: base, adapter, merge, control, null (a merge whose partners are random), strength (an adapter at another
+    weight), or removal (an adapter less a null of it).
     """
 
     name: str
     kind: str
     weights: Mapping[str, Weight]
-    random: Mapping[str, int] = field(default_factory=dict)
+    nulls: tuple[Null, ...] = ()
 
     def parts(self, adapters: Mapping[str, Recorded]) -> dict[str, tuple[TuningVector, Weight]]:
-        """What is added to the base: adapters with their weights."""
-        return {name: (self._delta(name, adapters[name]), weight) for name, weight in self.weights.items()}
-
-    def _delta(self, name: str, adapter: Recorded) -> TuningVector:
-        return same_spectrum(adapter, self.random[name]) if name in self.random else adapter
+        """What is added to the base: adapters and nulls, with their weights. Raises RuleError for what has no null."""
+        found: dict[str, tuple[TuningVector, Weight]] = {n: (adapters[n], weight) for n, weight in self.weights.items()}
+        for null in self.nulls:
+            found[f"{null.kind} {null.seed} of {null.adapter}"] = null.vector(adapters[null.adapter]), null.weight
+        return found
 
     def digest(self, base: Checkpoint, adapters: Mapping[str, Recorded]) -> str:
         """Digest of what produces the answers: of the base's digest and the adapters' with their weights."""
         used = {name: weight_json(weight) for name, weight in self.weights.items() if weight != 0}
         parts = sorted(((adapters[name].digest, weight) for name, weight in used.items()), key=str)
-        random = {"random": dict(self.random)} if self.random else {}
+        nulls = [{**null.to_dict(), "adapter": adapters[null.adapter].digest} for null in self.nulls]
+        random = {"nulls": [NULLS_VERSION, *nulls]} if nulls else {}
         return value_digest({"base": base.digest, "deltas": parts, **random})
 
 
@@ -89,13 +92,22 @@ def standard_variants(
         if reference and alone not in (0.0, 1.0):
             variants.append(Variant(merge_name({reference: alone}), "control", {reference: alone}))
         for seed in range(nulls):
-            others = {name: seed for name, weight in weights.items() if name != reference and weight != 0.0}
+            others = tuple(
+                Null(name, "spectrum", seed, weight)
+                for name, weight in weights.items()
+                if name != reference and weight != 0.0
+            )
             if others:
-                name = merge_name(weights)
-                variants.append(Variant(f"null{seed}-{name}", "null", dict(weights), others))
+                own = {name: weight for name, weight in weights.items() if name == reference}
+                variants.append(Variant(f"null{seed}-{merge_name(weights)}", "null", own, others))
+    return distinct(variants)
+
+
+def distinct(variants: Sequence[Variant]) -> list[Variant]:
+    """Every variant once, the first of those that are one model. Raises RuleError for two different ones of a name."""
     named: dict[str, Variant] = {}
     for variant in variants:
         known = named.setdefault(variant.name, variant)
-        if known.weights != variant.weights:
+        if (known.weights, known.nulls) != (variant.weights, variant.nulls):
             raise RuleError(f"two variants would both be called {variant.name!r}; give that adapter another name")
     return list(named.values())

@@ -9,6 +9,15 @@ Json = Mapping[str, Any]
 
 # metric -> (title, number form, scale, what it is)
 METRICS: Mapping[str, tuple[str, str, float, str]] = {
+    "exact": (
+        "exact %",
+        ".1f",
+        100.0,
+        "the answer without its trace is the reference, but for case and full stop",
+    ),
+    "exact_raw": ("exact raw %", ".1f", 100.0, "the same of the whole output"),
+    "number": ("number %", ".1f", 100.0, "the last number of the answer without its trace is the reference"),
+    "number_raw": ("number raw %", ".1f", 100.0, "the same of the whole output"),
     "bleu": ("BLEU", ".1f", 1.0, "corpus BLEU-4 of the answer without its trace"),
     "bleu_raw": ("BLEU raw", ".1f", 1.0, "corpus BLEU-4 of the whole output"),
     "chrf": ("chrF", ".1f", 1.0, "corpus chrF of the answer without its trace"),
@@ -47,6 +56,8 @@ _KINDS = {
     "control": "control: same weight, no partner",
     "null": "random deltas of the same spectrum",
     "served": "on a server",
+    "strength": "the adapter at another strength",
+    "removal": "the adapter less a null",
 }
 LEVELS = ("exact", "normalised", "ngram", "near")
 _PARTS = {

@@ -9,6 +9,7 @@ from typing import Any
 
 from crossmatch.checkpoint import MANIFEST, atomic_directory, write_json
 from crossmatch.errors import InputError
+from crossmatch.sample.arithmetic import ArithmeticSize, write_arithmetic
 from crossmatch.sample.documents import write_documents
 from crossmatch.sample.ontology import LICENCE, Term, ontology_file, read_ontology
 
@@ -51,8 +52,12 @@ class SampleSize:
     seed: int = 0
 
 
-def write_data(out: Path, size: SampleSize, file: Path | None = None) -> dict[str, Any]:
+def write_data(
+    out: Path, size: SampleSize, file: Path | None = None, *, arithmetic: ArithmeticSize | None = None
+) -> dict[str, Any]:
     """Write pt.jsonl, sft.jsonl, the suites define, name and documents, and the data card; return the card.
+
+    arithmetic: size of the second domain, which is written beside it (see `write_arithmetic`); None: it is left out.
 
     The terms are shuffled once and dealt out: those of the suites first, then those of SFT. PT text comes from all
     terms, those of the suites included: that is the knowledge which PT is to bring and SFT lacks. Documents are
@@ -90,6 +95,8 @@ def write_data(out: Path, size: SampleSize, file: Path | None = None) -> dict[st
         known = {t.id for t in [*pt, *sft]} | held_out
         unread = [t for t in rest if t.id not in known]
         card |= {"unread": write_documents(partial, {t.id: _document(t) for t in unread})}
+        if arithmetic is not None:
+            card |= {"arithmetic": write_arithmetic(partial, arithmetic)}
         write_json(partial / "card.json", card)
     return card
 

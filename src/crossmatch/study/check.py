@@ -5,7 +5,9 @@ from pathlib import Path
 
 from crossmatch.adapter import Adapter
 from crossmatch.errors import InputError, RecipeError
-from crossmatch.evaluation import load_suite, merge_name, standard_variants
+from crossmatch.evaluation import Variant, load_suite, merge_name
+from crossmatch.evaluation.combination import Combination
+from crossmatch.evaluation.strengths import all_variants
 from crossmatch.evaluation.templates import find_template
 from crossmatch.rules import Weight
 from crossmatch.study.recipe import SAMPLE, Recipe
@@ -21,10 +23,11 @@ def check_recipe(recipe: Recipe) -> None:
     for name, adapter in recipe.adapters.items():
         if adapter.path is not None:
             Adapter(adapter.path)
-        elif adapter.data is not None and not adapter.data.startswith(SAMPLE) and _local(adapter.data):
-            examples = load_examples(adapter.data, adapter.columns)
-            if adapter.stage == "sft":
-                dialogues(examples, adapter.data)
+        for data in adapter.sets:
+            if not data.startswith(SAMPLE) and _local(data):
+                examples = load_examples(data, adapter.columns)
+                if adapter.stage == "sft":
+                    dialogues(examples, data)
         _check_template(adapter.train.template, f"adapters.{name}.train.template")
     _check_names(recipe)
     wanted = recipe.evaluation
@@ -35,7 +38,31 @@ def check_recipe(recipe: Recipe) -> None:
     names = [suite if suite.startswith(SAMPLE) else load_suite(suite).settings.name for suite in wanted.suites]
     if len({name.removeprefix(SAMPLE) for name in names}) < len(names):
         raise RecipeError("evaluation.suites: two suites have one name; their answers would overwrite each other")
-    standard_variants(dict.fromkeys(recipe.adapters), recipe.mixtures, wanted.reference, nulls=wanted.nulls)
+    variants_of(recipe, dict.fromkeys(recipe.adapters))
+
+
+def variants_of(recipe: Recipe, adapters: Mapping[str, object]) -> list[Variant]:
+    """All that a recipe's evaluation measures. Raises RuleError for two variants of one name."""
+    wanted = recipe.evaluation
+    assert wanted is not None
+    sums = combination_of(recipe, {name: name for name in wanted.suites})
+    return all_variants(
+        adapters,
+        recipe.mixtures,
+        wanted.reference,
+        strengths=wanted.strengths,
+        nulls=wanted.nulls,
+        more=sums.variants() if sums else (),
+    )
+
+
+def combination_of(recipe: Recipe, names: Mapping[str, str]) -> Combination | None:
+    """What a recipe combines; names: what it calls a suite -> the suite's own name."""
+    wanted = recipe.evaluation.combination if recipe.evaluation else None
+    if wanted is None:
+        return None
+    domains = {domain: tuple(names[suite] for suite in suites) for domain, suites in wanted.domains.items()}
+    return Combination(domains, wanted.strengths, wanted.joint)
 
 
 def _check_names(recipe: Recipe) -> None:

@@ -10,20 +10,21 @@ from crossmatch.checkpoint import Checkpoint, file_digest, read_json, replace_js
 from crossmatch.evaluation import Suite, Variant
 from crossmatch.evaluation.conditions import RECORDS_VERSION, Plan, cells, conditions_of
 from crossmatch.rules import weight_json
+from crossmatch.study.check import combination_of
 from crossmatch.study.recipe import EvaluationRecipe, Recipe
 from crossmatch.study.stages import Ledger
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What is measured. data: adapter -> the file or hub data set that it was trained on here."""
+    """What is measured. data: training set -> its file or hub data set, and an adapter that was trained on it here."""
 
     recipe: Recipe
     base: Checkpoint
     adapters: Mapping[str, Adapter]
     variants: list[Variant]
     suites: list[Suite]
-    data: Mapping[str, str]
+    data: Mapping[str, tuple[str, str]]
 
     @property
     def wanted(self) -> EvaluationRecipe:
@@ -34,11 +35,11 @@ class Subject:
 
 def audit_data(subject: Subject, root: Path, ledger: Ledger) -> dict[str, Any] | None:
     """Every training set against every suite, and against each other; None without local training data."""
-    local = {name: file for name, file in subject.data.items() if Path(file).is_file()}
+    local = {name: file for name, (file, _) in subject.data.items() if Path(file).is_file()}
     if not local:
         return None
     out = root / "audit.json"
-    columns = {name: subject.recipe.adapters[name].columns for name in local}
+    columns = {name: subject.recipe.adapters[subject.data[name][1]].columns for name in local}
     inputs = [[n, file_digest(Path(f)), columns[n]] for n, f in local.items()]
 
     def work() -> None:
@@ -85,7 +86,12 @@ def evaluate_variants(
             # Where nothing is touched, the clean part is the whole.
             parts = {s.settings.name: clean[s.settings.name] for s in suites if s.settings.name in clean}
             parts = {n: ids for n, ids in parts.items() if any(i.id not in ids for s in suites for i in s.items)}
-            summary = summarise(records, variants, suites, wanted.reference, conditions=conditions, clean=parts)
+            names = dict(zip(wanted.suites, [s.settings.name for s in suites], strict=True))
+            sums = combination_of(recipe, names)
+            against = wanted.reference
+            summary = summarise(
+                records, variants, suites, against, conditions=conditions, clean=parts, combination=sums
+            )
             replace_json(summary_file, {**summary, "trained_with": trained})
             replace_json(samples_file, side_by_side(records, variants, suites, conditions=conditions))
             task.advance()

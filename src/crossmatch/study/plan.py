@@ -8,8 +8,9 @@ from typing import Any
 
 from crossmatch.checkpoint import read_json
 from crossmatch.errors import InputError, RecipeError
-from crossmatch.evaluation import load_suite, standard_variants
-from crossmatch.sample import SampleSize, write_data
+from crossmatch.evaluation import load_suite
+from crossmatch.sample import write_data
+from crossmatch.study.check import variants_of
 from crossmatch.study.recipe import SAMPLE, AdapterRecipe, Recipe
 from crossmatch.training import Dialogue, load_examples
 
@@ -59,7 +60,7 @@ def plan_study(recipe: Recipe) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as scratch:
         data = Path(scratch) / "data"
         if recipe.sample:
-            write_data(data, SampleSize(**recipe.sample.model_dump()))
+            write_data(data, recipe.sample.size, arithmetic=recipe.sample.questions)
         stages = [PlannedStage("base", f"{recipe.base}: {shape.parameters / 1e6:,.0f} M parameters")]
         for name, adapter in recipe.adapters.items():
             stages.append(_training(name, adapter, shape, speed, data))
@@ -134,9 +135,8 @@ def _training(name: str, adapter: AdapterRecipe, shape: Shape, speed: float, dat
         return PlannedStage(f"adapter {name}", f"read from {adapter.path}")
     settings = adapter.train
     per_step = settings.batch_size * settings.accumulation * settings.max_length
-    tokens = _text_tokens(adapter, data)
-    if tokens is not None:
-        tokens = int(tokens * settings.epochs)
+    found = [_text_tokens(name, adapter, data) for name in adapter.sets]
+    tokens = None if None in found else int(sum(filter(None, found)) * settings.epochs)
     if settings.max_steps is not None:
         tokens = min(tokens or settings.max_steps * per_step, settings.max_steps * per_step)
     width = 4 if settings.dtype == "float32" else 2
@@ -148,16 +148,15 @@ def _training(name: str, adapter: AdapterRecipe, shape: Shape, speed: float, dat
     trained = shape.lora_parameters(settings.rank) / 1e6
     return PlannedStage(
         f"train {name}",
-        f"{adapter.stage} on {adapter.data}, rank {settings.rank}, {trained:.1f} M trained parameters",
+        f"{adapter.stage} on {' and '.join(adapter.sets)}, rank {settings.rank}, {trained:.1f} M trained parameters",
         tokens,
         work / (speed * EFFICIENCY["train"]) if tokens else None,
         memory / GIB,
     )
 
 
-def _text_tokens(adapter: AdapterRecipe, data: Path) -> int | None:
-    """Tokens of one epoch, by the length of the text; None for data that is not on this machine."""
-    name = adapter.data or ""
+def _text_tokens(name: str, adapter: AdapterRecipe, data: Path) -> int | None:
+    """Tokens of one epoch of a data set, by the length of the text; None for one that is not on this machine."""
     path = data / f"{name.removeprefix(SAMPLE)}.jsonl" if name.startswith(SAMPLE) else Path(name)
     if not path.is_file():
         if name.count("/") != 1 or path.suffix:
@@ -176,8 +175,7 @@ def _evaluation(recipe: Recipe, shape: Shape, speed: float, data: Path) -> list[
     wanted = recipe.evaluation
     if wanted is None:
         return []
-    names: Any = dict.fromkeys(recipe.adapters)
-    variants = standard_variants(names, recipe.mixtures, wanted.reference)
+    variants = variants_of(recipe, dict.fromkeys(recipe.adapters))
     stages = []
     for suite_name in wanted.suites:
         sampled = suite_name.startswith(SAMPLE)

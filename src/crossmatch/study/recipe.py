@@ -3,18 +3,30 @@
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from crossmatch.checkpoint import safe_name
-from crossmatch.errors import DataError, RecipeError, RuleError
+from crossmatch.errors import DataError, InputError, RecipeError, RuleError
 from crossmatch.evaluation.conditions import conditions_of
+from crossmatch.evaluation.strengths import MOST, parse_strengths
 from crossmatch.evaluation.suites import read_yaml
 from crossmatch.rules import Weight, parse_weight
+from crossmatch.sample import ArithmeticSize, SampleSize
 from crossmatch.training import Stage, TrainSettings
 
 SAMPLE = "sample:"
+
+
+def _strengths(value: Any) -> tuple[float, ...]:
+    try:
+        return parse_strengths(value)
+    except InputError as error:
+        raise ValueError(str(error)) from None
+
+
+Strengths = Annotated[tuple[float, ...], BeforeValidator(_strengths)]
 
 
 class _Strict(BaseModel):
@@ -22,24 +34,59 @@ class _Strict(BaseModel):
 
 
 class AdapterRecipe(_Strict):
-    """Where an adapter comes from: trained here (stage, data, train), or a directory or hub id (path)."""
+    """Where an adapter comes from: trained here (stage, data, train), or a directory or hub id (path).
+
+    data: one data set, or several on which it is trained jointly, shuffled by the seed of `train`.
+    """
 
     path: str | None = None
     stage: Stage | None = None
-    data: str | None = None
+    data: str | tuple[str, ...] | None = None
     columns: dict[str, str] = {}
     train: TrainSettings = TrainSettings.model_validate({})
+
+    @property
+    def sets(self) -> tuple[str, ...]:
+        """The data sets that it is trained on; none for an adapter from elsewhere."""
+        return (self.data,) if isinstance(self.data, str) else self.data or ()
 
     @model_validator(mode="after")
     def _one_origin(self) -> "AdapterRecipe":
         trained = self.stage is not None and self.data is not None
         if (self.path is not None) == trained:
             raise ValueError("give either path, or stage and data")
+        if self.data is not None and (not self.sets or len(set(self.sets)) < len(self.sets)):
+            raise ValueError("data: one data set, or a list of different ones")
+        return self
+
+
+class CombinationRecipe(_Strict):
+    """Sums of vectors over a grid. domains: adapter -> the suites of its domain, the first of which stands for it;
+    joint: an adapter that was trained on all of them; strengths: of each vector, each with each."""
+
+    domains: dict[str, tuple[str, ...]] = Field(min_length=2)
+    joint: str | None = None
+    strengths: Strengths = (0.5, 0.75, 1.0)
+
+    @model_validator(mode="after")
+    def _sensible(self) -> "CombinationRecipe":
+        if self.joint in self.domains:
+            raise ValueError(f"joint: {self.joint} is the vector of one domain; give the one trained on all of them")
+        empty = next((name for name, suites in self.domains.items() if not suites), None)
+        if empty is not None:
+            raise ValueError(f"domains.{empty}: give a suite of its domain")
+        if not all(self.strengths):
+            raise ValueError("strengths: a strength of 0 combines nothing; the single vectors are measured anyway")
+        if len(self.strengths) ** len(self.domains) > MOST:
+            raise ValueError(f"strengths: more than {MOST} sums; give fewer")
         return self
 
 
 class EvaluationRecipe(_Strict):
     """What is measured: suites (files, `recipe:` or `sample:` ones), against which variant, under which conditions.
+
+    strengths: adapter -> strengths at which it is measured, as in -0.5:1.5:0.25 or a list, and with nulls whether it is
+    critical; combination: sums of vectors over a grid, judged in every vector's domain.
 
     templates: own, think, nothink, chatml, chatml-empty, strict, or Jinja files; decodings: greedy, or temperature and
     nucleus as in T0.6p0.8 (five seeds; x10 for ten). Every suite runs under every template with every decoding. nulls:
@@ -52,8 +99,18 @@ class EvaluationRecipe(_Strict):
     templates: tuple[str, ...] = ("own",)
     decodings: tuple[str, ...] = ("greedy",)
     nulls: int = Field(0, ge=0, le=16)
+    strengths: dict[str, Strengths] = {}
+    combination: CombinationRecipe | None = None
     interference: int = Field(0, ge=0, le=256)
     batch_size: int = Field(64, ge=1)
+
+    @model_validator(mode="after")
+    def _known_suites(self) -> "EvaluationRecipe":
+        domains = self.combination.domains if self.combination else {}
+        unknown = next((s for suites in domains.values() for s in suites if s not in self.suites), None)
+        if unknown is not None:
+            raise ValueError(f"combination.domains: {unknown} is none of the suites {', '.join(self.suites)}")
+        return self
 
     @model_validator(mode="after")
     def _known_conditions(self) -> "EvaluationRecipe":
@@ -66,14 +123,40 @@ class EvaluationRecipe(_Strict):
         return self
 
 
+class ArithmeticRecipe(_Strict):
+    """How many questions of the second domain are made (see `crossmatch.sample.ArithmeticSize`)."""
+
+    train: int = Field(1200, ge=1)
+    compute: int = Field(100, ge=2)
+    number: int = Field(100, ge=2)
+    seed: int = Field(0, ge=0)
+
+    @property
+    def size(self) -> ArithmeticSize:
+        """As the sample takes it."""
+        return ArithmeticSize(**self.model_dump())
+
+
 class SampleRecipe(_Strict):
-    """How much of the bundled ontology is taken, in terms (see `crossmatch.sample.SampleSize`)."""
+    """How much of the bundled ontology is taken, in terms (see `crossmatch.sample.SampleSize`); arithmetic: the second
+    domain, None for none."""
 
     pt_terms: int = Field(160, ge=1)
     sft_terms: int = Field(300, ge=1)
     define: int = Field(48, ge=2)
     name: int = Field(96, ge=2)
     seed: int = Field(0, ge=0)
+    arithmetic: ArithmeticRecipe | None = None
+
+    @property
+    def size(self) -> SampleSize:
+        """The terms that are taken."""
+        return SampleSize(**self.model_dump(exclude={"arithmetic"}))
+
+    @property
+    def questions(self) -> ArithmeticSize | None:
+        """The questions of arithmetic that are made."""
+        return self.arithmetic.size if self.arithmetic else None
 
 
 class Recipe(_Strict):
@@ -112,7 +195,20 @@ class Recipe(_Strict):
             raise ValueError(f"merges: {error}") from None
         if self.evaluation and self.evaluation.reference not in self.adapters:
             raise ValueError(f"evaluation.reference: {self.evaluation.reference} is no adapter of this recipe")
+        for place, name in self._named():
+            if name not in self.adapters:
+                raise ValueError(f"evaluation.{place}: {name} is no adapter of this recipe")
         return self
+
+    def _named(self) -> list[tuple[str, str]]:
+        """Adapters that the evaluation names, with the place where."""
+        if self.evaluation is None:
+            return []
+        named = [("strengths", name) for name in self.evaluation.strengths]
+        if wanted := self.evaluation.combination:
+            named += [("combination.domains", name) for name in wanted.domains]
+            named += [("combination.joint", wanted.joint)] if wanted.joint is not None else []
+        return named
 
     @property
     def mixtures(self) -> list[dict[str, Weight]]:
@@ -155,6 +251,8 @@ def _fields(place: tuple[int | str, ...]) -> list[str]:
         "train": TrainSettings,
         "evaluation": EvaluationRecipe,
         "sample": SampleRecipe,
+        "arithmetic": ArithmeticRecipe,
+        "combination": CombinationRecipe,
     }
     if parent and parent[-1] in models:
         return list(models[parent[-1]].model_fields)

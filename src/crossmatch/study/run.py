@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,13 @@ from crossmatch.adapter import CONFIG_FILE, WEIGHTS_FILE, Adapter
 from crossmatch.analysis import independent, overlap
 from crossmatch.checkpoint import MANIFEST, Checkpoint, file_digest, read_json, replace_json, side_digest
 from crossmatch.errors import InputError
-from crossmatch.evaluation import load_suite, merge_name, standard_variants
+from crossmatch.evaluation import load_suite, merge_name
 from crossmatch.merging import DTYPE_ARGUMENTS, Output, Storage, execute, plan_merge
 from crossmatch.progress import SILENT, Progress
 from crossmatch.report import write_report
 from crossmatch.rules import Weight, weight_json
-from crossmatch.sample import SampleSize, model_file, ontology_file, write_base, write_data
-from crossmatch.study.check import check_recipe
+from crossmatch.sample import model_file, ontology_file, write_base, write_data
+from crossmatch.study.check import check_recipe, variants_of
 from crossmatch.study.measure import Subject, audit_data, evaluate_variants, interfere
 from crossmatch.study.recipe import SAMPLE, Recipe
 from crossmatch.study.stages import Ledger
@@ -68,12 +69,9 @@ def run_study(recipe: Recipe, runs: str | Path = "runs", *, progress: Progress =
         verdicts[merge_name(weights)] = _verify(weights, base, adapters, root, ledger)
     summary = samples = audited = measured = None
     if recipe.evaluation:
-        variants = standard_variants(
-            adapters, recipe.mixtures, recipe.evaluation.reference, nulls=recipe.evaluation.nulls
-        )
+        variants = variants_of(recipe, adapters)
         suites = [load_suite(_local(recipe, root, suite, ".yaml")) for suite in recipe.evaluation.suites]
-        data = {n: _local(recipe, root, a.data, ".jsonl") for n, a in recipe.adapters.items() if a.data is not None}
-        subject = Subject(recipe, base, adapters, variants, suites, data)
+        subject = Subject(recipe, base, adapters, variants, suites, _training_sets(recipe, root))
         audited = audit_data(subject, root, ledger)
         summary, samples = evaluate_variants(subject, audited, root, ledger)
         measured = interfere(subject, root, ledger)
@@ -121,9 +119,10 @@ def _base(recipe: Recipe, root: Path, ledger: Ledger) -> Checkpoint:
 def _data(recipe: Recipe, root: Path, ledger: Ledger) -> dict[str, Any] | None:
     if recipe.sample is None:
         return None
-    size, out = SampleSize(**recipe.sample.model_dump()), root / "data"
-    inputs = [vars(size), file_digest(ontology_file())]
-    return ledger.run("data", inputs, lambda: sorted(out.iterdir()), lambda: write_data(out, size))
+    size, questions, out = recipe.sample.size, recipe.sample.questions, root / "data"
+    inputs = [vars(size), file_digest(ontology_file()), *([vars(questions)] if questions else [])]
+    work = partial(write_data, out, size, arithmetic=questions)
+    return ledger.run("data", inputs, lambda: sorted(out.iterdir()), work)
 
 
 def _local(recipe: Recipe, root: Path, name: str, suffix: str) -> str:
@@ -135,18 +134,30 @@ def _local(recipe: Recipe, root: Path, name: str, suffix: str) -> str:
     return str(root / "data" / (name.removeprefix(SAMPLE) + suffix))
 
 
+def _training_sets(recipe: Recipe, root: Path) -> dict[str, tuple[str, str]]:
+    """Name -> file or hub data set and the adapter that it is for; a set of several adapters comes once."""
+    found: dict[str, tuple[str, str]] = {}
+    for name, adapter in sorted(recipe.adapters.items(), key=lambda entry: len(entry[1].sets)):
+        for one in adapter.sets:
+            file = _local(recipe, root, one, ".jsonl")
+            same = [owner for known, owner in found.values() if known == file]
+            if not any(recipe.adapters[owner].columns == adapter.columns for owner in same) or len(adapter.sets) == 1:
+                found[name if len(adapter.sets) == 1 else f"{name}-{Path(file).stem}"] = file, name
+    return found
+
+
 def _adapter(recipe: Recipe, name: str, base: Checkpoint, root: Path, ledger: Ledger) -> Adapter:
     wanted = recipe.adapters[name]
     if wanted.path is not None:
         return Adapter(wanted.path)
     assert wanted.stage is not None
-    assert wanted.data is not None
-    out, data = root / "adapters" / name, _local(recipe, root, wanted.data, ".jsonl")
-    known = file_digest(Path(data)) if Path(data).is_file() else data
+    out, data = root / "adapters" / name, [_local(recipe, root, one, ".jsonl") for one in wanted.sets]
+    known = [file_digest(Path(one)) if Path(one).is_file() else one for one in data]
     template = wanted.train.template
     written = file_digest(Path(template)) if template and Path(template).is_file() else None
     text = side_digest(base.path)
-    inputs = [base.digest, text, wanted.stage, known, wanted.columns, wanted.train.model_dump(), written]
+    sets = known if len(known) > 1 else known[0]
+    inputs = [base.digest, text, wanted.stage, sets, wanted.columns, wanted.train.model_dump(), written]
 
     def train() -> None:
         settings, columns, progress = wanted.train, wanted.columns, ledger.progress

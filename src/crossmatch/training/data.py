@@ -9,6 +9,7 @@ Four forms are known by their fields, in this order:
 """
 
 import json
+import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,6 +59,14 @@ def load_examples(source: str | Path, columns: Mapping[str, str] | None = None) 
         raise DataError(problems[0] + more)
     if not examples:
         raise DataError(f"{source} holds no examples")
+    return examples
+
+
+def load_sets(sources: Sequence[str | Path], columns: Mapping[str, str] | None, seed: int) -> list[Example]:
+    """The examples of several sets as one, shuffled by the seed; of one set as they stand. Raises DataError."""
+    examples = [example for source in sources for example in load_examples(source, columns)]
+    if len(sources) > 1:
+        random.Random(f"sets:{seed}").shuffle(examples)
     return examples
 
 

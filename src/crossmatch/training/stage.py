@@ -24,7 +24,7 @@ from crossmatch.checkpoint import (
 )
 from crossmatch.errors import InputError, OutputError
 from crossmatch.progress import SILENT, Progress
-from crossmatch.training.data import Dialogue, Example, dialogues, documents, examples_digest, load_examples
+from crossmatch.training.data import Dialogue, Example, dialogues, documents, examples_digest, load_sets
 from crossmatch.training.settings import Stage, TrainSettings
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class StaleWorkError(InputError):
 def train_stage(
     base: Checkpoint,
     stage: Stage,
-    data: str | Path,
+    data: str | Path | Sequence[str | Path],
     out: str | Path,
     *,
     settings: TrainSettings | None = None,
@@ -51,13 +51,15 @@ def train_stage(
     """Train a LoRA adapter on the frozen base and publish it at `out`; return the record written as crossmatch.json.
 
     PT: next-token loss on every token of documents, end-of-sequence after each, packed, no chat template. SFT: chat
-    template, loss on the response alone. Killed at any point, the same call goes on from the last checkpoint in
+    template, loss on the response alone. Several sets of data are trained on jointly, shuffled by the settings' seed.
+    Killed at any point, the same call goes on from the last checkpoint in
     `<out>.work` and, on one machine, ends with the same bytes. Raises DataError for a bad line before anything is
     loaded, OutputError if `out` is not empty, StaleWorkError for checkpoints of a run with other inputs.
     """
     settings, out = settings or TrainSettings.model_validate({}), Path(out)
-    examples = load_examples(data, columns)
-    rows = documents(examples) if stage == "pt" else dialogues(examples, data)
+    sources = [data] if isinstance(data, str | Path) else list(data)
+    examples = load_sets(sources, columns, settings.seed)
+    rows = documents(examples) if stage == "pt" else dialogues(examples, ", ".join(map(str, sources)))
     facts = _facts(base, stage, examples, settings)
     if (finished := _finished(out, facts)) is not None:
         progress.say(f"{out}: trained from the same data and settings already, unchanged")

@@ -1,0 +1,75 @@
+"""What `evaluate` measures: adapters with or without weights, their strengths, their nulls."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from crossmatch.cli.options import pair_up, split_pairs
+from crossmatch.errors import InputError
+
+if TYPE_CHECKING:
+    from crossmatch.adapter import Adapter
+    from crossmatch.evaluation import Variant
+    from crossmatch.rules import Weight
+
+Strengths = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME=A:B:STEP", help="Measure it at these strengths, as in v=-0.5:1.5:0.25; repeat."),
+]
+Nulls = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        max=16,
+        help="Random stand-ins by so many seeds: for a merge's partners of the reference; with --strengths, deltas of "
+        "equal norm, and the layers' in another order, whose removal is compared with the adapter's.",
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """Adapters by name, the merge (None without weights), the reference, strengths by adapter, and seeds of nulls."""
+
+    adapters: "dict[str, Adapter]"
+    merge: "dict[str, Weight] | None"
+    reference: str
+    strengths: dict[str, tuple[float, ...]]
+    nulls: int
+
+    def variants(self) -> "list[Variant]":
+        """All that is measured. Raises RuleError for an unknown reference."""
+        from crossmatch.evaluation.strengths import all_variants
+
+        merges = [self.merge] if self.merge else []
+        return all_variants(self.adapters, merges, self.reference, strengths=self.strengths, nulls=self.nulls)
+
+
+def read_measuring(
+    adapter: Sequence[str] | None,
+    weight: Sequence[str] | None,
+    reference: str | None,
+    strengths: Sequence[str] | None,
+    nulls: int,
+) -> Measuring:
+    """Adapters, weights and strengths as given. An adapter needs a weight or strengths.
+
+    Raises InputError for strengths of no adapter, or that are no numbers, and for nulls of nothing.
+    """
+    from crossmatch.evaluation.strengths import parse_strengths
+
+    wanted = {name: parse_strengths(text) for name, text in split_pairs(strengths, "--strengths").items()}
+    paths, weighted = split_pairs(adapter, "-a"), split_pairs(weight, "-w")
+    unknown = next((name for name in wanted if name not in paths), None)
+    if unknown is not None:
+        raise InputError(f"--strengths {unknown}: no such adapter; add -a {unknown}=PATH")
+    alone = [name for name in wanted if name not in weighted]
+    parts = pair_up(adapter, [*(weight or ()), *(f"{name}=1" for name in alone)])
+    merge = {name: value for name, (_, value) in parts.items() if name not in alone}
+    against = reference or list(parts)[-1]
+    if nulls and not wanted and not any(name != against for name in merge):
+        raise InputError(f"--nulls {nulls}: {against} has no partner to stand in for; add -a and -w, or --strengths")
+    adapters = {name: found for name, (found, _) in parts.items()}
+    return Measuring(adapters, merge or None, against, wanted, nulls)
