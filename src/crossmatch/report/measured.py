@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from crossmatch.report.charts import divergence_chart
+from crossmatch.report.strengths import strengths_view
 
 Json = Mapping[str, Any]
 
@@ -78,6 +79,8 @@ def measured_view(number: int, name: str, summary: Json) -> tuple[dict[str, Any]
     if known:
         charts[chart] = divergence_chart(known)
     suites = condition["suites"].items()
+    further, curves = strengths_view(number, condition, {metric: title for metric, (title, *_) in METRICS.items()})
+    charts |= curves
     view = {
         "name": name,
         "template": condition["template"],
@@ -88,6 +91,7 @@ def measured_view(number: int, name: str, summary: Json) -> tuple[dict[str, Any]
         "flips": [{"suite": s, "rows": _flips(f["flips"])} for s, f in suites if f.get("flips")],
         "falls": [{"suite": s, "rows": _falls(f["fall"])} for s, f in suites if f.get("fall")],
         "divergence": chart if known else None,
+        "further": further,
     }
     return view, charts
 
