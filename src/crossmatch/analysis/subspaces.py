@@ -88,19 +88,23 @@ class Subspaces:
 
         most: of a small matrix, as many as hold 90% of its energy, if that is more.
         """
-        height, width = change.place.shape
-        wanted = min(-(-k // STEP) * STEP, height, width)
-        small = most and min(height, width) <= EXACT
-        settings = {"version": _VERSION, "k": wanted, "all": small, "power": _POWER, "oversampling": _OVERSAMPLING}
-        digest = _digest(self.base, change)
-        key = value_digest({**settings, "matrix": digest, "shape": [height, width], "turned": change.turned})
-        file = self.directory / f"{key}.safetensors"
-        found = _read(file, (height, width))
+        wanted, small = _extent(change, k, most)
+        file = self._file(change, wanted, small)
+        found = _read(file, change.place.shape)
         if found is not None:
             return Space(found, cached=True)
-        found = self._compute(change, wanted, small, key)
+        found = self._compute(change, wanted, small, file.stem)
         _write(file, found)
         return Space(found, cached=False)
+
+    def keep(self, change: Change, k: int, found: Singular, *, most: bool) -> None:
+        """Put directions that were computed elsewhere where `of` will find them."""
+        _write(self._file(change, *_extent(change, k, most)), found)
+
+    def _file(self, change: Change, wanted: int, small: bool) -> Path:
+        settings = {"version": _VERSION, "k": wanted, "all": small, "power": _POWER, "oversampling": _OVERSAMPLING}
+        settings |= {"shape": list(change.place.shape), "turned": change.turned}
+        return self.directory / f"{value_digest({**settings, 'matrix': _digest(self.base, change)})}.safetensors"
 
     def _compute(self, change: Change, wanted: int, small: bool, key: str) -> Singular:
         rows = change.base.held()
@@ -115,6 +119,12 @@ class Subspaces:
             raise DataError(f"{self.base.path}: {change.tensor}: {error}") from error
         enough = (every.shares() >= 0.9).nonzero()
         return _single(every.first(max(wanted, int(enough[0]) + 1 if len(enough) else wanted)))
+
+
+def _extent(change: Change, k: int, most: bool) -> tuple[int, bool]:
+    """How many directions are kept for k, and whether as many as hold 90% of the energy."""
+    least = min(change.place.shape)
+    return min(-(-k // STEP) * STEP, least), most and least <= EXACT
 
 
 def _single(found: Singular) -> Singular:
