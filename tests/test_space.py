@@ -102,17 +102,17 @@ def test_heads_by_key_value_group_from_factors_dense_and_by_hand() -> None:
         width = (M, N)[side] // 3
         by_hand = [float(whole.narrow(side, g * width, width).square().sum()) for g in range(3)]
         for given in (delta, whole):
-            found = head_groups(change(given, module), config, True)
+            found = head_groups(change(given, module), config, {})
             assert isinstance(found, list)
             assert [g.energy for g in found] == pytest.approx([e / sum(by_hand) for e in by_hand], rel=1e-9)
             assert sum(g.energy or 0 for g in found) == pytest.approx(1.0)
             assert found[1].share == pytest.approx(
                 math.sqrt(by_hand[1] / float(BASE.narrow(side, width, width).square().sum()))
             )
-    assert head_groups(change(delta, "up_proj", "mlp"), config, True) is None
-    assert "not known" in str(head_groups(change(delta, "qkv_proj"), config, True))
-    assert "does not give" in str(head_groups(change(delta), {}, True))
-    assert "not 7 groups" in str(head_groups(change(delta), {"num_attention_heads": 7}, True))
+    assert head_groups(change(delta, "up_proj", "mlp"), config, {}) is None
+    assert "not known" in str(head_groups(change(delta, "qkv_proj"), config, {}))
+    assert "does not give" in str(head_groups(change(delta), {}, {}))
+    assert "not 7 groups" in str(head_groups(change(delta), {"num_attention_heads": 7}, {}))
 
 
 def test_an_amplifying_change_lies_on_the_diagonal_with_its_gain() -> None:

@@ -128,7 +128,9 @@ def _extent(change: Change, k: int, most: bool) -> tuple[int, bool]:
 
 
 def _single(found: Singular) -> Singular:
-    return Singular(found.u.float(), found.s, found.vh.float(), found.residuals, found.energy, found.spectral)
+    # Laid out as they are when they come from the disk: products of the same numbers round alike.
+    u, vh = found.u.float().contiguous(), found.vh.float().contiguous()
+    return Singular(u, found.s.clone(), vh, found.residuals.clone(), found.energy, found.spectral)
 
 
 def _digest(base: Checkpoint, change: Change) -> str:
@@ -145,11 +147,11 @@ def _digest(base: Checkpoint, change: Change) -> str:
 
 def _write(file: Path, found: Singular) -> None:
     tensors = {
-        "u": found.u.contiguous(),
+        "u": found.u,
         "s": found.s,
-        "vh": found.vh.contiguous(),
+        "vh": found.vh,
         "residuals": found.residuals,
-        "rest": torch.tensor([found.energy, found.spectral if found.spectral is not None else -1.0]).double(),
+        "rest": torch.tensor([found.energy, -1.0 if found.spectral is None else found.spectral], dtype=torch.float64),
     }
     tensors["digest"] = _content_digest(tensors)
     partial = file.with_name(f".{file.stem}.{os.getpid()}.partial")
