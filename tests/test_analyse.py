@@ -161,7 +161,7 @@ def test_transposed_weights_are_turned_before_they_are_analysed(tmp_path: Path) 
     u = torch.linalg.svd(weight).U[:, :16]
     expected = float((u.T @ delta).square().sum() / delta.square().sum())
     assert row["write_existing"]["value"] == pytest.approx(expected, abs=1e-4)
-    assert any("heads of a module called c_attn" in item["why"] for item in facts["left_out"])
+    assert any("several kinds of heads" in item["why"] for item in facts["left_out"])
 
 
 def test_dora_and_saved_modules_are_formed_with_their_base(models: Path, tmp_path: Path) -> None:
@@ -251,3 +251,21 @@ def test_python_api(models: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--k 4097"):
         Wanted(ks=("4097",))
     assert Subspaces(base, tmp_path).directory.is_dir()
+
+
+def test_a_stored_vector_is_analysed_like_what_it_was_made_of(models: Path, tuned: Path, tmp_path: Path) -> None:
+    base = str(models / "base")
+    assert run(["--quiet", "vectors", "extract", base, str(tuned), "-o", str(tmp_path / "stored")]) == 0
+    assert (
+        run(["--quiet", "vectors", "add", "-a", f"pt={models / 'pt'}", "-w", "pt=2", "-o", str(tmp_path / "sum")]) == 0
+    )
+    sources = {"stored": tmp_path / "stored", "tuned": tuned, "sum": tmp_path / "sum", "pt": models / "pt"}
+    facts = assemble(open_vectors(base, sources), Wanted(aligned=False))
+    assert [facts["vectors"][name]["kind"] for name in sources] == ["vector", "checkpoint", "vector", "adapter"]
+    whole = {(p["first"], p["second"]): p["rows"][-1]["cosine"]["value"] for p in facts["overlap"]}
+    assert whole["stored", "tuned"] == pytest.approx(1.0, abs=1e-6)
+    assert whole["sum", "pt"] == pytest.approx(1.0, abs=1e-6)
+    rows = {name: module_rows(facts["size"][name]) for name in sources}
+    for name, row in rows["pt"].items():
+        assert rows["sum"][name]["frobenius"] == pytest.approx(2 * row["frobenius"], rel=1e-6)
+        assert rows["stored"][name]["frobenius"] == pytest.approx(rows["tuned"][name]["frobenius"], rel=1e-6)

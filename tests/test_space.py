@@ -38,7 +38,7 @@ U, V = SPACE.u, SPACE.vh.T
 
 def change(delta: LowRank | Tensor, module: str = "q_proj", part: str = "attn", layer: int = 0) -> Change:
     """A change of BASE."""
-    name = f"model.layers.{layer}.{module}.weight"
+    name = f"model.layers.{layer}.{'self_attn' if part == 'attn' else part}.{module}.weight"
     factors = delta if isinstance(delta, LowRank) else None
     rows = Rows(M, N, partial(delta.rows, dtype=torch.float64), torch.float64) if factors else Rows.of(delta)
     return Change(Place(name, layer, module, part, (M, N)), factors, rows, Rows.of(BASE), name)
@@ -95,7 +95,7 @@ def test_the_effective_rank_of_a_large_dense_change_is_bounded() -> None:
 
 
 def test_heads_by_key_value_group_from_factors_dense_and_by_hand() -> None:
-    config = {"num_attention_heads": 6, "num_key_value_heads": 3}
+    config = {"num_attention_heads": 6, "num_key_value_heads": 3, "head_dim": 10}
     delta = random(3, SIGMA)
     whole = dense(delta)
     for module, side in (("q_proj", 0), ("k_proj", 0), ("o_proj", 1)):
@@ -110,9 +110,9 @@ def test_heads_by_key_value_group_from_factors_dense_and_by_hand() -> None:
                 math.sqrt(by_hand[1] / float(BASE.narrow(side, width, width).square().sum()))
             )
     assert head_groups(change(delta, "up_proj", "mlp"), config, {}) is None
-    assert "not known" in str(head_groups(change(delta, "qkv_proj"), config, {}))
+    assert "several kinds of heads" in str(head_groups(change(delta, "qkv_proj"), config, {}))
     assert "does not give" in str(head_groups(change(delta), {}, {}))
-    assert "not 7 groups" in str(head_groups(change(delta), {"num_attention_heads": 7}, {}))
+    assert "not 7 groups" in str(head_groups(change(delta), {"num_attention_heads": 7, "head_dim": 8}, {}))
 
 
 def test_an_amplifying_change_lies_on_the_diagonal_with_its_gain() -> None:

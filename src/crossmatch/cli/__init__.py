@@ -17,6 +17,7 @@ from crossmatch.cli.merge import merge_command
 from crossmatch.cli.report import report_command
 from crossmatch.cli.run import run_command
 from crossmatch.cli.train import train_command
+from crossmatch.cli.vectors import app as vectors
 from crossmatch.cli.verify import verify_command
 from crossmatch.errors import CrossmatchError, ExitCode
 from crossmatch.process import quiet_libraries
@@ -48,6 +49,7 @@ for _name, _command in {
     "report": report_command,
 }.items():
     app.command(_name)(_command)
+app.add_typer(vectors, name="vectors")
 
 
 def _version(wanted: bool) -> None:

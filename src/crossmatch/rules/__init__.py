@@ -4,6 +4,7 @@
 from crossmatch.rules import sums, trimming, dropping, core, projection, regression, importance  # noqa: F401, I001
 from crossmatch.rules.calibration import Calibration
 from crossmatch.rules.combined import Combined, Recipe
+from crossmatch.rules.heads import Heads
 from crossmatch.rules.random import uniform
 from crossmatch.rules.registry import RULES, BoundRule, Parameter, Rule, bind, get_rule
 from crossmatch.rules.site import Site
@@ -14,6 +15,7 @@ __all__ = [
     "BoundRule",
     "Calibration",
     "Combined",
+    "Heads",
     "Parameter",
     "Recipe",
     "Rule",
