@@ -114,7 +114,7 @@ def test_help_loads_nothing_heavy() -> None:
     assert "HEAVY [] 0" in out.stdout
 
 
-@pytest.mark.parametrize("command", ["merge", "verify", "inspect", "analyse", "vectors"])
+@pytest.mark.parametrize("command", ["merge", "verify", "inspect", "vectors", "analyse"])
 def test_light_commands_do_not_load_transformers(command: str, models: Path, tmp_path: Path) -> None:
     arguments = {
         "merge": [str(models / "base"), "-a", f"pt={models / 'pt'}", "-w", "pt=1", "-o", str(tmp_path / "out")],

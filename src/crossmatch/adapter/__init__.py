@@ -4,6 +4,7 @@ from crossmatch.adapter.adapter import WEIGHTS_FILE, Adapter
 from crossmatch.adapter.config import CONFIG_FILE, AdapterConfig, pattern_key, read_config
 from crossmatch.adapter.embeddings import Tied
 from crossmatch.adapter.fit import Fit, Fitted, fit
+from crossmatch.adapter.place import stored_turned
 from crossmatch.adapter.recorded import Recorded
 from crossmatch.adapter.stored import VECTOR, VECTOR_FILE, StoredDense, StoredVector, is_vector, open_vector
 
@@ -25,4 +26,5 @@ __all__ = [
     "open_vector",
     "pattern_key",
     "read_config",
+    "stored_turned",
 ]

@@ -181,6 +181,13 @@ def _is_turned(part: Part, stored: tuple[int, ...], name: str, adapter: Adapter,
     return flag if model is None else model in CONV1D and not is_output(name)
 
 
+def stored_turned(name: str, base: Checkpoint) -> bool:
+    """Whether a matrix of the layers is stored (d_in, d_out), by the class of the model."""
+    info = base.tensors[name]
+    inside = len(info.shape) == 2 and layer_of(name) is not None
+    return inside and base.config.get("model_type") in CONV1D
+
+
 def _largest(parts: Sequence[Part]) -> tuple[int, ...]:
     return max((part.shape for part in parts), key=lambda shape: shape[0] if shape else 0)
 

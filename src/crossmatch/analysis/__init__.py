@@ -3,6 +3,7 @@
 from crossmatch.analysis.analyse import DEFAULT_KS, SCHEMA_VERSION, Wanted, analyse
 from crossmatch.analysis.assemble import Opened, assemble, open_vectors
 from crossmatch.analysis.overlap import Overlap, independent, overlap
+from crossmatch.analysis.subspaces import Subspaces
 from crossmatch.analysis.tuned import Difference
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "Difference",
     "Opened",
     "Overlap",
+    "Subspaces",
     "Wanted",
     "analyse",
     "assemble",

@@ -136,9 +136,10 @@ class _Work:
         dense = any(change.factors is None for change in here.values())
         energy = space.found.energy if space else _energy(first) if dense or self.subspaces else None
         norm = energy**0.5 if energy is not None else None
+        bases = {} if norm is not None else None
         for label, change in here.items():
             found.size.setdefault(label, []).append(sizes.size(change, norm))
-            heads = head_groups(change, self.base.config, norm is not None)
+            heads = head_groups(change, self.base.config, bases)
             if isinstance(heads, str):
                 found.left_out.append(LeftOut(label, change.place.name, "heads", heads))
             elif heads:

@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from crossmatch.adapter import CONFIG_FILE, Adapter, fit
+from crossmatch.adapter import CONFIG_FILE, Adapter, fit, is_vector, open_vector
 from crossmatch.analysis.analyse import SCHEMA_VERSION, Wanted, analyse
 from crossmatch.analysis.change import LeftOut
 from crossmatch.analysis.tuned import Difference
 from crossmatch.checkpoint import Checkpoint, locate
 from crossmatch.delta import TuningVector
-from crossmatch.errors import DataError
+from crossmatch.errors import DataError, EqualError
 from crossmatch.progress import SILENT, Progress
 
 
@@ -25,13 +25,13 @@ class Opened:
     base: Checkpoint
     vectors: Mapping[str, TuningVector]
     facts: Mapping[str, Mapping[str, Any]]
-    same: tuple[str, ...] = ()
     left_out: tuple[LeftOut, ...] = field(default=())
 
 
 def open_vectors(base: str | Path, sources: Mapping[str, str | Path]) -> Opened:
-    """Open a base, and adapters or tuned checkpoints on it, by name. Raises InputError for what does not fit together.
+    """Open a base, and adapters, stored vectors or tuned checkpoints on it, by name.
 
+    Raises InputError for what does not fit together, EqualError for a checkpoint that is the base itself.
     An adapter that changes one of two tied embeddings is taken as it stands: its change acts on both.
     """
     checkpoint = Checkpoint(base)
@@ -45,21 +45,26 @@ def open_vectors(base: str | Path, sources: Mapping[str, str | Path]) -> Opened:
     facts: dict[str, dict[str, Any]] = {}
     for label, source in sources.items():
         path = locate(source).path
-        if (path / CONFIG_FILE).exists():
-            adapter = adapters[label] = Adapter(source)
-            facts[label] = {"path": str(path), "kind": "adapter", "digest": adapter.digest, "tensors": len(adapter)}
+        if (path / CONFIG_FILE).exists() or is_vector(path):
+            known = adapters[label] = open_vector(source)
+            kind = "adapter" if isinstance(known, Adapter) else "vector"
+            facts[label] = {"path": str(path), "kind": kind, "digest": known.digest, "tensors": len(known)}
         else:
             found = tuned[label] = Difference(checkpoint, Checkpoint(source))
             facts[label] = {"path": str(path), "kind": "checkpoint", "tensors": len(found)}
-    same = tuple(label for label, vector in tuned.items() if vector.is_zero())
     for label, vector in tuned.items():
+        if vector.is_zero():
+            raise EqualError(
+                f"{label} ({vector.tuned.path}) is the base itself: every tensor is equal, nothing was tuned"
+            )
         facts[label]["digest"] = vector.tuned.digest
     placed = fit(checkpoint, adapters, tied="keep") if adapters else None
     vectors = {**(placed.vectors if placed else {}), **tuned}
     left_out = [
         LeftOut(label, name, "everything", why) for label, v in tuned.items() for name, why in v.left_out.items()
     ]
-    return Opened(placed.base if placed else checkpoint, {x: vectors[x] for x in sources}, facts, same, tuple(left_out))
+    view = placed.base if placed else checkpoint
+    return Opened(view, {x: vectors[x] for x in sources}, facts, tuple(left_out))
 
 
 def assemble(opened: Opened, wanted: Wanted | None = None, *, progress: Progress = SILENT) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from crossmatch.adapter import Fitted
+from crossmatch.adapter import stored_turned
 from crossmatch.checkpoint import Checkpoint, layer_of, module_type_of
 from crossmatch.delta import Delta, LowRank, Rows, Singular, Stack, TuningVector, top_singular
 from crossmatch.errors import DataError
@@ -99,7 +99,7 @@ def changes(vector: TuningVector, name: str, base: Checkpoint) -> list[Change]:
     it. Raises DataError if it holds NaN or infinite values.
     """
     delta = vector[name]
-    turned = isinstance(vector, Fitted) and vector.turned(name)
+    turned = stored_turned(name, base)
     if not isinstance(delta, Stack):
         return [_change(name, (name, 0, turned), delta, base)]
     each = delta.parts[0].height

@@ -71,7 +71,12 @@ class Claim:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON."""
-        facts = {"id": self.id, "vector": self.vector, "statement": self.statement, "k_label": self.label}
+        facts: dict[str, Any] = {
+            "id": self.id,
+            "vector": self.vector,
+            "statement": self.statement,
+            "k_label": self.label,
+        }
         facts["primary"] = self.primary
         return {**facts, "verdict": self.verdict, "why": self.why, "parts": [part.to_dict() for part in self.parts]}
 
@@ -90,7 +95,7 @@ def claims(vector: str, rows: Sequence[Alignment]) -> list[Claim]:
 def _mlp_writes(vector: str, label: str, rows: Sequence[Alignment]) -> Claim:
     parts = [
         ("new-output energy in MLP modules, over its null", _lift("write_new", "mlp"), 1.0),
-        ("the same, MLP over attention", _versus("write_new", "mlp", "attn"), 1.0),
+        ("the same, MLP less attention", _versus("write_new", "mlp", "attn"), 0.0),
     ]
     return _claim(("mlp-writes", vector, "MLP modules write new directions, more than attention", label), rows, parts)
 
@@ -98,7 +103,7 @@ def _mlp_writes(vector: str, label: str, rows: Sequence[Alignment]) -> Claim:
 def _attention_amplifies(vector: str, label: str, rows: Sequence[Alignment]) -> Claim:
     parts = [
         ("energy on the diagonal in attention, over its null", _lift("diagonal", "attn"), 1.0),
-        ("the same, attention over MLP", _versus("diagonal", "attn", "mlp"), 1.0),
+        ("the same, attention less MLP", _versus("diagonal", "attn", "mlp"), 0.0),
         ("relative change of the leading singular values in attention", _gain("attn"), 0.0),
     ]
     statement = "attention amplifies existing directions, more than MLP modules"
@@ -106,7 +111,7 @@ def _attention_amplifies(vector: str, label: str, rows: Sequence[Alignment]) -> 
 
 
 def _claim(
-    head: tuple[str, str, str, str], rows: Sequence[Alignment], parts: Sequence[tuple[str, "_Quotient", float]]
+    head: tuple[str, str, str, str], rows: Sequence[Alignment], parts: Sequence[tuple[str, "_Mean", float]]
 ) -> Claim:
     layers = sorted({row.place.layer for row in rows if row.place is not None and row.place.layer is not None})
     kinds = {row.place.part for row in rows if row.place is not None}
@@ -117,34 +122,34 @@ def _claim(
         why = f"{len(layers)} layers are too few for an interval"
     if why is not None:
         return Claim(*head, parts=(), why=why)
-    found = [_part(what, quotient, null, rows, layers) for what, quotient, null in parts]
+    found = [_part(what, measure, null, rows, layers) for what, measure, null in parts]
     return Claim(*head, parts=tuple(found))
 
 
 @dataclass(frozen=True)
-class _Quotient:
-    """mean over modules of `part` of a number, over the same of another part (None: over 1)."""
+class _Mean:
+    """The mean of a number over the modules of `part`, less that over those of another part (None: of nothing)."""
 
     number: Callable[[Alignment], float | None]
     part: str
     other: str | None = None
 
 
-def _lift(name: str, part: str) -> _Quotient:
-    return _Quotient(lambda row: row.parts[name].lift, part)
+def _lift(name: str, part: str) -> _Mean:
+    return _Mean(lambda row: row.parts[name].lift, part)
 
 
-def _versus(name: str, part: str, other: str) -> _Quotient:
-    return _Quotient(lambda row: row.parts[name].lift, part, other)
+def _versus(name: str, part: str, other: str) -> _Mean:
+    return _Mean(lambda row: row.parts[name].lift, part, other)
 
 
-def _gain(part: str) -> _Quotient:
-    return _Quotient(lambda row: row.gain.value, part)
+def _gain(part: str) -> _Mean:
+    return _Mean(lambda row: row.gain.value, part)
 
 
-def _part(what: str, quotient: _Quotient, null: float, rows: Sequence[Alignment], layers: Sequence[int]) -> Part:
+def _part(what: str, measure: _Mean, null: float, rows: Sequence[Alignment], layers: Sequence[int]) -> Part:
     above, below = (
-        _by_layer(quotient.number, part, rows, layers) if part else None for part in (quotient.part, quotient.other)
+        _by_layer(measure.number, part, rows, layers) if part else None for part in (measure.part, measure.other)
     )
     assert above is not None
     every = np.arange(len(layers))[None]
@@ -179,4 +184,4 @@ def _statistic(above: Array, below: Array | None, drawn: NDArray[np.int64]) -> A
         if below is None:
             return value
         second = below[drawn].sum(1)
-        return value / (second[:, 0] / second[:, 1])
+        return value - second[:, 0] / second[:, 1]

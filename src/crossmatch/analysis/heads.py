@@ -10,6 +10,9 @@ from torch import Tensor
 
 from crossmatch.analysis.change import Change, Place
 from crossmatch.delta import Rows
+from crossmatch.errors import RuleError
+from crossmatch.rules import Heads
+from crossmatch.rules.heads import head_axis
 
 
 @dataclass(frozen=True)
@@ -34,39 +37,43 @@ class HeadGroup:
         return facts | {"energy": self.energy, "null": self.null, "frobenius": self.frobenius, "share": self.share}
 
 
-def head_groups(change: Change, config: Mapping[str, Any], with_base: bool) -> list[HeadGroup] | str | None:
+def head_groups(
+    change: Change, config: Mapping[str, Any], bases: dict[int, Tensor] | None
+) -> list[HeadGroup] | str | None:
     """Energy of an attention matrix by key-value head; None if it is none, or in words why it cannot be cut.
 
-    Heads as the base's config has them: num_attention_heads, num_key_value_heads, head_dim. with_base: read W for
-    shares.
+    Heads as the base's config has them. bases: energies of the rows (0) and
+    columns (1) of W, filled here and good for every change of one W; None: W is not read.
     """
-    if change.place.part != "attn" or change.single:
+    if change.place.part != "attn" or change.single or not change.tensor.endswith(".weight"):
         return None
-    side = {"q_proj": 0, "k_proj": 0, "v_proj": 0, "o_proj": 1}.get(change.place.module)
+    try:
+        side = head_axis(change.tensor)
+    except RuleError as error:
+        return str(error)
     if side is None:
-        return f"heads of a module called {change.place.module} are not known"
-    text = config.get("text_config")
-    facts = {**config, **(text if isinstance(text, dict) else {})}
-    heads = facts.get("num_attention_heads")
-    count = facts.get("num_key_value_heads") or heads
-    if not isinstance(heads, int) or not isinstance(count, int) or count < 1 or heads % count:
+        return f"a module called {change.place.module} has no heads that are known by its name"
+    heads = Heads.of(config)
+    if heads is None:
         return "the config does not give the heads (num_attention_heads, num_key_value_heads)"
+    count, each = heads.groups, heads.queries // heads.groups
     width, odd = divmod(change.place.shape[side], count)
-    of_queries = change.place.module in ("q_proj", "o_proj")
-    if odd or width % (heads // count if of_queries else 1):
+    if odd:
         return f"{change.place.shape[side]} rows are not {count} groups of heads"
     energies = _slice_energies(change, side, width)
     total = sum(energies)
-    bases = _base_energies(change, side, width) if with_base else [0.0] * count
+    if bases is not None and side not in bases:
+        bases[side] = _energy_by(change.base, side)
+    below = bases[side].reshape(-1, width).sum(1).tolist() if bases is not None else [0.0] * count
     return [
         HeadGroup(
             place=change.place,
             group=g,
-            heads=heads // count,
+            heads=each,
             energy=energies[g] / total if total > 0 else None,
             null=1 / count,
             frobenius=math.sqrt(energies[g]),
-            share=math.sqrt(energies[g] / bases[g]) if bases[g] > 0 else None,
+            share=math.sqrt(energies[g] / below[g]) if below[g] > 0 else None,
         )
         for g in range(count)
     ]
@@ -83,11 +90,8 @@ def _slice_energies(change: Change, side: int, width: int) -> list[float]:
     return each.reshape(-1, width).sum(1).tolist()
 
 
-def _base_energies(change: Change, side: int, width: int) -> list[float]:
-    return _energy_by(change.base, side).reshape(-1, width).sum(1).tolist()
-
-
 def _energy_by(rows: Rows, side: int) -> Tensor:
     """Energy of every row (side 0) or column (side 1), float64."""
-    parts = [block.double().square().sum(1 - side) for _, block in rows.blocks()]
+    # Squares of single numbers in single precision are right to seven digits; only their sums are long.
+    parts = [block.square().sum(1 - side, dtype=torch.float64) for _, block in rows.blocks()]
     return torch.cat(parts) if side == 0 else torch.stack(parts).sum(0)

@@ -13,6 +13,7 @@ K directions, which is at most `Singular.spectral`: leading values far above it 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import torch
@@ -57,14 +58,15 @@ class Readings:
 
 
 def read(change: Change, space: Singular, *, seed: int = 0, draws: int = DRAWS) -> Readings | str:
-    """The readings of one change, or in words why there are none. seed: of the random deltas of the null."""
+    """The readings of one change, or in words why there are none. seed: of the random deltas of the
+    null, together with the module's name."""
     space = space.first(KNOWN)
     count = min(TOP, len(space.s) // 2)
     if count < 1 or float(space.s[0]) <= 0:
         return "the base's matrix is too small or zero"
     if change.singular.energy <= 0:
         return "nothing was changed"
-    rng = np.random.default_rng([seed, *change.place.shape])
+    rng = np.random.default_rng([seed, crc32(change.place.name.encode())])
     if change.factors is not None:
         found = _turned(_core(change.factors, space), space.s, count)
         nulls = [_turned(_random_core(change, space, rng), space.s, count) for _ in range(draws)]

@@ -88,19 +88,23 @@ class Subspaces:
 
         most: of a small matrix, as many as hold 90% of its energy, if that is more.
         """
-        height, width = change.place.shape
-        wanted = min(-(-k // STEP) * STEP, height, width)
-        small = most and min(height, width) <= EXACT
-        settings = {"version": _VERSION, "k": wanted, "all": small, "power": _POWER, "oversampling": _OVERSAMPLING}
-        digest = _digest(self.base, change)
-        key = value_digest({**settings, "matrix": digest, "shape": [height, width], "turned": change.turned})
-        file = self.directory / f"{key}.safetensors"
-        found = _read(file, (height, width))
+        wanted, small = _extent(change, k, most)
+        file = self._file(change, wanted, small)
+        found = _read(file, change.place.shape)
         if found is not None:
             return Space(found, cached=True)
-        found = self._compute(change, wanted, small, key)
+        found = self._compute(change, wanted, small, file.stem)
         _write(file, found)
         return Space(found, cached=False)
+
+    def keep(self, change: Change, k: int, found: Singular, *, most: bool) -> None:
+        """Put directions that were computed elsewhere where `of` will find them."""
+        _write(self._file(change, *_extent(change, k, most)), found)
+
+    def _file(self, change: Change, wanted: int, small: bool) -> Path:
+        settings = {"version": _VERSION, "k": wanted, "all": small, "power": _POWER, "oversampling": _OVERSAMPLING}
+        settings |= {"shape": list(change.place.shape), "turned": change.turned}
+        return self.directory / f"{value_digest({**settings, 'matrix': _digest(self.base, change)})}.safetensors"
 
     def _compute(self, change: Change, wanted: int, small: bool, key: str) -> Singular:
         rows = change.base.held()
@@ -117,8 +121,16 @@ class Subspaces:
         return _single(every.first(max(wanted, int(enough[0]) + 1 if len(enough) else wanted)))
 
 
+def _extent(change: Change, k: int, most: bool) -> tuple[int, bool]:
+    """How many directions are kept for k, and whether as many as hold 90% of the energy."""
+    least = min(change.place.shape)
+    return min(-(-k // STEP) * STEP, least), most and least <= EXACT
+
+
 def _single(found: Singular) -> Singular:
-    return Singular(found.u.float(), found.s, found.vh.float(), found.residuals, found.energy, found.spectral)
+    # Laid out as they are when they come from the disk: products of the same numbers round alike.
+    u, vh = found.u.float().contiguous(), found.vh.float().contiguous()
+    return Singular(u, found.s.clone(), vh, found.residuals.clone(), found.energy, found.spectral)
 
 
 def _digest(base: Checkpoint, change: Change) -> str:
@@ -135,11 +147,11 @@ def _digest(base: Checkpoint, change: Change) -> str:
 
 def _write(file: Path, found: Singular) -> None:
     tensors = {
-        "u": found.u.contiguous(),
+        "u": found.u,
         "s": found.s,
-        "vh": found.vh.contiguous(),
+        "vh": found.vh,
         "residuals": found.residuals,
-        "rest": torch.tensor([found.energy, found.spectral if found.spectral is not None else -1.0]).double(),
+        "rest": torch.tensor([found.energy, -1.0 if found.spectral is None else found.spectral], dtype=torch.float64),
     }
     tensors["digest"] = _content_digest(tensors)
     partial = file.with_name(f".{file.stem}.{os.getpid()}.partial")

@@ -8,7 +8,7 @@ import typer
 from crossmatch.cli.analysis import show
 from crossmatch.cli.console import Terminal, emit, say
 from crossmatch.cli.options import Json
-from crossmatch.errors import ExitCode, InputError, OutputError
+from crossmatch.errors import InputError, OutputError
 
 RESULT, PAGE = "analysis.json", "analysis.html"
 
@@ -17,7 +17,7 @@ def analyse_command(
     base: Annotated[str, typer.Argument(help="The base: a directory or a hub id.")],
     vectors: Annotated[
         list[str],
-        typer.Argument(metavar="[NAME=]PATH...", help="Adapters, or checkpoints tuned from the base; one or more."),
+        typer.Argument(metavar="[NAME=]PATH...", help="Adapters, stored vectors, or checkpoints tuned from the base."),
     ],
     k: Annotated[
         list[str] | None,
@@ -40,7 +40,7 @@ def analyse_command(
 ) -> None:
     """Say what fine-tuning changed: size, place on the base's singular directions, overlap of two vectors.
 
-    Exit code 1: a tuned checkpoint is the base itself.
+    Exit code 1: a tuned checkpoint is the base itself, so that there is nothing to analyse.
     """
     from crossmatch.analysis import DEFAULT_KS, Wanted, assemble, open_vectors
     from crossmatch.process import keep_heap
@@ -54,10 +54,6 @@ def analyse_command(
     wanted = Wanted(tuple(dict.fromkeys(k or DEFAULT_KS)), not no_alignment, cache, sign_conflict)
     with Terminal().task("open"):
         opened = open_vectors(base, sources)
-    if opened.same:
-        for name in opened.same:
-            say(f"{name} ({sources[name]}) is the base itself: every tensor is equal, nothing was tuned")
-        raise typer.Exit(ExitCode.FAILED)
     facts = assemble(opened, wanted, progress=Terminal())
     if output is not None:
         write(output, facts, pictures=svg)

@@ -40,15 +40,15 @@ def lines(facts: Mapping[str, Any]) -> Iterator[str]:
             lambda row: (*(row[part]["lift"] for part in _PARTS), row["gain"]["value"]),
         )
         yield from _table(
-            f"{name}: leading directions of W + D, with (those under a random delta)",
-            ("intruders", "amplified", "turned", "coordination"),
+            f"{name}: leading directions of W + D, and under a random delta",
+            ("intruders", "random", "amplified", "random", "coordin.", "random"),
             list(read.values()),
-            lambda row: tuple(_beside(row[part]) for part in _READINGS),
+            lambda row: tuple(_number(row[part][of], 2) for part in _READINGS for of in ("value", "null")),
         )
     for pair in facts["overlap"]:
         yield from _table(
             f"{pair['first']} and {pair['second']}: cosine; overlap over its null",
-            ("cosine", "+-", "columns", "rows", "2 in cols", "2 in rows"),
+            ("cosine", "+-", "columns", "rows", "2 in col", "2 in row"),
             pair["rows"],
             _overlap,
         )
@@ -60,7 +60,7 @@ def lines(facts: Mapping[str, Any]) -> Iterator[str]:
 
 
 _PARTS = ("write_existing", "read_existing", "write_new", "diagonal")
-_READINGS = ("intruders", "amplified", "turned", "coordination")
+_READINGS = ("intruders", "amplified", "coordination")
 
 
 def _overlap(row: Row) -> tuple[Any, ...]:
@@ -88,7 +88,7 @@ def _table(title: str, heads: Sequence[str], rows: Sequence[Row], cells: Any) ->
     chosen = [row for level in ("type", "all", "layer") for row in rows if row["level"] == level]
     if not chosen:
         return
-    widths = [max((79 - 21) // len(heads) if len(heads) < 5 else 0, 9, len(head) + 1) for head in heads]
+    widths = [max(11 if len(heads) < 6 else 9, len(head) + 1) for head in heads]
     yield ""
     yield title
     yield (f"{'':16}{'n':>5}" + "".join(f"{head:>{w}}" for head, w in zip(heads, widths, strict=True)))[:79].rstrip()
@@ -96,11 +96,6 @@ def _table(title: str, heads: Sequence[str], rows: Sequence[Row], cells: Any) ->
         label = {"all": "all", "layer": f"layer {row['key']}"}.get(row["level"], str(row["key"]))
         shown = (cell if isinstance(cell, str) else _number(cell) for cell in cells(row))
         yield f"{label[:16]:16}{row['n']:>5}" + "".join(f"{c:>{w}}" for c, w in zip(shown, widths, strict=True))
-
-
-def _beside(figure: Row) -> str:
-    """A value with that of its null."""
-    return f"{_number(figure['value'], 2)} ({_number(figure['null'], 1)})"
 
 
 def _number(value: float | None, digits: int = 3) -> str:

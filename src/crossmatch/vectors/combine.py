@@ -58,12 +58,16 @@ DEFAULT = Summing()
 
 @dataclass(frozen=True)
 class _Sum:
-    """Parts by the names that they share, and what each is multiplied with: first its factor, then its weight."""
+    """Parts by the names that they share, and what each is multiplied with: first its factor, then its weight.
+
+    idle: deltas of weight zero are written, too, as such.
+    """
 
     laid: Mapping[str, Laid]
     weights: Mapping[str, Weight]
     heads: Heads | None
     factors: Mapping[str, float]
+    idle: bool = False
 
     @property
     def names(self) -> list[str]:
@@ -71,12 +75,13 @@ class _Sum:
         return list(dict.fromkeys(name for part in self.laid.values() for name in part))
 
     def used(self, name: str) -> dict[str, Delta]:
-        """Part -> its weighted delta on a tensor, for those that have one of a weight that is not zero."""
+        """Part -> its weighted delta on a tensor; those of weight zero only if wanted."""
         found = {}
         for label, part in self.laid.items():
             if name in part:
                 weight = self.weights[label]
-                if weight != 0.0:
+                at = weight.inside(name, self.heads)[0] if isinstance(weight, Weights) else weight
+                if self.idle or isinstance(at, Tensor) or at != 0.0:
                     found[label] = weighted(name, part[name].scaled(self.factors[label]), weight, self.heads)
         return found
 
@@ -103,6 +108,7 @@ def add(parts: Parts, out: str | Path, *, summing: Summing = DEFAULT, progress: 
         if isinstance(weight, Weights):
             weight.check(laid[label])
     whole = _Sum(laid, weights, heads_of(parts, summing.base), dict.fromkeys(parts, 1.0))
+    whole = replace(whole, idle=summing.made_by == "scale")
     with atomic_directory(out, overwrite=summing.overwrite) as partial:
         plain, used = _products(whole, progress)
         labels = list(parts)

@@ -106,7 +106,7 @@ def extract_adapter(
     with the factors as stored, streamed in float64. Embeddings, norms and gates are saved whole (modules_to_save),
     biases too (bias: all): exact. What no adapter can hold (fused or separate experts, convolutions, bare parameters)
     is left out, named with its share of ||tau||^2, and counted in the error of all. Raises as `extract` does, and
-    CheckpointError where nothing is left to store.
+    CheckpointError if no matrix of a linear layer changed.
     """
     out = Path(out)
     check_apart(out, [base.path, tuned.path])
@@ -122,8 +122,6 @@ def extract_adapter(
                 task.advance(site.elements, site.name)
         turned = base.config.get("model_type") in CONV1D
         entries, config = _peft(pair, sites, found, turned=turned)
-        if not entries:
-            raise CheckpointError(f"an adapter can hold nothing of what changed (first {changes.sites[0].name})")
         digest = write_entries(partial / WEIGHTS_FILE, entries)
         write_json(partial / CONFIG_FILE, config)
         with progress.task("digest", None):
@@ -201,7 +199,8 @@ def _peft(
     modules = {name.removesuffix(".weight") for name in found}
     saved = {name: name for module in sites.saved for name in tuned.tensors if name.rpartition(".")[0] == module}
     entrance = input_embedding(pair.base.tensors)
-    if any(site.shared for group in sites.saved.values() for site in group):
+    shared = any(site.shared for group in sites.saved.values() for site in group)
+    if shared:
         # Both of the tied ones: an adapter on one alone would pull them apart.
         saved["lm_head.weight"] = str(entrance)
     if sites.biases:
@@ -219,6 +218,7 @@ def _peft(
         "alpha_pattern": pattern,
         "rank_pattern": pattern,
         "bias": "all" if sites.biases else "none",
+        "ensure_weight_tying": shared,
         "fan_in_fan_out": turned,
         "modules_to_save": sorted(named & set(sites.saved) | ({"lm_head"} & named)) or None,
         "target_modules": list(module_targets(modules, pair.base.tensors)) or _nothing(pair),
