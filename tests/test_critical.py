@@ -98,7 +98,6 @@ def test_shuffled_layers_keep_the_spectra_of_each_type(room: Path, seed: int) ->
             came_from = [n for n in names if torch.equal(dense(null[name]), dense(adapter[n]))]
             assert len(came_from) == 1
             assert layer_of(came_from[0]) != layer_of(name)
-    assert len({tuple(float(singular_values(null[n])[0]) for n in null) for null in [null]}) == 1
 
 
 def test_what_has_no_other_layer_is_random(room: Path) -> None:
