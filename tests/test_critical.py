@@ -14,7 +14,7 @@ from crossmatch.cli import run
 from crossmatch.delta import Dense, Replacement, cosine, dense, layer_shuffled, norm, same_norm, singular_values
 from crossmatch.errors import InputError, RuleError
 from crossmatch.evaluation import Variant, load_suite
-from crossmatch.evaluation.critical import criticality
+from crossmatch.evaluation.critical import criticality, strength_curves
 from crossmatch.evaluation.nulls import Null, without_layer
 from crossmatch.evaluation.run import evaluate
 from crossmatch.evaluation.statistics import mean_of
@@ -98,7 +98,6 @@ def test_shuffled_layers_keep_the_spectra_of_each_type(room: Path, seed: int) ->
             came_from = [n for n in names if torch.equal(dense(null[name]), dense(adapter[n]))]
             assert len(came_from) == 1
             assert layer_of(came_from[0]) != layer_of(name)
-    assert len({tuple(float(singular_values(null[n])[0]) for n in null) for null in [null]}) == 1
 
 
 def test_what_has_no_other_layer_is_random(room: Path) -> None:
@@ -208,6 +207,16 @@ def test_planted_vectors_are_judged_rightly(
     shown = capsys.readouterr().out
     assert f"pick, acc, n = 24: {verdict}" in shown
     assert "base + g v, by g" in shown
+
+
+def test_a_control_of_the_same_weight_is_a_point_of_the_curve() -> None:
+    variants = all_variants({"p": None, "v": None}, [{"p": 0.3, "v": 0.7}], "v", strengths={"v": (0.5, 0.7)})
+    assert [v.kind for v in variants if v.name == "v0.7"] == ["control"]
+    entry = {"value": 1.0, "low": 0.0, "high": 1.0, "n": 4}
+    curves = strength_curves(variants, {"s": {"metrics": {"acc": {v.name: entry for v in variants}}}})
+    assert list(curves) == ["v"]
+    points = [(p["strength"], p["variant"]) for p in curves["v"]["s"]["acc"]]
+    assert points == [(0.0, "base"), (0.5, "v0.5"), (0.7, "v0.7"), (1.0, "v")]
 
 
 def test_verdicts_on_synthetic_scores() -> None:

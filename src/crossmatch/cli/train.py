@@ -13,7 +13,10 @@ from crossmatch.errors import InputError
 def train_command(
     base: Annotated[str, typer.Argument(help="Base checkpoint: a directory or a hub id.")],
     stage: Annotated[str, typer.Option(help="pt: packed documents, every token; sft: chat template, responses only.")],
-    data: Annotated[str, typer.Option(help="A .jsonl or .json file, or a hub data set org/name@config:split.")],
+    data: Annotated[
+        list[str],
+        typer.Option(help="A .jsonl or .json file, or a hub data set org/name@config:split; repeat to train jointly."),
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="Directory of the adapter.")],
     setting: Annotated[
         list[str] | None,

@@ -18,16 +18,20 @@ LEVEL = 0.05
 
 
 def strength_curves(variants: Sequence[Variant], suites: Mapping[str, Json]) -> Json:
-    """vector -> suite -> metric -> the figures by ascending strength; base at 0, the adapter at 1.
+    """vector -> suite -> metric -> the figures by ascending strength, of the vectors of which strengths were asked for.
 
-    suites: the summary's own, whose figures these are.
+    base at 0, the adapter at 1; a control at a merge's weight is a point too. suites: the summary's own, whose figures
+    these are.
     """
-    base = next((v.name for v in variants if v.kind == "base"), None)
     found: Json = {}
     for name in dict.fromkeys(n for v in variants if v.kind == "strength" for n in v.weights):
-        points = {float(_number(v, name)): v.name for v in variants if v.kind == "strength" and name in v.weights}
-        own = {0.0: base, 1.0: next((v.name for v in variants if v.kind == "adapter" and name in v.weights), None)}
-        points |= {strength: variant for strength, variant in own.items() if variant is not None}
+        points: dict[float, str] = {}
+        for variant in variants:
+            if variant.kind == "base":
+                points[0.0] = variant.name
+            weight = variant.weights.get(name)
+            if len(variant.weights) == 1 and not variant.nulls and isinstance(weight, int | float):
+                points.setdefault(float(weight), variant.name)
         found[name] = {
             suite: {
                 metric: [_point(strength, points[strength], entries) for strength in sorted(points)]
@@ -101,12 +105,6 @@ def _verdict(removed: Json | None, beyond: Sequence[Json | None]) -> Criticality
     if removed["low"] > 0 and all(test["low"] > 0 and test["p_holm"] < LEVEL for test in tests):
         return "critical"
     return "undecided"
-
-
-def _number(variant: Variant, name: str) -> float:
-    weight = variant.weights[name]
-    assert isinstance(weight, int | float)
-    return float(weight)
 
 
 def _point(strength: float, variant: str, entries: Mapping[str, Json]) -> Json:

@@ -15,7 +15,7 @@ from crossmatch.evaluation.run import OWN, Records
 from crossmatch.evaluation.sheets import Record
 from crossmatch.evaluation.statistics import bootstrap, divergence, holm, paired_bootstrap
 from crossmatch.evaluation.suites import Suite
-from crossmatch.evaluation.variants import Variant
+from crossmatch.evaluation.variants import APART, Variant
 from crossmatch.rules import weight_json
 
 SCHEMA = 2
@@ -54,12 +54,8 @@ def summarise(
             kept = (clean or {}).get(suite.settings.name)
             if kept and suite.settings.name in found:
                 found[suite.settings.name]["clean"] = tables.suite(suite, kept)
-        families = [
-            {v.name for v in variants if v.kind == "strength"},
-            {v.name for v in variants if v.kind == "removal"},
-            {v.name for v in variants if v.kind not in ("strength", "removal")},
-        ]
-        for family in families:
+        groups = [[v.name for v in variants if v.kind == kind] for kind in APART]
+        for family in [*groups, [v.name for v in variants if v.kind not in APART]]:
             _adjust(found, family)
             _adjust({name: suite["clean"] for name, suite in found.items() if "clean" in suite}, family)
         result["conditions"][condition.name] = {
@@ -214,7 +210,7 @@ def _fall(mine: Measured, reference: Measured) -> Json:
     return found
 
 
-def _adjust(suites: Mapping[str, Json], variants: set[str]) -> None:
+def _adjust(suites: Mapping[str, Json], variants: Sequence[str]) -> None:
     """Holm's procedure over these variants and the suites of one metric, for each of the two it is compared with."""
     metrics = {metric for suite in suites.values() for metric in suite["metrics"]}
     for metric in metrics:

@@ -12,6 +12,8 @@ from crossmatch.evaluation.nulls import VERSION as NULLS_VERSION
 from crossmatch.evaluation.nulls import Null
 from crossmatch.rules import Weight, Weights, weight_json
 
+# Kinds that answer a question of their own: families of their own when differences are adjusted.
+APART = ("strength", "removal")
 # Of 255 bytes that a file system takes for a name; the rest is for what is added to it while it is written.
 _LONGEST = 160
 

@@ -77,6 +77,7 @@ def evaluate_variants(
         from crossmatch.evaluation.samples import side_by_side
         from crossmatch.evaluation.summary import summarise
         from crossmatch.evaluation.trained import trained_with
+        from crossmatch.evaluation.variants import APART
 
         plan = Plan(conditions, recipe.dtype, wanted.batch_size)
         variants, suites = subject.variants, subject.suites
@@ -93,7 +94,8 @@ def evaluate_variants(
                 records, variants, suites, against, conditions=conditions, clean=parts, combination=sums
             )
             replace_json(summary_file, {**summary, "trained_with": trained})
-            replace_json(samples_file, side_by_side(records, variants, suites, conditions=conditions))
+            beside = [variant for variant in variants if variant.kind not in APART]
+            replace_json(samples_file, side_by_side(records, beside, suites, conditions=conditions))
             task.advance()
 
     files = [cell.file(out) for cell in cells(subject.variants, subject.suites, conditions)]
