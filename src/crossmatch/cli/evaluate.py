@@ -1,11 +1,13 @@
 """crossmatch evaluate."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from crossmatch.cli.comparing import Checkpoints, Kl, read_checkpoints
 from crossmatch.cli.console import Terminal, emit, say
 from crossmatch.cli.figures import print_summary
 from crossmatch.cli.options import Adapters, Json, Weights, pair_up
@@ -14,7 +16,7 @@ from crossmatch.errors import InputError
 if TYPE_CHECKING:
     from crossmatch.checkpoint import Checkpoint
     from crossmatch.evaluation import Suite
-    from crossmatch.evaluation.conditions import Condition
+    from crossmatch.evaluation.conditions import Condition, Plan
 
 
 def evaluate_command(
@@ -31,6 +33,8 @@ def evaluate_command(
     decoding: Annotated[
         list[str] | None, typer.Option(help="greedy, or as in T0.6p0.8 (five seeds; x10: ten); repeat.")
     ] = None,
+    checkpoint: Checkpoints = None,
+    kl: Kl = 16,
     batch_size: Annotated[int, typer.Option(min=1, help="Prompts at a time at most.")] = 64,
     server: Annotated[str | None, typer.Option(help="Ask a server instead: URL of its completions API.")] = None,
     model: Annotated[str | None, typer.Option(help="The model's name on that server.")] = None,
@@ -43,7 +47,7 @@ def evaluate_command(
     """
     from crossmatch.checkpoint import Checkpoint, replace_json
     from crossmatch.evaluation import load_suite
-    from crossmatch.evaluation.conditions import conditions_of
+    from crossmatch.evaluation.conditions import Plan, conditions_of
     from crossmatch.process import keep_heap
 
     keep_heap()
@@ -53,13 +57,15 @@ def evaluate_command(
         raise InputError("two suites have the same name; their answers would overwrite each other")
     if (server is None) != (model is None):
         raise InputError("--server and --model belong together: where it runs, and what it is called there")
-    if server is not None and adapter:
-        raise InputError("a server has its own weights; leave out -a and -w, or leave out --server")
+    if server is not None and (adapter or checkpoint):
+        raise InputError("a server has its own weights; leave out -a, -w and --checkpoint, or leave out --server")
     whole = Checkpoint(base)
     if server is not None:
         summary = _served(whole, server, str(model), suites, conditions, output)
     else:
-        summary = _here(whole, pair_up(adapter, weight), reference, suites, conditions, output, batch_size)
+        parts = pair_up(adapter, weight) if adapter or weight or not checkpoint else {}
+        plan = Plan(conditions, batch_size=batch_size, kl=kl)
+        summary = _here(whole, parts, reference, checkpoint, suites, plan, output)
     replace_json(output / "summary.json", summary)
     if as_json:
         emit(summary)
@@ -72,24 +78,27 @@ def _here(
     base: "Checkpoint",
     parts: dict[str, Any],
     reference: str | None,
+    checkpoints: list[str] | None,
     suites: "list[Suite]",
-    conditions: "tuple[Condition, ...]",
+    plan: "Plan",
     output: Path,
-    batch_size: int,
 ) -> dict[str, Any]:
     from crossmatch.evaluation import standard_variants
-    from crossmatch.evaluation.conditions import Plan
     from crossmatch.evaluation.run import evaluate
     from crossmatch.evaluation.summary import summarise
     from crossmatch.evaluation.trained import trained_with
 
     adapters = {name: a for name, (a, _) in parts.items()}
-    against = reference or list(adapters)[-1]
-    variants = standard_variants(adapters, [{name: w for name, (_, w) in parts.items()}], against)
-    plan = Plan(conditions, batch_size=batch_size)
+    against = reference or next(reversed(adapters), "base")
+    merges = [{name: w for name, (_, w) in parts.items()}] if parts else []
+    variants = standard_variants(adapters, merges, against if adapters else None)
+    variants += read_checkpoints(base, checkpoints, variants)
+    if against not in {variant.name for variant in variants}:
+        raise InputError(f"the reference {against!r} is none of {', '.join(v.name for v in variants)}")
+    plan = replace(plan, kl_to=against)
     records = evaluate(base, adapters, variants, suites, output, plan=plan, progress=Terminal())
-    summary = summarise(records, variants, suites, against, conditions=conditions)
-    return {**summary, "trained_with": trained_with(base, adapters, conditions)}
+    summary = summarise(records, variants, suites, against, conditions=plan.conditions)
+    return {**summary, "trained_with": trained_with(base, adapters, plan.conditions)}
 
 
 def _served(

@@ -8,7 +8,7 @@ _SHOWN = (
     *("bleu", "bleu_raw", "chrf", "rougeL", "length_ratio", "truncated"),
     *("trace_structural", "trace_lexical", "think_probability"),
     *("acc", "acc_norm", "acc_generated", "invalid", "followed_strict", "followed_loose"),
-    *("perplexity", "bits_per_byte"),
+    *("kl_first", "kl_answer", "kl_first_base", "kl_answer_base", "perplexity", "bits_per_byte"),
 )
 
 
@@ -41,7 +41,8 @@ def _suite(name: str, facts: Mapping[str, Any]) -> None:
             bounds = [e["high"] for e in entries.values() if e["high"] is not None]
             print(f"  {metric}: 0 for all" + (f" (up to {max(bounds):.3g})" if bounds else ""))
             continue
-        print(f"  {metric}")
+        counts = {e["n"] for e in entries.values() if e["n"]}
+        print(f"  {metric}" + (f" (n = {max(counts)})" if counts - {facts["n"]} else ""))
         for variant, e in entries.items():
             print(f"    {_row(variant, e)}")
 

@@ -62,7 +62,7 @@ def measure(rows: Sequence[Record], suite: Suite) -> Measured:
         return _documents(rows)
     seeds = len({row["seed"] for row in rows}) or 1
     measured = _instructions(rows) if suite.settings.kind == "instructions" else _generation(rows, suite)
-    measured |= _traces(rows)
+    measured |= _traces(rows) | _divergences(rows)
     if seeds == 1:
         return measured
     # Seeds of one item are not independent: the item is the unit that is drawn.
@@ -130,6 +130,18 @@ def _generation(rows: Sequence[Record], suite: Suite) -> Measured:
     found |= {name: (table, mean_of) for name, table in factory_scores(outputs, references).items()}
     found["length_ratio"] = found["bleu_raw"][0], length_ratio
     found["openers_calibrated"] = opener_statistics(outputs, references), calibrated
+    return found
+
+
+def _divergences(rows: Sequence[Record]) -> Measured:
+    """KL to the reference and to the base, of the items that were compared; none where there is nothing to compare."""
+    found: Measured = {}
+    for role, end in (("reference", ""), ("base", "_base")):
+        some = [kl for row in rows if (kl := (row.get("kl") or {}).get(role))]
+        if some:
+            found[f"kl_first{end}"] = _column([kl["first"] for kl in some]), mean_of
+            table = np.array([[kl["nats"], kl["tokens"]] for kl in some], dtype=float)
+            found[f"kl_answer{end}"] = table, nats_per_token
     return found
 
 

@@ -28,6 +28,7 @@ from crossmatch.rules import weight_json
 
 SCHEMA = 2
 Json = dict[str, Any]
+NONE = Figure(None, None, None, 0)
 
 
 def summarise(
@@ -50,7 +51,7 @@ def summarise(
     result: Json = {"schema_version": SCHEMA, "reference": reference, "variants": {}, "conditions": {}}
     for variant in variants:
         weights = {name: weight_json(weight) for name, weight in variant.weights.items()}
-        result["variants"][variant.name] = {"kind": variant.kind, "weights": weights}
+        result["variants"][variant.name] = {"kind": variant.kind, "weights": weights, "note": variant.note or None}
     for condition in conditions:
         tables = _Tables(records, variants, reference, condition)
         facts = {"template": condition.template.name, "decoding": condition.decoding_name}
@@ -105,6 +106,8 @@ class _Tables:
         every = self.records[self.reference, suite.settings.name, self.condition.name]
         failed = self._failed(suite)
         mine = measured[self.reference]
+        # Not every variant has every figure: none is as far from itself as others are.
+        metrics = dict.fromkeys(m for v in self.names for m in measured[v])
         result: Json = {
             "kind": suite.settings.kind,
             "version": suite.settings.version,
@@ -115,7 +118,7 @@ class _Tables:
             "asked": len({r["id"] for r in every}),
             "incomplete": failed or None,
             "signatures": signatures(suite),
-            "metrics": {m: {v: self._entry(m, measured, v, tested=not failed) for v in self.names} for m in mine},
+            "metrics": {m: {v: self._entry(m, measured, v, tested=not failed) for v in self.names} for m in metrics},
         }
         if CHOICE in mine:
             result["flips"] = {v: _flip_table(rows[v], rows[self.reference]) for v in self.names if v != self.reference}
@@ -136,13 +139,13 @@ class _Tables:
         return found
 
     def _entry(self, metric: str, measured: Mapping[str, Measured], variant: str, *, tested: bool) -> Json:
-        figure = _figure(metric, measured[variant])
+        figure = _figure(metric, measured[variant]) if metric in measured[variant] else NONE
         others = {"difference": self.reference, "difference_base": self.base}
         entry = figure.to_dict()
         for key, other in others.items():
             d = (
                 _difference(metric, measured[variant], measured[other])
-                if tested and other is not None and other != variant
+                if tested and other is not None and other != variant and _both(metric, measured, variant, other)
                 else None
             )
             entry[key] = d.to_dict() if d else None
@@ -191,6 +194,10 @@ def _fall(mine: Measured, reference: Measured) -> Json:
         table, statistic = getattr(lengths, name)
         found[name] = bootstrap(table, statistic).to_dict()
     return found
+
+
+def _both(metric: str, measured: Mapping[str, Measured], variant: str, other: str) -> bool:
+    return metric in measured[variant] and metric in measured[other]
 
 
 def _figure(metric: str, measured: Measured) -> Figure:

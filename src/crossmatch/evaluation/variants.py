@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from crossmatch.adapter import Adapter
-from crossmatch.checkpoint import Checkpoint, value_digest
+from crossmatch.checkpoint import Checkpoint, side_digest, value_digest
 from crossmatch.delta import TuningVector, same_spectrum
 from crossmatch.errors import RuleError
 from crossmatch.rules import Weight, Weights, weight_json
@@ -18,14 +18,17 @@ _LONGEST = 160
 class Variant:
     """A model to evaluate: base + sum of weights[name] * adapter.
 
-    kind: base, adapter, merge, control or null; random: adapters instead of which a random delta of the same singular
-    values is taken, with the seed.
+    kind: base, adapter, merge, control, null or checkpoint; random: adapters instead of which a random delta of the
+    same singular values is taken, with the seed; checkpoint: a written one, which is what it is without base and
+    weights; note: what a reader must know of it.
     """
 
     name: str
     kind: str
     weights: Mapping[str, Weight]
     random: Mapping[str, int] = field(default_factory=dict)
+    checkpoint: Checkpoint | None = None
+    note: str = ""
 
     def parts(self, adapters: Mapping[str, Adapter]) -> dict[str, tuple[TuningVector, Weight]]:
         """What is added to the base: adapters with their weights."""
@@ -36,6 +39,8 @@ class Variant:
 
     def digest(self, base: Checkpoint, adapters: Mapping[str, Adapter]) -> str:
         """Digest of what produces the answers: of the base's digest and the adapters' with their weights."""
+        if self.checkpoint is not None:
+            return value_digest({"checkpoint": self.checkpoint.digest, "text": side_digest(self.checkpoint.path)})
         used = {name: weight_json(weight) for name, weight in self.weights.items() if weight != 0}
         parts = sorted(((adapters[name].digest, weight) for name, weight in used.items()), key=str)
         random = {"random": dict(self.random)} if self.random else {}

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from crossmatch.adapter import Adapter
+from crossmatch.checkpoint import Checkpoint
 from crossmatch.errors import InputError, RecipeError
 from crossmatch.evaluation import load_suite, merge_name, standard_variants
 from crossmatch.evaluation.templates import find_template
@@ -35,6 +36,8 @@ def check_recipe(recipe: Recipe) -> None:
     names = [suite if suite.startswith(SAMPLE) else load_suite(suite).settings.name for suite in wanted.suites]
     if len({name.removeprefix(SAMPLE) for name in names}) < len(names):
         raise RecipeError("evaluation.suites: two suites have one name; their answers would overwrite each other")
+    for path in wanted.checkpoints.values():
+        Checkpoint(path)
     standard_variants(dict.fromkeys(recipe.adapters), recipe.mixtures, wanted.reference, nulls=wanted.nulls)
 
 

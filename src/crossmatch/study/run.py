@@ -11,6 +11,7 @@ from crossmatch.analysis import independent, overlap
 from crossmatch.checkpoint import MANIFEST, Checkpoint, file_digest, read_json, replace_json, side_digest
 from crossmatch.errors import InputError
 from crossmatch.evaluation import load_suite, merge_name, standard_variants
+from crossmatch.evaluation.written import checkpoint_variants
 from crossmatch.merging import DTYPE_ARGUMENTS, Output, Storage, execute, plan_merge
 from crossmatch.progress import SILENT, Progress
 from crossmatch.report import write_report
@@ -71,6 +72,7 @@ def run_study(recipe: Recipe, runs: str | Path = "runs", *, progress: Progress =
         variants = standard_variants(
             adapters, recipe.mixtures, recipe.evaluation.reference, nulls=recipe.evaluation.nulls
         )
+        variants += checkpoint_variants(base, recipe.evaluation.checkpoints, variants)
         suites = [load_suite(_local(recipe, root, suite, ".yaml")) for suite in recipe.evaluation.suites]
         data = {n: _local(recipe, root, a.data, ".jsonl") for n, a in recipe.adapters.items() if a.data is not None}
         subject = Subject(recipe, base, adapters, variants, suites, data)
