@@ -7,7 +7,7 @@ from typing import Any
 _SHOWN = (
     *("bleu", "bleu_raw", "chrf", "rougeL", "length_ratio", "truncated"),
     *("trace_structural", "trace_lexical", "think_probability"),
-    *("acc", "acc_norm", "acc_generated", "invalid", "followed_strict", "followed_loose"),
+    *("acc", "acc_norm", "acc_generated", "invalid", "followed_strict", "followed_loose", "sustained"),
     *("kl_first", "kl_answer", "kl_first_base", "kl_answer_base", "perplexity", "bits_per_byte"),
 )
 

@@ -7,10 +7,11 @@ from math import factorial
 from typing import Any
 
 from crossmatch.checkpoint import bytes_digest
+from crossmatch.evaluation.again import Again, ask_again, generated
 from crossmatch.evaluation.choices import extract_choice, original, permutations_of
 from crossmatch.evaluation.conditions import Condition
 from crossmatch.evaluation.kl import Answered, Comparison
-from crossmatch.evaluation.model import DocumentScore, Failed, FirstToken, Generated, Model, Windows
+from crossmatch.evaluation.model import DocumentScore, Failed, FirstToken, Model, Windows
 from crossmatch.evaluation.sheets import Record, Sheet
 from crossmatch.evaluation.suites import Item, Suite
 from crossmatch.evaluation.traces import OPENERS, parse_trace
@@ -44,13 +45,25 @@ class Questions:
             return ["text"]
         if settings.kind == "choice":
             orders = [f"order {number}" for number in range(settings.permutations)]
-            return [*(["options", *orders] if self.scored else []), *(answers if settings.generative else [])]
+            generated = [*answers, *self._again] if settings.generative else []
+            return [*(["options", *orders] if self.scored else []), *generated]
         compared = self.scored and self.kl is not None and settings.kind == "generation"
-        return [*answers, *(["opening"] if self.scored else []), *(["kl"] if compared else [])]
+        asked = [*answers, *self._again]
+        return [*asked, *(["opening"] if self.scored else []), *(["kl"] if compared else [])]
+
+    @property
+    def _again(self) -> list[str]:
+        """Asked after the answers: the same with constraints that these meet already; of several seeds the first."""
+        return ["sustain"] if self.suite.settings.sustain else []
 
     def items(self, part: str) -> tuple[Item, ...]:
         """The items of which a part is asked."""
         return self.suite.items[: self.compared] if part == "kl" else self.suite.items
+
+    @property
+    def renderer(self) -> Again:
+        """How an item is asked again."""
+        return Again(self.suite, self.condition, self.tokenizer)
 
     def answered(self, items: Sequence[Item]) -> list[Answered]:
         """Items with their reference answers, as these go on from the prompt."""
@@ -108,6 +121,9 @@ def _ask_part(model: Model, questions: Questions, part: str, items: Sequence[Ite
     kind, _, number = part.partition(" ")
     settings = questions.suite.settings
     keep = _keeper(items, sheet, part, task)
+    if kind == "sustain":
+        ask_again(model, questions.renderer, items, sheet, keep)
+        return
     if kind == "kl" and questions.kl is not None:
         questions.kl.ask(
             questions.answered(items), lambda i, value: keep(i, {role: d and d.to_dict() for role, d in value.items()})
@@ -121,7 +137,7 @@ def _ask_part(model: Model, questions: Questions, part: str, items: Sequence[Ite
         decoding = next(d for d in questions.condition.decodings if d.seed == int(number))
         keys = [item.id for item in items]
         prompts = [questions.prompts[key] for key in keys]
-        model.generate(prompts, settings.max_new_tokens, decoding, keys, lambda i, value: keep(i, _generated(value)))
+        model.generate(prompts, settings.max_new_tokens, decoding, keys, lambda i, value: keep(i, generated(value)))
         return
     asked = [questions.shuffled(item, int(number))[0] if kind == "order" else item for item in items]
     options: list[Sequence[str]] = [OPENERS[settings.language]] * len(asked)
@@ -137,12 +153,6 @@ def _keeper(items: Sequence[Item], sheet: Sheet, part: str, task: Task) -> Calla
         task.advance()
 
     return keep
-
-
-def _generated(value: Generated | Failed) -> Record:
-    if isinstance(value, Failed):
-        return {"failed": value.reason}
-    return {"output": value.text, "truncated": value.truncated, "tokens": value.tokens}
 
 
 def _scored(values: list[float] | Failed, first: FirstToken | None) -> Record:
@@ -174,11 +184,14 @@ def _asked(questions: Questions, item: Item) -> Record:
 
 
 def _answer_records(questions: Questions, item: Item, sheet: Sheet) -> list[Record]:
+    settings = questions.suite.settings
     opening, compared = _opening(questions, item, sheet), _compared(questions, item, sheet)
+    again = sheet.get("sustain", item.id) if settings.sustain else {}
+    unknown = {k: v for part in (again, opening) for k, v in part.items() if k == "failed"}
     records = []
     for seed in questions.condition.seeds:
-        # An item whose openers were not scored counts as not answered: its figures would be those of fewer items.
-        found = {**sheet.get(f"answer {seed}", item.id), **{k: v for k, v in opening.items() if k == "failed"}}
+        # An item of which a part was not answered counts as not answered: its figures would be those of fewer items.
+        found = {**sheet.get(f"answer {seed}", item.id), **unknown}
         record = {**_asked(questions, item), "seed": seed}
         if questions.suite.settings.kind == "instructions":
             record["checks"] = [[kind, dict(arguments)] for kind, arguments in item.checks]
@@ -190,6 +203,8 @@ def _answer_records(questions: Questions, item: Item, sheet: Sheet) -> list[Reco
         trace = parse_trace(found["output"])
         parsed = {"state": trace.state, "lexical": trace.lexical, "share": trace.share}
         records.append({**record, **found, "answer": trace.answer, "trace": parsed, **opening, **compared})
+        if settings.sustain and seed == questions.condition.seeds[0]:
+            records[-1]["sustain"] = again
     return records
 
 
@@ -220,6 +235,8 @@ def _choice_record(questions: Questions, item: Item, sheet: Sheet) -> list[Recor
             other, order = questions.shuffled(item, int(number))
             place = _chosen(found["loglikelihoods"], questions.suite.continuations(other))["chosen"]
             record["orders"].append(original(order, place))
+        elif kind == "sustain":
+            record["sustain"] = found
         else:
             chosen = extract_choice(found["output"], item.options)
             record.setdefault("generated", []).append({"seed": int(number), **found, "chosen": chosen})

@@ -158,5 +158,7 @@ def _draws(n: int, seed: int) -> Iterator[Array]:
 
 def _interval(draws: Array) -> tuple[float, float]:
     tail = (1 - LEVEL) / 2
+    # A ratio may have draws in which nothing is below the line.
+    draws = draws[~np.isnan(draws)]
     low, high = np.quantile(draws, [tail, 1 - tail])
     return float(low), float(high)

@@ -36,6 +36,12 @@ METRICS: Mapping[str, tuple[str, str, float, str]] = {
     "followed_strict": ("followed %", ".0f", 100.0, "items all of whose instructions were followed, strict"),
     "followed_loose": ("loose %", ".0f", 100.0, "the same, with any of eight variants of the output"),
     "instructions_strict": ("instructions %", ".0f", 100.0, "instructions that were followed, strict"),
+    "sustained": (
+        "sustained %",
+        ".0f",
+        100.0,
+        "of the score left when constraints are added that the answer met already",
+    ),
     "kl_first": ("KL first", ".3f", 1.0, "KL(variant || reference) of the answer's first token, in nats"),
     "kl_answer": ("KL answer", ".3f", 1.0, "KL(variant || reference) per token along the reference answer, in nats"),
     "kl_first_base": ("KL first, base", ".3f", 1.0, "KL(variant || base) of the answer's first token, in nats"),
