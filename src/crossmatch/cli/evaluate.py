@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from crossmatch.cli.comparing import Checkpoints, Kl, read_checkpoints
 from crossmatch.cli.console import Terminal, emit, say
 from crossmatch.cli.figures import print_summary
 from crossmatch.cli.measuring import Measuring, Nulls, Strengths, read_measuring
@@ -15,7 +16,7 @@ from crossmatch.errors import InputError
 if TYPE_CHECKING:
     from crossmatch.checkpoint import Checkpoint
     from crossmatch.evaluation import Suite
-    from crossmatch.evaluation.conditions import Condition
+    from crossmatch.evaluation.conditions import Condition, Plan
 
 
 def evaluate_command(
@@ -34,6 +35,8 @@ def evaluate_command(
     ] = None,
     strengths: Strengths = None,
     nulls: Nulls = 0,
+    checkpoint: Checkpoints = None,
+    kl: Kl = 16,
     batch_size: Annotated[int, typer.Option(min=1, help="Prompts at a time at most.")] = 64,
     server: Annotated[str | None, typer.Option(help="Ask a server instead: URL of its completions API.")] = None,
     model: Annotated[str | None, typer.Option(help="The model's name on that server.")] = None,
@@ -49,7 +52,7 @@ def evaluate_command(
     """
     from crossmatch.checkpoint import Checkpoint, replace_json
     from crossmatch.evaluation import load_suite
-    from crossmatch.evaluation.conditions import conditions_of
+    from crossmatch.evaluation.conditions import Plan, conditions_of
     from crossmatch.process import keep_heap
 
     keep_heap()
@@ -59,14 +62,15 @@ def evaluate_command(
         raise InputError("two suites have the same name; their answers would overwrite each other")
     if (server is None) != (model is None):
         raise InputError("--server and --model belong together: where it runs, and what it is called there")
-    if server is not None and (adapter or strengths or nulls):
-        raise InputError("a server has its own weights; leave out -a, -w, --strengths and --nulls, or --server")
+    if server is not None and (adapter or strengths or nulls or checkpoint):
+        raise InputError("a server has its own weights; leave out -a, -w and what goes with them, or --server")
     whole = Checkpoint(base)
     if server is not None:
         summary = _served(whole, server, str(model), suites, conditions, output)
     else:
-        wanted = read_measuring(adapter, weight, reference, strengths, nulls)
-        summary = _here(whole, wanted, suites, conditions, output, batch_size)
+        wanted = read_measuring(adapter, weight, reference, strengths, nulls, bool(checkpoint))
+        plan = Plan(conditions, batch_size=batch_size, kl=kl, kl_to=wanted.reference)
+        summary = _here(whole, wanted, checkpoint, suites, plan, output)
     replace_json(output / "summary.json", summary)
     if as_json:
         emit(summary)
@@ -78,21 +82,22 @@ def evaluate_command(
 def _here(
     base: "Checkpoint",
     wanted: Measuring,
+    checkpoints: list[str] | None,
     suites: "list[Suite]",
-    conditions: "tuple[Condition, ...]",
+    plan: "Plan",
     output: Path,
-    batch_size: int,
 ) -> dict[str, Any]:
-    from crossmatch.evaluation.conditions import Plan
     from crossmatch.evaluation.run import evaluate
     from crossmatch.evaluation.summary import summarise
     from crossmatch.evaluation.trained import trained_with
 
     adapters, variants = wanted.adapters, wanted.variants()
-    plan = Plan(conditions, batch_size=batch_size)
+    variants += read_checkpoints(base, checkpoints, variants)
+    if wanted.reference not in {variant.name for variant in variants}:
+        raise InputError(f"--reference {wanted.reference}: give one of {', '.join(v.name for v in variants)}")
     records = evaluate(base, adapters, variants, suites, output, plan=plan, progress=Terminal())
-    summary = summarise(records, variants, suites, wanted.reference, conditions=conditions)
-    return {**summary, "trained_with": trained_with(base, adapters, conditions)}
+    summary = summarise(records, variants, suites, wanted.reference, conditions=plan.conditions)
+    return {**summary, "trained_with": trained_with(base, adapters, plan.conditions)}
 
 
 def _served(

@@ -10,8 +10,8 @@ _SHOWN = (
     *("exact", "exact_raw", "number", "number_raw"),
     *("bleu", "bleu_raw", "chrf", "rougeL", "length_ratio", "truncated"),
     *("trace_structural", "trace_lexical", "think_probability"),
-    *("acc", "acc_norm", "acc_generated", "invalid", "followed_strict", "followed_loose"),
-    *("perplexity", "bits_per_byte"),
+    *("acc", "acc_norm", "acc_generated", "invalid", "followed_strict", "followed_loose", "sustained"),
+    *("kl_first", "kl_answer", "kl_first_base", "kl_answer_base", "perplexity", "bits_per_byte"),
 )
 # Kinds of variants that have tables of their own.
 _APART = ("strength", "removal")
@@ -49,7 +49,8 @@ def _suite(name: str, facts: Mapping[str, Any], kept: Sequence[str]) -> None:
             bounds = [e["high"] for e in entries.values() if e["high"] is not None]
             print(f"  {metric}: 0 for all" + (f" (up to {max(bounds):.3g})" if bounds else ""))
             continue
-        print(f"  {metric}")
+        counts = {e["n"] for e in entries.values() if e["n"]}
+        print(f"  {metric}" + (f" (n = {max(counts)})" if counts - {facts["n"]} else ""))
         for variant, e in entries.items():
             print(f"    {_row(variant, e)}")
 

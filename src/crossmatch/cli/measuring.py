@@ -10,7 +10,7 @@ from crossmatch.cli.options import pair_up, split_pairs
 from crossmatch.errors import InputError
 
 if TYPE_CHECKING:
-    from crossmatch.adapter import Adapter
+    from crossmatch.adapter import Recorded
     from crossmatch.evaluation import Variant
     from crossmatch.rules import Weight
 
@@ -31,20 +31,22 @@ Nulls = Annotated[
 
 @dataclass(frozen=True)
 class Measuring:
-    """Adapters by name, the merge (None without weights), the reference, strengths by adapter, and seeds of nulls."""
+    """Adapters by name, the merge (None without weights), the reference (an adapter, or another variant), strengths by
+    adapter, and seeds of nulls."""
 
-    adapters: "dict[str, Adapter]"
+    adapters: "dict[str, Recorded]"
     merge: "dict[str, Weight] | None"
     reference: str
     strengths: dict[str, tuple[float, ...]]
     nulls: int
 
     def variants(self) -> "list[Variant]":
-        """All that is measured. Raises RuleError for an unknown reference."""
+        """All that is measured, written checkpoints aside."""
         from crossmatch.evaluation.strengths import all_variants
 
         merges = [self.merge] if self.merge else []
-        return all_variants(self.adapters, merges, self.reference, strengths=self.strengths, nulls=self.nulls)
+        against = self.reference if self.reference in self.adapters else None
+        return all_variants(self.adapters, merges, against, strengths=self.strengths, nulls=self.nulls)
 
 
 def read_measuring(
@@ -53,8 +55,10 @@ def read_measuring(
     reference: str | None,
     strengths: Sequence[str] | None,
     nulls: int,
+    checkpoints: bool = False,
 ) -> Measuring:
-    """Adapters, weights and strengths as given. An adapter needs a weight or strengths.
+    """Adapters, weights and strengths as given. An adapter needs a weight or strengths; with checkpoints beside the
+    base there may be none.
 
     Raises InputError for strengths of no adapter, or that are no numbers, and for nulls of nothing.
     """
@@ -66,9 +70,10 @@ def read_measuring(
     if unknown is not None:
         raise InputError(f"--strengths {unknown}: no such adapter; add -a {unknown}=PATH")
     alone = [name for name in wanted if name not in weighted]
-    parts = pair_up(adapter, [*(weight or ()), *(f"{name}=1" for name in alone)])
+    ones = [*(weight or ()), *(f"{name}=1" for name in alone)]
+    parts = pair_up(adapter, ones) if adapter or ones or not checkpoints else {}
     merge = {name: value for name, (_, value) in parts.items() if name not in alone}
-    against = reference or list(parts)[-1]
+    against = reference or next(reversed(parts), "base")
     if nulls and not wanted and not any(name != against for name in merge):
         raise InputError(f"--nulls {nulls}: {against} has no partner to stand in for; add -a and -w, or --strengths")
     adapters = {name: found for name, (found, _) in parts.items()}

@@ -7,9 +7,11 @@ from math import factorial
 from typing import Any
 
 from crossmatch.checkpoint import bytes_digest
+from crossmatch.evaluation.again import Again, ask_again, generated
 from crossmatch.evaluation.choices import extract_choice, original, permutations_of
 from crossmatch.evaluation.conditions import Condition
-from crossmatch.evaluation.model import DocumentScore, Failed, FirstToken, Generated, Model, Windows
+from crossmatch.evaluation.kl import Answered, Comparison
+from crossmatch.evaluation.model import DocumentScore, Failed, FirstToken, Model, Windows
 from crossmatch.evaluation.sheets import Record, Sheet
 from crossmatch.evaluation.suites import Item, Suite
 from crossmatch.evaluation.traces import OPENERS, parse_trace
@@ -21,12 +23,18 @@ _BEGINNING = 120
 
 @dataclass(frozen=True)
 class Questions:
-    """A suite under a condition. scored: whether options and openers are scored; once per template is enough."""
+    """A suite under a condition.
+
+    scored: whether options and openers are scored; once per template is enough. kl: how a variant is compared with
+    others on the reference answers of the first `compared` items (None: it is not).
+    """
 
     suite: Suite
     condition: Condition
     tokenizer: Any
     scored: bool = True
+    kl: Comparison | None = None
+    compared: int = 0
 
     @property
     def parts(self) -> list[str]:
@@ -37,8 +45,40 @@ class Questions:
             return ["text"]
         if settings.kind == "choice":
             orders = [f"order {number}" for number in range(settings.permutations)]
-            return [*(["options", *orders] if self.scored else []), *(answers if settings.generative else [])]
-        return [*answers, *(["opening"] if self.scored else [])]
+            generated = [*answers, *self._again] if settings.generative else []
+            return [*(["options", *orders] if self.scored else []), *generated]
+        compared = self.scored and self.kl is not None and settings.kind == "generation"
+        asked = [*answers, *self._again]
+        return [*asked, *(["opening"] if self.scored else []), *(["kl"] if compared else [])]
+
+    @property
+    def _again(self) -> list[str]:
+        """Asked after the answers: the same with constraints that these meet already; of several seeds the first."""
+        return ["sustain"] if self.suite.settings.sustain else []
+
+    def items(self, part: str) -> tuple[Item, ...]:
+        """The items of which a part is asked."""
+        return self.suite.items[: self.compared] if part == "kl" else self.suite.items
+
+    @property
+    def renderer(self) -> Again:
+        """How an item is asked again."""
+        return Again(self.suite, self.condition, self.tokenizer)
+
+    def answered(self, items: Sequence[Item]) -> list[Answered]:
+        """Items with their reference answers, as these go on from the prompt."""
+        between = self.suite.settings.between
+        return [Answered(item.id, self.prompts[item.id], between + item.reference) for item in items]
+
+    def prepare(self) -> None:
+        """Have what others must be asked for."""
+        if self.kl is not None and "kl" in self.parts:
+            self.kl.prepare(self.answered(self.items("kl")))
+
+    @property
+    def count(self) -> int:
+        """How much there is to ask."""
+        return sum(len(self.items(part)) for part in self.parts)
 
     @cached_property
     def prompts(self) -> dict[str, str]:
@@ -65,14 +105,14 @@ class Questions:
 
 def ask(model: Model, questions: Questions, sheet: Sheet, task: Task) -> list[Record]:
     """Ask what the sheet does not have yet, and return one record per answer (generation) or item (others)."""
-    items = questions.suite.items
-    keys = [item.id for item in items]
     for part in questions.parts:
+        items = questions.items(part)
+        keys = [item.id for item in items]
         open_places = sheet.missing(part, keys)
         task.advance(len(keys) - len(open_places))
         _ask_part(model, questions, part, [items[place] for place in open_places], sheet, task)
     make = _RECORDS.get(questions.suite.settings.kind, _answer_records)
-    return [record for item in items for record in make(questions, item, sheet)]
+    return [record for item in questions.suite.items for record in make(questions, item, sheet)]
 
 
 def _ask_part(model: Model, questions: Questions, part: str, items: Sequence[Item], sheet: Sheet, task: Task) -> None:
@@ -81,6 +121,14 @@ def _ask_part(model: Model, questions: Questions, part: str, items: Sequence[Ite
     kind, _, number = part.partition(" ")
     settings = questions.suite.settings
     keep = _keeper(items, sheet, part, task)
+    if kind == "sustain":
+        ask_again(model, questions.renderer, items, sheet, keep)
+        return
+    if kind == "kl" and questions.kl is not None:
+        questions.kl.ask(
+            questions.answered(items), lambda i, value: keep(i, {role: d and d.to_dict() for role, d in value.items()})
+        )
+        return
     if kind == "text":
         windows = Windows(settings.window, settings.overlap)
         model.documents([item.question for item in items], windows, lambda i, value: keep(i, _document(value)))
@@ -89,7 +137,7 @@ def _ask_part(model: Model, questions: Questions, part: str, items: Sequence[Ite
         decoding = next(d for d in questions.condition.decodings if d.seed == int(number))
         keys = [item.id for item in items]
         prompts = [questions.prompts[key] for key in keys]
-        model.generate(prompts, settings.max_new_tokens, decoding, keys, lambda i, value: keep(i, _generated(value)))
+        model.generate(prompts, settings.max_new_tokens, decoding, keys, lambda i, value: keep(i, generated(value)))
         return
     asked = [questions.shuffled(item, int(number))[0] if kind == "order" else item for item in items]
     options: list[Sequence[str]] = [OPENERS[settings.language]] * len(asked)
@@ -105,12 +153,6 @@ def _keeper(items: Sequence[Item], sheet: Sheet, part: str, task: Task) -> Calla
         task.advance()
 
     return keep
-
-
-def _generated(value: Generated | Failed) -> Record:
-    if isinstance(value, Failed):
-        return {"failed": value.reason}
-    return {"output": value.text, "truncated": value.truncated, "tokens": value.tokens}
 
 
 def _scored(values: list[float] | Failed, first: FirstToken | None) -> Record:
@@ -130,17 +172,26 @@ def _text_record(questions: Questions, item: Item, sheet: Sheet) -> list[Record]
     return [{**_asked(questions, item), "question": beginning, "bytes": size, **sheet.get("text", item.id)}]
 
 
+def _compared(questions: Questions, item: Item, sheet: Sheet) -> Record:
+    if "kl" not in questions.parts or item not in questions.items("kl"):
+        return {}
+    return {"kl": sheet.get("kl", item.id)}
+
+
 def _asked(questions: Questions, item: Item) -> Record:
     digest = bytes_digest(questions.prompts[item.id].encode())
     return {"id": item.id, "question": item.question, "prompt_digest": digest}
 
 
 def _answer_records(questions: Questions, item: Item, sheet: Sheet) -> list[Record]:
-    opening = _opening(questions, item, sheet)
+    settings = questions.suite.settings
+    opening, compared = _opening(questions, item, sheet), _compared(questions, item, sheet)
+    again = sheet.get("sustain", item.id) if settings.sustain else {}
+    unknown = {k: v for part in (again, opening) for k, v in part.items() if k == "failed"}
     records = []
     for seed in questions.condition.seeds:
-        # An item whose openers were not scored counts as not answered: its figures would be those of fewer items.
-        found = {**sheet.get(f"answer {seed}", item.id), **{k: v for k, v in opening.items() if k == "failed"}}
+        # An item of which a part was not answered counts as not answered: its figures would be those of fewer items.
+        found = {**sheet.get(f"answer {seed}", item.id), **unknown}
         record = {**_asked(questions, item), "seed": seed}
         if questions.suite.settings.kind == "instructions":
             record["checks"] = [[kind, dict(arguments)] for kind, arguments in item.checks]
@@ -151,7 +202,9 @@ def _answer_records(questions: Questions, item: Item, sheet: Sheet) -> list[Reco
             continue
         trace = parse_trace(found["output"])
         parsed = {"state": trace.state, "lexical": trace.lexical, "share": trace.share}
-        records.append({**record, **found, "answer": trace.answer, "trace": parsed, **opening})
+        records.append({**record, **found, "answer": trace.answer, "trace": parsed, **opening, **compared})
+        if settings.sustain and seed == questions.condition.seeds[0]:
+            records[-1]["sustain"] = again
     return records
 
 
@@ -182,6 +235,8 @@ def _choice_record(questions: Questions, item: Item, sheet: Sheet) -> list[Recor
             other, order = questions.shuffled(item, int(number))
             place = _chosen(found["loglikelihoods"], questions.suite.continuations(other))["chosen"]
             record["orders"].append(original(order, place))
+        elif kind == "sustain":
+            record["sustain"] = found
         else:
             chosen = extract_choice(found["output"], item.options)
             record.setdefault("generated", []).append({"seed": int(number), **found, "chosen": chosen})

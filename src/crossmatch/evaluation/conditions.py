@@ -54,12 +54,15 @@ class Plan:
     """Under what variants are asked.
 
     dtype: as which their weights are stored before they are computed with (None: the base's own); batch_size: prompts
-    at a time at most, which changes no answer.
+    at a time at most, which changes no answer. kl: of so many items of each generation suite, how far the next tokens
+    are from those of the variant `kl_to`, and of the base.
     """
 
     conditions: tuple[Condition, ...] = (Condition(),)
     dtype: str | None = None
     batch_size: int = 64
+    kl: int = 0
+    kl_to: str | None = None
 
 
 def conditions_of(templates: Sequence[str] = (), decodings: Sequence[str] = ()) -> tuple[Condition, ...]:

@@ -118,9 +118,7 @@ class Engine:
         done: Callable[[int, list[float], FirstToken], None],
     ) -> None:
         """The same, with what the first token's distribution is like."""
-        tokens = [
-            [self._continuation(p, option) for option in group] for p, group in zip(prompts, options, strict=True)
-        ]
+        tokens = [[self.token_ids(p, option)[1] for option in group] for p, group in zip(prompts, options, strict=True)]
         for index, values, opening in score(self.model, self._ids(prompts), tokens, self.rows):
             done(index, values, opening)
 
@@ -139,10 +137,10 @@ class Engine:
     def _ids(self, prompts: Sequence[str]) -> list[list[int]]:
         return self.tokenizer(list(prompts), add_special_tokens=False)["input_ids"] if prompts else []
 
-    def _continuation(self, prompt: str, option: str) -> list[int]:
-        """Token ids of an option after its prompt, tokenised together where that keeps the prompt's own tokens."""
+    def token_ids(self, prompt: str, option: str) -> tuple[list[int], list[int]]:
+        """Token ids of a prompt and of what follows it, tokenised together where that keeps the prompt's own tokens."""
         before = self.tokenizer(prompt, add_special_tokens=False)["input_ids"]
         both = self.tokenizer(prompt + option, add_special_tokens=False)["input_ids"]
         if both[: len(before)] == before and len(both) > len(before):
-            return both[len(before) :]
-        return self.tokenizer(option, add_special_tokens=False)["input_ids"]
+            return before, both[len(before) :]
+        return before, self.tokenizer(option, add_special_tokens=False)["input_ids"]

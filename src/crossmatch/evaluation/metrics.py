@@ -24,6 +24,7 @@ from crossmatch.evaluation.scores import (
 from crossmatch.evaluation.sheets import Record
 from crossmatch.evaluation.statistics import Array, Statistic, mean_of
 from crossmatch.evaluation.suites import Suite
+from crossmatch.evaluation.sustain import sustain, sustained
 from crossmatch.evaluation.traces import calibrated, opener_statistics
 
 Measured = dict[str, tuple[Array, Statistic]]
@@ -59,12 +60,12 @@ def signatures(suite: Suite) -> dict[str, str]:
 def measure(rows: Sequence[Record], suite: Suite) -> Measured:
     """Item statistics of all metrics; items without an answer (`failed`) must have been taken out."""
     if suite.settings.kind == "choice":
-        return _choices(rows)
+        return _choices(rows) | _sustained(rows, 1)
     if suite.settings.kind == "text":
         return _documents(rows)
     seeds = len({row["seed"] for row in rows}) or 1
     measured = _instructions(rows) if suite.settings.kind == "instructions" else _generation(rows, suite)
-    measured |= _traces(rows)
+    measured |= _traces(rows) | _divergences(rows) | _sustained(rows, seeds)
     if seeds == 1:
         return measured
     # Seeds of one item are not independent: the item is the unit that is drawn.
@@ -143,6 +144,30 @@ def _overlap(answers: Sequence[str], outputs: Sequence[str], references: Sequenc
     found["length_ratio"] = found["bleu_raw"][0], length_ratio
     found["openers_calibrated"] = opener_statistics(outputs, references), calibrated
     return found
+
+
+def _divergences(rows: Sequence[Record]) -> Measured:
+    """KL to the reference and to the base, of the items that were compared; none where there is nothing to compare."""
+    found: Measured = {}
+    for role, end in (("reference", ""), ("base", "_base")):
+        some = [kl for row in rows if (kl := (row.get("kl") or {}).get(role))]
+        if some:
+            found[f"kl_first{end}"] = _column([kl["first"] for kl in some]), mean_of
+            table = np.array([[kl["nats"], kl["tokens"]] for kl in some], dtype=float)
+            found[f"kl_answer{end}"] = table, nats_per_token
+    return found
+
+
+def _sustained(rows: Sequence[Record], seeds: int) -> Measured:
+    """Score after over score before, on items that had a score to lose; of several seeds the first."""
+    found = [row.get("sustain") for row in rows]
+    probed = [probe for probe in found if probe]
+    if not any(probe["after"] is not None for probe in probed):
+        return {}
+    before = [probe["before"] if probe["after"] is not None else 0.0 for probe in probed]
+    table = sustain(before, [probe["after"] or 0.0 for probe in probed])
+    # Items have a row for each seed.
+    return {"sustained": (np.repeat(table, seeds, axis=0), sustained)}
 
 
 def _traces(rows: Sequence[Record]) -> Measured:

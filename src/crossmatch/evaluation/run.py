@@ -1,18 +1,19 @@
 """Run suites on variants under conditions; every answer goes to a JSONL file with the digests of what produced it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
+from transformers import AutoTokenizer
 
 from crossmatch.adapter import Recorded
 from crossmatch.checkpoint import Checkpoint, side_digest, value_digest
 from crossmatch.errors import DataError
 from crossmatch.evaluation.asking import Questions, ask
 from crossmatch.evaluation.conditions import Cell, Condition, Plan, cells
-from crossmatch.evaluation.engine import Engine
+from crossmatch.evaluation.held import Held
+from crossmatch.evaluation.kl import Comparison, Divergences
 from crossmatch.evaluation.model import Model
 from crossmatch.evaluation.sheets import Record, Sheet
 from crossmatch.evaluation.suites import Suite
@@ -47,18 +48,29 @@ def evaluate(
         if variant.nulls:
             # What has no null is refused before anything is asked.
             variant.parts(adapters)
-    work = _Work(cells(variants, suites, plan.conditions), out, models, shared)
+    # The base's model leaves the memory for written checkpoints: these come last.
+    variants = sorted(variants, key=lambda variant: variant.checkpoint is not None)
+    others = _compared_with(variants, plan)
+    roles = {role: models[other.name] for role, other in others.items()}
+    work = _Work(cells(variants, suites, plan.conditions), out, models, shared, (plan.kl, roles))
     if not work.pending:
         return work.records
+    held = Held(base, adapters, plan)
     with progress.task("load model") as loading:
-        engine = Engine(base, getattr(torch, plan.dtype) if plan.dtype else None, plan.batch_size)
+        tokenizer = AutoTokenizer.from_pretrained(base.path)
+        if work.pending[0][0].variant.checkpoint is None:
+            held.become(work.pending[0][0].variant)
         loading.advance()
+    return work.done(held.become, tokenizer, progress, Divergences(held, others) if others else None)
 
-    def become(variant: Variant) -> Model:
-        engine.become(variant.parts(adapters))
-        return engine
 
-    return work.done(become, engine.tokenizer, progress)
+def _compared_with(variants: Sequence[Variant], plan: Plan) -> dict[str, Variant]:
+    """Role -> variant from which the KL of the others is taken."""
+    if not plan.kl:
+        return {}
+    found = {"reference": next((v for v in variants if v.name == plan.kl_to), None)}
+    found["base"] = next((v for v in variants if v.kind == "base" and v is not found["reference"]), None)
+    return {role: variant for role, variant in found.items() if variant is not None}
 
 
 @dataclass(frozen=True)
@@ -90,12 +102,21 @@ def evaluate_served(
 class _Work:
     """What is answered already, and what is still to be asked, one file after the other."""
 
-    def __init__(self, todo: Sequence[Cell], out: Path, models: Mapping[str, str], shared: Sequence[Any]) -> None:
+    def __init__(
+        self,
+        todo: Sequence[Cell],
+        out: Path,
+        models: Mapping[str, str],
+        shared: Sequence[Any],
+        kl: tuple[int, Mapping[str, str]] = (0, {}),
+    ) -> None:
         self.records: Records = {}
         self.pending: list[tuple[Cell, Sheet]] = []
-        self._models = models
+        self._models, self._compared = models, kl[0]
         for cell in todo:
             inputs = [models[cell.variant.name], cell.suite.digest, cell.condition.digest, cell.scored, *shared]
+            if kl[1] and cell.scored and cell.suite.settings.kind == "generation":
+                inputs.append({"kl": kl})
             sheet = Sheet(cell.file(out), value_digest(inputs))
             known = sheet.finished()
             if known is None:
@@ -103,24 +124,39 @@ class _Work:
             else:
                 self.records[cell.key] = known
 
-    def done(self, become: Callable[[Variant], Model], tokenizer: Any, progress: Progress) -> Records:
+    def done(
+        self,
+        become: Callable[[Variant], Model],
+        tokenizer: Any,
+        progress: Progress,
+        divergences: Divergences | None = None,
+    ) -> Records:
         """Ask, and return all records. Raises DataError before the first question if a suite cannot be rendered."""
-        asked = [(c, s, Questions(c.suite, c.condition, tokenizer, c.scored)) for c, s in self.pending]
+        asked = [(c, s, self._questions(c, tokenizer, divergences)) for c, s in self.pending]
         for cell, _, questions in asked:
             if not all(text.strip() for text in questions.prompts.values()):
                 raise DataError(f"suite {cell.suite.settings.name}: a prompt is empty under {cell.condition.name}")
-        current: Variant | None = None
-        model: Model | None = None
-        with progress.task("evaluate", sum(len(q.parts) * len(c.suite.items) for c, _, q in asked)) as task:
-            for cell, sheet, questions in asked:
+        prepared = False
+        with progress.task("evaluate", sum(q.count for _, _, q in asked)) as task:
+            for place, (cell, sheet, questions) in enumerate(asked):
                 variant, suite, condition = cell.key
                 task.advance(0, f"{variant}, {suite}, {condition}")
-                if model is None or cell.variant is not current:
-                    model, current = become(cell.variant), cell.variant
+                if cell.variant.checkpoint is not None and not prepared:
+                    prepared = True
+                    for _, _, later in asked[place:]:
+                        later.prepare()
                 stamp = {"variant": variant, "suite": suite, "suite_version": cell.suite.settings.version}
                 stamp |= {"condition": condition, "model_digest": self._models[variant]}
                 with sheet:
-                    rows = [{**stamp, **answer} for answer in ask(model, questions, sheet, task)]
+                    rows = [{**stamp, **answer} for answer in ask(become(cell.variant), questions, sheet, task)]
                     sheet.finish(rows)
                 self.records[cell.key] = rows
         return self.records
+
+    def _questions(self, cell: Cell, tokenizer: Any, divergences: Divergences | None) -> Questions:
+        questions = Questions(cell.suite, cell.condition, tokenizer, cell.scored)
+        if divergences is None:
+            return questions
+        _, suite, condition = cell.key
+        compared = Comparison(divergences, cell.variant, f"{suite}.{condition}")
+        return replace(questions, kl=compared, compared=self._compared)

@@ -133,7 +133,8 @@ class SuiteSettings(_Strict):
     of options to try in addition; fewshot: solved examples before each question, from fewshot_data (a file beside the
     YAML, or a split of the hub data set; None: the other items), drawn by seed or the first ones.
 
-    window, overlap: of text: tokens read at a time at most, and how many of them were read before.
+    sustain: so many constraints, which an answer meets already, are put below its question, and it is asked again (0:
+    none). window, overlap: of text: tokens read at a time at most, and how many of them were read before.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*$")
@@ -162,6 +163,7 @@ class SuiteSettings(_Strict):
     fewshot_data: str | None = None
     fewshot_order: Literal["drawn", "first"] = "drawn"
     seed: int = 0
+    sustain: int = Field(0, ge=0, le=3)
     window: int = Field(1024, ge=2)
     overlap: int = Field(256, ge=0)
 
@@ -199,6 +201,11 @@ class SuiteSettings(_Strict):
             for name in _OF_QUESTIONS:
                 if getattr(self, name) != SuiteSettings.model_fields[name].default:
                     raise ValueError(f"{name} is for questions; a text is scored as it stands")
+        answered = self.kind == "generation" or (self.kind == "choice" and self.generative)
+        if self.sustain and not (answered and self.chat):
+            raise ValueError(
+                "sustain is for generated answers to chat questions: generation, or choice with generative"
+            )
         if self.overlap >= self.window:
             raise ValueError(f"overlap {self.overlap} must be less than window {self.window}")
         if self.match and self.kind != "generation":

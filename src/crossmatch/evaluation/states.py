@@ -69,16 +69,17 @@ def tells_all(model: Any) -> bool:
 
 
 @contextmanager
-def head_of(model: Any, weight: Tensor | None) -> Iterator[None]:
-    """The model with another output embedding while the block runs (None: its own)."""
-    parameter = model.get_output_embeddings().weight
-    own = parameter.data
-    if weight is not None:
-        parameter.data = weight.to(own.device)
+def head_of(model: Any, head: Sequence[Tensor]) -> Iterator[None]:
+    """The model with other parameters of its output embedding (weight, and bias if it has one) while the block runs."""
+    parameters = list(model.get_output_embeddings().parameters())
+    own = [parameter.data for parameter in parameters]
+    for parameter, tensor in zip(parameters, head, strict=True):
+        parameter.data = tensor.to(parameter.device)
     try:
         yield
     finally:
-        parameter.data = own
+        for parameter, tensor in zip(parameters, own, strict=True):
+            parameter.data = tensor
 
 
 @contextmanager

@@ -175,5 +175,7 @@ def resampled(tables: Sequence[Array], statistic: Statistic = mean_of, seed: int
 def interval_of(draws: Array) -> tuple[float, float]:
     """The middle 95% of resampled values."""
     tail = (1 - LEVEL) / 2
+    # A ratio may have draws in which nothing is below the line.
+    draws = draws[~np.isnan(draws)]
     low, high = np.quantile(draws, [tail, 1 - tail])
     return float(low), float(high)

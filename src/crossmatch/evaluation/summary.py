@@ -13,13 +13,14 @@ from crossmatch.evaluation.decomposition import fall_parts, length_parts
 from crossmatch.evaluation.metrics import CHOICE, SURFACE, Measured, measure, signatures
 from crossmatch.evaluation.run import OWN, Records
 from crossmatch.evaluation.sheets import Record
-from crossmatch.evaluation.statistics import bootstrap, divergence, holm, paired_bootstrap
+from crossmatch.evaluation.statistics import Figure, bootstrap, divergence, holm, paired_bootstrap
 from crossmatch.evaluation.suites import Suite
 from crossmatch.evaluation.variants import APART, Variant
 from crossmatch.rules import weight_json
 
 SCHEMA = 2
 Json = dict[str, Any]
+NONE = Figure(None, None, None, 0)
 
 
 def summarise(
@@ -45,7 +46,8 @@ def summarise(
     for variant in variants:
         weights = {name: weight_json(weight) for name, weight in variant.weights.items()}
         nulls = {"nulls": [null.to_dict() for null in variant.nulls]} if variant.nulls else {}
-        result["variants"][variant.name] = {"kind": variant.kind, "weights": weights, **nulls}
+        facts = {"kind": variant.kind, "weights": weights, "note": variant.note or None}
+        result["variants"][variant.name] = {**facts, **nulls}
     for condition in conditions:
         tables = _Tables(records, variants, reference, condition)
         facts = {"template": condition.template.name, "decoding": condition.decoding_name}
@@ -123,6 +125,8 @@ class _Tables:
         every = self.records[self.reference, suite.settings.name, self.condition.name]
         failed = self._failed(suite)
         mine = measured[self.reference]
+        # Not every variant has every figure: none is as far from itself as others are.
+        metrics = dict.fromkeys(m for v in self.names for m in measured[v])
         result: Json = {
             "kind": suite.settings.kind,
             "version": suite.settings.version,
@@ -133,7 +137,7 @@ class _Tables:
             "asked": len({r["id"] for r in every}),
             "incomplete": failed or None,
             "signatures": signatures(suite),
-            "metrics": {m: {v: self._entry(m, measured, v, tested=not failed) for v in self.names} for m in mine},
+            "metrics": {m: {v: self._entry(m, measured, v, tested=not failed) for v in self.names} for m in metrics},
         }
         if CHOICE in mine:
             result["flips"] = {v: _flip_table(rows[v], rows[self.reference]) for v in self.names if v != self.reference}
@@ -154,12 +158,13 @@ class _Tables:
         return found
 
     def _entry(self, metric: str, measured: Mapping[str, Measured], variant: str, *, tested: bool) -> Json:
+        known = figure(metric, measured[variant]) if metric in measured[variant] else NONE
         others = {"difference": self.reference, "difference_base": self.base}
-        entry = figure(metric, measured[variant]).to_dict()
+        entry = known.to_dict()
         for key, other in others.items():
             d = (
                 difference(metric, measured[variant], measured[other])
-                if tested and other is not None and other != variant
+                if tested and other is not None and other != variant and _both(metric, measured, variant, other)
                 else None
             )
             entry[key] = d.to_dict() if d else None
@@ -208,6 +213,10 @@ def _fall(mine: Measured, reference: Measured) -> Json:
         table, statistic = getattr(lengths, name)
         found[name] = bootstrap(table, statistic).to_dict()
     return found
+
+
+def _both(metric: str, measured: Mapping[str, Measured], variant: str, other: str) -> bool:
+    return metric in measured[variant] and metric in measured[other]
 
 
 def _adjust(suites: Mapping[str, Json], variants: Sequence[str]) -> None:

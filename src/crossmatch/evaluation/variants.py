@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from crossmatch.adapter import Recorded
-from crossmatch.checkpoint import Checkpoint, value_digest
+from crossmatch.checkpoint import Checkpoint, side_digest, value_digest
 from crossmatch.delta import TuningVector
 from crossmatch.errors import RuleError
 from crossmatch.evaluation.nulls import VERSION as NULLS_VERSION
@@ -23,13 +23,16 @@ class Variant:
     """A model to evaluate: base + sum of weights[name] * adapter + sum of the nulls at their weights.
 
     kind: base, adapter, merge, control, null (a merge whose partners are random), strength (an adapter at another
-    weight), or removal (an adapter less a null of it).
+    weight), removal (an adapter less a null of it), or checkpoint; checkpoint: a written one, which is what it is
+    without base and weights; note: what a reader must know of it.
     """
 
     name: str
     kind: str
     weights: Mapping[str, Weight]
     nulls: tuple[Null, ...] = ()
+    checkpoint: Checkpoint | None = None
+    note: str = ""
 
     def parts(self, adapters: Mapping[str, Recorded]) -> dict[str, tuple[TuningVector, Weight]]:
         """What is added to the base: adapters and nulls, with their weights. Raises RuleError for what has no null."""
@@ -40,6 +43,8 @@ class Variant:
 
     def digest(self, base: Checkpoint, adapters: Mapping[str, Recorded]) -> str:
         """Digest of what produces the answers: of the base's digest and the adapters' with their weights."""
+        if self.checkpoint is not None:
+            return value_digest({"checkpoint": self.checkpoint.digest, "text": side_digest(self.checkpoint.path)})
         used = {name: weight_json(weight) for name, weight in self.weights.items() if weight != 0}
         parts = sorted(((adapters[name].digest, weight) for name, weight in used.items()), key=str)
         nulls = [{**null.to_dict(), "adapter": adapters[null.adapter].digest} for null in self.nulls]

@@ -46,6 +46,16 @@ METRICS: Mapping[str, tuple[str, str, float, str]] = {
     "followed_strict": ("followed %", ".0f", 100.0, "items all of whose instructions were followed, strict"),
     "followed_loose": ("loose %", ".0f", 100.0, "the same, with any of eight variants of the output"),
     "instructions_strict": ("instructions %", ".0f", 100.0, "instructions that were followed, strict"),
+    "sustained": (
+        "sustained %",
+        ".0f",
+        100.0,
+        "of the score left when constraints are added that the answer met already",
+    ),
+    "kl_first": ("KL first", ".3f", 1.0, "KL(variant || reference) of the answer's first token, in nats"),
+    "kl_answer": ("KL answer", ".3f", 1.0, "KL(variant || reference) per token along the reference answer, in nats"),
+    "kl_first_base": ("KL first, base", ".3f", 1.0, "KL(variant || base) of the answer's first token, in nats"),
+    "kl_answer_base": ("KL answer, base", ".3f", 1.0, "KL(variant || base) per token along the reference answer"),
     "perplexity": ("perplexity", ".2f", 1.0, "of plain documents: exp of the mean negative log-likelihood per token"),
     "token_nats": ("nats / token", ".3f", 1.0, "negative log-likelihood per token; long documents weigh more"),
     "bits_per_byte": ("bits / byte", ".3f", 1.0, "the same per byte of UTF-8, which no tokenizer changes"),
@@ -59,6 +69,7 @@ _KINDS = {
     "served": "on a server",
     "strength": "the adapter at another strength",
     "removal": "the adapter less a null",
+    "checkpoint": "written checkpoint",
 }
 LEVELS = ("exact", "normalised", "ngram", "near")
 _PARTS = {
@@ -102,7 +113,9 @@ def _table(name: str, suite: Json, summary: Json) -> dict[str, Any]:
     for variant, facts in summary["variants"].items():
         cells = [_cell(suite["metrics"][metric][variant], *METRICS[metric][1:3]) for metric in metrics]
         reference = variant == summary["reference"]
-        rows.append({"variant": variant, "kind": _KINDS[facts["kind"]], "reference": reference, "cells": cells})
+        kind = _KINDS[facts["kind"]] + (f"; {facts['note']}" if facts.get("note") else "")
+        rows.append({"variant": variant, "kind": kind, "reference": reference, "cells": cells})
+    counts = {m: max(entry["n"] for entry in suite["metrics"][m].values()) for m in metrics}
     faults = [f"{v}: no answer to {f['failed']} items ({f['reason']})" for v, f in (suite["incomplete"] or {}).items()]
     return {
         "name": name,
@@ -110,7 +123,7 @@ def _table(name: str, suite: Json, summary: Json) -> dict[str, Any]:
         "left_out": suite["left_out"],
         "incomplete": faults,
         "signatures": suite["signatures"],
-        "heads": [{"title": METRICS[m][0], "help": METRICS[m][3]} for m in metrics],
+        "heads": [{"title": METRICS[m][0], "help": METRICS[m][3], "n": counts[m]} for m in metrics],
         "rows": rows,
         "clean": suite["clean"]["n"] if suite.get("clean") else None,
     }

@@ -22,7 +22,7 @@ PICKED = alt.selection_point(name="picked", fields=["name"], on="click", empty=F
 MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
-def heat_map(rows: Iterable[Row], field: str, title: str, *, centre: float = 0.0, log: bool = False) -> alt.LayerChart:
+def heat_map(rows: Iterable[Row], field: str, title: str, *, centre: float = 0.0, log: bool = False) -> Any:
     """Layer by module type: `field` of every tensor in colours that diverge from `centre`.
 
     log: the scale is that of ratios, as far above the centre as below. Where several tensors share a cell, as experts
@@ -85,7 +85,7 @@ def spectra(rows: Iterable[Row]) -> alt.Chart:
     )
 
 
-def angles(rows: Iterable[Row]) -> alt.LayerChart:
+def angles(rows: Iterable[Row]) -> Any:
     """Principal angles of two vectors in degrees, by module type and side, a tick an angle; a line where those of
     random subspaces lie on average.
 
@@ -126,7 +126,7 @@ def angles(rows: Iterable[Row]) -> alt.LayerChart:
 
 def curves(
     rows: Sequence[Row], x: str, *, x_title: str, y_title: str, marks: Sequence[Row] = (), null: str | None = None
-) -> alt.LayerChart:
+) -> Any:
     """Lines with their intervals: `value`, `low` and `high` over the field `x`, one line a `series`.
 
     marks: further points of the same fields, with their intervals, as nulls are; null: a field of the rows that is

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from crossmatch.adapter import Adapter
+from crossmatch.checkpoint import Checkpoint
 from crossmatch.errors import InputError, RecipeError
 from crossmatch.evaluation import Variant, load_suite, merge_name
 from crossmatch.evaluation.combination import Combination
@@ -38,11 +39,13 @@ def check_recipe(recipe: Recipe) -> None:
     names = [suite if suite.startswith(SAMPLE) else load_suite(suite).settings.name for suite in wanted.suites]
     if len({name.removeprefix(SAMPLE) for name in names}) < len(names):
         raise RecipeError("evaluation.suites: two suites have one name; their answers would overwrite each other")
+    for path in wanted.checkpoints.values():
+        Checkpoint(path)
     variants_of(recipe, dict.fromkeys(recipe.adapters))
 
 
 def variants_of(recipe: Recipe, adapters: Mapping[str, object]) -> list[Variant]:
-    """All that a recipe's evaluation measures. Raises RuleError for two variants of one name."""
+    """All that a recipe's evaluation measures, written checkpoints aside. Raises RuleError for two of one name."""
     wanted = recipe.evaluation
     assert wanted is not None
     sums = combination_of(recipe, {name: name for name in wanted.suites})

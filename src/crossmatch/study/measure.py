@@ -79,7 +79,7 @@ def evaluate_variants(
         from crossmatch.evaluation.trained import trained_with
         from crossmatch.evaluation.variants import APART
 
-        plan = Plan(conditions, recipe.dtype, wanted.batch_size)
+        plan = Plan(conditions, recipe.dtype, wanted.batch_size, wanted.kl, wanted.reference)
         variants, suites = subject.variants, subject.suites
         records = evaluate(base, adapters, variants, suites, out, plan=plan, progress=ledger.progress)
         with ledger.progress.task("intervals and paired tests") as task:

@@ -90,8 +90,9 @@ class EvaluationRecipe(_Strict):
 
     templates: own, think, nothink, chatml, chatml-empty, strict, or Jinja files; decodings: greedy, or temperature and
     nucleus as in T0.6p0.8 (five seeds; x10 for ten). Every suite runs under every template with every decoding. nulls:
-    variants in which the reference's partners are random deltas of the same spectrum; interference: items on which it
-    is measured, 0 for none.
+    variants in which the reference's partners are random deltas of the same spectrum; checkpoints: written ones by
+    name, asked the same prompts; kl: items of each generation suite on which KL to the reference and to the base is
+    taken, 0 for none; interference: items on which it is measured, 0 for none.
     """
 
     suites: tuple[str, ...] = Field(min_length=1)
@@ -101,6 +102,8 @@ class EvaluationRecipe(_Strict):
     nulls: int = Field(0, ge=0, le=16)
     strengths: dict[str, Strengths] = {}
     combination: CombinationRecipe | None = None
+    checkpoints: dict[str, str] = {}
+    kl: int = Field(0, ge=0, le=1024)
     interference: int = Field(0, ge=0, le=256)
     batch_size: int = Field(64, ge=1)
 
@@ -116,6 +119,9 @@ class EvaluationRecipe(_Strict):
     def _known_conditions(self) -> "EvaluationRecipe":
         if not self.templates or not self.decodings:
             raise ValueError("a template and a decoding are needed; leave the field out for own and greedy")
+        unsafe = next((name for name in self.checkpoints if not safe_name(name)), None)
+        if unsafe is not None:
+            raise ValueError(f"checkpoints: {unsafe!r} is no name: letters, digits, '_', '.', '-', no path")
         try:
             conditions_of((), self.decodings)
         except DataError as error:

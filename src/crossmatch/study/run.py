@@ -12,6 +12,7 @@ from crossmatch.analysis import independent, overlap
 from crossmatch.checkpoint import MANIFEST, Checkpoint, file_digest, read_json, replace_json, side_digest
 from crossmatch.errors import InputError
 from crossmatch.evaluation import load_suite, merge_name
+from crossmatch.evaluation.written import checkpoint_variants
 from crossmatch.merging import DTYPE_ARGUMENTS, Output, Storage, execute, plan_merge
 from crossmatch.progress import SILENT, Progress
 from crossmatch.report import write_report
@@ -70,6 +71,7 @@ def run_study(recipe: Recipe, runs: str | Path = "runs", *, progress: Progress =
     summary = samples = audited = measured = None
     if recipe.evaluation:
         variants = variants_of(recipe, adapters)
+        variants += checkpoint_variants(base, recipe.evaluation.checkpoints, variants)
         suites = [load_suite(_local(recipe, root, suite, ".yaml")) for suite in recipe.evaluation.suites]
         subject = Subject(recipe, base, adapters, variants, suites, _training_sets(recipe, root))
         audited = audit_data(subject, root, ledger)
