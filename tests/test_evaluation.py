@@ -135,7 +135,7 @@ def test_options_beside_each_other_score_as_whole_prompts_do(chat: Path, rows: i
     for prompt, group, values in zip(prompts, options, loglikelihoods(engine, prompts, options), strict=True):
         for option, value in zip(group, values, strict=True):
             before = engine.tokenizer(prompt, add_special_tokens=False)["input_ids"]
-            after = engine._continuation(prompt, option)
+            after = engine.token_ids(prompt, option)[1]
             with torch.inference_mode():
                 logits = engine.model(torch.tensor([before + after])).logits[0].float()
             log_p = torch.log_softmax(logits, -1)[len(before) - 1 : -1]
@@ -202,7 +202,7 @@ def test_other_kinds_of_attention_give_the_same(chat: Path, tmp_path: Path, fami
     options = [["heart", "the disease of the blood"]] * 9
     for prompt, values in zip(prompts, loglikelihoods(engine, prompts, options), strict=True):
         ids = engine.tokenizer(prompt, add_special_tokens=False)["input_ids"]
-        after = engine._continuation(prompt, options[0][1])
+        after = engine.token_ids(prompt, options[0][1])[1]
         with torch.inference_mode():
             log_p = torch.log_softmax(engine.model(torch.tensor([ids + after])).logits[0].float(), -1)
         expected = float(log_p[len(ids) - 1 : -1].gather(1, torch.tensor(after)[:, None]).sum())
