@@ -204,6 +204,33 @@ def test_tied_embeddings_change_as_one(tmp_path: Path) -> None:
     assert run(["vectors", "apply", str(untied), str(tmp_path / "v"), "-o", str(tmp_path / "no"), "--any-base"]) == 2
 
 
+@pytest.mark.parametrize("size", [0.0, 0.05])
+def test_tied_embeddings_that_have_grown(tmp_path: Path, size: float) -> None:
+    base = make_llama(tmp_path / "base", tied=True, eos_token_id=2)
+    make_tokenizer(base)
+
+    def grown(tensors: dict) -> dict:
+        name = "model.embed_tokens.weight"
+        new = moved(tensors, size=size)
+        return {**new, name: torch.cat([new[name], torch.ones(3, 64, dtype=torch.bfloat16)])}
+
+    tuned = tune(base, tmp_path / "tuned", grown, {"vocab_size": 259})
+    facts = extract(Checkpoint(base), Checkpoint(tuned), tmp_path / "v")["predicate"]
+    assert facts["changed"] == (len(Checkpoint(base)) if size else 1)
+    assert run(["vectors", "apply", str(base), str(tmp_path / "v"), "-o", str(tmp_path / "again")]) == 0
+    assert differing(tuned, tmp_path / "again") == 0
+    # Of a delta that is zero no weight can be told.
+    assert run(["verify", str(tmp_path / "again")]) == (0 if size else 3)
+    low = ["vectors", "extract", str(base), str(tuned), "--rank", "2", "-o", str(tmp_path / "low")]
+    assert run(low) == (0 if size else 2)
+    if size:
+        # As an adapter both embeddings are saved whole, and stay one tensor.
+        assert run(["vectors", "apply", str(base), str(tmp_path / "low"), "-o", str(tmp_path / "back")]) == 0
+        name = "model.embed_tokens.weight"
+        assert set(Checkpoint(tmp_path / "back")) == set(Checkpoint(tuned))
+        assert torch.equal(Checkpoint(tmp_path / "back")[name], Checkpoint(tuned)[name])
+
+
 def test_a_fine_tune_that_unties_its_embeddings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     base = make_llama(tmp_path / "base", tied=True)
 
@@ -318,6 +345,8 @@ def test_a_removed_vector_leaves_the_base(pair: Path, tmp_path: Path, capsys: py
     (result,) = json.loads(capsys.readouterr().out)["strengths"]
     assert result["against_base"]["differ"] == differing(pair / "base", tmp_path / "off") < 20
     assert result["verdict"]["verdict"] == "verified"
+    assert run(["verify", str(tmp_path / "off")]) == 0
+    capsys.readouterr()
     # Another base under the same name is noticed, and another strength compares with nothing.
     assert run([*arguments, "-o", str(tmp_path / "x"), "--base", str(pair / "tuned")]) == 0
     assert "against_base" not in capsys.readouterr().out

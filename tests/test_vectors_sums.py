@@ -290,6 +290,44 @@ def test_sums_that_are_not_defined(room: Path, tmp_path: Path) -> None:
     assert add(parts, tmp_path / "yes", summing=Summing(any_base=True))["predicate"]["base"]["digest"] is None
 
 
+def test_what_cancels_is_measured_as_it_is(room: Path, tmp_path: Path) -> None:
+    pt, v = Adapter(room / "pt"), StoredVector(room / "v")
+    parts = {"pt": (pt, 1.0), "same": (Adapter(room / "pt"), -1.0)}
+    assert add(parts, tmp_path / "none")["predicate"]["norm"] < 1e-12 * pt.norm()
+    add({"v": (v, 1.0), "pt": (pt, 1e-9)}, tmp_path / "near", summing=Summing(dtype="float64"))
+    parts = {"near": (StoredVector(tmp_path / "near"), 1.0), "v": (v, -1.0)}
+    facts = add(parts, tmp_path / "left")["predicate"]
+    assert facts["norm"] == pytest.approx(1e-9 * pt.norm(), rel=1e-4)
+    assert facts["cosines"][0]["cosine"] == pytest.approx(-1)
+
+
+def test_a_merge_refuses_weights_of_heads(room: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["merge", str(room / "base"), "-a", f"pt={room / 'pt'}", "-w", "pt=1,heads[0:2]:0", "-o"]
+    assert run([*arguments, str(tmp_path / "out")]) == 2
+    assert "crossmatch vectors add writes a vector with such weights" in capsys.readouterr().err
+
+
+def test_a_strange_manifest_is_not_believed(room: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import shutil
+
+    shutil.copytree(room / "v", tmp_path / "v")
+    file = tmp_path / "v" / "crossmatch.json"
+    manifest = json.loads(file.read_text())
+    strange = {"heads": {"queries": 0, "groups": 10**12, "width": True}, "tuned": {"dtypes": 5}, "parts": [1]}
+    strange["base"] = {"digest": 7, "path": "/etc"}
+    file.write_text(json.dumps({**manifest, "predicate": {**manifest["predicate"], **strange}, "subject": {"a": 1}}))
+    for command in (["inspect"], ["inspect", "--json"]):
+        assert run(["vectors", *command, str(tmp_path / "v")]) == 0
+    assert (
+        run(["vectors", "add", "-a", f"v={tmp_path / 'v'}", "-w", "v=1,heads[0:2]:0", "-o", str(tmp_path / "w")]) == 2
+    )
+    assert "give the base" in capsys.readouterr().err
+    assert run(["vectors", "apply", str(room / "base"), str(tmp_path / "v"), "-o", str(tmp_path / "out")]) == 0
+    off = ["vectors", "remove", str(room / "tuned"), str(tmp_path / "v"), "-o", str(tmp_path / "off")]
+    assert run(off) == 0
+    assert "not compared with the base" in capsys.readouterr().err
+
+
 def test_strengths_are_decimal() -> None:
     assert strengths(["-0.5:1.5:0.5", "3"]) == (-0.5, 0.0, 0.5, 1.0, 1.5, 3.0)
     assert strengths(["0:0.3:0.1"]) == (0.0, 0.1, 0.2, 0.3)

@@ -8,7 +8,7 @@ import typer
 from crossmatch.cli.console import Terminal, say
 from crossmatch.cli.destination import write_checkpoint
 from crossmatch.cli.merge import storage
-from crossmatch.cli.options import Json, Overwrite, Strengths
+from crossmatch.cli.options import DTYPES, Json, Overwrite, Strengths
 from crossmatch.cli.vectors_show import show_strengths
 
 if TYPE_CHECKING:
@@ -38,11 +38,10 @@ def apply_command(
     from crossmatch.checkpoint import Checkpoint
 
     found, checkpoint = open_vector(vector), Checkpoint(base)
-    tuned = found.record.get("tuned")
-    for stored in tuned.get("dtypes", ()) if isinstance(tuned, dict) and dtype is None else ():
-        own = {str(info.dtype).removeprefix("torch.") for info in checkpoint.tensors.values()}
-        if stored not in own:
-            say(f"note: the tuned checkpoint is {stored}, the base is not; --dtype {stored} gives it back")
+    own = {str(info.dtype).removeprefix("torch.") for info in checkpoint.tensors.values()}
+    stored = _tuned_dtype(found.record.get("tuned"))
+    if dtype is None and stored is not None and stored not in own:
+        say(f"note: the tuned checkpoint is {stored}, this one is not; --dtype {stored} gives it back")
     job = _Job(checkpoint, found, 1.0, storage(dtype, "nearest", None, tied), verify, any_base)
     results = _write(job, output, strength, overwrite)
     show_strengths(output, results, as_json)
@@ -84,6 +83,11 @@ def remove_command(
             counted = count_unequal(pair_checkpoints(source, Checkpoint(place)), Terminal()).to_dict()
             results[1.0]["against_base"] = counted
     show_strengths(output, results, as_json)
+
+
+def _tuned_dtype(tuned: object) -> str | None:
+    dtypes = tuned.get("dtypes") if isinstance(tuned, dict) else None
+    return dtypes[0] if isinstance(dtypes, list) and dtypes and dtypes[0] in DTYPES.values() else None
 
 
 class _Job:

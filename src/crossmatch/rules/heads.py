@@ -13,6 +13,8 @@ ATTENTION = frozenset({"self_attn", "attn", "attention", "self_attention", "cros
 # Weights whose rows, or columns, are heads one after the other; and those that hold several kinds of them.
 _ROWS = {"q_proj": "query", "wq": "query", "k_proj": "key", "v_proj": "key", "wk": "key", "wv": "key"}
 _COLUMNS = {"o_proj", "wo", "out_proj"}
+# No model comes near; a stranger's config could ask for more.
+_MOST = 1 << 14
 _FUSED = {"qkv_proj", "c_attn", "query_key_value", "Wqkv", "W_pack", "in_proj", "kv_b_proj", "q_b_proj", "qkv"}
 
 
@@ -36,10 +38,10 @@ class Heads:
         queries = fields.get("num_attention_heads", fields.get("n_head"))
         groups = fields.get("num_key_value_heads") or queries
         hidden = fields.get("hidden_size", fields.get("n_embd"))
-        if type(queries) is not int or type(groups) is not int or queries < 1 or groups < 1 or queries % groups:
+        if not _is_count(queries) or not _is_count(groups) or queries % groups:
             return None
         width = fields.get("head_dim") or (hidden // queries if type(hidden) is int else None)
-        return cls(queries, groups, width) if type(width) is int and width > 0 else None
+        return cls(queries, groups, width) if _is_count(width) else None
 
     def to_dict(self) -> dict[str, int]:
         """As plain JSON."""
@@ -81,6 +83,10 @@ def head_axis(name: str) -> int | None:
     if module in _ROWS:
         return 0
     return 1 if module in _COLUMNS and leaf == "weight" else None
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 < value <= _MOST
 
 
 def _kind(name: str) -> str:

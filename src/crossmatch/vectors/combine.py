@@ -2,7 +2,7 @@
 float64 and rounded once."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from crossmatch.checkpoint import (
     text_facts,
     write_json,
 )
-from crossmatch.delta import Delta, LowRank, Stack, TuningVector, linear, round_once
+from crossmatch.delta import Delta, LowRank, Stack, TuningVector, linear, norm, round_once
 from crossmatch.errors import InputError, RuleError
 from crossmatch.progress import SILENT, Progress
 from crossmatch.rules import Heads, Weight, Weights, weight_json
@@ -116,7 +116,8 @@ def add(parts: Parts, out: str | Path, *, summing: Summing = DEFAULT, progress: 
         whole = replace(whole, factors=_factors(sizes, summing.match_norm))
         stretch = torch.tensor([whole.factors[label] for label in labels], dtype=torch.float64)
         used = used * stretch[:, None] * stretch[None, :]
-        entries = [e for name in whole.names for e in _entries(whole, name, _form(whole, summing))]
+        size = _Size()
+        entries = [e for name in whole.names for e in _entries(whole, name, _form(whole, summing), size)]
         if not entries:
             raise RuleError("all weights are zero: there is no vector to write")
         with single_threads(), progress.task("write", sum(math.prod(e.shape) for e in entries)) as task:
@@ -129,7 +130,7 @@ def add(parts: Parts, out: str | Path, *, summing: Summing = DEFAULT, progress: 
             "match_norm": summing.match_norm,
             "parts": _described(parts, whole, sizes, used, partial),
             "cosines": _cosines(labels, used),
-            "norm": math.sqrt(max(0.0, float(used.sum()))),
+            "norm": math.sqrt(size.squares),
             "text_files": _text_files(parts, laid, partial),
         }
         manifest = vector_statement({VECTOR_FILE: digest}, facts)
@@ -203,7 +204,20 @@ def _form(whole: _Sum, summing: Summing) -> torch.dtype:
     return torch.float64 if double else torch.float32
 
 
-def _entries(whole: _Sum, name: str, form: torch.dtype) -> Iterator[Entry]:
+@dataclass
+class _Size:
+    """Squared norm of what was written: counted from it, since in a difference of parts their products cancel."""
+
+    squares: float = 0.0
+
+    def of(self, blocks: Iterable[Tensor], scale: float = 1.0) -> Iterator[Tensor]:
+        """The blocks, counted on their way."""
+        for block in blocks:
+            self.squares += float(torch.linalg.vector_norm(block, dtype=torch.float64)) ** 2 * scale**2
+            yield block
+
+
+def _entries(whole: _Sum, name: str, form: torch.dtype, size: _Size) -> Iterator[Entry]:
     used = whole.used(name)
     if not used:
         return
@@ -214,12 +228,12 @@ def _entries(whole: _Sum, name: str, form: torch.dtype) -> Iterator[Entry]:
         total = linear(list(used.values()), [1.0] * len(used))
     except RuleError as error:
         raise RuleError(f"{name}: {error}") from None
-    if isinstance(total, LowRank):
-        yield from _of_factors(name, (total,), stacked=False)
-    elif isinstance(total, Stack):
-        yield from _of_factors(name, total.parts, stacked=True)
+    if isinstance(total, LowRank | Stack):
+        size.squares += norm(total) ** 2
+        stacked = isinstance(total, Stack)
+        yield from _of_factors(name, total.parts if stacked else (total,), stacked=stacked)
     else:
-        yield from _dense(f"{'shared' if 'shared' in kinds.values() else 'delta'}/{name}", total, form)
+        yield from _dense(f"{'shared' if 'shared' in kinds.values() else 'delta'}/{name}", total, form, size)
     grown = [label for label in used if name in whole.laid[label].added]
     if len(grown) > 1:
         raise RuleError(f"{name}: {' and '.join(grown)} each added rows to the vocabulary; only one may have done so")
@@ -238,11 +252,12 @@ def _of_factors(name: str, parts: tuple[LowRank, ...], *, stacked: bool) -> Iter
         yield Entry.of(f"{kind}/{name}", torch.stack(found) if stacked else found[0])
 
 
-def _dense(key: str, total: Delta, form: torch.dtype) -> Iterator[Entry]:
+def _dense(key: str, total: Delta, form: torch.dtype, size: _Size) -> Iterator[Entry]:
     if isinstance(total, StoredDense):
         # Alone: its tensor stays as it is, beside a number.
         if total.key is not None:
-            yield _as_stored(key, total.files, total.key)
+            stored = _as_stored(key, total.files, total.key)
+            yield replace(stored, blocks=lambda: size.of(stored.blocks(), total.scale))
             scale = torch.tensor(total.scale, dtype=torch.float64)
             yield from [Entry.of(f"scale/{key.partition('/')[2]}", scale)] if total.scale != 1.0 else []
         return
@@ -251,7 +266,7 @@ def _dense(key: str, total: Delta, form: torch.dtype) -> Iterator[Entry]:
         rows = total.rows(*at, torch.float64)
         return rows if form == torch.float64 else round_once(rows, form)
 
-    yield Entry(key, form, total.shape, lambda: in_order(block, ranges(total)))
+    yield Entry(key, form, total.shape, lambda: size.of(in_order(block, ranges(total))))
 
 
 def _as_stored(key: str, files: TensorFiles, source: str) -> Entry:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from crossmatch.delta import Delta, LowRank, Stack, inner
+from crossmatch.delta import Delta, LowRank, Stack, inner, norm
 from crossmatch.vectors.blocks import in_order
 
 _BLOCK = 1 << 19
@@ -25,8 +25,10 @@ def gram(deltas: Sequence[Delta | None]) -> Tensor:
     if all(isinstance(d, LowRank) for d in found) or all(isinstance(d, Stack) for d in found):
         for i, x in zip(there, found, strict=True):
             for j, y in zip(there, found, strict=True):
-                if i <= j:
+                if i < j:
                     result[i, j] = result[j, i] = inner(x, y)
+            # Through singular values, in which nothing cancels.
+            result[i, i] = norm(x) ** 2
         return result
     index = torch.tensor(there)
     total = torch.zeros(len(there), len(there), dtype=torch.float64)

@@ -161,9 +161,9 @@ def _is_linear(pair: Pair, module: str) -> bool:
 
 def _decompose(pair: Pair, site: Site, form: LowRankForm) -> _Matrix:
     """The factors of one matrix's change. In memory: the change in float32, and the sketch."""
-    parts = [_tau(pair, site, at, torch.float32) for at in pair.blocks(site)]
-    tau = torch.cat(parts)
-    del parts
+    tau = torch.empty(site.rows, site.columns)
+    for at in pair.blocks(site):
+        tau[slice(*at)] = _tau(pair, site, at, torch.float32)
     generator = torch.Generator().manual_seed(crc32(f"{form.seed}:{site.name}".encode()))
     found = top_singular(tau, form.rank, energy=form.energy, generator=generator)
     root = found.s.sqrt()

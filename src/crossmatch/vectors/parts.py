@@ -141,6 +141,7 @@ def heads_of(parts: Mapping[str, tuple[TuningVector, object]], base: Checkpoint 
         return Heads.of(base.config)
     for vector, _ in parts.values():
         known = vector.record.get("heads") if isinstance(vector, StoredVector) else None
-        if isinstance(known, dict) and all(type(known.get(k)) is int for k in ("queries", "groups", "width")):
-            return Heads(known["queries"], known["groups"], known["width"])
+        if isinstance(known, dict):
+            fields = {"num_attention_heads": "queries", "num_key_value_heads": "groups", "head_dim": "width"}
+            return Heads.of({field: known.get(key) for field, key in fields.items()})
     return None
