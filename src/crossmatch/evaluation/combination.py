@@ -48,17 +48,19 @@ def combination_section(
 ) -> Json | None:
     """The scores of every point on every domain, their differences, and whether combining helps.
 
-    measured: suite -> variant -> metrics, of suites that all variants have answered; None if a domain has none. On a
-    suite, and on the mean, a point is compared with the single vector that scores highest there by the same items
-    (which favours the single one) and with the joint one. The mean is over domains, normalised as NORMALISATION says.
-    Verdicts are on the best point of the grid, by intervals that hold for all points at once.
+    measured: suite -> variant -> metrics, of suites that all variants have answered; None if a domain has none with a
+    metric of which more is better. On a suite, and on the mean, a point is compared with the single vector that scores
+    highest there by the same items (which favours the single one) and with the joint one. The mean is over domains,
+    normalised as NORMALISATION says. Verdicts are on the best point of the grid, by intervals that hold for all points
+    at once.
     """
     names = {v.name for v in variants}
-    if not all(any(s in measured for s in suites) for suites in wanted.domains.values()):
-        return None
     base = next(v.name for v in variants if v.kind == "base")
     points = [name for name in map(merge_name, wanted.points) if name in names]
-    asked = {domain: [s for s in suites if s in measured] for domain, suites in wanted.domains.items()}
+    usable = {suite for suite, of in measured.items() if primary(list(of[base])) is not None}
+    asked = {domain: [s for s in suites if s in usable] for domain, suites in wanted.domains.items()}
+    if not all(asked.values()):
+        return None
     tables = [
         _Domain(domain, suite, measured[suite], base, seed)
         for seed, (domain, suites) in enumerate(asked.items())
