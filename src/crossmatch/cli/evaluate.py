@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from crossmatch.cli.comparing import Checkpoints, Kl, read_checkpoints
+from crossmatch.cli.comparing import Checkpoints, Kl, Memory, read_checkpoints
 from crossmatch.cli.console import Terminal, emit, say
 from crossmatch.cli.figures import print_summary
 from crossmatch.cli.options import Adapters, Json, Weights, pair_up
@@ -36,6 +36,7 @@ def evaluate_command(
     checkpoint: Checkpoints = None,
     kl: Kl = 16,
     batch_size: Annotated[int, typer.Option(min=1, help="Prompts at a time at most.")] = 64,
+    memory: Memory = None,
     server: Annotated[str | None, typer.Option(help="Ask a server instead: URL of its completions API.")] = None,
     model: Annotated[str | None, typer.Option(help="The model's name on that server.")] = None,
     as_json: Json = False,
@@ -48,6 +49,7 @@ def evaluate_command(
     from crossmatch.checkpoint import Checkpoint, replace_json
     from crossmatch.evaluation import load_suite
     from crossmatch.evaluation.conditions import Plan, conditions_of
+    from crossmatch.evaluation.memory import parse_memory
     from crossmatch.process import keep_heap
 
     keep_heap()
@@ -64,7 +66,7 @@ def evaluate_command(
         summary = _served(whole, server, str(model), suites, conditions, output)
     else:
         parts = pair_up(adapter, weight) if adapter or weight or not checkpoint else {}
-        plan = Plan(conditions, batch_size=batch_size, kl=kl)
+        plan = Plan(conditions, batch_size=batch_size, kl=kl, memory=parse_memory(memory))
         summary = _here(whole, parts, reference, checkpoint, suites, plan, output)
     replace_json(output / "summary.json", summary)
     if as_json:

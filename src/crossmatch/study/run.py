@@ -16,7 +16,7 @@ from crossmatch.merging import DTYPE_ARGUMENTS, Output, Storage, execute, plan_m
 from crossmatch.progress import SILENT, Progress
 from crossmatch.report import write_report
 from crossmatch.rules import Weight, weight_json
-from crossmatch.sample import SampleSize, model_file, ontology_file, write_base, write_data
+from crossmatch.sample import DATA_VERSION, SampleSize, model_file, ontology_file, write_base, write_data
 from crossmatch.study.check import check_recipe
 from crossmatch.study.measure import Subject, audit_data, evaluate_variants, interfere
 from crossmatch.study.recipe import SAMPLE, Recipe
@@ -124,7 +124,7 @@ def _data(recipe: Recipe, root: Path, ledger: Ledger) -> dict[str, Any] | None:
     if recipe.sample is None:
         return None
     size, out = SampleSize(**recipe.sample.model_dump()), root / "data"
-    inputs = [vars(size), file_digest(ontology_file())]
+    inputs = [vars(size), file_digest(ontology_file()), DATA_VERSION]
     return ledger.run("data", inputs, lambda: sorted(out.iterdir()), lambda: write_data(out, size))
 
 
