@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TORCH := $(shell grep '^torch==' constraints.txt)
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: install demo test lint faults bench bench-merge bench-verify clean help
+.PHONY: install demo test lint faults bench bench-merge bench-verify bench-evaluate clean help
 
 help:
 	@echo "make install   environment with everything a user needs"
@@ -18,6 +18,8 @@ help:
 	@echo "make bench-verify  the proof beside reading, over sizes, beside deltalint, and its calibration: about 40 minutes"
 	@echo "make bench-merge  merge and verify beside cp, PEFT, mergekit and axolotl, in environments of their own: about 20 minutes;"
 	@echo "               over sizes and ranks (32 GB of disk): $(BIN)/python benchmarks/merge.py --scaling"
+	@echo "make bench-evaluate  choices beside lm-evaluation-harness 0.4.13 in an environment of its own, generation beside"
+	@echo "               generate in batches, change of the merge weight: about 15 minutes"
 	@echo "make clean     remove environment, runs and caches"
 
 install: $(VENV)/.installed
@@ -49,7 +51,7 @@ lint: $(VENV)/.developing
 faults: $(VENV)/.developing
 	@cd tests && ../$(BIN)/python -m faults.table
 
-bench: bench-merge bench-verify
+bench: bench-merge bench-verify bench-evaluate
 
 bench-merge: $(VENV)/.installed
 	@$(BIN)/python benchmarks/merge.py
@@ -59,6 +61,10 @@ bench-verify: $(VENV)/.developing
 	@$(BIN)/python benchmarks/verify.py --scaling
 	@$(BIN)/python benchmarks/verify.py --cases
 	@$(BIN)/python benchmarks/calibration.py
+
+# The other tool's environment is made by the program itself, at benchmarks/.peers.
+bench-evaluate: $(VENV)/.installed
+	@$(BIN)/python benchmarks/evaluate.py
 
 clean:
 	rm -rf $(VENV) runs build dist .pytest_cache .ruff_cache .hypothesis

@@ -20,6 +20,9 @@ Kl = Annotated[
     int,
     typer.Option(min=0, max=1024, help="Items of each generation suite for KL to the reference and to the base."),
 ]
+Memory = Annotated[
+    str | None, typer.Option(metavar="SIZE", help="Memory for batches, as in 4GB; default: a quarter of what is free.")
+]
 
 
 def read_checkpoints(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from crossmatch.cli.comparing import Checkpoints, Kl, read_checkpoints
+from crossmatch.cli.comparing import Checkpoints, Kl, Memory, read_checkpoints
 from crossmatch.cli.console import Terminal, emit, say
 from crossmatch.cli.figures import print_summary
 from crossmatch.cli.measuring import Measuring, Nulls, Strengths, read_measuring
@@ -38,6 +38,7 @@ def evaluate_command(
     checkpoint: Checkpoints = None,
     kl: Kl = 16,
     batch_size: Annotated[int, typer.Option(min=1, help="Prompts at a time at most.")] = 64,
+    memory: Memory = None,
     server: Annotated[str | None, typer.Option(help="Ask a server instead: URL of its completions API.")] = None,
     model: Annotated[str | None, typer.Option(help="The model's name on that server.")] = None,
     as_json: Json = False,
@@ -53,6 +54,7 @@ def evaluate_command(
     from crossmatch.checkpoint import Checkpoint, replace_json
     from crossmatch.evaluation import load_suite
     from crossmatch.evaluation.conditions import Plan, conditions_of
+    from crossmatch.evaluation.memory import parse_memory
     from crossmatch.process import keep_heap
 
     keep_heap()
@@ -69,7 +71,8 @@ def evaluate_command(
         summary = _served(whole, server, str(model), suites, conditions, output)
     else:
         wanted = read_measuring(adapter, weight, reference, strengths, nulls, bool(checkpoint))
-        plan = Plan(conditions, batch_size=batch_size, kl=kl, kl_to=wanted.reference)
+        budget = parse_memory(memory)
+        plan = Plan(conditions, batch_size=batch_size, kl=kl, kl_to=wanted.reference, memory=budget)
         summary = _here(whole, wanted, checkpoint, suites, plan, output)
     replace_json(output / "summary.json", summary)
     if as_json:

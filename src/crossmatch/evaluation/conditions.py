@@ -54,7 +54,8 @@ class Plan:
     """Under what variants are asked.
 
     dtype: as which their weights are stored before they are computed with (None: the base's own); batch_size: prompts
-    at a time at most, which changes no answer. kl: of so many items of each generation suite, how far the next tokens
+    at a time at most, memory: bytes for what grows with them (None: a quarter of what is free), neither of which
+    changes an answer. kl: of so many items of each generation suite, how far the next tokens
     are from those of the variant `kl_to`, and of the base.
     """
 
@@ -63,6 +64,7 @@ class Plan:
     batch_size: int = 64
     kl: int = 0
     kl_to: str | None = None
+    memory: int | None = None
 
 
 def conditions_of(templates: Sequence[str] = (), decodings: Sequence[str] = ()) -> tuple[Condition, ...]:

@@ -9,22 +9,23 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
+from crossmatch.evaluation.memory import Memory
 from crossmatch.evaluation.model import Decoding, item_seed
 from crossmatch.evaluation.pool import Pool, Prefix, Row, takes_any_mask
 
-# Keys and values of all rows together; on 2 cores larger pools gain nothing.
-_MEMORY = 1 << 30
 # Tokens looked at first when the most probable ones are wanted.
 _TOP = 512
 
 
 @dataclass(frozen=True)
 class Limits:
-    """When an answer ends: at one of these tokens, or after so many; rows: how many go on at a time at most."""
+    """When an answer ends: at one of these tokens, or after so many; rows: how many go on at a time at most, as far as
+    the memory goes."""
 
     ends: frozenset[int]
     tokens: int
     rows: int
+    memory: Memory
 
 
 Answer = tuple[int, list[int], bool]
@@ -43,18 +44,20 @@ def decode(
     rows = [Row(i, 0, 0, [], _draws(decoding, key, limits.tokens)) for i, key in enumerate(keys)]
     order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i))
     if not takes_any_mask(model):
-        size = limits.rows
+        size = min(limits.rows, limits.memory.places(model, max(map(len, prompts), default=0) + limits.tokens))
         for start in range(0, len(order), size):
             chunk = order[start : start + size]
             yield from _together(model, [prompts[i] for i in chunk], [rows[i] for i in chunk], limits, choose)
         return
     prefix = Prefix.of(model, prompts)
     width = max(map(len, prompts), default=0) + limits.tokens
-    pool = Pool(model, prefix, max(1, min(limits.rows, len(order), _MEMORY // (_bytes(model) * width))), width)
+    places = min(limits.rows, len(order), limits.memory.places(model, width))
+    pool = Pool(model, prefix, max(1, places), width)
     waiting = deque(order)
     while waiting or pool.rows:
         if waiting and (not pool.rows or pool.free >= max(1, pool.capacity // 4)):
-            some = [waiting.popleft() for _ in range(min(pool.free, len(waiting)))]
+            fit = limits.memory.fit(model, len(prompts[waiting[0]]) - len(prefix.ids), len(prefix.ids))
+            some = [waiting.popleft() for _ in range(min(pool.free, len(waiting), fit))]
             first = len(pool.rows)
             logits = pool.admit([rows[i] for i in some], [prompts[i][len(prefix.ids) :] for i in some])
         else:
@@ -104,14 +107,6 @@ def _together(
         yield from _note([rows[n] for n in going], [chosen[n] for n in going], limits)
         ids = torch.tensor(chosen, device=device)[:, None]
         mask, positions = torch.cat([mask, torch.ones_like(mask[:, :1])], 1), positions[:, -1:] + 1
-
-
-def _bytes(model: Any) -> int:
-    """Bytes of keys and values for one token."""
-    config = model.config.get_text_config(decoder=True)
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return 2 * config.num_hidden_layers * heads * width * model.dtype.itemsize
 
 
 def _draws(decoding: Decoding, key: str, count: int) -> Tensor | None:

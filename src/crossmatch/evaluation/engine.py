@@ -30,18 +30,21 @@ class Engine:
     checkpoint that a merge would write, in float32 to one rounding. The device is the first GPU if there is one; it
     computes in the stored dtype
     there, and in float32 on CPU, where 16 bits are slower. stored: dtype of the checkpoints (None: the base's own);
-    rows: prompts at a time at most. Decoding is what a call says: a base's own penalties and temperatures do not act.
+    rows: prompts at a time at most; memory: bytes for what grows with the batch (None: a quarter of what is free).
+    Decoding is what a call says: a base's own penalties and temperatures do not act.
     """
 
-    def __init__(self, base: Checkpoint, stored: torch.dtype | None = None, rows: int = 64) -> None:
+    def __init__(
+        self, base: Checkpoint, stored: torch.dtype | None = None, rows: int = 64, memory: int | None = None
+    ) -> None:
         self.base, self.stored, self.rows = base, stored, rows
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.memory = Memory.of(self.device)
         self.tokenizer = AutoTokenizer.from_pretrained(base.path)
         on_gpu = stored or next(info.dtype for info in base.tensors.values() if info.dtype.is_floating_point)
         dtype = torch.float32 if self.device.type == "cpu" else on_gpu
         model: Any = AutoModelForCausalLM.from_pretrained(base.path, dtype=dtype)
         self.model = model.to(self.device).eval()
+        self.memory = Memory.of(self.device, memory)
         self._weights = dict(self.model.named_parameters())
         # Tensors that a checkpoint stored in another dtype would hold differently, adapter or not.
         self._changed = {n for n in self._weights if n in base and stored not in (None, base.tensors[n].dtype)}
@@ -101,7 +104,7 @@ class Engine:
 
         keys: one text per prompt, from which its seed follows where tokens are drawn.
         """
-        limits = Limits(self._stops, max_new_tokens, self.rows)
+        limits = Limits(self._stops, max_new_tokens, self.rows, self.memory)
         for index, ids, truncated in decode(self.model, self._ids(prompts), limits, decoding, keys):
             done(index, Generated(self.tokenizer.decode(ids, skip_special_tokens=False), truncated, len(ids)))
 
@@ -119,7 +122,7 @@ class Engine:
     ) -> None:
         """The same, with what the first token's distribution is like."""
         tokens = [[self.token_ids(p, option)[1] for option in group] for p, group in zip(prompts, options, strict=True)]
-        for index, values, opening in score(self.model, self._ids(prompts), tokens, self.rows):
+        for index, values, opening in score(self.model, self._ids(prompts), tokens, self.rows, self.memory):
             done(index, values, opening)
 
     def documents(self, texts: Sequence[str], windows: Windows, done: Callable[[int, DocumentScore], None]) -> None:

@@ -39,5 +39,5 @@ class Held:
         if self._engine is None or self._engine.base is not checkpoint:
             # The old one first: there is memory for one.
             self._engine = None
-            self._engine = Engine(checkpoint, dtype, self.plan.batch_size)
+            self._engine = Engine(checkpoint, dtype, self.plan.batch_size, self.plan.memory)
         return self._engine

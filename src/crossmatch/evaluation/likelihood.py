@@ -6,22 +6,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from crossmatch.evaluation.memory import Memory
 from crossmatch.evaluation.model import FirstToken
 from crossmatch.evaluation.pool import Prefix, as_mask, takes_any_mask
 
 Ids = Sequence[int]
-# Tokens that go through the model at a time (few on CPU: what is padding costs as much as what is not), and numbers of
-# logits that are held.
-_TOKENS, _LOGITS = {"cpu": 512}, 1 << 26
-_MANY = 8192
 
 
 Scored = tuple[int, list[float], FirstToken]
 
 
 @torch.inference_mode()
-def score(model: Any, prompts: Sequence[Ids], options: Sequence[Sequence[Ids]], rows: int) -> Iterator[Scored]:
-    """ln P(option | prompt), summed over its tokens, for every option of every prompt; in batches of similar length.
+def score(
+    model: Any, prompts: Sequence[Ids], options: Sequence[Sequence[Ids]], rows: int, memory: Memory
+) -> Iterator[Scored]:
+    """ln P(option | prompt), summed over its tokens, for every option of every prompt; in batches of similar length, of
+    so many rows at most, as far as the memory goes.
 
     An option sees its prompt and itself, not the others (a tree of tokens; positions go on from the prompt's end).
     Tokens that all prompts begin with are computed once, and only what an option needs goes through the vocabulary.
@@ -34,9 +34,8 @@ def score(model: Any, prompts: Sequence[Ids], options: Sequence[Sequence[Ids]], 
     while order:
         tails = [sum(len(o) - 1 for o in options[i]) + 1 for i in order]
         width = lengths[order[0]] + max(tails)
-        vocabulary = model.config.get_text_config(decoder=True).vocab_size
-        tokens = _TOKENS.get(model.device.type, _MANY)
-        count = max(1, min(rows, tokens // max(1, width), _LOGITS // (vocabulary * max(tails[:rows]))))
+        logits = memory.positions(model) // max(tails[:rows])
+        count = max(1, min(rows, memory.rows(model, width, shared), logits))
         chunk, order = order[:count], order[count:]
         if whole:
             for i in chunk:

@@ -3,17 +3,20 @@
 No answer depends on it, up to the last digits of the arithmetic.
 """
 
+import re
 from dataclasses import dataclass
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from crossmatch.errors import InputError
 from crossmatch.process import free_memory
 
+if TYPE_CHECKING:
+    import torch
+
 # Of what is free, a part is taken; of that, the largest power of two: a little more or less that is free changes
 # nothing.
 _SHARE = 0.25
+_SIZE = re.compile(r"^(\d+(?:\.\d+)?)\s*([kmg]i?b)$")
 _LEAST, _UNKNOWN = 1 << 26, 1 << 30
 # Tokens at a time at most: on CPU, what is padding costs as much as what is not, and larger batches gain nothing.
 _TOKENS = {"cpu": 512}
@@ -31,24 +34,24 @@ class Memory:
     nbytes: int
 
     @classmethod
-    def of(cls, device: torch.device, asked: int | None = None) -> "Memory":
-        """What was asked for, else a quarter of what is free on the device. Raises InputError for less than 64 MiB."""
+    def of(cls, device: "torch.device", asked: int | None = None) -> "Memory":
+        """What was asked for, else a quarter of what is free on the device."""
         if asked is not None:
-            if asked < _LEAST:
-                raise InputError(f"a memory budget of {asked} bytes is too small; give at least {_LEAST >> 20} MiB")
             return cls(asked)
-        free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()
+        free = _free_on(device) if device.type == "cuda" else free_memory()
         wanted = max(_LEAST, int(free * _SHARE)) if free is not None else _UNKNOWN
         return cls(1 << (wanted.bit_length() - 1))
 
     def rows(self, model: Any, width: int, before: int = 0) -> int:
-        """How many rows of `width` tokens may go through the model at a time behind `before` cached ones; at least 1.
-
-        Half of the budget is theirs: the other half is for logits.
-        """
-        each = width * token_bytes(model) + before * cached_bytes(model)
+        """How many rows of `width` tokens go through the model at a time behind `before` cached ones: what fits, and no
+        more tokens than gain speed; at least 1."""
         most = _TOKENS.get(model.device.type, _MANY) // max(1, width)
-        return max(1, min(most, self.nbytes // 2 // max(1, each)))
+        return max(1, min(most, self.fit(model, width, before)))
+
+    def fit(self, model: Any, width: int, before: int = 0) -> int:
+        """How many such rows fit in half of the budget: the other half is for logits; at least 1."""
+        each = width * token_bytes(model) + before * cached_bytes(model)
+        return max(1, self.nbytes // 2 // max(1, each))
 
     def positions(self, model: Any) -> int:
         """How many positions may be turned into logits at a time, in the other half of the budget; at least 1."""
@@ -58,6 +61,26 @@ class Memory:
     def places(self, model: Any, width: int) -> int:
         """How many rows of `width` tokens may keep keys and values in a pool; at least 1."""
         return max(1, self.nbytes // 2 // (cached_bytes(model) * max(1, width)))
+
+
+def parse_memory(text: str | None) -> int | None:
+    """Bytes of a budget such as 512MB, 4GB or 4GiB; None of None. Raises InputError, also for less than 64 MiB."""
+    if text is None:
+        return None
+    match = _SIZE.match(text.strip().lower())
+    if match is None:
+        raise InputError(f"memory {text}: write it as 512MB or 4GB")
+    step = 1024 if match[2].endswith("ib") else 1000
+    nbytes = int(float(match[1]) * step ** ("kmg".index(match[2][0]) + 1))
+    if nbytes < _LEAST:
+        raise InputError(f"memory {text} is too little; give at least {_LEAST >> 20}MiB")
+    return nbytes
+
+
+def _free_on(device: "torch.device") -> int:
+    import torch
+
+    return torch.cuda.mem_get_info(device)[0]
 
 
 def cached_bytes(model: Any) -> int:

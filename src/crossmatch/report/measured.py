@@ -125,7 +125,7 @@ def _table(name: str, suite: Json, summary: Json) -> dict[str, Any]:
         "signatures": suite["signatures"],
         "heads": [{"title": METRICS[m][0], "help": METRICS[m][3], "n": counts[m]} for m in metrics],
         "rows": rows,
-        "clean": suite["clean"]["n"] if suite.get("clean") else None,
+        "clean": _table(name, suite["clean"], summary) if suite.get("clean") else None,
     }
 
 

@@ -11,10 +11,13 @@ from crossmatch.checkpoint import MANIFEST, atomic_directory, write_json
 from crossmatch.errors import InputError
 from crossmatch.sample.arithmetic import ArithmeticSize, write_arithmetic
 from crossmatch.sample.documents import write_documents
+from crossmatch.sample.instructions import write_instructions
 from crossmatch.sample.ontology import LICENCE, Term, ontology_file, read_ontology
 
 QUESTIONS = ("What is {name}?", "Define the medical term {name}.", "What does {name} mean in medicine?")
 SHORTEST, LONGEST = 40, 200
+# What files there are and what they hold; a run directory with other ones gets these.
+DATA_VERSION = 2
 
 _DEFINE = """\
 # Held-out terms: the question of SFT, asked about terms that SFT never saw.
@@ -55,13 +58,13 @@ class SampleSize:
 def write_data(
     out: Path, size: SampleSize, file: Path | None = None, *, arithmetic: ArithmeticSize | None = None
 ) -> dict[str, Any]:
-    """Write pt.jsonl, sft.jsonl, the suites define, name and documents, and the data card; return the card.
+    """Write pt.jsonl, sft.jsonl, the suites and the data card; return the card.
 
     arithmetic: size of the second domain, which is written beside it (see `write_arithmetic`); None: it is left out.
 
     The terms are shuffled once and dealt out: those of the suites first, then those of SFT. PT text comes from all
     terms, those of the suites included: that is the knowledge which PT is to bring and SFT lacks. Documents are
-    text as PT's, of terms in none of these.
+    text as PT's, of terms in none of these; instructions ask about further ones.
     """
     file = file or ontology_file()
     version, terms = read_ontology(file)
@@ -94,7 +97,9 @@ def write_data(
         (partial / "name.yaml").write_text(_NAME, encoding="utf-8")
         known = {t.id for t in [*pt, *sft]} | held_out
         unread = [t for t in rest if t.id not in known]
-        card |= {"unread": write_documents(partial, {t.id: _document(t) for t in unread})}
+        read = write_documents(partial, {t.id: _document(t) for t in unread})
+        names = {t.id: _inside(t.name) for t in unread if t.id not in read}
+        card |= {"unread": read, "instructed": write_instructions(partial, names)}
         if arithmetic is not None:
             card |= {"arithmetic": write_arithmetic(partial, arithmetic)}
         write_json(partial / "card.json", card)

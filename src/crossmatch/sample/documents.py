@@ -8,6 +8,16 @@ from pathlib import Path
 from crossmatch.errors import InputError
 
 COUNT = 20
+_SUSTAIN = """\
+# The questions of define, asked again with a constraint below each that the model's own answer meets already.
+name: sustain
+version: 1
+kind: generation
+language: en
+data: define.jsonl
+max_new_tokens: 48
+sustain: 1
+"""
 _SUITE = """\
 # Documents as PT reads them, of terms that neither training nor another suite has.
 name: documents
@@ -19,7 +29,8 @@ data: documents.jsonl
 
 
 def write_documents(out: Path, texts: Mapping[str, str]) -> list[str]:
-    """Write the suite documents from the first of these texts (id -> text); return their ids.
+    """Write the suite documents from the first of these texts (id -> text), and the suite sustain on the data of
+    define, which lies there; return the ids of the texts.
 
     Raises InputError if there are none: the other parts took every term.
     """
@@ -31,4 +42,5 @@ def write_documents(out: Path, texts: Mapping[str, str]) -> list[str]:
         "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8"
     )
     (out / "documents.yaml").write_text(_SUITE, encoding="utf-8")
+    (out / "sustain.yaml").write_text(_SUSTAIN, encoding="utf-8")
     return list(chosen)

@@ -9,6 +9,7 @@ from crossmatch.adapter import Adapter
 from crossmatch.checkpoint import Checkpoint, file_digest, read_json, replace_json, side_digest
 from crossmatch.evaluation import Suite, Variant
 from crossmatch.evaluation.conditions import RECORDS_VERSION, Plan, cells, conditions_of
+from crossmatch.evaluation.memory import parse_memory
 from crossmatch.rules import weight_json
 from crossmatch.study.check import combination_of
 from crossmatch.study.recipe import EvaluationRecipe, Recipe
@@ -79,7 +80,9 @@ def evaluate_variants(
         from crossmatch.evaluation.trained import trained_with
         from crossmatch.evaluation.variants import APART
 
-        plan = Plan(conditions, recipe.dtype, wanted.batch_size, wanted.kl, wanted.reference)
+        plan = Plan(
+            conditions, recipe.dtype, wanted.batch_size, wanted.kl, wanted.reference, parse_memory(wanted.memory)
+        )
         variants, suites = subject.variants, subject.suites
         records = evaluate(base, adapters, variants, suites, out, plan=plan, progress=ledger.progress)
         with ledger.progress.task("intervals and paired tests") as task:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat,
 from crossmatch.checkpoint import safe_name
 from crossmatch.errors import DataError, InputError, RecipeError, RuleError
 from crossmatch.evaluation.conditions import conditions_of
+from crossmatch.evaluation.memory import parse_memory
 from crossmatch.evaluation.strengths import MOST, parse_strengths
 from crossmatch.evaluation.suites import read_yaml
 from crossmatch.rules import Weight, parse_weight
@@ -92,7 +93,8 @@ class EvaluationRecipe(_Strict):
     nucleus as in T0.6p0.8 (five seeds; x10 for ten). Every suite runs under every template with every decoding. nulls:
     variants in which the reference's partners are random deltas of the same spectrum; checkpoints: written ones by
     name, asked the same prompts; kl: items of each generation suite on which KL to the reference and to the base is
-    taken, 0 for none; interference: items on which it is measured, 0 for none.
+    taken, 0 for none; interference: items on which it is measured, 0 for none; memory: for batches, as in 4GB (None: a
+    quarter of what is free).
     """
 
     suites: tuple[str, ...] = Field(min_length=1)
@@ -106,6 +108,7 @@ class EvaluationRecipe(_Strict):
     kl: int = Field(0, ge=0, le=1024)
     interference: int = Field(0, ge=0, le=256)
     batch_size: int = Field(64, ge=1)
+    memory: str | None = None
 
     @model_validator(mode="after")
     def _known_suites(self) -> "EvaluationRecipe":
@@ -124,7 +127,8 @@ class EvaluationRecipe(_Strict):
             raise ValueError(f"checkpoints: {unsafe!r} is no name: letters, digits, '_', '.', '-', no path")
         try:
             conditions_of((), self.decodings)
-        except DataError as error:
+            parse_memory(self.memory)
+        except (DataError, InputError) as error:
             raise ValueError(str(error)) from None
         return self
 

@@ -17,7 +17,7 @@ from crossmatch.merging import DTYPE_ARGUMENTS, Output, Storage, execute, plan_m
 from crossmatch.progress import SILENT, Progress
 from crossmatch.report import write_report
 from crossmatch.rules import Weight, weight_json
-from crossmatch.sample import model_file, ontology_file, write_base, write_data
+from crossmatch.sample import DATA_VERSION, model_file, ontology_file, write_base, write_data
 from crossmatch.study.check import check_recipe, variants_of
 from crossmatch.study.measure import Subject, audit_data, evaluate_variants, interfere
 from crossmatch.study.recipe import SAMPLE, Recipe
@@ -122,7 +122,7 @@ def _data(recipe: Recipe, root: Path, ledger: Ledger) -> dict[str, Any] | None:
     if recipe.sample is None:
         return None
     size, questions, out = recipe.sample.size, recipe.sample.questions, root / "data"
-    inputs = [vars(size), file_digest(ontology_file()), *([vars(questions)] if questions else [])]
+    inputs = [vars(size), file_digest(ontology_file()), DATA_VERSION, *([vars(questions)] if questions else [])]
     work = partial(write_data, out, size, arithmetic=questions)
     return ledger.run("data", inputs, lambda: sorted(out.iterdir()), work)
 
