@@ -89,7 +89,7 @@ class Instrumented:
             ]
             for name in names
         ]
-        self.layers = _layers(self.model)
+        self.layers = decoder_layers(self.model)
         inside = {id(module): depth for depth, layer in enumerate(self.layers) for module in layer.modules()}
         # The first layer that a site can change; what lies outside the stack may change them all.
         self.depths = tuple(inside.get(id(modules[name]), 0) for name in names)
@@ -174,7 +174,7 @@ class Instrumented:
         return Branch((rows.T if isinstance(module, Conv1D) else rows).float().contiguous().to(self.device), None)
 
 
-def _layers(model: Any) -> Sequence[nn.Module]:
+def decoder_layers(model: Any) -> Sequence[nn.Module]:
     """The decoder's layers: the first list of modules as long as the config says. Raises InputError without one."""
     count = model.config.get_text_config().num_hidden_layers
     for module in model.base_model.modules():
