@@ -361,7 +361,8 @@ def test_full_vectors_with_norms_and_tied_embeddings(root: Path, passages: list[
     sides = [with_vector(base, TuningVector(deltas)), with_checkpoint(base, Checkpoint(tmp_path / "full"))]
     tokens = choose(passages, 60)
     for layer in Streams(base).run(tokens, sides):
-        assert torch.allclose(*layer["residual"], atol=1e-5)
+        by_vector, by_file = layer["residual"]
+        assert torch.allclose(by_vector, by_file, atol=1e-5)
     assert "model.embed_tokens.weight" in deltas
 
 

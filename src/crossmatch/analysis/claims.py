@@ -98,7 +98,7 @@ def _reading(name: str, parts: Sequence[Part], small: float) -> dict[str, Any]:
     if not found:
         reason = "the two models do the same on these texts"
         return {"part": None, "ratio": None, "verdict": "undecided", "reason": reason, "layers": []}
-    part, ratio = (_mean([logs[which] for logs in found]).to_dict() for which in (1, 2))
+    part, ratio = (_mean(logs).to_dict() for logs in ([one for _, one, _ in found], [two for _, _, two in found]))
     verdict, reason = _judge(name, part, ratio, small)
     rows = []
     for layer, one, other in found:

@@ -14,6 +14,7 @@ from crossmatch.analysis.figures import LEVEL, Figure, resamples
 from crossmatch.analysis.similarity import VARIANCE, Cloud, Pair, Shift, massive
 from crossmatch.analysis.streams import (
     PARTS,
+    Side,
     Streams,
     Tokens,
     choose,
@@ -108,15 +109,7 @@ def compare(
         seeds = range(scope.seed, scope.seed + scope.nulls)
         sides = [own(base), side, *(random_side(base, tuned, seed) for seed in seeds)]
         loading.advance()
-    rows, parts = [], []
-    with progress.task("representations", len(streams.layers) * len(sides)) as task:
-        for layer, found in enumerate(streams.run(tokens, sides, scope.parts, task)):
-            for part, values in found.items():
-                views, outliers = _views(values, tokens, scope)
-                row = {"layer": layer, "part": part, "massive": outliers}
-                rows.append(row | {name: view.facts(scope) for name, view in views.items()})
-                if part == "residual":
-                    parts.append(views["without"].parts(layer))
+    rows, parts = _layers(streams, tokens, sides, scope, progress)
     return {
         "schema_version": 1,
         "scope": {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(scope).items()},
@@ -128,6 +121,22 @@ def compare(
         "layers": rows,
         "claim": _claim(parts, scope.small) if scope.nulls and parts else None,
     }
+
+
+def _layers(
+    streams: Streams, tokens: Tokens, sides: Sequence[Side], scope: Scope, progress: Progress
+) -> tuple[list[dict[str, Any]], list[dict[str, Part]]]:
+    """Rows of facts, and what the claim needs of every layer."""
+    rows, parts = [], []
+    with progress.task("representations", len(streams.layers) * len(sides)) as task:
+        for layer, found in enumerate(streams.run(tokens, sides, scope.parts, task)):
+            for part, values in found.items():
+                views, outliers = _views(values, tokens, scope)
+                row = {"layer": layer, "part": part, "massive": outliers}
+                rows.append(row | {name: view.facts(scope) for name, view in views.items()})
+                if part == "residual":
+                    parts.append(views["without"].parts(layer))
+    return rows, parts
 
 
 def _claim(parts: Sequence[dict[str, Part]], small: float) -> dict[str, Any]:
