@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM
 from crossmatch.adapter import Adapter
 from crossmatch.analysis.activations import Passage
 from crossmatch.analysis.claims import Part, small_subspace
+from crossmatch.analysis.difference import Difference
 from crossmatch.analysis.figures import Figure, from_draws, from_influence, resamples
 from crossmatch.analysis.representations import Scope, compare
 from crossmatch.analysis.similarity import Cloud, Pair, Shift, massive, random_share
@@ -344,7 +345,11 @@ def test_random_sides_have_the_spectrum_of_the_vector(root: Path, passages: list
     base, adapter = Checkpoint(root / "base"), Adapter(root / "sft")
     tokens = choose(passages, 60)
     expected = with_vector(base, same_spectrum(adapter, 4))
-    sides = [random_side(base, adapter, 4), expected, random_side(base, Checkpoint(root / "merged"), 4)]
+    sides = [
+        random_side(base, adapter, 4),
+        expected,
+        random_side(base, Difference(base, Checkpoint(root / "merged")), 4),
+    ]
     for layer in Streams(base).run(tokens, sides):
         random, planned, dense_one = layer["residual"]
         assert torch.equal(random, planned)

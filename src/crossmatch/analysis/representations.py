@@ -10,6 +10,7 @@ from torch import Tensor
 
 from crossmatch.analysis.activations import Passage
 from crossmatch.analysis.claims import Part, small_subspace
+from crossmatch.analysis.difference import Difference
 from crossmatch.analysis.figures import LEVEL, Figure, resamples
 from crossmatch.analysis.similarity import VARIANCE, Cloud, Pair, Shift, massive
 from crossmatch.analysis.streams import (
@@ -106,8 +107,10 @@ def compare(
     with progress.task("load model") as loading:
         streams = Streams(base)
         side = with_checkpoint(base, tuned) if isinstance(tuned, Checkpoint) else with_vector(base, tuned)
-        seeds = range(scope.seed, scope.seed + scope.nulls)
-        sides = [own(base), side, *(random_side(base, tuned, seed) for seed in seeds)]
+        sides = [own(base), side]
+        if scope.nulls:
+            vector = Difference(base, tuned) if isinstance(tuned, Checkpoint) else tuned
+            sides += [random_side(base, vector, seed) for seed in range(scope.seed, scope.seed + scope.nulls)]
         loading.advance()
     rows, parts = _layers(streams, tokens, sides, scope, progress)
     return {

@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM
 
 from crossmatch.adapter import fit
 from crossmatch.analysis.activations import Passage
+from crossmatch.analysis.difference import check_same
 from crossmatch.analysis.instrument import decoder_layers, hidden_of
 from crossmatch.checkpoint import Checkpoint, is_output, layer_of
 from crossmatch.delta import Delta, Dense, TuningVector, same_spectrum, summed_rows
@@ -76,13 +77,7 @@ def with_checkpoint(base: Checkpoint, other: Checkpoint) -> Side:
 
     Raises InputError if a tensor is missing, has another shape, or the configs differ in what a forward pass computes.
     """
-    for name in sorted({*base, *other}):
-        if name not in base or name not in other:
-            lacking = base if name not in base else other
-            raise InputError(f"{lacking.path} has no tensor {name}; the two models are of different architectures")
-        if base.tensors[name].shape != other.tensors[name].shape:
-            shapes = f"{tuple(base.tensors[name].shape)} in {base.path}, {tuple(other.tensors[name].shape)}"
-            raise InputError(f"{name} is {shapes} in {other.path}; such models' activations do not compare")
+    check_same(base, other)
     for key in sorted({*base.config, *other.config}):
         idle = key in _IDLE or key.endswith("_token_id")
         if not idle and base.config.get(key) != other.config.get(key):
@@ -91,26 +86,18 @@ def with_checkpoint(base: Checkpoint, other: Checkpoint) -> Side:
     return Side(frozenset(base), partial(_copy, other))
 
 
-def random_side(base: Checkpoint, tuned: TuningVector | Checkpoint, seed: int) -> Side:
-    """base + a random vector with the singular values of the tuned model's, tensor by tensor (`same_spectrum`).
+def random_side(base: Checkpoint, vector: TuningVector, seed: int) -> Side:
+    """base + a random vector with the singular values of D, tensor by tensor (`same_spectrum`).
 
     Formed when a layer is asked for: dense tensors cost a decomposition each. Raises RuleError for stacks of experts.
     """
-    if isinstance(tuned, Checkpoint):
-        names, delta_of = frozenset(base), partial(_difference, base, tuned)
-    else:
-        fitted = fit(base, {"vector": tuned}, tied="keep").vectors["vector"]
-        names, delta_of = frozenset(fitted), fitted.__getitem__
+    fitted = fit(base, {"vector": vector}, tied="keep").vectors["vector"]
 
     def fill(name: str, target: Tensor) -> None:
-        alone = TuningVector({name: _alone(base, name, delta_of(name))})
+        alone = TuningVector({name: _alone(base, name, fitted[name])})
         _add(base, name, same_spectrum(alone, seed)[name], target)
 
-    return Side(names, fill)
-
-
-def _difference(base: Checkpoint, tuned: Checkpoint, name: str) -> Delta:
-    return Dense(tuned[name].float() - base[name].float())
+    return Side(frozenset(fitted), fill)
 
 
 def _add(base: Checkpoint, name: str, delta: Delta, target: Tensor) -> None:
