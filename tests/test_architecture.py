@@ -26,6 +26,7 @@ FLOORS = {
     "training": 2,
     "evaluation": 2,
     "sample": 2,
+    "vectors": 2,
     "study": 3,
     "cli": 4,
     "__main__": 5,
@@ -113,12 +114,14 @@ def test_help_loads_nothing_heavy() -> None:
     assert "HEAVY [] 0" in out.stdout
 
 
-@pytest.mark.parametrize("command", ["merge", "verify", "inspect"])
+@pytest.mark.parametrize("command", ["merge", "verify", "inspect", "vectors", "analyse"])
 def test_light_commands_do_not_load_transformers(command: str, models: Path, tmp_path: Path) -> None:
     arguments = {
         "merge": [str(models / "base"), "-a", f"pt={models / 'pt'}", "-w", "pt=1", "-o", str(tmp_path / "out")],
         "verify": [str(models / "base"), "--base", str(models / "base"), "-a", f"pt={models / 'pt'}", "-w", "pt=1"],
         "inspect": [str(models / "base")],
+        "analyse": [str(models / "base"), str(models / "pt"), str(models / "sft"), "--cache", str(tmp_path)],
+        "vectors": ["add", "-a", f"pt={models / 'pt'}", "-a", f"sft={models / 'sft'}", "-o", str(tmp_path / "out")],
     }[command]
     out = run(
         f"import sys; from crossmatch.cli import run; run({[command, *arguments]!r});"
@@ -143,9 +146,13 @@ def test_every_command_has_help() -> None:
         "audit",
         "calibrate",
         "inspect",
+        "analyse",
         "report",
+        "vectors",
     }
-    for name, command in commands.items():
+    inner = commands["vectors"].commands  # type: ignore[attr-defined]
+    assert set(inner) == {"extract", "add", "scale", "apply", "remove", "inspect"}
+    for name, command in [*commands.items(), *inner.items()]:
         assert command.help, name
         for parameter in command.params:
             assert parameter.name == "help" or parameter.help, f"{name} {parameter.name}"

@@ -15,13 +15,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from crossmatch.adapter import Adapter
 from crossmatch.analysis.attribution import AttributionScope, attribute
 from crossmatch.analysis.contrasts import Contrasts, Question, read_contrasts, read_openers
-from crossmatch.analysis.difference import Difference
 from crossmatch.analysis.gates import gate_path, gradients, score
 from crossmatch.analysis.instrument import Instrumented
 from crossmatch.analysis.texts import Text, batches
+from crossmatch.analysis.tuned import Difference
 from crossmatch.checkpoint import Checkpoint
-from crossmatch.delta import Dense, TuningVector
-from crossmatch.errors import DataError, InputError
+from crossmatch.delta import Dense, TuningVector, norm
+from crossmatch.errors import DataError, EqualError, InputError
 from helpers import copy, make_adapter, make_chat_model, make_gpt2
 
 QUESTIONS = [
@@ -72,6 +72,7 @@ def tokenizer(root: Path) -> Any:
 def full(root: Path) -> Instrumented:
     base = Checkpoint(root / "base")
     vector = Difference(base, Checkpoint(root / "full"))
+    vector = TuningVector({name: delta for name, delta in vector.items() if norm(delta) > 0})
     return Instrumented(base, {"tuned": vector}, {"tuned": 1.0}, everything=True)
 
 
@@ -257,9 +258,9 @@ def test_bad_input_is_refused(root: Path, tokenizer: Any, tmp_path: Path) -> Non
     with pytest.raises(DataError, match="no questions"):
         read_contrasts(tokenizer, [])
     base, contrasts = Checkpoint(root / "base"), read_contrasts(tokenizer, QUESTIONS)
-    with pytest.raises(InputError, match="changes no tensor"):
+    with pytest.raises(EqualError, match="changes no tensor"):
         attribute(base, base, contrasts)
-    with pytest.raises(InputError, match="has no tensor"):
+    with pytest.raises(DataError, match="different architectures"):
         attribute(base, Checkpoint(make_gpt2(tmp_path / "gpt2")), contrasts)
     with pytest.raises(InputError, match="2 nodes at least"):
         AttributionScope(nodes=1)

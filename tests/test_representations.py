@@ -16,13 +16,13 @@ from transformers import AutoModelForCausalLM
 
 from crossmatch.adapter import Adapter
 from crossmatch.analysis.activations import Passage
-from crossmatch.analysis.claims import Part, small_subspace
-from crossmatch.analysis.difference import Difference
 from crossmatch.analysis.figures import Figure, from_draws, from_influence, resamples
 from crossmatch.analysis.representations import Scope, compare
 from crossmatch.analysis.similarity import Cloud, Pair, Shift, massive, random_share
-from crossmatch.analysis.streams import Streams, choose, own, random_side, with_checkpoint, with_vector
-from crossmatch.analysis.subspaces import Subspaces, rotations
+from crossmatch.analysis.small import Part, small_subspace
+from crossmatch.analysis.streams import Streams, check_configs, choose, own, random_side, with_difference, with_vector
+from crossmatch.analysis.tuned import Difference
+from crossmatch.analysis.turns import Subspaces, rotations
 from crossmatch.checkpoint import Checkpoint
 from crossmatch.delta import Dense, TuningVector, dense, same_spectrum
 from crossmatch.errors import AdapterError, DataError, InputError
@@ -287,7 +287,12 @@ def test_streams_are_the_models_own_activations(root: Path, passages: list[Passa
     tokens = choose(passages, 150, length=16, batch=40, seed=1)
     assert len(tokens.ids) > 3
     assert len(tokens.text) == len(tokens.place) == 150 == sum(int(real.sum()) for real in tokens.real)
-    sides = [own(base), with_vector(base, Adapter(root / "sft")), with_checkpoint(base, merged), own(base)]
+    sides = [
+        own(base),
+        with_vector(base, Adapter(root / "sft")),
+        with_difference(base, Difference(base, merged)),
+        own(base),
+    ]
     streams = Streams(base)
     found = [layer["residual"] for layer in streams.run(tokens, sides)]
     assert len(found) == 3
@@ -363,7 +368,10 @@ def test_full_vectors_with_norms_and_tied_embeddings(root: Path, passages: list[
     tensors = {name: base[name] + deltas[name].tensor for name in base}
     copy(root / "base", tmp_path / "full")
     save_file(tensors, tmp_path / "full" / "model.safetensors", {"format": "pt"})
-    sides = [with_vector(base, TuningVector(deltas)), with_checkpoint(base, Checkpoint(tmp_path / "full"))]
+    sides = [
+        with_vector(base, TuningVector(deltas)),
+        with_difference(base, Difference(base, Checkpoint(tmp_path / "full"))),
+    ]
     tokens = choose(passages, 60)
     for layer in Streams(base).run(tokens, sides):
         by_vector, by_file = layer["residual"]
@@ -429,15 +437,14 @@ def test_bad_input_is_refused(root: Path, passages: list[Passage], tmp_path: Pat
     with pytest.raises(InputError, match="'logits'"):
         Scope(parts=("logits",))
     make_llama(tmp_path / "narrow", hidden_size=32, tied=True, num_hidden_layers=3)
-    with pytest.raises(InputError, match="do not compare"):
-        with_checkpoint(base, Checkpoint(tmp_path / "narrow"))
-    with pytest.raises(InputError, match="has no tensor"):
-        with_checkpoint(base, Checkpoint(make_gpt2(tmp_path / "gpt2")))
+    for other in (tmp_path / "narrow", make_gpt2(tmp_path / "gpt2")):
+        with pytest.raises(DataError, match="different architectures"):
+            compare(base, Checkpoint(other), passages)
     copy(root / "base", tmp_path / "other")
     config = json.loads((tmp_path / "other" / "config.json").read_text())
     (tmp_path / "other" / "config.json").write_text(json.dumps({**config, "rms_norm_eps": 0.1}))
     with pytest.raises(InputError, match="rms_norm_eps"):
-        with_checkpoint(base, Checkpoint(tmp_path / "other"))
+        check_configs(base, Checkpoint(tmp_path / "other"))
     with pytest.raises(AdapterError):
         with_vector(base, TuningVector({"model.layers.9.mlp.up_proj.weight": Dense(torch.zeros(2, 2))}))
 

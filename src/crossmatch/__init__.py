@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from crossmatch.adapter import Adapter as Adapter
+    from crossmatch.adapter import StoredVector as StoredVector
+    from crossmatch.adapter import open_vector as open_vector
     from crossmatch.checkpoint import Checkpoint as Checkpoint
     from crossmatch.delta import Dense as Dense
     from crossmatch.delta import LowRank as LowRank
     from crossmatch.delta import TuningVector as TuningVector
     from crossmatch.merging import merge as merge
     from crossmatch.merging import write as write
+    from crossmatch.vectors import extract as extract
     from crossmatch.verification import Verdict as Verdict
     from crossmatch.verification import identify as identify
     from crossmatch.verification import verify as verify
@@ -25,10 +28,13 @@ _HOMES = {
     "Checkpoint": "crossmatch.checkpoint",
     "Dense": "crossmatch.delta",
     "LowRank": "crossmatch.delta",
+    "StoredVector": "crossmatch.adapter",
     "TuningVector": "crossmatch.delta",
     "Verdict": "crossmatch.verification",
+    "extract": "crossmatch.vectors",
     "identify": "crossmatch.verification",
     "merge": "crossmatch.merging",
+    "open_vector": "crossmatch.adapter",
     "verify": "crossmatch.verification",
     "write": "crossmatch.merging",
 }
@@ -37,10 +43,13 @@ __all__ = [
     "Checkpoint",
     "Dense",
     "LowRank",
+    "StoredVector",
     "TuningVector",
     "Verdict",
+    "extract",
     "identify",
     "merge",
+    "open_vector",
     "verify",
     "write",
 ]

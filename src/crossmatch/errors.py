@@ -8,6 +8,7 @@
     ├── RecipeError               2   a study recipe that does not say what it means
     ├── OutputError               2   an output that may not, or cannot, be written
     ├── RuleError                 2   a sum of deltas that is not defined (also a ValueError)
+    ├── EqualError                1   two models that are the same where a difference was asked for
     └── ProofError                1   a merge whose own proof failed; nothing was published
 
 Each message says what failed, where, and what to do about it.
@@ -66,6 +67,12 @@ class OutputError(CrossmatchError):
 
 class RuleError(CrossmatchError, ValueError):
     """A sum of deltas that is not defined."""
+
+
+class EqualError(CrossmatchError):
+    """Two models that are the same where a difference was asked for."""
+
+    exit_code = ExitCode.FAILED
 
 
 class ProofError(CrossmatchError):

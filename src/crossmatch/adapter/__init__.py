@@ -1,19 +1,30 @@
-"""Adapters: PEFT directories read into tuning vectors, and laid on their base; every field known or refused."""
+"""Adapters: PEFT directories and stored vectors, read and laid on their base; every field known or refused."""
 
 from crossmatch.adapter.adapter import WEIGHTS_FILE, Adapter
 from crossmatch.adapter.config import CONFIG_FILE, AdapterConfig, pattern_key, read_config
 from crossmatch.adapter.embeddings import Tied
 from crossmatch.adapter.fit import Fit, Fitted, fit
+from crossmatch.adapter.place import stored_turned
+from crossmatch.adapter.recorded import Recorded
+from crossmatch.adapter.stored import VECTOR, VECTOR_FILE, StoredDense, StoredVector, is_vector, open_vector
 
 __all__ = [
     "CONFIG_FILE",
+    "VECTOR",
+    "VECTOR_FILE",
     "WEIGHTS_FILE",
     "Adapter",
     "AdapterConfig",
     "Fit",
     "Fitted",
+    "Recorded",
+    "StoredDense",
+    "StoredVector",
     "Tied",
     "fit",
+    "is_vector",
+    "open_vector",
     "pattern_key",
     "read_config",
+    "stored_turned",
 ]

@@ -1,19 +1,19 @@
 """A PEFT LoRA directory, read as a tuning vector."""
 
 from collections.abc import Iterator
-from functools import cached_property
 from pathlib import Path
 
 from crossmatch.adapter.config import CONFIG_FILE, read_config
 from crossmatch.adapter.parts import build_parts, collect_parts
-from crossmatch.checkpoint import MANIFEST, TensorFiles, check_links, file_digest, files_digest, locate, read_json
-from crossmatch.delta import Delta, TuningVector
+from crossmatch.adapter.recorded import Recorded
+from crossmatch.checkpoint import TensorFiles, check_links, locate
+from crossmatch.delta import Delta
 from crossmatch.errors import AdapterError
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 
 
-class Adapter(TuningVector):
+class Adapter(Recorded):
     """A LoRA adapter: tensor name -> delta, read from its file when asked for.
 
     The scaling is alpha/r, or alpha/sqrt(r) for rsLoRA, with rank_pattern and alpha_pattern. Names are those of the
@@ -23,7 +23,6 @@ class Adapter(TuningVector):
 
     def __init__(self, source: str | Path) -> None:
         self.source = locate(source)
-        self.path = self.source.path
         if self.path.is_dir():
             check_links(self.path)
         self.config = read_config(self.path)
@@ -36,6 +35,7 @@ class Adapter(TuningVector):
                 else f"no {WEIGHTS_FILE}"
             )
             raise AdapterError(f"{self.path} holds {hint}")
+        self.paths = (self.path / CONFIG_FILE, file)
         self.files = TensorFiles([file])
         try:
             self.parts = collect_parts(self.files, self.config)
@@ -54,28 +54,3 @@ class Adapter(TuningVector):
 
     def __contains__(self, name: object) -> bool:
         return name in self.parts
-
-    @cached_property
-    def trained_on(self) -> str | None:
-        """Digest of the base that the training record beside the adapter names, or None without a record."""
-        file = self.path / MANIFEST
-        record = read_json(file) if file.exists() else {}
-        inner = record.get("predicate")
-        base = (inner if isinstance(inner, dict) else record).get("base")
-        digest = base.get("digest") if isinstance(base, dict) else None
-        return digest if isinstance(digest, str) else None
-
-    @property
-    def paths(self) -> tuple[Path, ...]:
-        """The config and the weights."""
-        return (self.path / CONFIG_FILE, self.path / WEIGHTS_FILE)
-
-    @cached_property
-    def file_digests(self) -> dict[str, str]:
-        """blake3 of the weights and of the config, by file name."""
-        return {path.name: file_digest(path) for path in self.paths}
-
-    @cached_property
-    def digest(self) -> str:
-        """One digest of the adapter: of its two files."""
-        return files_digest(self.file_digests)

@@ -8,6 +8,7 @@ import torch
 
 from crossmatch.adapter.adapter import Adapter
 from crossmatch.adapter.place import Placed, Places
+from crossmatch.adapter.stored import StoredDense, StoredVector
 from crossmatch.checkpoint import Checkpoint, Tail, input_embedding, is_output, output_embedding, untied_output
 from crossmatch.delta import Delta, LowRank, Replacement, Sum, TokenRows, TuningVector, summands
 from crossmatch.errors import AdapterError
@@ -15,6 +16,8 @@ from crossmatch.errors import AdapterError
 Tied = Literal["refuse", "untie", "keep"]
 """What to do where an adapter changes one of two tied embeddings: refuse; store the output embedding by itself; or
 accept that the change acts on both."""
+# Kinds of changes that are one change of both tied embeddings: tokens are trained so, full fine-tunes saved so.
+_OF_BOTH = (("tokens",), ("shared",))
 
 
 def grow(
@@ -31,7 +34,7 @@ def grow(
         vector = vectors[label]
         for name, found in placed.items():
             info = base.tensors.get(name)
-            if info is None or "saved" not in found.kinds or len(info.shape) != 2 or not isinstance(vector, Adapter):
+            if info is None or len(info.shape) != 2 or not _adds(vector, found):
                 continue
             rows = found.shape[0]
             if rows <= info.shape[0] or found.shape[1:] != info.shape[1:]:
@@ -42,8 +45,7 @@ def grow(
                     "other on the result"
                 )
             owner = label
-            key = next(part.keys[0] for part in vector.parts[found.source] if part.kind == "saved")
-            tails[name] = Tail(vector.files, key, rows, name)
+            tails[name] = _tail(label, vector, found, name, info.shape[0])
     if owner is None:
         return base, None
     _check_outputs(base, tails, owner)
@@ -53,6 +55,27 @@ def grow(
         for name in [n for n in placed if n in tails]:
             placed[name] = _padded(placed[name], view.tensors[name].shape)
     return view, owner
+
+
+def _adds(vector: TuningVector, found: Placed) -> bool:
+    """Whether a delta may bring rows of its own: a saved embedding, or a stored vector's with rows that were added."""
+    if isinstance(vector, StoredVector):
+        return found.source in vector.added
+    return isinstance(vector, Adapter) and "saved" in found.kinds
+
+
+def _tail(label: str, vector: TuningVector, found: Placed, name: str, height: int) -> Tail:
+    if isinstance(vector, StoredVector):
+        first, key = vector.added[found.source]
+        if first != height:
+            raise AdapterError(
+                f"adapter {label}: it adds rows to {name} behind row {first}, the base has {height}; "
+                "it was made on another base"
+            )
+        return Tail(vector.files, key, found.shape[0], name, first)
+    assert isinstance(vector, Adapter)
+    key = next(part.keys[0] for part in vector.parts[found.source] if part.kind == "saved")
+    return Tail(vector.files, key, found.shape[0], name)
 
 
 def _check_outputs(base: Checkpoint, tails: Mapping[str, Tail], owner: str) -> None:
@@ -76,6 +99,8 @@ def _padded(placed: Placed, shape: tuple[int, ...]) -> Placed:
                 parts.append(replace(part, b=torch.nn.functional.pad(part.b, (0, 0, 0, added))))
             elif isinstance(part, Replacement):
                 parts.append(TokenRows(torch.arange(part.height), part.tensor, shape, part.scale))
+            elif isinstance(part, StoredDense):
+                parts.append(replace(part, dims=shape))
             else:
                 raise AdapterError(f"a delta on {part.height} rows cannot be put on a vocabulary of {shape[0]}")
         return parts[0] if len(parts) == 1 else Sum(tuple(parts))
@@ -90,6 +115,9 @@ def untie(view: Checkpoint, places: Mapping[str, Places], tied: Tied, notes: lis
     """
     entrance = input_embedding(view.tensors)
     if not view.tied or entrance is None:
+        for label, placed in places.items():
+            if any(found.kinds == ("shared",) for found in placed.values()):
+                raise AdapterError(f"adapter {label} was made on tied embeddings, and {view.path} does not tie its own")
         return view
     named = (name for placed in places.values() for name in placed if is_output(name))
     output = output_embedding(view.tensors) or next(named, untied_output(entrance))
@@ -101,7 +129,7 @@ def untie(view: Checkpoint, places: Mapping[str, Places], tied: Tied, notes: lis
         )
     if apart and tied == "untie":
         for placed in places.values():
-            if entrance in placed and placed[entrance].kinds == ("tokens",):
+            if entrance in placed and placed[entrance].kinds in _OF_BOTH:
                 placed.setdefault(output, placed[entrance])
         notes.append("embeddings untied: the output embedding is stored by itself")
         aliases = {} if output in view.tensors else {output: entrance}
@@ -124,7 +152,7 @@ def _pulls_apart(placed: Places, entrance: str, output: str) -> bool:
     """Whether an adapter changes the two embeddings differently; trainable tokens are trained for both."""
     inside, outside = placed.get(entrance), placed.get(output)
     if outside is None:
-        return inside is not None and inside.kinds != ("tokens",)
+        return inside is not None and inside.kinds not in _OF_BOTH
     return inside is None or not _same(inside.build(), outside.build())
 
 

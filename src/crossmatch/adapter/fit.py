@@ -14,6 +14,7 @@ import torch
 from crossmatch.adapter.adapter import Adapter
 from crossmatch.adapter.embeddings import Tied, grow, untie
 from crossmatch.adapter.place import Placed, Places, place
+from crossmatch.adapter.stored import StoredVector
 from crossmatch.checkpoint import DTYPE_NAMES, Checkpoint, input_embedding, is_output
 from crossmatch.delta import STORABLE, Delta, Replacement, Sum, TokenRows, TuningVector, summands
 from crossmatch.errors import AdapterError
@@ -52,7 +53,7 @@ class Fitted(TuningVector):
     def __contains__(self, name: object) -> bool:
         return name in self._places
 
-    def by_source(self, adapter: Adapter) -> "Fitted":
+    def by_source(self, adapter: Adapter | StoredVector) -> "Fitted":
         """The same under the adapter's own names; experts that the base keeps apart are one delta there."""
         places = {placed.source: placed for placed in self._places.values()}
         for name in places:
@@ -69,7 +70,8 @@ class Fitted(TuningVector):
         return self._places[name].turned
 
     def kinds(self, name: str) -> tuple[str, ...]:
-        """Kinds of the parts of a delta: low-rank, dora, bias, saved, tokens, experts; delta for any other vector."""
+        """Kinds of the parts of a delta: low-rank, dora, bias, saved, tokens, experts; delta for any other vector,
+        shared for one on two tied embeddings."""
         return self._places[name].kinds
 
 

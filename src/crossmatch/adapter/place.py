@@ -7,6 +7,7 @@ from functools import lru_cache, partial
 
 from crossmatch.adapter.adapter import Adapter
 from crossmatch.adapter.parts import Part, build_parts
+from crossmatch.adapter.stored import StoredVector
 from crossmatch.checkpoint import Checkpoint, is_output, layer_of
 from crossmatch.delta import Delta, LowRank, Stack, TuningVector
 from crossmatch.errors import AdapterError
@@ -27,7 +28,7 @@ _RENAMES: tuple[tuple[str, str], ...] = (
 # The halves of a fused pair of expert matrices and the third one, as files name them that keep experts apart.
 _EXPERT_NAMES = (("gate_proj", "up_proj", "down_proj"), ("w1", "w3", "w2"))
 # Models whose linear layers are stored (d_in, d_out); their output embedding is not.
-_CONV1D = ("gpt2", "openai-gpt", "imagegpt", "decision_transformer", "clvp")
+CONV1D = ("gpt2", "openai-gpt", "imagegpt", "decision_transformer", "clvp")
 # Models that declare their fused experts to be stored (experts, d_in, d_out), which PEFT asks for.
 _TRANSPOSED = ("gpt_oss", "aria", "aria_text", "openai_privacy_filter")
 
@@ -143,6 +144,10 @@ def _model_names(places: Places) -> Callable[[str], list[str]]:
 
 
 def _targets(name: str, vector: TuningVector, base: Checkpoint) -> Iterator[tuple[str | None, Placed]]:
+    if isinstance(vector, StoredVector):
+        (part,) = vector.parts[name]
+        yield _name_in(name, base), Placed(name, (part.kind,), part.shape, part.build)
+        return
     if not isinstance(vector, Adapter):
         found = name if name in base.tensors else None
         yield found, Placed(name, ("delta",), vector[name].shape, partial(vector.__getitem__, name))
@@ -152,14 +157,17 @@ def _targets(name: str, vector: TuningVector, base: Checkpoint) -> Iterator[tupl
     if kinds == ("experts",):
         yield from _expert_targets(name, vector, parts[0], base)
         return
-    found = find_name(name, base)
-    if found is None and is_output(name) and base.tied:
-        found = name
+    found = _name_in(name, base)
     info = base.tensors.get(found or name)
     turned = info is not None and any(_is_turned(part, info.shape, name, vector, base) for part in parts)
     if turned != vector.config.fan_in_fan_out:
         parts = tuple(part.turned or part for part in parts)
     yield found, Placed(name, kinds, _largest(parts), partial(build_parts, parts), turned)
+
+
+def _name_in(name: str, base: Checkpoint) -> str | None:
+    """The base's name of a tensor; an output embedding that it does not store, because it is tied, keeps its own."""
+    return find_name(name, base) or (name if is_output(name) and base.tied else None)
 
 
 def _is_turned(part: Part, stored: tuple[int, ...], name: str, adapter: Adapter, base: Checkpoint) -> bool:
@@ -170,7 +178,14 @@ def _is_turned(part: Part, stored: tuple[int, ...], name: str, adapter: Adapter,
     if part.shape[0] != part.shape[1]:
         return flag if part.shape == stored else not flag
     model = base.config.get("model_type")
-    return flag if model is None else model in _CONV1D and not is_output(name)
+    return flag if model is None else model in CONV1D and not is_output(name)
+
+
+def stored_turned(name: str, base: Checkpoint) -> bool:
+    """Whether a matrix of the layers is stored (d_in, d_out), by the class of the model."""
+    info = base.tensors[name]
+    inside = len(info.shape) == 2 and layer_of(name) is not None
+    return inside and base.config.get("model_type") in CONV1D
 
 
 def _largest(parts: Sequence[Part]) -> tuple[int, ...]:

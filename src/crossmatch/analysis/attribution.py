@@ -11,12 +11,13 @@ from crossmatch.analysis.ablation import Unit, removed
 from crossmatch.analysis.agreement import LEVEL, spearman
 from crossmatch.analysis.clusters import Array, Estimate, ratio
 from crossmatch.analysis.contrasts import Contrasts
-from crossmatch.analysis.difference import Difference
 from crossmatch.analysis.gates import Path, gate_path
 from crossmatch.analysis.instrument import Instrumented
+from crossmatch.analysis.streams import check_configs
+from crossmatch.analysis.tuned import Difference
 from crossmatch.checkpoint import Checkpoint
-from crossmatch.delta import TuningVector
-from crossmatch.errors import InputError
+from crossmatch.delta import TuningVector, norm
+from crossmatch.errors import EqualError, InputError
 from crossmatch.progress import SILENT, Progress
 
 
@@ -71,12 +72,10 @@ def attribute(
                             of others drawn at random; confirmed: how many of the top; larger: how many of the top
                             change M by more than any control does, None without controls; spearman: integrated and
                             gradient against removed, over the top, and over top and controls
-    Raises InputError for a fine-tune that changes nothing, and for what can have no gate.
+    Raises EqualError for a fine-tune that changes nothing, InputError for what can have no gate.
     """
     scope = scope or AttributionScope()
-    vector = Difference(base, tuned) if isinstance(tuned, Checkpoint) else tuned
-    if not len(vector):
-        raise InputError("the tuned model changes no tensor of its base; there is nothing to attribute")
+    vector = _changed(base, Difference(base, tuned) if isinstance(tuned, Checkpoint) else tuned)
     with progress.task("load model") as loading:
         model = Instrumented(base, {"tuned": vector}, {"tuned": 1.0}, everything=True)
         loading.advance()
@@ -102,6 +101,16 @@ def attribute(
         "types": _types(model, parts),
         "removed": _removed(model, contrasts, predicted, order, scope, progress),
     }
+
+
+def _changed(base: Checkpoint, vector: TuningVector) -> TuningVector:
+    """The deltas that change anything; of a whole checkpoint many may not."""
+    if isinstance(vector, Difference):
+        check_configs(base, vector.tuned)
+        vector = TuningVector({name: delta for name, delta in vector.items() if norm(delta) > 0})
+    if not len(vector):
+        raise EqualError("the tuned model changes no tensor of its base; there is nothing to attribute")
+    return vector
 
 
 def _complete_path(model: Instrumented, contrasts: Contrasts, scope: AttributionScope, progress: Progress) -> Path:

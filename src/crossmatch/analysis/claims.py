@@ -1,142 +1,187 @@
-"""The claim of the small subspace: does a fine-tune change a small part of what its base represents?
+"""Two statements about tuning vectors, put to the numbers: confirmed, refuted or undecided here, with intervals.
 
-The words can be read in two ways, and both are judged, with first tokens and massive dimensions left out:
-
-directions   part = effective rank of the shift / effective rank of the base's activations;
-             null: a random vector with the same singular values, added instead of the fine-tune's
-subspace     part = 1 - mean squared cosine between the first k principal axes of base and tuned activations;
-             null: a shift of the same size and spectrum in random directions
-
-A small part alone says little: any change of low rank moves activations in few directions, any small shift turns axes
-little. So each comes with ratio = part / part under its null. Over layers both are geometric means.
+The second paper (2510.09359) says that tuning vectors mainly write new directions into MLPs and amplify existing ones
+in attention. Each statement is cut into parts that a number decides; intervals are percentiles of a bootstrap over
+layers, since modules of one layer are no independent draws.
 """
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from scipy.stats import t as student
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
-from crossmatch.analysis.figures import LEVEL, Figure
+from crossmatch.analysis.alignment import Alignment
 
-VERDICTS = ("confirmed", "refuted", "undecided")
-_NULLS = {
-    "directions": "what a random vector of the same spectrum takes",
-    "subspace": "what a shift of the same size does in random directions",
-}
+Array = NDArray[np.float64]
+LEVEL, DRAWS = 0.95, 2000
+# With fewer layers than this nothing is decided.
+LAYERS = 3
+# Of several k the one by which a statement is judged first, if it was measured.
+PRIMARY = "64"
+CONFIRMED, REFUTED, UNDECIDED = "confirmed", "refuted", "undecided"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Part:
-    """One layer in one reading: logarithms of the part and of what it is under each draw of the null."""
+    """One number that a statement needs on one side of its null; holds: True above it with its whole interval, False
+    below, None if the interval contains it or there is none."""
 
-    layer: int
-    part: Figure
-    nulls: tuple[Figure, ...]
+    what: str
+    value: float | None
+    low: float | None
+    high: float | None
+    null: float
+    layers: int
 
     @property
-    def defined(self) -> bool:
-        """Whether there is anything to take a ratio of."""
-        return None not in (self.part.value, *(null.value for null in self.nulls))
+    def holds(self) -> bool | None:
+        """Above, below, or not known."""
+        if self.low is None or self.high is None:
+            return None
+        return True if self.low > self.null else False if self.high < self.null else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON."""
+        facts = {key: getattr(self, key) for key in ("what", "value", "low", "high", "null", "layers")}
+        return {**facts, "holds": self.holds}
 
 
-@dataclass(frozen=True, eq=False)
-class _Log:
-    """A logarithm, its error by texts, and its values under the single draws of a null, if it has one."""
+@dataclass(frozen=True)
+class Claim:
+    """A statement about one vector at one k: confirmed if every part holds, refuted if one holds the other way round,
+    else undecided. why: in words, where nothing could be decided; primary: whether this k is the one to read first."""
 
-    value: float
-    carrier: Tensor
-    degrees: int
-    draws: tuple[float, ...] = ()
+    id: str
+    vector: str
+    statement: str
+    label: str
+    parts: tuple[Part, ...]
+    why: str | None = None
+    primary: bool = False
 
-    def to_dict(self) -> dict[str, float | None]:
-        """Value, low and high of what it is the logarithm of.
+    @property
+    def verdict(self) -> str:
+        """confirmed, refuted or undecided."""
+        found = [part.holds for part in self.parts]
+        if not found:
+            return UNDECIDED
+        return REFUTED if False in found else UNDECIDED if None in found else CONFIRMED
 
-        Two sources of error: the texts, and which draws of the null; degrees of freedom after Satterthwaite. None for
-        the interval where one of them has fewer than two.
-        """
-        count, value = len(self.draws), math.exp(self.value)
-        if self.degrees < 1 or count == 1:
-            return {"value": value, "low": None, "high": None}
-        terms = [(float(self.carrier.square().sum()), self.degrees)]
-        if count:
-            mean = sum(self.draws) / count
-            terms.append((sum((draw - mean) ** 2 for draw in self.draws) / (count - 1) / count, count - 1))
-        total = sum(variance for variance, _ in terms)
-        if total == 0:
-            return {"value": value, "low": value, "high": value}
-        degrees = total**2 / sum(variance**2 / df for variance, df in terms)
-        half = float(student.ppf((1 + LEVEL) / 2, degrees)) * math.sqrt(total)
-        return {"value": value, "low": math.exp(self.value - half), "high": math.exp(self.value + half)}
-
-
-def small_subspace(readings: dict[str, Sequence[Part]], small: float) -> dict[str, Any]:
-    """The claim judged, as plain JSON.
-
-        small                the bound of the parts
-        verdict, reason      of VERDICTS: what both readings say, undecided if they do not agree; why, in words
-        directions, subspace each with part and ratio over all layers (value, low, high: 95%), verdict, reason, and
-                             layers: rows with layer, part, ratio, verdict
-
-    confirmed: both intervals lie below their bounds, `small` and 1; refuted: one of them lies above; undecided: else.
-    Layers without a shift are left out; None for part and ratio without any other.
-    """
-    found = {name: _reading(name, parts, small) for name, parts in readings.items()}
-    said = {name: facts["verdict"] for name, facts in found.items()}
-    if len(set(said.values())) == 1:
-        verdict, reason = next(iter(said.values())), "; ".join(f"{n}: {f['reason']}" for n, f in found.items())
-    else:
-        verdict = "undecided"
-        reason = "the readings do not agree: " + "; ".join(f"{n} {v}: {found[n]['reason']}" for n, v in said.items())
-    return {"small": small, "verdict": verdict, "reason": reason, **found}
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON."""
+        facts: dict[str, Any] = {
+            "id": self.id,
+            "vector": self.vector,
+            "statement": self.statement,
+            "k_label": self.label,
+        }
+        facts["primary"] = self.primary
+        return {**facts, "verdict": self.verdict, "why": self.why, "parts": [part.to_dict() for part in self.parts]}
 
 
-def _reading(name: str, parts: Sequence[Part], small: float) -> dict[str, Any]:
-    found = [(part.layer, *_logs(part)) for part in parts if part.defined]
-    if not found:
-        reason = "the two models do the same on these texts"
-        return {"part": None, "ratio": None, "verdict": "undecided", "reason": reason, "layers": []}
-    part, ratio = (_mean(logs).to_dict() for logs in ([one for _, one, _ in found], [two for _, _, two in found]))
-    verdict, reason = _judge(name, part, ratio, small)
-    rows = []
-    for layer, one, other in found:
-        here = {"part": one.to_dict(), "ratio": other.to_dict()}
-        rows.append({"layer": layer, **here, "verdict": _judge(name, here["part"], here["ratio"], small)[0]})
-    return {"part": part, "ratio": ratio, "verdict": verdict, "reason": reason, "layers": rows}
+def claims(vector: str, rows: Sequence[Alignment]) -> list[Claim]:
+    """Both statements at every k at which the modules were measured. rows: those of single modules."""
+    labels = list(dict.fromkeys(row.label for row in rows))
+    result, first = [], PRIMARY if PRIMARY in labels else next(iter(labels), None)
+    for label in sorted(labels, key=lambda label: label != first):
+        chosen = [row for row in rows if row.label == label and row.place is not None and row.place.layer is not None]
+        found = _mlp_writes(vector, label, chosen), _attention_amplifies(vector, label, chosen)
+        result += [replace(claim, primary=label == first) for claim in found]
+    return result
 
 
-def _logs(row: Part) -> tuple[_Log, _Log]:
-    part = _log(row.part)
-    middle = _mean([_log(null) for null in row.nulls])
-    draws = tuple(_log(null).value for null in row.nulls)
-    return part, _Log(part.value - middle.value, part.carrier - middle.carrier, part.degrees, draws)
+def _mlp_writes(vector: str, label: str, rows: Sequence[Alignment]) -> Claim:
+    parts = [
+        ("new-output energy in MLP modules, over its null", _lift("write_new", "mlp"), 1.0),
+        ("the same, MLP less attention", _versus("write_new", "mlp", "attn"), 0.0),
+    ]
+    return _claim(("mlp-writes", vector, "MLP modules write new directions, more than attention", label), rows, parts)
 
 
-def _log(figure: Figure) -> _Log:
-    assert figure.value is not None
-    assert figure.carrier is not None
-    return _Log(figure.value, figure.carrier, figure.degrees)
+def _attention_amplifies(vector: str, label: str, rows: Sequence[Alignment]) -> Claim:
+    parts = [
+        ("energy on the diagonal in attention, over its null", _lift("diagonal", "attn"), 1.0),
+        ("the same, attention less MLP", _versus("diagonal", "attn", "mlp"), 0.0),
+        ("relative change of the leading singular values in attention", _gain("attn"), 0.0),
+    ]
+    statement = "attention amplifies existing directions, more than MLP modules"
+    return _claim(("attention-amplifies", vector, statement, label), rows, parts)
 
 
-def _mean(logs: Sequence[_Log]) -> _Log:
-    count = len(logs)
-    carrier = sum((log.carrier for log in logs[1:]), logs[0].carrier) / count
-    draws = tuple(sum(column) / count for column in zip(*(log.draws for log in logs), strict=True))
-    return _Log(sum(log.value for log in logs) / count, carrier, logs[0].degrees, draws)
+def _claim(
+    head: tuple[str, str, str, str], rows: Sequence[Alignment], parts: Sequence[tuple[str, "_Mean", float]]
+) -> Claim:
+    layers = sorted({row.place.layer for row in rows if row.place is not None and row.place.layer is not None})
+    kinds = {row.place.part for row in rows if row.place is not None}
+    why = None
+    if missing := [name for key, name in (("attn", "attention"), ("mlp", "MLP")) if key not in kinds]:
+        why = f"no matrix of {' and '.join(missing)} was changed, or measured at this k"
+    elif len(layers) < LAYERS:
+        why = f"{len(layers)} layers are too few for an interval"
+    if why is not None:
+        return Claim(*head, parts=(), why=why)
+    found = [_part(what, measure, null, rows, layers) for what, measure, null in parts]
+    return Claim(*head, parts=tuple(found))
 
 
-def _judge(name: str, part: dict[str, float | None], ratio: dict[str, float | None], small: float) -> tuple[str, str]:
-    low, high, under, over = part["low"], part["high"], ratio["low"], ratio["high"]
-    if low is None or high is None or under is None or over is None:
-        return "undecided", "there is no interval: it needs two texts and two draws of the null at least"
-    if low > small:
-        return "refuted", f"the part is larger than {small:g}"
-    if under > 1:
-        return "refuted", f"the part is larger than {_NULLS[name]}"
-    if high < small and over < 1:
-        return "confirmed", f"the part is smaller than {small:g}, and than {_NULLS[name]}"
-    if high < small:
-        return "undecided", f"the part is smaller than {small:g}, but not clearly smaller than {_NULLS[name]}"
-    return "undecided", f"the interval of the part holds {small:g}"
+@dataclass(frozen=True)
+class _Mean:
+    """The mean of a number over the modules of `part`, less that over those of another part (None: of nothing)."""
+
+    number: Callable[[Alignment], float | None]
+    part: str
+    other: str | None = None
+
+
+def _lift(name: str, part: str) -> _Mean:
+    return _Mean(lambda row: row.parts[name].lift, part)
+
+
+def _versus(name: str, part: str, other: str) -> _Mean:
+    return _Mean(lambda row: row.parts[name].lift, part, other)
+
+
+def _gain(part: str) -> _Mean:
+    return _Mean(lambda row: row.gain.value, part)
+
+
+def _part(what: str, measure: _Mean, null: float, rows: Sequence[Alignment], layers: Sequence[int]) -> Part:
+    above, below = (
+        _by_layer(measure.number, part, rows, layers) if part else None for part in (measure.part, measure.other)
+    )
+    assert above is not None
+    every = np.arange(len(layers))[None]
+    drawn = np.random.default_rng(0).integers(0, len(layers), (DRAWS, len(layers)))
+    values = _statistic(above, below, drawn)
+    values = values[np.isfinite(values)]
+    value = float(_statistic(above, below, every)[0])
+    if not np.isfinite(value) or len(values) < DRAWS / 2:
+        return Part(what, None, None, None, null, len(layers))
+    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Part(what, value, float(low), float(high), null, len(layers))
+
+
+def _by_layer(
+    number: Callable[[Alignment], float | None], part: str, rows: Sequence[Alignment], layers: Sequence[int]
+) -> Array:
+    """(layers, 2): the sum of a number over a layer's modules of `part`, and how many there are."""
+    sums = np.zeros((len(layers), 2))
+    index = {layer: i for i, layer in enumerate(layers)}
+    for row in rows:
+        value = number(row)
+        if row.place is not None and row.place.part == part and row.place.layer is not None and value is not None:
+            sums[index[row.place.layer]] += (value, 1.0)
+    return sums
+
+
+def _statistic(above: Array, below: Array | None, drawn: NDArray[np.int64]) -> Array:
+    """(draws,) from drawn (draws, layers) indices."""
+    first = above[drawn].sum(1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        value = first[:, 0] / first[:, 1]
+        if below is None:
+            return value
+        second = below[drawn].sum(1)
+        return value - second[:, 0] / second[:, 1]

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from crossmatch.analysis.activations import Passage
-from crossmatch.analysis.claims import Part, small_subspace
-from crossmatch.analysis.difference import Difference
 from crossmatch.analysis.figures import LEVEL, Figure, resamples
 from crossmatch.analysis.similarity import VARIANCE, Cloud, Pair, Shift, massive
+from crossmatch.analysis.small import Part, small_subspace
 from crossmatch.analysis.streams import (
     PARTS,
     Side,
@@ -21,10 +20,11 @@ from crossmatch.analysis.streams import (
     choose,
     own,
     random_side,
-    with_checkpoint,
+    with_difference,
     with_vector,
 )
-from crossmatch.analysis.subspaces import Subspaces, Turn
+from crossmatch.analysis.tuned import Difference
+from crossmatch.analysis.turns import Subspaces, Turn
 from crossmatch.checkpoint import Checkpoint
 from crossmatch.delta import TuningVector
 from crossmatch.errors import InputError
@@ -41,7 +41,7 @@ class Scope:
     positions: tokens at most; length: at which a text is cut; ks: sizes of the principal subspaces; parts: of
     `residual`, `attention`, `mlp`; nulls: how many random vectors of the same spectrum, and how many rotations of the
     shift; massive: the factor of the rule `similarity.massive`; small: the part below which a change is called small
-    (`claims`); draws: of the bootstrap for principal subspaces; tokens: in one batch; seed: of the choice of texts, the
+    (`small`); draws: of the bootstrap for principal subspaces; tokens: in one batch; seed: of the choice of texts, the
     bootstrap, the rotations, and the first random vector.
     Raises InputError for numbers that leave nothing to look at, and for parts of an unknown name.
     """
@@ -76,7 +76,8 @@ def compare(
 ) -> dict[str, Any]:
     """The same tokens through base and tuned model, compared at every layer, as plain JSON.
 
-    tuned: a vector, added to the base in memory and not rounded, or a checkpoint as it is stored. {value, low, high}
+    tuned: a vector, added to the base in memory and not rounded; or a checkpoint, or its difference to the base, as it
+    is stored. {value, low, high}
     are statistics with their 95% interval by text (`similarity`), None where not defined; a null that is written as
     null and null_sd is a mean and a standard deviation. The keys:
 
@@ -88,7 +89,7 @@ def compare(
             positions, dimensions
             cka, cka_plain    debiased and plain linear CKA
             svcca             mean canonical correlation, with kept (axes on each side) and null
-            subspaces         for each k: `subspaces.Turn`: k; cosine2 (mean squared cosine of the principal angles of
+            subspaces         for each k: `turns.Turn`: k; cosine2 (mean squared cosine of the principal angles of
                               the first k axes), null, null_sd (of it for a random space), rotated (for rotations of
                               the shift; `without` alone), cosines (all k); inside (share of ||S||^2 in the base's
                               first k axes), inside_null, inside_null_sd
@@ -96,7 +97,7 @@ def compare(
             effective_rank, participation, k90   of the shift; base_effective_rank: of the centred activations
             random            for each random vector of the same spectrum: seed, size, effective_rank, participation,
                               k90, and inside (a share for each k), all plain numbers
-        claim                 `claims.small_subspace` of the residual stream, `without`, at the largest k; None without
+        claim                 `small.small_subspace` of the residual stream, `without`, at the largest k; None without
                               random vectors
 
     Raises DataError without texts, InputError for too few positions, models of different architecture, and activations
@@ -106,11 +107,10 @@ def compare(
     tokens = choose(passages, scope.positions, length=scope.length, batch=scope.tokens, seed=scope.seed)
     with progress.task("load model") as loading:
         streams = Streams(base)
-        side = with_checkpoint(base, tuned) if isinstance(tuned, Checkpoint) else with_vector(base, tuned)
+        vector = Difference(base, tuned) if isinstance(tuned, Checkpoint) else tuned
+        side = with_difference(base, vector) if isinstance(vector, Difference) else with_vector(base, vector)
         sides = [own(base), side]
-        if scope.nulls:
-            vector = Difference(base, tuned) if isinstance(tuned, Checkpoint) else tuned
-            sides += [random_side(base, vector, seed) for seed in range(scope.seed, scope.seed + scope.nulls)]
+        sides += [random_side(base, vector, seed) for seed in range(scope.seed, scope.seed + scope.nulls)]
         loading.advance()
     rows, parts = _layers(streams, tokens, sides, scope, progress)
     return {

@@ -1,7 +1,7 @@
 """Two models' activations at the same positions: how alike they are, and what the shift between them is like.
 
 X, Y (N, d): base and tuned; S = Y - X. Everything but S and sizes is of centred activations. Errors are by text
-(`figures`), those of principal subspaces in `subspaces`.
+(`figures`), those of principal subspaces in `turns`.
 """
 
 import math

@@ -17,8 +17,8 @@ from transformers import AutoModelForCausalLM
 
 from crossmatch.adapter import fit
 from crossmatch.analysis.activations import Passage
-from crossmatch.analysis.difference import check_same
 from crossmatch.analysis.instrument import decoder_layers, hidden_of
+from crossmatch.analysis.tuned import Difference
 from crossmatch.checkpoint import Checkpoint, is_output, layer_of
 from crossmatch.delta import Delta, Dense, TuningVector, same_spectrum, summed_rows
 from crossmatch.errors import AdapterError, DataError, InputError
@@ -72,18 +72,19 @@ def with_vector(base: Checkpoint, vector: TuningVector) -> Side:
     return Side(frozenset(fitted), lambda name, target: _add(base, name, fitted[name], target))
 
 
-def with_checkpoint(base: Checkpoint, other: Checkpoint) -> Side:
-    """Another checkpoint of the same architecture, its weights as they are stored.
+def with_difference(base: Checkpoint, vector: Difference) -> Side:
+    """The tuned checkpoint of a difference, its weights as they are stored; refused as in `check_configs`."""
+    check_configs(base, vector.tuned)
+    return Side(frozenset(vector), partial(_copy, vector.tuned))
 
-    Raises InputError if a tensor is missing, has another shape, or the configs differ in what a forward pass computes.
-    """
-    check_same(base, other)
+
+def check_configs(base: Checkpoint, other: Checkpoint) -> None:
+    """Raise InputError if the configs of two checkpoints differ in what a forward pass computes."""
     for key in sorted({*base.config, *other.config}):
         idle = key in _IDLE or key.endswith("_token_id")
         if not idle and base.config.get(key) != other.config.get(key):
             values = f"{base.config.get(key)!r} in {base.path}, {other.config.get(key)!r} in {other.path}"
             raise InputError(f"config.json, {key}: {values}; such models' activations do not compare")
-    return Side(frozenset(base), partial(_copy, other))
 
 
 def random_side(base: Checkpoint, vector: TuningVector, seed: int) -> Side:
@@ -183,10 +184,12 @@ class Streams:
     """A causal model in float32, whose layers can be run one by one for several sides.
 
     float32 on any device: what is measured are differences between nearly equal activations. Raises InputError for a
-    model without a list of decoder layers.
+    model without a list of decoder layers, AdapterError for a base whose vocabulary a vector changed.
     """
 
     def __init__(self, base: Checkpoint) -> None:
+        if base.original is not base:
+            raise AdapterError("a vector changes the vocabulary of the model, whose activations do not compare")
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         model: Any = AutoModelForCausalLM.from_pretrained(base.path, dtype=torch.float32)
         self.model = model.to(self.device).eval().requires_grad_(False)

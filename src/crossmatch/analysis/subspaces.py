@@ -1,154 +1,187 @@
-"""Principal subspaces of base and tuned activations: how far one is turned from the other, how much of the shift lies
-in them, and what a shift of the same size in other directions would do."""
+"""The leading singular directions of the base's matrices: computed once, kept on disk, known by what they were made of.
 
-from collections.abc import Sequence
+A file of the cache is named by a digest of the matrix's bytes, its shape, orientation and the settings of the sketch;
+its own bytes are checked against the digest that it carries when it is read. What does not fit is made anew.
+"""
+
+import contextlib
+import os
 from dataclasses import dataclass
-from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
+from blake3 import blake3
 from torch import Tensor
 
-from crossmatch.analysis.figures import Figure, from_draws
-from crossmatch.analysis.similarity import Cloud, Pair, Shift, descending, random_share
+from crossmatch.analysis.change import EXACT, Change
+from crossmatch.checkpoint import Checkpoint, TensorFiles, value_digest, write_tensors
+from crossmatch.delta import Singular, top_singular
+from crossmatch.errors import CrossmatchError, DataError, OutputError
 
-# Axes beyond 2 k among which those of a resample are looked for.
-_MARGIN = 16
+CACHE_VARIABLE = "CROSSMATCH_CACHE"
+# Directions in a file: those that are asked for, rounded up to a multiple of this, so that another k finds them again.
+STEP = 64
+_VERSION = 1
+_POWER, _OVERSAMPLING = 4, 16
+_CHUNK = 1 << 26
 
 
 @dataclass(frozen=True, eq=False)
-class Turn:
-    """How the space of the first k axes is turned.
+class Space:
+    """Leading singular triples of one base matrix W (d_out, d_in), with what they leave out.
 
-    cosine2: mean squared cosine of the principal angles; changed: 1 less that; cosines: all k, largest first; null,
-    null_sd: of cosine2 for a random space; rotated: cosine2 for shifts S R with random rotations R; inside: share of
-    ||S||^2 in the base's space; inside_null, inside_null_sd: for a shift of the same spectrum in random directions.
+    found: as `Singular`; cached: whether they came from the disk; whole: how many hold 90% of ||W||_F^2, None if that
+    is more than are known.
     """
 
-    k: int
-    cosine2: Figure
-    changed: Figure
-    cosines: tuple[float, ...]
-    rotated: tuple[float, ...]
-    null: float
-    null_sd: float
-    inside: Figure
-    inside_null: float
-    inside_null_sd: float
+    found: Singular
+    cached: bool
 
-    def to_dict(self) -> dict[str, Any]:
-        """As plain JSON."""
+    @property
+    def k90(self) -> int | None:
+        """The smallest k whose triples hold 90% of the energy."""
+        enough = (self.found.shares() >= 0.9).nonzero()
+        return int(enough[0]) + 1 if len(enough) else None
+
+    def facts(self) -> dict[str, Any]:
+        """As plain JSON: how many, how good."""
+        s, residuals = self.found.s, self.found.residuals
+        top = float(s[0]) if len(s) else 0.0
         return {
-            "k": self.k,
-            "cosine2": self.cosine2.to_dict(),
-            "null": self.null,
-            "null_sd": self.null_sd,
-            "rotated": list(self.rotated),
-            "cosines": list(self.cosines),
-            "inside": self.inside.to_dict(),
-            "inside_null": self.inside_null,
-            "inside_null_sd": self.inside_null_sd,
+            "directions": len(s),
+            "energy": float(self.found.shares()[-1]) if len(s) else None,
+            "k90": self.k90,
+            "largest_residual": float(residuals.max()) / top if top > 0 else None,
+            "left_spectral": self.found.spectral,
+            "cached": self.cached,
         }
 
 
-@dataclass(frozen=True, eq=False)
+def cache_directory(given: Path | None) -> Path:
+    """Where subspaces are kept: `given`, else what CROSSMATCH_CACHE says, else crossmatch/ in the user's cache."""
+    if given is not None:
+        return given
+    named = os.environ.get(CACHE_VARIABLE)
+    if named:
+        return Path(named)
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "crossmatch"
+
+
 class Subspaces:
-    """Principal subspaces of a pair. weights (B, C): resamples of its texts, from which errors are; a resample's axes
-    are looked for among the first 2 k of the whole, and some more: what lies beyond cannot come among its first k."""
+    """Leading singular directions of a base's matrices, from the cache or computed and put there.
 
-    pair: Pair
-    shift: Shift
-    weights: Tensor
+    Files appear by a rename, so that several processes may share a directory, and a run that was killed goes on with
+    what it had. Raises OutputError if the directory cannot be written.
+    """
 
-    def turns(self, ks: Sequence[int], rotated: int, seed: int) -> list[Turn]:
-        """For each k; rotated: how many random rotations. Raises InputError for too few positions."""
-        dimensions, texts = self.pair.base.x.shape[1], self.pair.base.texts
-        self.pair.base.basis(max(ks))
-        self.pair.tuned.basis(max(ks))
-        width = min(dimensions, 2 * max(ks) + _MARGIN)
-        base, tuned = (_resampled(cloud, self.weights, width) for cloud in (self.pair.base, self.pair.tuned))
-        across = self.pair.base.axes[1][:, :width].T @ self.pair.tuned.axes[1][:, :width]
-        held, total = self._shift_in(width)
-        turned = [self._turned_axes(rotation) for rotation in rotations(dimensions, rotated, seed)]
-        found = []
-        for k in ks:
-            u, v = base[:, :, :k], tuned[:, :, :k]
-            draws = (u.mT @ across @ v).square().sum((1, 2)) / k
-            shares = ((held @ u) * u).sum((1, 2)) / total if float(total.min()) > 0 else torch.zeros_like(total)
-            found.append(self._turn(k, (draws, shares), turned, texts))
-        return found
+    def __init__(self, base: Checkpoint, directory: Path) -> None:
+        self.base, self.directory = base, directory / "subspaces"
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"{self.directory} cannot be made: {error.strerror or error}; --cache DIR") from error
 
-    def _turn(self, k: int, draws: tuple[Tensor, Tensor], turned: Sequence[Tensor], texts: int) -> Turn:
-        dimensions = self.pair.base.x.shape[1]
-        cosines = self.pair.cosines(k)
-        mean = float(cosines.square().mean())
-        even = torch.zeros(dimensions, dtype=torch.float64)
-        even[:k] = 1 / k
-        null, null_sd = random_share(even, k)
-        share, spectrum = self.shift.inside(k), self.shift.spectrum.values
-        inside = Figure(None) if share is None else from_draws(share, draws[1], texts)
-        p = even if share is None else (spectrum / spectrum.sum()).cpu()
-        inside_null, inside_null_sd = random_share(p, k)
-        basis = self.pair.base.basis(k)
-        return Turn(
-            k=k,
-            cosine2=from_draws(mean, draws[0], texts),
-            changed=from_draws(1 - mean, -draws[0], texts, "log"),
-            cosines=tuple(cosines.tolist()),
-            rotated=tuple(float((basis.T @ axes[:, :k]).square().sum() / k) for axes in turned),
-            null=null,
-            null_sd=null_sd,
-            inside=inside,
-            inside_null=inside_null,
-            inside_null_sd=inside_null_sd,
-        )
+    def of(self, change: Change, k: int, *, most: bool) -> Space:
+        """At least k directions (all, if there are fewer) of the matrix that a change lies on.
 
-    def _shift_in(self, width: int) -> tuple[Tensor, Tensor]:
-        """S^T S in the base's first `width` axes, (B, width, width), and ||S||^2, (B,), in every resample."""
-        base, s = self.pair.base, self.shift.s
-        weights = self.weights.to(s.device)
-        grams = _text_grams(s @ base.axes[1][:, :width], base)
-        return (weights @ grams.flatten(1)).view(-1, width, width), weights @ base.sums(s.square().sum(1))
+        most: of a small matrix, as many as hold 90% of its energy, if that is more.
+        """
+        wanted, small = _extent(change, k, most)
+        file = self._file(change, wanted, small)
+        found = _read(file, change.place.shape)
+        if found is not None:
+            return Space(found, cached=True)
+        found = self._compute(change, wanted, small, file.stem)
+        _write(file, found)
+        return Space(found, cached=False)
 
-    def _turned_axes(self, rotation: Tensor) -> Tensor:
-        """Principal axes of X + S R, for a rotation R (d, d)."""
-        rotation = rotation.to(self.shift.s.device)
-        across, form = self._centred
-        across = across @ rotation
-        return descending(self.pair.base.gram + across + across.T + rotation.T @ form @ rotation)[1]
+    def keep(self, change: Change, k: int, found: Singular, *, most: bool) -> None:
+        """Put directions that were computed elsewhere where `of` will find them."""
+        _write(self._file(change, *_extent(change, k, most)), found)
 
-    @cached_property
-    def _centred(self) -> tuple[Tensor, Tensor]:
-        """X^T S and S^T S of what is left without their means."""
-        s = self.shift.s - self.shift.s.mean(0)
-        return self.pair.base.centred.T @ s, s.T @ s
+    def _file(self, change: Change, wanted: int, small: bool) -> Path:
+        settings = {"version": _VERSION, "k": wanted, "all": small, "power": _POWER, "oversampling": _OVERSAMPLING}
+        settings |= {"shape": list(change.place.shape), "turned": change.turned}
+        return self.directory / f"{value_digest({**settings, 'matrix': _digest(self.base, change)})}.safetensors"
+
+    def _compute(self, change: Change, wanted: int, small: bool, key: str) -> Singular:
+        rows = change.base.held()
+        generator = torch.Generator().manual_seed(int(key[:15], 16))
+        try:
+            if not small:
+                return _single(
+                    top_singular(rows, wanted, power=_POWER, oversampling=_OVERSAMPLING, generator=generator)
+                )
+            every = top_singular(rows, min(rows.height, rows.columns), generator=generator)
+        except ValueError as error:
+            raise DataError(f"{self.base.path}: {change.tensor}: {error}") from error
+        enough = (every.shares() >= 0.9).nonzero()
+        return _single(every.first(max(wanted, int(enough[0]) + 1 if len(enough) else wanted)))
 
 
-def rotations(d: int, count: int, seed: int) -> list[Tensor]:
-    """(d, d) each, uniform over all rotations: of a Gaussian matrix's QR, signs made unique (math-ph/0609050)."""
-    generator = torch.Generator().manual_seed(seed)
-    found = []
-    for _ in range(count):
-        q, r = torch.linalg.qr(torch.randn(d, d, generator=generator, dtype=torch.float64))
-        found.append(q * r.diagonal().sign())
-    return found
+def _extent(change: Change, k: int, most: bool) -> tuple[int, bool]:
+    """How many directions are kept for k, and whether as many as hold 90% of the energy."""
+    least = min(change.place.shape)
+    return min(-(-k // STEP) * STEP, least), most and least <= EXACT
 
 
-def _resampled(cloud: Cloud, weights: Tensor, width: int) -> Tensor:
-    """(B, width, width) principal axes in every resample, as columns in coordinates of the whole's first `width`."""
-    scores = cloud.scores[:, :width]
-    weights = weights.to(scores.device)
-    counts = weights @ cloud.sums(torch.ones_like(scores[:, 0]))
-    means = (weights @ cloud.sums(scores)) / counts[:, None]
-    forms = (weights @ _text_grams(scores, cloud).flatten(1)).view(-1, width, width)
-    forms = forms - counts[:, None, None] * means[:, :, None] * means[:, None, :]
-    return torch.linalg.eigh(forms).eigenvectors.flip(2)
+def _single(found: Singular) -> Singular:
+    # Laid out as they are when they come from the disk: products of the same numbers round alike.
+    u, vh = found.u.float().contiguous(), found.vh.float().contiguous()
+    return Singular(u, found.s.clone(), vh, found.residuals.clone(), found.energy, found.spectral)
 
 
-def _text_grams(x: Tensor, cloud: Cloud) -> Tensor:
-    """(C, m, m) x^T x of every text's positions, from x (N, m)."""
-    grams = x.new_zeros(cloud.texts, x.shape[1], x.shape[1])
-    for number in range(cloud.texts):
-        rows = x[cloud.text == number]
-        grams[number] = rows.T @ rows
-    return grams
+def _digest(base: Checkpoint, change: Change) -> str:
+    """blake3 of a matrix as it is stored."""
+    info = base.tensors[change.tensor]
+    width = change.place.shape[0] if change.turned else change.place.shape[1]
+    row = width * info.dtype.itemsize
+    start, nbytes = change.first_row * row, change.place.shape[0] * change.place.shape[1] * info.dtype.itemsize
+    digest = blake3(str(info.dtype).encode())
+    for at in range(start, start + nbytes, _CHUNK):
+        digest.update(base.raw(change.tensor, at, min(_CHUNK, start + nbytes - at)))
+    return digest.hexdigest()
+
+
+def _write(file: Path, found: Singular) -> None:
+    tensors = {
+        "u": found.u,
+        "s": found.s,
+        "vh": found.vh,
+        "residuals": found.residuals,
+        "rest": torch.tensor([found.energy, -1.0 if found.spectral is None else found.spectral], dtype=torch.float64),
+    }
+    tensors["digest"] = _content_digest(tensors)
+    partial = file.with_name(f".{file.stem}.{os.getpid()}.partial")
+    try:
+        partial.unlink(missing_ok=True)
+        write_tensors(partial, tensors)
+        partial.replace(file)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise OutputError(f"{file.parent} cannot be written: {error.strerror or error}; give --cache DIR") from error
+
+
+def _read(file: Path, shape: tuple[int, int]) -> Singular | None:
+    """What a file of the cache holds, or None if there is none, or it is not what was written."""
+    if not file.is_file():
+        return None
+    try:
+        kept = dict(TensorFiles([file]))
+        digest = kept.pop("digest")
+        u, s, vh, residuals, rest = (kept[name] for name in ("u", "s", "vh", "residuals", "rest"))
+    except (CrossmatchError, KeyError):
+        return None
+    if not torch.equal(digest, _content_digest(kept)) or (u.shape[0], vh.shape[1]) != shape:
+        return None
+    return Singular(u, s, vh, residuals, float(rest[0]), float(rest[1]) if rest[1] >= 0 else None)
+
+
+def _content_digest(tensors: dict[str, Tensor]) -> Tensor:
+    digest = blake3()
+    for name in ("u", "s", "vh", "residuals", "rest"):
+        digest.update(memoryview(tensors[name].reshape(-1).view(torch.uint8).numpy().data))
+    return torch.frombuffer(bytearray(digest.digest()), dtype=torch.uint8)

@@ -112,12 +112,13 @@ class TensorFiles(Mapping[str, Tensor]):
 @dataclass(frozen=True)
 class Tail:
     """Rows that were added to a tensor: it has `rows` in all, the added ones are the last of tensor `key` in `files`;
-    head: the tensor of the checkpoint to which they were added."""
+    head: the tensor of the checkpoint to which they were added; first: the row with which tensor `key` begins."""
 
     files: TensorFiles
     key: str
     rows: int
     head: str
+    first: int = 0
 
 
 class Checkpoint(TensorFiles):
@@ -175,7 +176,8 @@ class Checkpoint(TensorFiles):
         own = max(0, min(nbytes, head - start))
         result = bytearray(super().raw(name, start, own)) if own else bytearray()
         dtype = self.tensors[name].dtype
-        first, count = (start + own) // dtype.itemsize, (nbytes - own) // dtype.itemsize
+        count = (nbytes - own) // dtype.itemsize
+        first = (start + own) // dtype.itemsize - tail.first * self.tensors[name].columns if count else 0
         theirs = tail.files.tensors[tail.key].dtype
         raw = tail.files.raw(tail.key, first * theirs.itemsize, count * theirs.itemsize)
         added = torch.frombuffer(raw, dtype=theirs).to(dtype) if count else torch.empty(0, dtype=dtype)

@@ -49,6 +49,8 @@ def find_weights(directory: Path) -> Layout:
         return Layout(files, index, _strays(directory, files))
     if (directory / "adapter_config.json").is_file():
         raise CheckpointError(f"{directory} is an adapter; a whole model is needed here (adapters go to -a)")
+    if (directory / "vector.safetensors").is_file():
+        raise CheckpointError(f"{directory} is a tuning vector; a whole model is needed here (vectors go to -a)")
     if present:
         names = ", ".join(p.name for p in present[:3])
         raise CheckpointError(

@@ -1,5 +1,6 @@
 """Where a checkpoint or an adapter comes from: a local directory, or a hub id with a revision."""
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,12 @@ class Source:
     path: Path
     hub_id: str | None = None
     revision: str | None = None
+
+    def origin(self, home: Path | None) -> dict[str, str | None]:
+        """Where this lies, for a manifest: relative to the output directory `home`, so that both can move together
+        (None: that will be elsewhere, and only the hub's name is said)."""
+        where = None if self.hub_id or home is None else os.path.relpath(self.path.resolve(), home.resolve())
+        return {"path": where, "hub_id": self.hub_id, "revision": self.revision}
 
 
 def locate(text: str | Path) -> Source:

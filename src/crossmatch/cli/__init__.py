@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from crossmatch.cli.analyse import analyse_command
 from crossmatch.cli.audit import audit_command
 from crossmatch.cli.calibrate import calibrate_command
 from crossmatch.cli.console import Settings, plain, say
@@ -16,6 +17,7 @@ from crossmatch.cli.merge import merge_command
 from crossmatch.cli.report import report_command
 from crossmatch.cli.run import run_command
 from crossmatch.cli.train import train_command
+from crossmatch.cli.vectors import app as vectors
 from crossmatch.cli.verify import verify_command
 from crossmatch.errors import CrossmatchError, ExitCode
 from crossmatch.process import quiet_libraries
@@ -39,6 +41,7 @@ for _name, _command in {
     "merge": merge_command,
     "verify": verify_command,
     "identify": identify_command,
+    "analyse": analyse_command,
     "evaluate": evaluate_command,
     "audit": audit_command,
     "calibrate": calibrate_command,
@@ -46,6 +49,7 @@ for _name, _command in {
     "report": report_command,
 }.items():
     app.command(_name)(_command)
+app.add_typer(vectors, name="vectors")
 
 
 def _version(wanted: bool) -> None:

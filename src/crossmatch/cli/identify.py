@@ -23,7 +23,7 @@ def identify_command(
 
     Exit code 0: they explain the file; 1: something else is in it; 3: the data cannot tell.
     """
-    from crossmatch.adapter import Adapter
+    from crossmatch.adapter import open_vector
     from crossmatch.checkpoint import Checkpoint
     from crossmatch.process import keep_heap
     from crossmatch.verification import identify
@@ -31,7 +31,7 @@ def identify_command(
     keep_heap()
     shown = Shown(as_json, detail, sarif, junit, annotate)
     check_files(shown)
-    candidates = {name: Adapter(path) for name, path in split_pairs(adapter, "-a").items()}
+    candidates = {name: open_vector(path) for name, path in split_pairs(adapter, "-a").items()}
     verdict = identify(merged, Checkpoint(base), candidates, progress=Terminal())
     conclude(merged, verdict, shown, {})
     raise typer.Exit(EXIT[verdict.verdict])

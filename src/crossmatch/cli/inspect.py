@@ -10,26 +10,35 @@ import typer
 
 from crossmatch.cli.console import Terminal, emit, plain, size
 from crossmatch.cli.options import Json
+from crossmatch.cli.vectors_inspect import vector_facts
 from crossmatch.errors import InputError
 
 
 def inspect_command(
-    path: Annotated[str, typer.Argument(help="A checkpoint or an adapter: a directory or a hub id.")],
+    path: Annotated[str, typer.Argument(help="A checkpoint, an adapter or a vector: a directory or a hub id.")],
     as_json: Json = False,
 ) -> None:
-    """Print what a checkpoint or an adapter is: tensors, sizes, dtypes, ranks, scales, template, digests."""
+    """Print what a checkpoint, an adapter or a vector is: tensors, sizes, dtypes, ranks, scales, template, digests."""
     from crossmatch.checkpoint import locate
 
     directory = locate(path).path
     if not directory.is_dir():
         raise InputError(f"{path} is a file; give the directory that holds it")
-    facts = _adapter(path, directory) if (directory / "adapter_config.json").exists() else _checkpoint(path, directory)
+    facts = _facts(path, directory)
     if as_json:
         emit({"schema_version": 1, **facts})
         return
     for key, value in facts.items():
-        for line in _lines(key.replace("_", " "), value):
+        for line in fact_lines(key.replace("_", " "), value):
             print(plain(line))
+
+
+def _facts(path: str, directory: Path) -> dict[str, Any]:
+    from crossmatch.adapter import is_vector
+
+    if (directory / "adapter_config.json").exists():
+        return _adapter(path, directory)
+    return vector_facts(path) if is_vector(directory) else _checkpoint(path, directory)
 
 
 def _checkpoint(path: str, directory: Path) -> dict[str, Any]:
@@ -89,14 +98,15 @@ def _adapter(path: str, directory: Path) -> dict[str, Any]:
     }
 
 
-def _lines(key: str, value: Any) -> list[str]:
+def fact_lines(key: str, value: Any) -> list[str]:
+    """One fact as lines of 80 columns."""
     if key == "bytes":
         key, value = "size", size(value)
     if key == "norm" and value is None:
         value = "needs the base: DoRA, saved modules and tokens are relative to it"
     if isinstance(value, dict):
         if not all(isinstance(v, int) and not isinstance(v, bool) for v in value.values()):
-            return [line for k, v in value.items() for line in _lines(f"{key}: {k}", v)]
+            return [line for k, v in value.items() for line in fact_lines(f"{key}: {k}", v)]
         value = ", ".join(f"{k} x {v}" for k, v in value.items())
     if isinstance(value, bool):
         value = "yes" if value else "no"

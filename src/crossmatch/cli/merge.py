@@ -56,8 +56,8 @@ def merge_command(
     if output is None and not dry_run:
         raise InputError("no output given; add -o DIRECTORY (or --dry-run)")
     recipe = Recipe(rule, split_pairs(option, "--set"), seed, Calibration(calibration) if calibration else None)
-    storage = _storage(dtype, rounding, shard_size, tied)
-    plan = plan_merge(Checkpoint(base), pair_up(adapter, weight), recipe=recipe, storage=storage)
+    stored = storage(dtype, rounding, shard_size, tied)
+    plan = plan_merge(Checkpoint(base), pair_up(adapter, weight), recipe=recipe, storage=stored)
     for line in side_files(plan, tokenizer).disagreements:
         say(f"note: {line}")
     if dry_run or output is None:
@@ -91,7 +91,8 @@ def _check_form(to: str, rank: int | None, *, checkpoint_only: bool) -> None:
         raise InputError("--dtype, --rounding, --shard-size and --sha256 are for checkpoints; an adapter is one file")
 
 
-def _storage(dtype: str | None, rounding: str, shard_size: str | None, tied: str) -> "Storage":
+def storage(dtype: str | None, rounding: str, shard_size: str | None, tied: str) -> "Storage":
+    """How a checkpoint is stored, from options. Raises InputError for a word that is none of theirs."""
     from crossmatch.merging import DTYPE_ARGUMENTS, Storage
 
     dtype = DTYPES.get(dtype or "", dtype)

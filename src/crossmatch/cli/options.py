@@ -10,17 +10,24 @@ import typer
 from crossmatch.errors import InputError
 
 if TYPE_CHECKING:
-    from crossmatch.adapter import Adapter
+    from crossmatch.adapter import Recorded
     from crossmatch.rules import Weight
     from crossmatch.training import TrainSettings
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 Adapters = Annotated[
-    list[str] | None, typer.Option("-a", "--adapter", metavar="NAME=PATH", help="An adapter, by name; repeat.")
+    list[str] | None,
+    typer.Option("-a", "--adapter", metavar="NAME=PATH", help="Adapter or vector, by name; repeat."),
 ]
 Weights = Annotated[
     list[str] | None,
     typer.Option("-w", "--weight", metavar="NAME=NUMBER", help="Its merge weight; by module: docs/merge.md."),
+]
+
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier output of ours.")]
+Strengths = Annotated[
+    list[str] | None,
+    typer.Option("-g", "--strength", metavar="NUMBER", help="Default 1; repeat, or a grid as in -0.5:1.5:0.25."),
 ]
 
 DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"} | {n: n for n in ("bfloat16", "float16", "float32")}
@@ -45,7 +52,7 @@ def split_pairs(pairs: Sequence[str] | None, option: str) -> dict[str, str]:
     return result
 
 
-def pair_up(adapters: Sequence[str] | None, weights: Sequence[str] | None) -> dict[str, tuple["Adapter", "Weight"]]:
+def pair_up(adapters: Sequence[str] | None, weights: Sequence[str] | None) -> dict[str, tuple["Recorded", "Weight"]]:
     """Adapters with their weights. Raises InputError for one without the other, or a weight that is no number."""
     paths, numbers = split_pairs(adapters, "-a"), split_pairs(weights, "-w")
     for name in [*numbers, *paths]:
@@ -58,9 +65,9 @@ def pair_up(adapters: Sequence[str] | None, weights: Sequence[str] | None) -> di
     if not paths:
         raise InputError("no adapter given; add -a NAME=PATH -w NAME=NUMBER")
     values = {name: weight(text, f"-w {name}") for name, text in numbers.items()}
-    from crossmatch.adapter import Adapter
+    from crossmatch.adapter import open_vector
 
-    return {name: (Adapter(path), values[name]) for name, path in paths.items()}
+    return {name: (open_vector(path), values[name]) for name, path in paths.items()}
 
 
 def weight(text: str, option: str) -> "Weight":

@@ -5,17 +5,22 @@ from crossmatch.delta.compound import Blockwise, Stack, Sum, cat, linear, summan
 from crossmatch.delta.deltas import Delta, Dense, LowRank, ReadRows, check_weights, dense, low_rank
 from crossmatch.delta.geometry import cosine, inner, norm, random_like, singular_values, truncated
 from crossmatch.delta.rounding import STORABLE, Workspace, merged_rows, round_once, round_randomly, summed_rows
+from crossmatch.delta.sketch import HELD_ELEMENTS, Product, Rows, Singular, top_singular
 from crossmatch.delta.vector import TuningVector, same_spectrum
 
 __all__ = [
+    "HELD_ELEMENTS",
     "STORABLE",
     "Blockwise",
     "Delta",
     "Dense",
     "Dora",
     "LowRank",
+    "Product",
     "ReadRows",
     "Replacement",
+    "Rows",
+    "Singular",
     "Stack",
     "Sum",
     "TokenRows",
@@ -37,5 +42,6 @@ __all__ = [
     "singular_values",
     "summands",
     "summed_rows",
+    "top_singular",
     "truncated",
 ]

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from crossmatch.adapter import Adapter
+from crossmatch.adapter import Recorded
 from crossmatch.checkpoint import Checkpoint, side_digest, value_digest
 from crossmatch.errors import DataError
 from crossmatch.evaluation.asking import Questions, ask
@@ -28,7 +28,7 @@ SERVED = Variant("served", "served", {})
 
 def evaluate(
     base: Checkpoint,
-    adapters: Mapping[str, Adapter],
+    adapters: Mapping[str, Recorded],
     variants: Sequence[Variant],
     suites: Sequence[Suite],
     out: Path,

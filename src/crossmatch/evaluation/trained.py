@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 
-from crossmatch.adapter import Adapter
+from crossmatch.adapter import Recorded
 from crossmatch.checkpoint import MANIFEST, Checkpoint, read_json
 from crossmatch.evaluation.conditions import Condition
 
 
 def trained_with(
-    base: Checkpoint, adapters: Mapping[str, Adapter], conditions: Sequence[Condition]
+    base: Checkpoint, adapters: Mapping[str, Recorded], conditions: Sequence[Condition]
 ) -> dict[str, dict[str, bool | None]]:
     """condition -> adapter -> whether the probe question reads as it did in training; None where no record tells.
 
@@ -25,7 +25,7 @@ def trained_with(
     return found
 
 
-def _recorded(adapter: Adapter) -> str | None:
+def _recorded(adapter: Recorded) -> str | None:
     file = adapter.path / MANIFEST
     template = read_json(file).get("template") if file.exists() else None
     text = template.get("text") if isinstance(template, dict) else None

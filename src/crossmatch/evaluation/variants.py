@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from crossmatch.adapter import Adapter
+from crossmatch.adapter import Recorded
 from crossmatch.checkpoint import Checkpoint, value_digest
 from crossmatch.delta import TuningVector, same_spectrum
 from crossmatch.errors import RuleError
@@ -27,14 +27,14 @@ class Variant:
     weights: Mapping[str, Weight]
     random: Mapping[str, int] = field(default_factory=dict)
 
-    def parts(self, adapters: Mapping[str, Adapter]) -> dict[str, tuple[TuningVector, Weight]]:
+    def parts(self, adapters: Mapping[str, Recorded]) -> dict[str, tuple[TuningVector, Weight]]:
         """What is added to the base: adapters with their weights."""
         return {name: (self._delta(name, adapters[name]), weight) for name, weight in self.weights.items()}
 
-    def _delta(self, name: str, adapter: Adapter) -> TuningVector:
+    def _delta(self, name: str, adapter: Recorded) -> TuningVector:
         return same_spectrum(adapter, self.random[name]) if name in self.random else adapter
 
-    def digest(self, base: Checkpoint, adapters: Mapping[str, Adapter]) -> str:
+    def digest(self, base: Checkpoint, adapters: Mapping[str, Recorded]) -> str:
         """Digest of what produces the answers: of the base's digest and the adapters' with their weights."""
         used = {name: weight_json(weight) for name, weight in self.weights.items() if weight != 0}
         parts = sorted(((adapters[name].digest, weight) for name, weight in used.items()), key=str)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from crossmatch.adapter import Adapter
+from crossmatch.adapter import Recorded
 from crossmatch.checkpoint import (
     INDEX,
     MANIFEST,
@@ -74,7 +74,7 @@ def write(
     """
     parts: dict[str, tuple[TuningVector, float]] = {}
     for weight, source in vector.terms:
-        stem = source.path.name if isinstance(source, Adapter) else "vector"
+        stem = source.path.name if isinstance(source, Recorded) else "vector"
         name, count = stem, 1
         while name in parts:
             count += 1

@@ -2,7 +2,7 @@
 
 import math
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from crossmatch.adapter import CONFIG_FILE, WEIGHTS_FILE, Adapter, Fitted
+from crossmatch.adapter import CONFIG_FILE, WEIGHTS_FILE, Adapter, Fitted, StoredVector
 from crossmatch.adapter.parts import Part
+from crossmatch.adapter.written import PREFIX, module_targets, plain_config
 from crossmatch.checkpoint import (
     MANIFEST,
     TOKENIZER_FILES,
@@ -34,7 +35,6 @@ from crossmatch.merging.sidecar import side_files
 from crossmatch.progress import SILENT, Progress
 from crossmatch.rules import Combined
 
-PREFIX = "base_model.model."
 PREDICATE = "urn:crossmatch:merged-adapter:1"
 
 
@@ -65,7 +65,7 @@ def merge_factors(
     DoRA, an added vocabulary, and saved modules or tokens that are weighted or more than one adapter's.
     """
     out, output = Path(out), output or Output()
-    base, adapters = plan.fit.base.original, plan.adapters
+    base, adapters = plan.fit.base.original, _of_factors(plan)
     _check(plan, rank)
     check_apart(out, [base.path, *(a.path for a in adapters.values())])
     if not output.any_base:
@@ -105,9 +105,24 @@ def merge_factors(
     return manifest
 
 
+def _of_factors(plan: MergePlan) -> dict[str, Adapter | StoredVector]:
+    """The parts, if all of them can be in an adapter: adapters, and stored vectors of factors."""
+    found: dict[str, Adapter | StoredVector] = {}
+    for label, (vector, _) in plan.parts.items():
+        if not isinstance(vector, Adapter | StoredVector):
+            raise RuleError("only adapters can be merged into an adapter; write a checkpoint (--to checkpoint)")
+        if isinstance(vector, StoredVector):
+            name = next((name for name, (part,) in vector.parts.items() if part.kind != "low-rank"), None)
+            if name is not None:
+                raise RuleError(
+                    f"vector {label} is no product of factors on {name}, and an adapter holds nothing else; "
+                    "write a checkpoint (--to checkpoint)"
+                )
+        found[label] = vector
+    return found
+
+
 def _check(plan: MergePlan, rank: int | None) -> None:
-    if len(plan.adapters) != len(plan.parts):
-        raise RuleError("only adapters can be merged into an adapter; write a checkpoint (--to checkpoint)")
     if rank is not None and rank < 1:
         raise RuleError(f"--rank {rank}: a rank is at least 1")
     if plan.fit.grown_by is not None:
@@ -156,10 +171,13 @@ def _costs(errors: Mapping[str, Mapping[str, float]], rank: int | None, width: i
 class _Writer:
     """PEFT's keys and config for a combination of adapters."""
 
-    def __init__(self, adapters: Mapping[str, Adapter], fitted: Mapping[str, Fitted], vector: Combined) -> None:
-        self.adapters, self.fitted, self.vector = adapters, fitted, vector
+    def __init__(
+        self, vectors: Mapping[str, Adapter | StoredVector], fitted: Mapping[str, Fitted], vector: Combined
+    ) -> None:
+        self.vectors, self.fitted, self.vector = vectors, fitted, vector
+        self.adapters = {label: v for label, v in vectors.items() if isinstance(v, Adapter)}
         self.modules: set[str] = set()
-        self.biased = any(part.kind == "bias" for a in adapters.values() for ps in a.parts.values() for part in ps)
+        self.biased = any(part.kind == "bias" for v in vectors.values() for ps in v.parts.values() for part in ps)
         self.saved: set[str] = set()
         self.tokens: dict[str, list[int]] = {}
         self.parameters: set[str] = set()
@@ -169,7 +187,7 @@ class _Writer:
 
     def _parts(self, name: str) -> list[tuple[str, Part]]:
         used = [label for label, _ in self.vector.parts(name)]
-        return [(label, part) for label in used for part in self.adapters[label].parts[name]]
+        return [(label, part) for label in used for part in self.vectors[label].parts[name]]
 
     def holds_factors(self, name: str) -> bool:
         """Whether a tensor's change is written as factors. Raises RuleError for DoRA."""
@@ -207,14 +225,15 @@ class _Writer:
 
     def keys(self, name: str, factors: _Factors, width: int) -> dict[str, Tensor]:
         """The keys of one tensor's factors, filled up to the common rank."""
-        part = next(p for _, p in self._parts(name) if p.kind in ("low-rank", "experts"))
+        kept = [p for _, p in self._parts(name) if p.kind in ("low-rank", "experts")]
+        part = next((p for p in kept if any("lora_embedding" in key for key in p.keys)), kept[0])
         padded = [_padded(p, width) for p in factors.parts]
         if part.kind == "experts":
             return self._experts(name, part, padded)
         module = name.removesuffix(".weight")
         self.modules.add(module)
         (b, a), dims = padded[0], factors.parts[0].dims
-        if any("lora_embedding" in key for key in part.keys):
+        if any("lora_embedding" in key for key in part.keys) or input_embedding([name]) == name:
             if self.biased:
                 raise RuleError(f"{name}: PEFT loads no embedding factors beside LoRA biases; write a checkpoint")
             return {f"{PREFIX}{module}.lora_embedding_A": b.T, f"{PREFIX}{module}.lora_embedding_B": a.T}
@@ -249,38 +268,18 @@ class _Writer:
         tokens: Any = self.tokens or None
         if len(self.tokens) == 1 and next(iter(self.tokens)).endswith("embed_tokens"):
             tokens = next(iter(self.tokens.values()))
-        return {
-            "base_model_name_or_path": base.source.hub_id or (None if away else str(base.path.resolve())),
-            "revision": base.source.revision,
-            "bias": "none",
+        return plain_config(base, width, away=away) | {
             "fan_in_fan_out": any(map(self._is_turned, self.vector)),
-            "inference_mode": True,
-            "init_lora_weights": True,
-            "lora_alpha": width,
             "lora_bias": self.biased,
-            "lora_dropout": 0.0,
             "modules_to_save": sorted(self.saved) or None,
-            "peft_type": "LORA",
             "peft_version": self._peft(),
-            "r": width,
-            "target_modules": list(_targets(self.modules, base)),
+            "target_modules": list(module_targets(self.modules, base.tensors)),
             "target_parameters": sorted(self.parameters) or None,
             "task_type": tasks.pop() if len(tasks) == 1 else None,
             "trainable_token_indices": tokens,
-            "use_dora": False,
-            "use_rslora": False,
         }
 
 
 def _padded(part: LowRank, width: int) -> tuple[Tensor, Tensor]:
     more = width - part.rank
     return torch.nn.functional.pad(part.b, (0, more)), torch.nn.functional.pad(part.a, (0, 0, 0, more))
-
-
-def _targets(modules: set[str], base: Checkpoint) -> Iterator[str]:
-    """Module types where all modules of a type are adapted, whole names where only some are."""
-    types = {module.rpartition(".")[2] for module in modules}
-    for kind in sorted(types):
-        ours = {m for m in modules if m.rpartition(".")[2] == kind}
-        all_of = sum(n.endswith(f".{kind}.weight") or n == f"{kind}.weight" for n in base.tensors)
-        yield from [kind] if len(ours) >= all_of else sorted(ours)

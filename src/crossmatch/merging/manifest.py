@@ -1,6 +1,5 @@
 """The statement that lies beside a merge: what the files are, and from what and how they were made."""
 
-import os
 import platform
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -9,8 +8,8 @@ from typing import Any
 
 import torch
 
-from crossmatch.adapter import Adapter
-from crossmatch.checkpoint import Source, text_facts
+from crossmatch.adapter import Recorded
+from crossmatch.checkpoint import text_facts
 from crossmatch.merging.plan import MergePlan, Parts
 from crossmatch.merging.sidecar import SideFiles
 from crossmatch.rules import weight_json
@@ -61,7 +60,7 @@ def statement(
         "predicateType": kind,
         "predicate": {
             "schema_version": 1,
-            "base": {**_origin(base.source, home), "digest": base.digest, "files": base.file_digests},
+            "base": {**base.source.origin(home), "digest": base.digest, "files": base.file_digests},
             "adapters": _adapter_facts(plan.parts, home),
             **plan.vector.recipe.to_dict(),
             "notes": list(plan.fit.notes),
@@ -81,15 +80,9 @@ def _adapter_facts(parts: Parts, out: Path | None) -> dict[str, Any]:
     facts = {}
     for name, (vector, weight) in parts.items():
         known = (
-            {**_origin(vector.source, out), "digest": vector.digest, "files": vector.file_digests}
-            if isinstance(vector, Adapter)
+            {**vector.source.origin(out), "digest": vector.digest, "files": vector.file_digests}
+            if isinstance(vector, Recorded)
             else {"path": None, "digest": None}
         )
         facts[name] = {"weight": weight_json(weight), **known}
     return facts
-
-
-def _origin(source: Source, partial: Path | None) -> dict[str, str | None]:
-    """Where an input lies, relative to the output directory (None: that will be elsewhere), so that both can move."""
-    where = None if source.hub_id or partial is None else os.path.relpath(source.path.resolve(), partial.resolve())
-    return {"path": where, "hub_id": source.hub_id, "revision": source.revision}

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from crossmatch.adapter import Adapter, Fit, Tied, fit
+from crossmatch.adapter import Adapter, Fit, Recorded, Tied, fit
 from crossmatch.checkpoint import DTYPE_NAMES, SINGLE, Checkpoint, tensor_bytes
 from crossmatch.delta import STORABLE, TuningVector
 from crossmatch.errors import AdapterError, CheckpointError, RuleError
@@ -82,9 +82,9 @@ class MergePlan:
         return sum(t.nbytes for t in self.tensors)
 
     @property
-    def adapters(self) -> dict[str, Adapter]:
-        """The parts that are adapters."""
-        return {name: vector for name, (vector, _) in self.parts.items() if isinstance(vector, Adapter)}
+    def adapters(self) -> dict[str, Recorded]:
+        """The parts that lie in a directory: adapters and stored vectors."""
+        return {name: vector for name, (vector, _) in self.parts.items() if isinstance(vector, Recorded)}
 
     def count(self, action: str) -> int:
         """Number of tensors to `copy`, `cast` or `merge`."""
@@ -190,7 +190,7 @@ def _in_files(tensors: list[PlannedTensor], storage: Storage) -> Iterator[Planne
         yield from (replace(tensor, file=file) for tensor in group)
 
 
-def check_bases(base: Checkpoint, adapters: Mapping[str, Adapter]) -> None:
+def check_bases(base: Checkpoint, adapters: Mapping[str, Recorded]) -> None:
     """Raise AdapterError for an adapter whose record beside it names another base, by digest."""
     for name, adapter in adapters.items():
         recorded = adapter.trained_on

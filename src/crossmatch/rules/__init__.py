@@ -4,16 +4,18 @@
 from crossmatch.rules import sums, trimming, dropping, core, projection, regression, importance  # noqa: F401, I001
 from crossmatch.rules.calibration import Calibration
 from crossmatch.rules.combined import Combined, Recipe
+from crossmatch.rules.heads import Heads
 from crossmatch.rules.random import uniform
 from crossmatch.rules.registry import RULES, BoundRule, Parameter, Rule, bind, get_rule
 from crossmatch.rules.site import Site
-from crossmatch.rules.weights import Weight, Weights, parse_weight, weight_at, weight_json
+from crossmatch.rules.weights import Weight, Weights, parse_weight, part_of, weight_at, weight_json
 
 __all__ = [
     "RULES",
     "BoundRule",
     "Calibration",
     "Combined",
+    "Heads",
     "Parameter",
     "Recipe",
     "Rule",
@@ -23,6 +25,7 @@ __all__ = [
     "bind",
     "get_rule",
     "parse_weight",
+    "part_of",
     "uniform",
     "weight_at",
     "weight_json",

@@ -5,26 +5,34 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
+import torch
+from torch import Tensor
+
 from crossmatch.checkpoint import layer_of
 from crossmatch.delta import check_weights
 from crossmatch.errors import RuleError
+from crossmatch.rules.heads import ATTENTION, Heads, head_axis
 
 # Names that model families give to the module that holds attention, and the one that holds the feed-forward network.
 _GROUPS = {
-    "attn": {"self_attn", "attn", "attention", "self_attention", "cross_attn", "linear_attn"},
+    "attn": ATTENTION,
     "mlp": {"mlp", "feed_forward", "ffn", "block_sparse_moe", "experts"},
 }
 _LAYERS = re.compile(r"layers\[(?:(?P<one>\d+)|(?P<start>\d*):(?P<stop>\d*))\]")
+_HEADS = re.compile(_LAYERS.pattern.replace("layers", "(?P<unit>heads|groups)"))
 _NAME = re.compile(r"[A-Za-z_]\w*")
 _FORM = "a selector is layers[a:b], layers[a], attn, mlp or a module's name, or some of them joined by dots"
+_WHERE = "crossmatch vectors add writes a vector with such weights, which merges as any other"
 
 
 @dataclass(frozen=True)
 class _Selector:
-    """What one override applies to: tensors of these layers (None: of any) that hold a module of every set."""
+    """What one override applies to: tensors of these layers (None: of any) that hold a module of every set; heads:
+    of them, only the rows or columns of these (`heads` or `groups`, from, to)."""
 
     layers: tuple[int, int | None] | None
     modules: tuple[frozenset[str], ...]
+    heads: tuple[str, int, int | None] | None = None
 
     def matches(self, name: str) -> bool:
         if self.layers:
@@ -32,7 +40,7 @@ class _Selector:
             if layer is None or layer < start or (stop is not None and layer >= stop):
                 return False
         parts = set(name.removesuffix(".weight").split("."))
-        return all(parts & modules for modules in self.modules)
+        return all(parts & modules for modules in self.modules) and (not self.heads or head_axis(name) is not None)
 
 
 @dataclass(frozen=True)
@@ -41,7 +49,8 @@ class Weights:
 
     As text: `0.3,mlp:0.2,layers[20:]:0.1,layers[20:].mlp:0.05,q_proj:0`. Selectors: `layers[a]`, `layers[a:b]`, either
     end open, as Python slices; `attn` and `mlp`; the name of any module on a tensor's path, such as `q_proj` or
-    `lm_head`; joined by dots, all must match.
+    `lm_head`; joined by dots, all must match. For vectors also `heads[a:b]`, query heads, and `groups[a:b]`, heads of
+    keys and values with their queries: rows of q, k and v, columns of o.
     Raises RuleError for a selector that has another form, and for a weight that is not a finite number.
     """
 
@@ -74,8 +83,36 @@ class Weights:
         del spec
         return str(self)
 
+    @property
+    def by_head(self) -> bool:
+        """Whether the weight differs inside of tensors."""
+        return any(_selector(selector).heads for selector, _ in self.overrides)
+
+    def inside(self, tensor_name: str, heads: Heads | None) -> tuple[float | Tensor, int]:
+        """The weight of one tensor: a number, or float64 weights along an axis (0: its rows, 1: its columns).
+
+        Raises RuleError if heads are selected, and the model's are not known or not there.
+        """
+        value: float | Tensor = self.default
+        axis = 0
+        for text, weight in self.overrides:
+            selector = _selector(text)
+            if not selector.matches(tensor_name):
+                continue
+            if selector.heads is None:
+                value, axis = weight, 0
+                continue
+            if heads is None:
+                raise RuleError(f"the weight of {text!r} needs the number of heads; give the base (--base)")
+            chosen = heads.selected(tensor_name, *selector.heads)
+            before = value if isinstance(value, Tensor) else torch.full(chosen.shape, value, dtype=torch.float64)
+            value, axis = torch.where(chosen, weight, before), head_axis(tensor_name) or 0
+        return value, axis
+
     def at(self, tensor_name: str) -> float:
-        """The weight of one tensor."""
+        """The weight of one tensor. Raises RuleError where it differs between heads."""
+        if self.by_head:
+            raise RuleError(f"the weight {str(self)!r} differs between heads of one tensor; {_WHERE}")
         matching = (weight for selector, weight in reversed(self.overrides) if _selector(selector).matches(tensor_name))
         return next(matching, self.default)
 
@@ -90,6 +127,12 @@ class Weights:
 
 Weight = float | Weights
 """A merge weight: one number, or one that differs between modules."""
+
+
+def part_of(name: str) -> str | None:
+    """`attn` or `mlp`, the part of a layer that a tensor belongs to by its name, or None."""
+    parts = set(name.split("."))
+    return next((part for part, names in _GROUPS.items() if parts & names and layer_of(name) is not None), None)
 
 
 def parse_weight(value: str | float) -> Weight:
@@ -110,19 +153,25 @@ def weight_at(weight: Weight, name: str) -> float:
 
 @lru_cache
 def _selector(text: str) -> _Selector:
-    layers, modules = None, []
+    layers, modules, heads = None, [], None
     for part in text.split("."):
         found = _LAYERS.fullmatch(part)
         if found and layers is None:
             start, stop = (int(found["one"]), int(found["one"]) + 1) if found["one"] else _ends(found)
             layers = (start, stop)
+        elif (of := _HEADS.fullmatch(part)) and heads is None:
+            start, stop = (int(of["one"]), int(of["one"]) + 1) if of["one"] else _ends(of)
+            heads = (of["unit"], start, stop)
         elif _NAME.fullmatch(part):
             modules.append(frozenset(_GROUPS.get(part, {part})))
-        elif part.startswith("layers[") and "-" in part:
-            raise RuleError(f"{text!r}: layers are counted from the front here; write their index, not a negative one")
+        elif part.startswith(("layers[", "heads[", "groups[")) and "-" in part:
+            raise RuleError(
+                f"{text!r}: {part.partition('[')[0]} are counted from the front here; "
+                "write their index, not a negative one"
+            )
         else:
             raise RuleError(f"{text!r} selects nothing; {_FORM}")
-    return _Selector(layers, tuple(modules))
+    return _Selector(layers, tuple(modules), heads)
 
 
 def _ends(found: re.Match[str]) -> tuple[int, int | None]:

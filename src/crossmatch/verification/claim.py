@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
-from crossmatch.adapter import Adapter, Fitted, Tied, fit
+from crossmatch.adapter import Adapter, Fitted, Tied, fit, open_vector
 from crossmatch.checkpoint import MANIFEST, Checkpoint, is_hub_id, safe_name
 from crossmatch.delta import TuningVector
 from crossmatch.errors import CheckpointError, InputError
@@ -113,7 +113,7 @@ def claim_from_manifest(
         raise CheckpointError(f"{merged.path / MANIFEST} does not describe a merge: no digest of the base")
     parts = {}
     for name, entry in named.items():
-        adapter = Adapter(adapters.get(name) or _where(merged, entry, f"adapter {name}", f"-a {name}=PATH"))
+        adapter = open_vector(adapters.get(name) or _where(merged, entry, f"adapter {name}", f"-a {name}=PATH"))
         _same(adapter.digest, digests[name], f"adapter {name} at {adapter.path}")
         parts[name] = (adapter, weights[name])
     try:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from crossmatch.adapter import Adapter
+from crossmatch.adapter import Recorded
 from crossmatch.checkpoint import INDEX, SINGLE, Checkpoint, input_embedding
 from crossmatch.delta import TuningVector
 from crossmatch.errors import CheckpointError
@@ -104,7 +104,7 @@ def _sides(
     merged: Checkpoint, base: Checkpoint, vectors: Mapping[str, TuningVector], source: str | None, report: _Report
 ) -> _Sides:
     mine, ours = read_side("the merge", merged.path, merged.config), read_side("base", base.path, base.config)
-    adapters = {n: read_side(f"adapter {n}", v.path) for n, v in vectors.items() if isinstance(v, Adapter)}
+    adapters = {n: read_side(f"adapter {n}", v.path) for n, v in vectors.items() if isinstance(v, Recorded)}
     if source not in (None, "base") and source not in adapters:
         # It may come from a manifest, which is a claim as any other.
         report.notes.append("source-unknown")

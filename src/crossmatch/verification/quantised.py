@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from crossmatch.adapter import Adapter
+from crossmatch.adapter import Recorded
 from crossmatch.checkpoint import Checkpoint, QuantisedCheckpoint, open_quantised
 from crossmatch.progress import SILENT, Progress
 from crossmatch.rules import Recipe
@@ -74,7 +74,7 @@ def verify_quantised_claim(
     digests = {
         "merged": merged.digest,
         "base": claim.base.digest,
-        "adapters": {n: v.digest if isinstance(v, Adapter) else None for n, (v, _) in claim.parts.items()},
+        "adapters": {n: v.digest if isinstance(v, Recorded) else None for n, (v, _) in claim.parts.items()},
     }
     return replace(verdict, digests=digests, seconds=round(time.monotonic() - started, 3))
 

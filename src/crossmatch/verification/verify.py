@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from crossmatch.adapter import Adapter
+from crossmatch.adapter import Recorded
 from crossmatch.checkpoint import Checkpoint, input_embedding, is_output, is_quantised, layer_of, module_type_of
 from crossmatch.errors import InputError
 from crossmatch.progress import SILENT, Progress
@@ -90,7 +90,7 @@ def verify_claim(
     digests = {
         "merged": None if quick else checkpoint.digest,
         "base": None if quick else claim.base.digest,
-        "adapters": {n: v.digest if isinstance(v, Adapter) else None for n, (v, _) in claim.parts.items()},
+        "adapters": {n: v.digest if isinstance(v, Recorded) else None for n, (v, _) in claim.parts.items()},
     }
     return replace(verdict, digests=digests, seconds=round(time.monotonic() - started, 3))
 

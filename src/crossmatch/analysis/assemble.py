@@ -1,0 +1,90 @@
+"""From paths to one result: what `crossmatch analyse` prints and writes."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from crossmatch.adapter import CONFIG_FILE, Adapter, fit, is_vector, open_vector
+from crossmatch.analysis.analyse import SCHEMA_VERSION, Wanted, analyse
+from crossmatch.analysis.change import LeftOut
+from crossmatch.analysis.tuned import Difference
+from crossmatch.checkpoint import Checkpoint, locate
+from crossmatch.delta import TuningVector
+from crossmatch.errors import DataError, EqualError
+from crossmatch.progress import SILENT, Progress
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A base and what is analysed on it. base: as the vectors saw it (grown by an adapter's tokens); vectors: by its
+    tensor names; facts: path, kind and digest of each; same: those that are the base; left_out: what they hold
+    beside."""
+
+    base: Checkpoint
+    vectors: Mapping[str, TuningVector]
+    facts: Mapping[str, Mapping[str, Any]]
+    left_out: tuple[LeftOut, ...] = field(default=())
+
+
+def open_vectors(base: str | Path, sources: Mapping[str, str | Path]) -> Opened:
+    """Open a base, and adapters, stored vectors or tuned checkpoints on it, by name.
+
+    Raises InputError for what does not fit together, EqualError for a checkpoint that is the base itself.
+    An adapter that changes one of two tied embeddings is taken as it stands: its change acts on both.
+    """
+    checkpoint = Checkpoint(base)
+    if checkpoint.quantisation:
+        raise DataError(
+            f"{checkpoint.path} is quantised ({checkpoint.quantisation}): its singular directions would be those of "
+            "the rounding too; give the base that it was made from"
+        )
+    adapters: dict[str, TuningVector] = {}
+    tuned: dict[str, Difference] = {}
+    facts: dict[str, dict[str, Any]] = {}
+    for label, source in sources.items():
+        path = locate(source).path
+        if (path / CONFIG_FILE).exists() or is_vector(path):
+            known = adapters[label] = open_vector(source)
+            kind = "adapter" if isinstance(known, Adapter) else "vector"
+            facts[label] = {"path": str(path), "kind": kind, "digest": known.digest, "tensors": len(known)}
+        else:
+            found = tuned[label] = Difference(checkpoint, Checkpoint(source))
+            facts[label] = {"path": str(path), "kind": "checkpoint", "tensors": len(found)}
+    for label, vector in tuned.items():
+        if vector.is_zero():
+            raise EqualError(
+                f"{label} ({vector.tuned.path}) is the base itself: every tensor is equal, nothing was tuned"
+            )
+        facts[label]["digest"] = vector.tuned.digest
+    placed = fit(checkpoint, adapters, tied="keep") if adapters else None
+    vectors = {**(placed.vectors if placed else {}), **tuned}
+    left_out = [
+        LeftOut(label, name, "everything", why) for label, v in tuned.items() for name, why in v.left_out.items()
+    ]
+    view = placed.base if placed else checkpoint
+    return Opened(view, {x: vectors[x] for x in sources}, facts, tuple(left_out))
+
+
+def assemble(opened: Opened, wanted: Wanted | None = None, *, progress: Progress = SILENT) -> dict[str, Any]:
+    """The whole result as plain JSON. Each part of an analysis is one or several keys of it; another part, another key.
+
+    The base's digest is None where its weights were not read.
+    """
+    wanted, started = wanted or Wanted(), time.monotonic()
+    weights = analyse(opened.base, opened.vectors, wanted, progress=progress)
+    weights["left_out"] = [item.to_dict() for item in opened.left_out] + weights["left_out"]
+    base = opened.base.original
+    architectures = base.config.get("architectures")
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "base": {
+            "path": str(base.path),
+            "architecture": str(architectures[0]) if isinstance(architectures, list) and architectures else None,
+            "digest": base.digest if wanted.aligned else None,
+        },
+        "vectors": {name: dict(opened.facts[name]) for name in opened.vectors},
+        **weights,
+        "seconds": round(time.monotonic() - started, 2),
+    }

@@ -1,0 +1,91 @@
+"""crossmatch analyse."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from crossmatch.cli.analysis import show
+from crossmatch.cli.console import Terminal, emit, say
+from crossmatch.cli.options import Json
+from crossmatch.errors import InputError, OutputError
+
+RESULT = "analysis.json"
+
+
+def analyse_command(
+    base: Annotated[str, typer.Argument(help="The base: a directory or a hub id.")],
+    vectors: Annotated[
+        list[str],
+        typer.Argument(metavar="[NAME=]PATH...", help="Adapters, stored vectors, or checkpoints tuned from the base."),
+    ],
+    k: Annotated[
+        list[str] | None,
+        typer.Option("--k", metavar="K", help="Leading directions: a number, r (the delta's rank), or 90%; repeat."),
+    ] = None,
+    no_alignment: Annotated[
+        bool, typer.Option("--no-alignment", help="Sizes and overlaps alone; adapters: the base's weights stay unread.")
+    ] = False,
+    cache: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where the base's directions are kept, else ~/.cache/crossmatch.")
+    ] = None,
+    sign_conflict: Annotated[
+        bool, typer.Option("--sign-conflict", help="Also compare signs, element by element: minutes for large models.")
+    ] = False,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="DIR", help=f"Also write the result as DIR/{RESULT}.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Say what fine-tuning changed: size, place on the base's singular directions, overlap of two vectors.
+
+    Exit code 1: a tuned checkpoint is the base itself, so that there is nothing to analyse.
+    """
+    from crossmatch.analysis import DEFAULT_KS, Wanted, assemble, open_vectors
+    from crossmatch.process import keep_heap
+
+    keep_heap()
+    sources = named(vectors)
+    if output is not None and output.exists() and not output.is_dir():
+        raise OutputError(f"{output} is a file; give a directory")
+    wanted = Wanted(tuple(dict.fromkeys(k or DEFAULT_KS)), not no_alignment, cache, sign_conflict)
+    with Terminal().task("open"):
+        opened = open_vectors(base, sources)
+    facts = assemble(opened, wanted, progress=Terminal())
+    if output is not None:
+        write(output, facts)
+    if as_json:
+        emit(facts)
+    else:
+        show(facts)
+    if output is not None:
+        say(f"written: {output / RESULT}")
+
+
+def named(vectors: list[str]) -> dict[str, str]:
+    """[NAME=]PATH texts by name; without one the last part of the path. Raises InputError for two of one name."""
+    from crossmatch.checkpoint import safe_name
+
+    result: dict[str, str] = {}
+    for text in vectors:
+        name, equals, path = text.partition("=")
+        if not equals or Path(text).exists():
+            path, name = text, Path(text).name or Path(text).resolve().name
+            name = name.partition("@")[0]
+        if not safe_name(name) or not path:
+            raise InputError(f"{text}: write it as NAME=PATH; a name is letters, digits, '_', '.', '-'")
+        if name in result:
+            raise InputError(f"two vectors are called {name}; name them, as in first={result[name]} second={path}")
+        result[name] = path
+    return result
+
+
+def write(output: Path, facts: dict[str, Any]) -> None:
+    """The result as JSON in a directory, in the place of an earlier one."""
+    from crossmatch.checkpoint import disk_error, replace_json
+
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        replace_json(output / RESULT, facts)
+    except OSError as error:
+        raise disk_error(error, output) from error

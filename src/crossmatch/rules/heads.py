@@ -1,0 +1,94 @@
+"""Attention heads as rows and columns of weights: which a selector of heads means, where keys and values are shared."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from crossmatch.errors import RuleError
+
+ATTENTION = frozenset({"self_attn", "attn", "attention", "self_attention", "cross_attn", "linear_attn"})
+# Weights whose rows, or columns, are heads one after the other; and those that hold several kinds of them.
+_ROWS = {"q_proj": "query", "wq": "query", "k_proj": "key", "v_proj": "key", "wk": "key", "wv": "key"}
+_COLUMNS = {"o_proj", "wo", "out_proj"}
+_FUSED = {"qkv_proj", "c_attn", "query_key_value", "Wqkv", "W_pack", "in_proj", "kv_b_proj", "q_b_proj", "qkv"}
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Attention heads of a model: query heads, key-value heads (groups), and the width of one.
+
+    With grouped queries (Ainslie et al., 2305.13245), query heads g n/m to (g + 1) n/m - 1 share keys and values of
+    group g, for n query heads and m groups.
+    """
+
+    queries: int
+    groups: int
+    width: int
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> "Heads | None":
+        """From a model's config.json; None where it does not say."""
+        inner = config.get("text_config")
+        fields = {**config, **inner} if isinstance(inner, dict) else config
+        queries = fields.get("num_attention_heads", fields.get("n_head"))
+        groups = fields.get("num_key_value_heads") or queries
+        hidden = fields.get("hidden_size", fields.get("n_embd"))
+        if type(queries) is not int or type(groups) is not int or queries < 1 or groups < 1 or queries % groups:
+            return None
+        width = fields.get("head_dim") or (hidden // queries if type(hidden) is int else None)
+        return cls(queries, groups, width) if type(width) is int and width > 0 else None
+
+    def to_dict(self) -> dict[str, int]:
+        """As plain JSON."""
+        return asdict(self)
+
+    def selected(self, name: str, unit: str, start: int, stop: int | None) -> Tensor:
+        """Which rows (of a query, key or value weight) or columns (of the output's) some heads or groups are; bool.
+
+        unit: `heads`, query heads, or `groups`, all of some key-value heads. Keys and values belong to heads whose
+        whole group is meant. Raises RuleError for heads that are not there, and for a group that is meant in part.
+        """
+        count = self.queries if unit == "heads" else self.groups
+        stop = count if stop is None else stop
+        if not 0 <= start < stop <= count:
+            raise RuleError(f"{unit}[{start}:{stop}]: the model has {count} {unit}, counted from 0")
+        each = self.queries // self.groups
+        meant = torch.zeros(self.queries, dtype=torch.bool)
+        size = 1 if unit == "heads" else each
+        meant[start * size : stop * size] = True
+        if _kind(name) == "key":
+            groups = meant.view(self.groups, each)
+            if bool((groups.any(1) != groups.all(1)).any()):
+                raise RuleError(
+                    f"{unit}[{start}:{stop}] of {name}: {each} query heads share one head of keys and values; "
+                    f"give all of a group (groups[a:b]), or leave keys and values out (q_proj.heads[{start}:{stop}])"
+                )
+            meant = groups.all(1)
+        return meant.repeat_interleave(self.width)
+
+
+def head_axis(name: str) -> int | None:
+    """Along which axis of a tensor heads lie one after the other: 0, rows; 1, columns; None: it has none of its own.
+
+    Raises RuleError for a weight that holds queries, keys and values in one.
+    """
+    module, leaf = _module(name)
+    if module in _FUSED:
+        raise RuleError(f"{name} holds several kinds of heads in one tensor; select it as a whole, without heads")
+    if module in _ROWS:
+        return 0
+    return 1 if module in _COLUMNS and leaf == "weight" else None
+
+
+def _kind(name: str) -> str:
+    return _ROWS.get(_module(name)[0], "query")
+
+
+def _module(name: str) -> tuple[str, str]:
+    """The module's own name, if it is part of attention (else empty), and what it calls the tensor."""
+    parts = name.split(".")
+    inside = ATTENTION & set(parts[:-2])
+    return (parts[-2] if inside else "", parts[-1])
