@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from crossmatch.analysis.clusters import Array
 from crossmatch.analysis.gates import score
 from crossmatch.analysis.instrument import Instrumented, Site
-from crossmatch.analysis.texts import Text, batches
+from crossmatch.analysis.texts import Batch, Text, batches
 from crossmatch.errors import InputError
-from crossmatch.progress import SILENT, Progress
+from crossmatch.progress import SILENT, Progress, Task
 
 
 @dataclass(frozen=True)
@@ -72,21 +72,45 @@ def ablate(
     changes = {way: np.zeros((len(parts), len(texts))) for way in ("off", "on")}
     with torch.inference_mode(), progress.task("ablation", 2 * len(parts) * len(texts)) as task:
         for batch in batches(texts, tokens):
-            rows = list(batch.numbers)
             for way, change in changes.items():
                 reference = model.gates({} if way == "off" else {model.adapters[guest]: 0.0})
-                with _kept(model.layers) as outputs, model.gated(reference):
-                    before = model.scores(batch)
-                for number, part in enumerate(parts):
-                    gates = reference.clone()
-                    gates[guest, list(part.sites)] = 0.0 if way == "off" else 1.0
-                    first = min(model.depths[site] for site in part.sites)
-                    with _resumed(model.layers[:first], outputs), model.gated(gates):
-                        after = model.scores(batch)
-                    difference = before - after if way == "off" else after - before
-                    change[number, rows] = difference.double().cpu().numpy()
-                    task.advance(len(rows), f"{part.name} {way}")
+                found = _switched(model, batch, parts, reference, guest, task)
+                change[:, list(batch.numbers)] = found if way == "off" else -found
     return changes
+
+
+def removed(
+    model: Instrumented,
+    texts: Sequence[Text],
+    parts: Sequence[Unit],
+    adapter: int,
+    *,
+    tokens: int = 1024,
+    progress: Progress = SILENT,
+) -> Array:
+    """(units, texts) scores of the whole less those without an adapter in a unit's modules, by the adapter's number."""
+    changes = np.zeros((len(parts), len(texts)))
+    with torch.inference_mode(), progress.task("ablation", len(parts) * len(texts)) as task:
+        for batch in batches(texts, tokens):
+            changes[:, list(batch.numbers)] = _switched(model, batch, parts, model.gates({}), adapter, task)
+    return changes
+
+
+def _switched(
+    model: Instrumented, batch: Batch, parts: Sequence[Unit], reference: Tensor, adapter: int, task: Task
+) -> Array:
+    """(units, rows) scores at the reference's gates less those with one unit's gates of an adapter at the other end."""
+    rows = []
+    with _kept(model.layers) as outputs, model.gated(reference):
+        before = model.scores(batch)
+    for part in parts:
+        gates = reference.clone()
+        gates[adapter, list(part.sites)] = 1.0 - gates[adapter, list(part.sites)]
+        first = min(model.depths[site] for site in part.sites)
+        with _resumed(model.layers[:first], outputs), model.gated(gates):
+            rows.append((before - model.scores(batch)).double().cpu().numpy())
+        task.advance(len(batch.numbers), part.name)
+    return np.stack(rows)
 
 
 @contextmanager

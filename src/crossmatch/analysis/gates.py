@@ -84,7 +84,7 @@ def lobatto(count: int) -> tuple[Array, Array]:
 
 @dataclass(frozen=True, eq=False)
 class Path:
-    """The guest's gates together from 0 to 1, the host's at 1: from the host alone to the merge.
+    """The guest's gates together from 0 to 1, the others' at 1: from what they are alone to the merge.
 
     nodes, weights: (k,) of the quadrature; scores: (k, texts); slopes: (k, adapters, sites, texts).
     """
@@ -119,6 +119,19 @@ def guest_path(
 ) -> Path:
     """Gradients at the nodes of the guest's path; `nodes` passes forth and back over the texts."""
     guest, _ = model.pair()
+    return gate_path(model, texts, guest, nodes=nodes, tokens=tokens, progress=progress)
+
+
+def gate_path(
+    model: Instrumented,
+    texts: Sequence[Text],
+    guest: int,
+    *,
+    nodes: int = 8,
+    tokens: int = 1024,
+    progress: Progress = SILENT,
+) -> Path:
+    """The same for any adapter, by its number."""
     places, weights = lobatto(nodes)
     scores, slopes = [], []
     with progress.task("gate attributions", nodes * len(texts)) as task:
