@@ -19,6 +19,7 @@ from crossmatch.report import write_report
 from crossmatch.rules import Weight, weight_json
 from crossmatch.sample import DATA_VERSION, model_file, ontology_file, write_base, write_data
 from crossmatch.study.check import check_recipe, variants_of
+from crossmatch.study.explain import explain
 from crossmatch.study.measure import Subject, audit_data, evaluate_variants, interfere
 from crossmatch.study.recipe import SAMPLE, Recipe
 from crossmatch.study.stages import Ledger
@@ -78,6 +79,7 @@ def run_study(recipe: Recipe, runs: str | Path = "runs", *, progress: Progress =
         summary, samples = evaluate_variants(subject, audited, root, ledger)
         measured = interfere(subject, root, ledger)
     pairs = _analyse(recipe, adapters, root, ledger)
+    changed = explain(base, adapters, root, ledger)
     facts = {
         "schema_version": 1,
         "study": recipe.name,
@@ -89,6 +91,7 @@ def run_study(recipe: Recipe, runs: str | Path = "runs", *, progress: Progress =
         "summary": summary,
         "samples": samples,
         "overlap": pairs,
+        "analysis": changed,
         "audit": audited,
         "interference": measured,
         "seconds": ledger.seconds(),
