@@ -178,7 +178,10 @@ def test_inspect(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert "factors x 14" in shown
         assert "16 x 14" in shown
         assert max(map(len, shown.splitlines())) < 80
-    assert run(["vectors", "inspect", str(room / "pt")]) == 2
+    assert run(["vectors", "inspect", str(room / "pt"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["kind"] == "adapter"
+    assert run(["vectors", "inspect", str(room / "base")]) == 2
+    assert "holds no tuning vector" in capsys.readouterr().err
 
 
 def test_a_vector_is_no_checkpoint(room: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -37,7 +37,7 @@ def _facts(path: str, directory: Path) -> dict[str, Any]:
     from crossmatch.adapter import is_vector
 
     if (directory / "adapter_config.json").exists():
-        return _adapter(path, directory)
+        return adapter_facts(path, directory)
     return vector_facts(path) if is_vector(directory) else _checkpoint(path, directory)
 
 
@@ -66,7 +66,8 @@ def _checkpoint(path: str, directory: Path) -> dict[str, Any]:
     }
 
 
-def _adapter(path: str, directory: Path) -> dict[str, Any]:
+def adapter_facts(path: str, directory: Path) -> dict[str, Any]:
+    """What an adapter is, as plain JSON."""
     from crossmatch.adapter import Adapter
     from crossmatch.checkpoint import DTYPE_NAMES, layer_of, module_type_of, text_facts
 

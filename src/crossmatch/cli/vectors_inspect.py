@@ -9,13 +9,16 @@ from crossmatch.cli.options import Json
 
 
 def inspect_vector_command(
-    path: Annotated[str, typer.Argument(help="A stored vector: a directory or a hub id.")],
+    path: Annotated[str, typer.Argument(help="A stored vector or an adapter: a directory or a hub id.")],
     as_json: Json = False,
 ) -> None:
-    """Print what a stored vector is: form, tensors, norm, ranks, digests, and what it was made from."""
-    from crossmatch.cli.inspect import fact_lines
+    """Print what a vector is: form, tensors, norm, ranks, digests, and what it was made from."""
+    from crossmatch.adapter import CONFIG_FILE
+    from crossmatch.checkpoint import locate
+    from crossmatch.cli.inspect import adapter_facts, fact_lines
 
-    facts = vector_facts(path)
+    directory = locate(path).path
+    facts = adapter_facts(path, directory) if (directory / CONFIG_FILE).exists() else vector_facts(path)
     if as_json:
         emit({"schema_version": 1, **facts})
         return
