@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TORCH := $(shell grep '^torch==' constraints.txt)
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: install demo test lint faults bench bench-merge bench-verify clean help
+.PHONY: install demo test lint faults bench bench-merge bench-verify bench-analysis clean help
 
 help:
 	@echo "make install   environment with everything a user needs"
@@ -18,6 +18,7 @@ help:
 	@echo "make bench-verify  the proof beside reading, over sizes, beside deltalint, and its calibration: about 40 minutes"
 	@echo "make bench-merge  merge and verify beside cp, PEFT, mergekit and axolotl, in environments of their own: about 20 minutes;"
 	@echo "               over sizes and ranks (32 GB of disk): $(BIN)/python benchmarks/merge.py --scaling"
+	@echo "make bench-analysis  analysing adapters of 14 B and a fine-tune of 1.1 B, beside dense SVD and weightwatcher: about 25 minutes"
 	@echo "make clean     remove environment, runs and caches"
 
 install: $(VENV)/.installed
@@ -49,7 +50,7 @@ lint: $(VENV)/.developing
 faults: $(VENV)/.developing
 	@cd tests && ../$(BIN)/python -m faults.table
 
-bench: bench-merge bench-verify
+bench: bench-merge bench-verify bench-analysis
 
 bench-merge: $(VENV)/.installed
 	@$(BIN)/python benchmarks/merge.py
@@ -59,6 +60,9 @@ bench-verify: $(VENV)/.developing
 	@$(BIN)/python benchmarks/verify.py --scaling
 	@$(BIN)/python benchmarks/verify.py --cases
 	@$(BIN)/python benchmarks/calibration.py
+
+bench-analysis: $(VENV)/.installed
+	@$(BIN)/python benchmarks/analysis.py
 
 clean:
 	rm -rf $(VENV) runs build dist .pytest_cache .ruff_cache .hypothesis
