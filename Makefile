@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TORCH := $(shell grep '^torch==' constraints.txt)
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: install demo test lint faults bench bench-merge bench-verify bench-evaluate clean help
+.PHONY: install demo test lint faults bench bench-merge bench-verify bench-evaluate bench-analysis clean help
 
 help:
 	@echo "make install   environment with everything a user needs"
@@ -20,6 +20,7 @@ help:
 	@echo "               over sizes and ranks (32 GB of disk): $(BIN)/python benchmarks/merge.py --scaling"
 	@echo "make bench-evaluate  choices beside lm-evaluation-harness 0.4.13 in an environment of its own, generation beside"
 	@echo "               generate in batches, change of the merge weight: about 15 minutes"
+	@echo "make bench-analysis  analysing adapters of 14 B and a fine-tune of 1.1 B, beside dense SVD and weightwatcher: about 25 minutes"
 	@echo "make clean     remove environment, runs and caches"
 
 install: $(VENV)/.installed
@@ -51,7 +52,7 @@ lint: $(VENV)/.developing
 faults: $(VENV)/.developing
 	@cd tests && ../$(BIN)/python -m faults.table
 
-bench: bench-merge bench-verify bench-evaluate
+bench: bench-merge bench-verify bench-evaluate bench-analysis
 
 bench-merge: $(VENV)/.installed
 	@$(BIN)/python benchmarks/merge.py
@@ -65,6 +66,9 @@ bench-verify: $(VENV)/.developing
 # The other tool's environment is made by the program itself, at benchmarks/.peers.
 bench-evaluate: $(VENV)/.installed
 	@$(BIN)/python benchmarks/evaluate.py
+
+bench-analysis: $(VENV)/.installed
+	@$(BIN)/python benchmarks/analysis.py
 
 clean:
 	rm -rf $(VENV) runs build dist .pytest_cache .ruff_cache .hypothesis

@@ -15,13 +15,14 @@ import json
 import math
 import os
 import platform
+import resource
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,22 +30,27 @@ from typing import Any
 import merge
 
 TORCH = merge.TORCH
-merge.INSTALL["weightwatcher"] = [[TORCH], [TORCH, "weightwatcher==0.7.7", "transformers==5.16.1"]]
+merge.INSTALL["weightwatcher"] = [[TORCH], [TORCH, "weightwatcher==0.7.7", "safetensors"]]
 # Qwen3-14B: hidden, inner, layers, rows of q, of k and v, tokens.
 HIDDEN, INNER, LAYERS, QUERY, VALUE, TOKENS = 5120, 17408, 40, 5120, 1024, 151_936
-# A Llama of 0.1 B, for what compares whole decompositions.
-SMALL: merge.Shape = (768, 2048, 12, 12, 12)
+# Four layers of a Llama of 0.1 B, for what compares whole decompositions.
+SMALL: merge.Shape = (768, 2048, 4, 12, 12)
 WATCH = """
-import json, sys, time, warnings
+import json, logging, sys, time, warnings
 warnings.filterwarnings("ignore")
-import logging; logging.disable(logging.CRITICAL)
-import torch; torch.set_num_threads(2)
-import weightwatcher as ww
-from transformers import AutoModelForCausalLM
-model = AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype=torch.float32)
-started = time.perf_counter()
-details = ww.WeightWatcher(model=model).analyze()
-print(json.dumps({"seconds": time.perf_counter() - started, "matrices": len(details)}))
+logging.disable(logging.CRITICAL)
+import torch, weightwatcher
+from safetensors.torch import load_file
+torch.set_num_threads(int(sys.argv[2]))
+model = torch.nn.ModuleDict()
+for name, weight in load_file(sys.argv[1]).items():
+    if "_proj" in name:
+        layer = model[name.replace(".", "_")] = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=False)
+        layer.weight.data = weight.float()
+watcher = weightwatcher.WeightWatcher(model=model)
+started = (time.perf_counter(), time.process_time())
+watcher.analyze()
+print(json.dumps([time.perf_counter() - started[0], time.process_time() - started[1]]))
 """
 
 
@@ -128,24 +134,43 @@ def command(root: Path, *options: str) -> list[str]:
     return [*merge.CROSSMATCH, "analyse", str(root / "base"), *vectors, "--cache", str(root / "cache"), *options]
 
 
-def row(name: str, runs: list[tuple[float, int, int, int]]) -> str:
+Run = tuple[float, float, int]
+"""Seconds, CPU seconds, and peak private bytes of a command."""
+
+
+def measured(arguments: list[str], root: Path, rounds: int = 1) -> list[Run]:
+    """Runs of a command. CPU seconds stay when others use the machine, seconds do not."""
+    runs = []
+    for _ in range(rounds):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds, _, private, _ = merge.measure(arguments, root / "log")
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        runs.append((seconds, cpu, private))
+    return runs
+
+
+def row(name: str, runs: list[Run]) -> str:
     """A line of the table."""
-    seconds = [run[0] for run in runs]
-    memory = max(run[2] for run in runs) / 1e9
-    spread = f"{min(seconds):.1f} to {max(seconds):.1f}"
-    return f"| {name} | {statistics.median(seconds):.1f} ({spread}, n = {len(runs)}) | {memory:.2f} |"
+    seconds, cpu = ([run[column] for run in runs] for column in (0, 1))
+    return f"| {name} | {spread(seconds)} | {spread(cpu)} | {max(run[2] for run in runs) / 1e9:.2f} |"
+
+
+def spread(values: list[float]) -> str:
+    """Median, and from where to where."""
+    return f"{statistics.median(values):.1f} ({min(values):.1f} to {max(values):.1f})"
 
 
 def adapters(root: Path, rounds: int) -> Iterator[str]:
     """14 B: weights of the adapters alone, then with directions from the cache."""
     big_pair(root)
-    yield "| 14 B, 280 modules, two adapters of rank 16 | seconds | peak private, GB |"
-    yield "|---|---|---|"
+    yield f"| 14 B, 280 modules, two adapters of rank 16, n = {rounds} | seconds | CPU seconds | peak private, GB |"
+    yield "|---|---|---|---|"
     few = command(root, "--no-alignment", "--json")
-    yield row("size and overlap", [merge.measure(few, root / "log") for _ in range(rounds)])
+    yield row("size and overlap", measured(few, root, rounds))
     fill_cache(root)
     full = command(root, "--json")
-    yield row("with alignment, cached", [merge.measure(full, root / "log") for _ in range(rounds)])
+    yield row("with alignment, cached", measured(full, root, rounds))
 
 
 def tuned_pair(root: Path, shape: merge.Shape) -> None:
@@ -170,88 +195,104 @@ def tuned_pair(root: Path, shape: merge.Shape) -> None:
 def full(root: Path) -> Iterator[str]:
     """1.1 B: the difference of two checkpoints, streamed, the base's directions computed and then from the cache."""
     merge.apart(tuned_pair, root, merge.TINY_LLAMA)
-    yield "| 1.1 B, full fine-tune | seconds | peak private, GB |"
-    yield "|---|---|---|"
+    yield "| 1.1 B, full fine-tune | seconds | CPU seconds | peak private, GB |"
+    yield "|---|---|---|---|"
     start = [*merge.CROSSMATCH, "analyse", str(root / "base"), str(root / "tuned"), "--cache", str(root / "cache")]
-    yield row("size alone", [merge.measure([*start, "--json", "--no-alignment"], root / "log")])
+    yield row("size alone", measured([*start, "--json", "--no-alignment"], root))
     for name in ("all, directions computed", "all, directions cached"):
-        yield row(name, [merge.measure([*start, "--json"], root / "log")])
+        yield row(name, measured([*start, "--json"], root))
 
 
-def spectra(root: Path, rounds: int) -> Iterator[str]:
-    """0.1 B, one checkpoint: leading directions by ours, every one by torch, and weightwatcher's analysis."""
+def spectra(root: Path, rounds: int, threads: int) -> Iterator[str]:
+    """One checkpoint: leading directions by ours, every one by torch and by ours, weightwatcher's analysis."""
     merge.apart(merge.build, root, SMALL, merge.RANK)
     reason = merge.install("weightwatcher")
-    times: dict[str, list[float]] = {"ours": [], "dense": [], "weightwatcher": []}
-    matrices = 0
+    ways = {
+        "64 leading directions, residuals, bound (top_singular)": sketch,
+        "all directions (top_singular)": whole,
+        "all directions, torch.linalg.svd in float32": dense,
+    }
+    watcher = "weightwatcher 0.7.7, analyze(): all singular values and its fits"
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in [*ways, watcher]}
     for _ in range(rounds):
-        times["ours"].append(merge.apart(sketches, root))
-        times["dense"].append(merge.apart(dense, root))
+        for name, way in ways.items():
+            times[name].append(merge.apart(timed, way, root, threads))
         if not reason:
-            found = watch(root)
-            times["weightwatcher"].append(found["seconds"])
-            matrices = found["matrices"]
-    ours, theirs = statistics.median(times["ours"]), statistics.median(times["dense"])
-    yield "| 0.1 B, 84 matrices of layers, in process, read included | seconds | times ours |"
-    yield "|---|---|---|"
-    yield f"| 64 leading directions with error bounds (top_singular) | {ours:.1f} | 1 |"
-    yield f"| all of them, torch.linalg.svd in float32 | {theirs:.1f} | {theirs / ours:.1f} |"
-    if reason:
-        yield f"| weightwatcher 0.7.7 | {reason} | |"
-    else:
-        theirs = statistics.median(times["weightwatcher"])
-        yield f"| weightwatcher 0.7.7, analyze() of {matrices} matrices | {theirs:.1f} | {theirs / ours:.1f} |"
+            times[watcher].append(watch(root, threads))
+    ours = statistics.median(cpu for _, cpu in times[next(iter(ways))])
+    yield f"| 28 matrices of 768 x 768 and 2048 x 768, {threads} threads, n = {rounds} | seconds | CPU seconds | times the first |"
+    yield "|---|---|---|---|"
+    for name, runs in times.items():
+        if not runs:
+            yield f"| {name} | {reason} | | |"
+            continue
+        seconds, cpu = ([run[column] for run in runs] for column in (0, 1))
+        yield f"| {name} | {spread(seconds)} | {spread(cpu)} | {statistics.median(cpu) / ours:.1f} |"
 
 
-def sketches(root: Path) -> float:
-    """Seconds for the leading directions of every matrix of the layers."""
+def timed(way: Callable[[Any], object], root: Path, threads: int) -> tuple[float, float]:
+    """Seconds and CPU seconds for every matrix of the layers, read included."""
     import torch
 
     from crossmatch import Checkpoint
+
+    torch.set_num_threads(threads)
+    base, started = Checkpoint(root / "base"), (time.perf_counter(), time.process_time())
+    for name in base.tensors:
+        if "_proj" in name:
+            way(base[name])
+    return time.perf_counter() - started[0], time.process_time() - started[1]
+
+
+def sketch(weight: Any) -> object:
+    """The leading directions."""
+    import torch
+
     from crossmatch.delta import top_singular
 
-    torch.set_num_threads(os.cpu_count() or 1)
-    base, started = Checkpoint(root / "base"), time.perf_counter()
-    for name in base.tensors:
-        if "_proj" in name:
-            top_singular(base[name], 64, generator=torch.Generator().manual_seed(0))
-    return time.perf_counter() - started
+    return top_singular(weight, 64, generator=torch.Generator().manual_seed(0))
 
 
-def dense(root: Path) -> float:
-    """Seconds for every direction."""
+def whole(weight: Any) -> object:
+    """Every direction, ours."""
     import torch
 
-    from crossmatch import Checkpoint
+    from crossmatch.delta import top_singular
 
-    torch.set_num_threads(os.cpu_count() or 1)
-    base, started = Checkpoint(root / "base"), time.perf_counter()
-    for name in base.tensors:
-        if "_proj" in name:
-            torch.linalg.svd(base[name].float(), full_matrices=False)
-    return time.perf_counter() - started
+    return top_singular(weight, min(weight.shape), generator=torch.Generator().manual_seed(0))
 
 
-def watch(root: Path) -> dict[str, Any]:
-    """Seconds of weightwatcher, model loaded before."""
-    python = merge.PEERS / "weightwatcher/bin/python"
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "2"}
-    done = subprocess.run(
-        [str(python), "-c", WATCH, str(root / "base")], check=True, capture_output=True, text=True, env=environment
-    )
-    return json.loads(done.stdout.splitlines()[-1])
+def dense(weight: Any) -> object:
+    """Every direction, torch's."""
+    import torch
+
+    return torch.linalg.svd(weight.float(), full_matrices=False)
+
+
+def watch(root: Path, threads: int) -> tuple[float, float]:
+    """Seconds and CPU seconds of weightwatcher's analysis, the model in memory before."""
+    python, file = merge.PEERS / "weightwatcher/bin/python", root / "base/model.safetensors"
+    command = [str(python), "-c", WATCH, str(file), str(threads)]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    seconds, cpu = json.loads(done.stdout.splitlines()[-1])
+    return seconds, cpu
 
 
 def main() -> None:
     """Print in Markdown."""
     parser = argparse.ArgumentParser(description="What analysing costs; the head of this file says how.")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of the comparison in process")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--only", choices=("adapters", "full", "spectra"))
     options = parser.parse_args()
     versions = ", ".join(f"{name} {version(name)}" for name in ("crossmatch", "torch"))
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {versions}\n", flush=True)
-    parts = {"adapters": lambda r: adapters(r, options.rounds), "spectra": lambda r: spectra(r, options.rounds)}
+    parts = {
+        "adapters": lambda r: adapters(r, options.rounds),
+        "spectra": lambda r: spectra(r, options.rounds, options.threads),
+    }
     parts |= {} if options.quick else {"full": full}
     for name, part in parts.items():
         if options.only not in (None, name):

@@ -283,3 +283,31 @@ def test_a_stored_vector_is_analysed_like_what_it_was_made_of(models: Path, tune
     for name, row in rows["pt"].items():
         assert rows["sum"][name]["frobenius"] == pytest.approx(2 * row["frobenius"], rel=1e-6)
         assert rows["stored"][name]["frobenius"] == pytest.approx(rows["tuned"][name]["frobenius"], rel=1e-6)
+
+
+def test_large_dense_changes_are_sketched(
+    models: Path, tuned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exact = assemble(open_vectors(models / "base", {"x": tuned}), Wanted(ks=("12",), cache=tmp_path / "a"))
+    for module in ("change", "subspaces", "readings"):
+        monkeypatch.setattr(f"crossmatch.analysis.{module}.EXACT", 16)
+    monkeypatch.setattr("crossmatch.analysis.change.DENSE_TRIPLES", 10)
+    monkeypatch.setattr("crossmatch.analysis.subspaces.STEP", 4)
+    sources = {"x": tuned, "y": tuned}
+    found = assemble(open_vectors(models / "base", sources), Wanted(ks=("12", "90%"), cache=tmp_path / "b"))
+    assert any("90% of the energy lies beyond" in item["why"] for item in found["left_out"])
+    rows, known = module_rows(found["size"]["x"]), module_rows(exact["size"]["x"])
+    for name, row in known.items():
+        if row["method"] == "vector":
+            continue
+        assert rows[name]["method"] == "sketch"
+        assert rows[name]["frobenius"] == pytest.approx(row["frobenius"], rel=1e-6)
+        assert rows[name]["spectral"] == pytest.approx(row["spectral"], rel=1e-3)
+        low, high = rows[name]["effective_rank_bounds"]
+        assert low * 0.99 <= row["effective_rank"] <= high * 1.01
+    for one, other in zip(exact["alignment"]["x"], found["alignment"]["x"], strict=False):
+        assert one["write_new"]["value"] == pytest.approx(other["write_new"]["value"], abs=0.02)
+    whole = found["overlap"][0]["rows"][-1]
+    assert whole["cosine"]["value"] == pytest.approx(1.0, abs=1e-6)
+    assert whole["second_in_columns"]["value"] > 0.95
+    assert whole["columns"]["overlap"]["value"] == pytest.approx(1.0, abs=1e-3)

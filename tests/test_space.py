@@ -128,6 +128,8 @@ def test_an_amplifying_change_lies_on_the_diagonal_with_its_gain() -> None:
     expected = 0.1 * float(SPECTRUM[:4].square().sum() / SPECTRUM[:10].square().sum())
     assert found["gain"] == pytest.approx(expected, rel=1e-8)
     assert parts_at(delta.scaled(-1.0), 4)["gain"] == pytest.approx(-0.1, rel=1e-8)
+    (row,) = alignment.align(change(delta), SPACE, [("6", 6)])
+    assert row.gains == pytest.approx([0.1] * 4 + [0.0] * 2, abs=1e-9)
     read = readings.read(change(delta), SPACE)
     assert isinstance(read, readings.Readings)
     assert read.figures["amplified"].value == pytest.approx(0.04, rel=1e-6)

@@ -9,7 +9,7 @@ The diagonal of U^T D V is what changes singular values to first order: c_i = u_
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -19,6 +19,8 @@ from crossmatch.analysis.nulls import Figure, SplitNull, mean, purity
 from crossmatch.analysis.size import groups
 from crossmatch.delta import LowRank, Product, Rows, Singular
 
+# Gains of single directions that are listed.
+LISTED = 16
 PARTS = ("ee", "ew", "er", "nn", "write_existing", "read_existing", "write_new", "diagonal")
 
 
@@ -60,7 +62,8 @@ class Alignment:
     part is a share of ||D||_F^2 with its null: ee, ew, er, nn as above; write_existing = ee + ew, read_existing = ee +
     er, write_new = er + nn; diagonal = sum_i (u_i^T D v_i)^2. gain: sum_i sigma_i (u_i^T D v_i) / sum_i sigma_i^2, the
     relative change of the k leading singular values to first order, weighted by their energy; its null is 0.
-    base_energy: share of ||W||_F^2 in the k directions.
+    gains: c_i of the first
+    `LISTED` directions, of single modules; base_energy: share of ||W||_F^2 in the k directions.
     """
 
     level: str
@@ -72,13 +75,20 @@ class Alignment:
     parts: dict[str, Figure]
     gain: Figure
     base_energy: float | None
+    gains: tuple[float, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON."""
         where = self.place.to_dict() if self.place is not None else {"key": self.key}
         facts = {"level": self.level, **where, "k_label": self.label, "k": self.k, "n": self.n}
         parts = {name: figure.to_dict() for name, figure in self.parts.items()}
-        return {**facts, **parts, "gain": self.gain.to_dict(), "base_energy": self.base_energy}
+        return {
+            **facts,
+            **parts,
+            "gain": self.gain.to_dict(),
+            "gains": list(self.gains),
+            "base_energy": self.base_energy,
+        }
 
 
 def align(change: Change, space: Singular, ks: Sequence[tuple[str, int]]) -> list[Alignment]:
@@ -88,8 +98,9 @@ def align(change: Change, space: Singular, ks: Sequence[tuple[str, int]]) -> lis
     found = change.singular
     q = purity(found.s.square(), found.left, min(change.place.shape) - len(found.s))
     shares = space.shares()
+    gains = (seen.core.diagonal() / space.s.clamp_min(1e-300))[:LISTED].tolist()
     return [
-        _row(change.place, label, k, split(seen, space, k, q), float(shares[k - 1]))
+        replace(_row(change.place, label, k, split(seen, space, k, q), float(shares[k - 1])), gains=tuple(gains[:k]))
         for label, k in ks
         if 0 < k < min(change.place.shape) and k <= len(space.s)
     ]

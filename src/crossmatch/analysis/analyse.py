@@ -171,7 +171,7 @@ class _Work:
         if min(first.place.shape) <= 2 * readings.TOP:
             found.left_out.append(LeftOut(None, first.place.name, "alignment", "the matrix is too small"))
             return None
-        rank = max(change.rank for change in here.values() if change.factors is not None or change.complete)
+        rank = max((change.rank for change in here.values() if change.factors is not None), default=1)
         space = self.subspaces.of(first, self.wanted.directions(rank), most="90%" in self.wanted.ks)
         found.subspaces.append(space.facts())
         return space

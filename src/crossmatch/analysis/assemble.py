@@ -75,14 +75,17 @@ def assemble(opened: Opened, wanted: Wanted | None = None, *, progress: Progress
     wanted, started = wanted or Wanted(), time.monotonic()
     weights = analyse(opened.base, opened.vectors, wanted, progress=progress)
     weights["left_out"] = [item.to_dict() for item in opened.left_out] + weights["left_out"]
-    base = opened.base.original
+    base, digest = opened.base.original, None
+    if wanted.aligned:
+        with progress.task("digest"):
+            digest = base.digest
     architectures = base.config.get("architectures")
     return {
         "schema_version": SCHEMA_VERSION,
         "base": {
             "path": str(base.path),
             "architecture": str(architectures[0]) if isinstance(architectures, list) and architectures else None,
-            "digest": base.digest if wanted.aligned else None,
+            "digest": digest,
         },
         "vectors": {name: dict(opened.facts[name]) for name in opened.vectors},
         **weights,
