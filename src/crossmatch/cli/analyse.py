@@ -18,8 +18,8 @@ from crossmatch.cli.running import (
     Texts,
     read_material,
     run_texts,
-    show_texts,
 )
+from crossmatch.cli.running_show import show_texts
 from crossmatch.errors import InputError, OutputError
 
 RESULT = "analysis.json"
