@@ -101,10 +101,7 @@ def test_the_command_says_what_the_texts_show(root: Path, tmp_path: Path, capsys
     # Principal subspaces of 64 do not fit into a model of 64 dimensions.
     assert run([str(a) for a in arguments]) == 2
     assert "a basis of 64 needs one more" in capsys.readouterr().err
-    wide = tmp_path / "wide"
-    make_chat_model(wide / "base", initializer_range=0.15, hidden_size=96, num_attention_heads=4)
-    make_adapter(wide / "base", wide / "sft", seed=2, size=0.3)
-    arguments[1:3] = [wide / "base", f"sft={wide / 'sft'}"]
+    arguments += ["--k", "8", "--k", "r"]
     openings = ["--openings", root / "sft.jsonl"]
     assert run(["--quiet", *(str(a) for a in [*arguments, *openings, "-o", tmp_path / "out"])]) == 0
     shown = capsys.readouterr().out.splitlines()
@@ -115,6 +112,7 @@ def test_the_command_says_what_the_texts_show(root: Path, tmp_path: Path, capsys
     assert "sft: log-odds, <think> over the answer's first token: 4 items" in shown
     facts = json.loads((tmp_path / "out/analysis.json").read_text())
     assert facts["representations"]["sft"]["positions"] == 600
+    assert facts["representations"]["sft"]["scope"]["ks"] == [8]
     assert set(facts["attribution"]["sft"]) == {"questions", "openings"}
     ids = [claim["id"] for claim in facts["claims"]]
     assert ids[-2:] == ["small-subspace-directions", "small-subspace-subspace"]

@@ -70,7 +70,7 @@ def analyse_command(
     wanted = Wanted(tuple(dict.fromkeys(k or DEFAULT_KS)), not no_alignment, cache, sign_conflict)
     with Terminal().task("open"):
         opened = open_vectors(base, sources)
-    material = read_material(opened, Asked(texts, questions, openings, positions, nulls, items))
+    material = read_material(opened, Asked(texts, questions, openings, positions, nulls, items, k or ()))
     facts = assemble(opened, wanted, progress=Terminal())
     run_texts(opened, material, facts)
     if output is not None:

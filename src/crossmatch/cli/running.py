@@ -34,7 +34,7 @@ Items = Annotated[int, typer.Option(min=2, help="Items of --questions and --open
 @dataclass(frozen=True)
 class Asked:
     """texts, questions, openings: files, or None; positions: tokens to compare; nulls: random vectors; items: of
-    questions and openings."""
+    questions and openings; k: as it was given, of which the numbers are sizes of principal subspaces."""
 
     texts: str | None
     questions: str | None
@@ -42,6 +42,12 @@ class Asked:
     positions: int
     nulls: int
     items: int
+    k: Sequence[str] = ()
+
+    @property
+    def ks(self) -> tuple[int, ...]:
+        """Sizes of principal subspaces."""
+        return tuple(sorted({int(k) for k in self.k if k.isdigit()})) or (16, 64)
 
     @property
     def anything(self) -> bool:
@@ -83,7 +89,7 @@ def run_texts(opened: "Opened", material: Material, facts: dict[str, Any]) -> No
     from crossmatch.analysis.representations import Scope, compare
     from crossmatch.analysis.small import claim_rows
 
-    base, progress, scope = opened.base, Terminal(), Scope(positions=asked.positions, nulls=asked.nulls)
+    base, progress, scope = opened.base, Terminal(), Scope(positions=asked.positions, ks=asked.ks, nulls=asked.nulls)
     facts |= {"representations": {}, "attribution": {}}
     for name, vector in opened.vectors.items():
         if material.passages is not None:
