@@ -19,9 +19,14 @@ from helpers import copy, make_adapter, make_gpt2, make_llama, peft_merge
 
 @pytest.fixture(scope="module")
 def tuned(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The base with an adapter merged into it in float32: a full fine-tune whose change is known."""
+    """The base with an adapter merged into it in float32, its embedding and a norm moved: a change that is known."""
     out = tmp_path_factory.mktemp("tuned") / "tuned"
-    return peft_merge(models / "base", [models / "pt"], out, dtype=torch.float32)
+    peft_merge(models / "base", [models / "pt"], out, dtype=torch.float32)
+    tensors = load_file(out / "model.safetensors")
+    tensors["model.norm.weight"] += 0.5
+    tensors["model.embed_tokens.weight"] *= 1.1
+    save_file(tensors, out / "model.safetensors", {"format": "pt"})
+    return out
 
 
 def analysed(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict:
@@ -84,9 +89,18 @@ def test_a_checkpoint_gives_what_its_adapter_gives(
     for x, y in zip(one, [row for row in other if row["name"] in low], strict=True):
         assert x["write_new"]["value"] == pytest.approx(y["write_new"]["value"], abs=1e-4)
         assert x["diagonal"]["value"] == pytest.approx(y["diagonal"]["value"], abs=1e-4)
+    assert set(full) - set(low) == {"model.norm.weight", "model.embed_tokens.weight"}
+    assert full["model.norm.weight"]["method"] == "vector"
+    assert full["model.norm.weight"]["frobenius"] == pytest.approx(0.5 * 8)
+    assert full["model.embed_tokens.weight"]["share"] == pytest.approx(0.1, rel=1e-4)
     whole = facts["overlap"][0]["rows"][-1]
     assert whole["cosine"]["value"] == pytest.approx(1.0, abs=1e-4)
     assert whole["sign_conflict"]["value"] < 0.01
+    assert whole["columns"]["overlap"]["value"] == pytest.approx(1.0, abs=0.01)
+    assert any("5 tensors are equal to the base's" in item["why"] for item in facts["left_out"])
+    x, y = (facts["readings"][name][-1] for name in ("pt", "tuned"))
+    for name in ("intruders", "amplified", "spread", "turned", "coordination"):
+        assert x[name]["value"] == pytest.approx(y[name]["value"], abs=0.02)
     assert any(item["measure"] == "alignment and overlap" and item["vector"] == "tuned" for item in facts["left_out"])
     assert any("outside the layers" in item["why"] for item in facts["left_out"])
 

@@ -40,7 +40,11 @@ def change(delta: LowRank | Tensor, module: str = "q_proj", part: str = "attn", 
     """A change of BASE."""
     name = f"model.layers.{layer}.{'self_attn' if part == 'attn' else part}.{module}.weight"
     factors = delta if isinstance(delta, LowRank) else None
-    rows = Rows(M, N, partial(delta.rows, dtype=torch.float64), torch.float64) if factors else Rows.of(delta)
+    rows = (
+        Rows(M, N, partial(delta.rows, dtype=torch.float64), torch.float64)
+        if isinstance(delta, LowRank)
+        else Rows.of(delta)
+    )
     return Change(Place(name, layer, module, part, (M, N)), factors, rows, Rows.of(BASE), name)
 
 

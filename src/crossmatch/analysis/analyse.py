@@ -64,6 +64,7 @@ class _Found:
     read: dict[str, list[readings.Readings]] = field(default_factory=dict)
     paired: dict[tuple[str, str], list[pairs.Pair]] = field(default_factory=dict)
     subspaces: list[dict[str, Any]] = field(default_factory=list)
+    unchanged: Counter[str] = field(default_factory=Counter)
     left_out: list[LeftOut] = field(default_factory=list)
 
     def add(self, other: "_Found") -> None:
@@ -73,6 +74,7 @@ class _Found:
             for key, rows in getattr(other, name).items():
                 mine.setdefault(key, []).extend(rows)
         self.subspaces += other.subspaces
+        self.unchanged.update(other.unchanged)
         self.left_out += other.left_out
 
 
@@ -127,7 +129,10 @@ class _Work:
         places = dict.fromkeys(change.place.name for members in all_changes.values() for change in members)
         for place in places:
             here = {label: c for label, members in all_changes.items() for c in members if c.place.name == place}
-            self._matrix(here, found)
+            zero = [label for label, change in here.items() if change.is_zero]
+            found.unchanged.update(zero)
+            if here := {label: change for label, change in here.items() if label not in zero}:
+                self._matrix(here, found)
         return found
 
     def _matrix(self, here: Mapping[str, Change], found: _Found) -> None:
@@ -146,7 +151,7 @@ class _Work:
                 found.heads.setdefault(label, []).extend(heads)
             if space is not None:
                 self._align(label, change, space, found)
-        for one, other in itertools.combinations(here, 2):
+        for one, other in itertools.combinations([label for label in self.vectors if label in here], 2):
             if first.single:
                 continue
             pair = pairs.compare(here[one], here[other])
@@ -193,16 +198,17 @@ def _energy(change: Change) -> float:
 
 def _facts(labels: Sequence[str], found: _Found, wanted: Wanted) -> dict[str, Any]:
     """Rows of modules first, then those of types, layers and all."""
-    aligned, judged = found.aligned, [c for label in labels for c in claims(label, found.aligned.get(label, []))]
+    judged = [claim for label in labels for claim in claims(label, found.aligned.get(label, []))]
     return {
-        "size": {x: _rows(rows, sizes.grouped(rows)) for x, rows in found.size.items()},
-        "heads": {x: _rows(rows) for x, rows in found.heads.items()},
+        "size": {x: _rows(r, sizes.grouped(r)) for x in labels if (r := found.size.get(x))},
+        "heads": {x: _rows(found.heads[x]) for x in labels if x in found.heads},
         "subspaces": _summary(found.subspaces) if wanted.aligned else None,
-        "alignment": {x: _rows(rows, alignment.grouped(rows)) for x, rows in aligned.items()},
-        "readings": {x: _rows(rows, readings.grouped(rows)) for x, rows in found.read.items()},
+        "alignment": {x: _rows(r, alignment.grouped(r)) for x in labels if (r := found.aligned.get(x))},
+        "readings": {x: _rows(r, readings.grouped(r)) for x in labels if (r := found.read.get(x))},
         "overlap": [
-            {"first": first, "second": second, "weights": [1.0, 1.0], "rows": _rows(rows, pairs.grouped(rows))}
-            for (first, second), rows in found.paired.items()
+            {"first": x, "second": y, "weights": [1.0, 1.0], "rows": _rows(r, pairs.grouped(r))}
+            for x, y in itertools.combinations(labels, 2)
+            if (r := found.paired.get((x, y)))
         ],
         "claims": [claim.to_dict() for claim in judged],
         "left_out": [item.to_dict() for item in [*found.left_out, *_missing(found, wanted)]],
@@ -233,6 +239,8 @@ def _missing(found: _Found, wanted: Wanted) -> Iterator[LeftOut]:
         yield LeftOut(None, None, "alignment at 90%", why)
     if not wanted.aligned:
         yield LeftOut(None, None, "alignment", "not asked for: the base's weights were not read for it")
+    for label, count in found.unchanged.items():
+        yield LeftOut(label, None, "everything", f"{count} tensors are equal to the base's")
     for label, rows in found.size.items():
         vectors = sum(row.method == "vector" for row in rows)
         if vectors:

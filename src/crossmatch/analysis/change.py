@@ -16,6 +16,8 @@ from crossmatch.rules import part_of
 # Of a dense change this many singular triples are looked at, and all of them up to `EXACT` directions.
 DENSE_TRIPLES = 64
 EXACT = 1024
+# Share of the energy of a dense change in what counts as its column and row spaces.
+HELD = 0.99
 
 
 @dataclass(frozen=True)
@@ -80,11 +82,26 @@ class Change:
         except ValueError as error:
             raise DataError(f"{self.place.name}: {error}") from error
 
+    @cached_property
+    def is_zero(self) -> bool:
+        """Whether every element is zero."""
+        if self.factors is not None:
+            return self.singular.energy == 0
+        return not any(bool(block.any()) for _, block in self.rows.blocks())
+
     @property
     def rank(self) -> int:
         """Number of singular values that are not rounding, of those known."""
         s = self.singular.s
         return int((s > 1e-10 * s[0]).sum()) if len(s) and float(s[0]) > 0 else 0
+
+    @property
+    def dimension(self) -> int:
+        """Of the spaces that D reads from and writes to: its rank for factors; of a dense change, which in finite
+        precision has them all, the leading directions that hold `HELD` of its energy, at most `DENSE_TRIPLES`."""
+        if self.factors is not None:
+            return self.rank
+        return min(int((self.singular.shares() < HELD).sum()) + 1, self.rank, DENSE_TRIPLES)
 
     @property
     def complete(self) -> bool:

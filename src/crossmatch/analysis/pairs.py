@@ -2,8 +2,8 @@
 interference.
 
 From factors where there are factors: the singular triples D_i = U_i S_i V_i^T cost what the rank costs, and everything
-else is r-sized. Of large dense changes the leading triples are compared; cosine and energies are still those of the
-whole.
+else is r-sized. The spaces of a dense change are its leading directions (`Change.dimension`); cosine and energies are
+those of the whole.
 """
 
 import math
@@ -87,16 +87,13 @@ def compare(first: Change, second: Change, weights: tuple[float, float] = (1.0, 
         raise DataError(f"{first.place.name}: shapes {first.place.shape} and {second.place.shape} cannot be compared")
     m, n = first.place.shape
     one, two = first.singular, second.singular
-    r1, r2 = first.rank, second.rank
+    r1, r2 = first.dimension, second.dimension
     u1, u2, v1, v2 = one.u[:, :r1], two.u[:, :r2], one.vh[:r1].T, two.vh[:r2].T
-    s1, s2 = one.s[:r1], two.s[:r2]
-    across = {"columns": (u1.double().T @ u2.double(), m), "rows": (v1.double().T @ v2.double(), n)}
+    values = one.s[:r1], two.s[:r2]
+    columns, rows = u1.double().T @ u2.double(), v1.double().T @ v2.double()
     norms = math.sqrt(one.energy), math.sqrt(two.energy)
-    in_factors = first.complete and second.complete
-    if in_factors:
-        product = float((s1[:, None] * across["columns"][0] * across["rows"][0] * s2).sum())
-    else:
-        product = _inner(first, second)
+    in_factors = first.factors is not None and second.factors is not None
+    product = float((values[0][:, None] * columns * rows * values[1]).sum()) if in_factors else _inner(first, second)
     size, (w1, w2) = norms[0] * norms[1], weights
     parts = (w1 * norms[0]) ** 2, (w2 * norms[1]) ** 2
     factor = 2 * w1 * w2 / sum(parts) if sum(parts) > 0 else 0.0
@@ -109,11 +106,11 @@ def compare(first: Change, second: Change, weights: tuple[float, float] = (1.0, 
         cosine=cosine,
         energy_ratio=parts[0] / parts[1] if parts[1] > 0 else None,
         norms=norms,
-        columns=_space(*across["columns"]),
-        rows=_space(*across["rows"]),
+        columns=_space(columns, m),
+        rows=_space(rows, n),
         energies=_energies(first, second),
         interference=Figure(product * factor if size > 0 else None, 0.0, abs(factor) * size / math.sqrt(m * n)),
-        shared=_shared((s1, s2), across["columns"][0], across["rows"][0], factor) if in_factors and r1 and r2 else (),
+        shared=_shared(values, columns, rows, factor) if in_factors and r1 and r2 else (),
     )
 
 
@@ -146,7 +143,7 @@ def _energies(first: Change, second: Change) -> dict[str, Figure]:
 
 
 def _within(owner: Change, guest: Change, side: int) -> Figure:
-    rank, found = owner.rank, guest.singular
+    rank, found = owner.dimension, guest.singular
     basis = owner.singular.u[:, :rank] if side == 0 else owner.singular.vh[:rank].T
     size = owner.place.shape[side]
     if found.energy <= 0 or rank == 0:

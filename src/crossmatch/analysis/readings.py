@@ -22,13 +22,15 @@ from torch import Tensor
 from crossmatch.analysis.change import DENSE_TRIPLES, EXACT, Change, Place
 from crossmatch.analysis.nulls import Figure, mean
 from crossmatch.analysis.size import groups
-from crossmatch.delta import HELD_ELEMENTS, LowRank, Rows, Singular, top_singular
+from crossmatch.delta import HELD_ELEMENTS, LowRank, Product, Rows, Singular
 
 # Leading directions that are looked at, and the cosine below which one is an intruder.
 TOP, THRESHOLD = 10, 0.6
 # Directions of W that take part: the cost is that of an SVD of this size, for the delta and for every draw of its null.
 KNOWN = 128
 DRAWS = 4
+# Of W + D whole: products with it and its transpose from where W's own directions lie.
+_ROUNDS = 2
 NAMES = ("intruders", "amplified", "spread", "turned", "coordination")
 
 
@@ -166,12 +168,16 @@ def _turned(core: Tensor, sigma: Tensor, count: int) -> dict[str, float]:
 
 
 def _dense(base: Rows, delta: Rows, space: Singular, count: int) -> dict[str, float]:
-    both = Rows(base.height, base.columns, lambda a, b: base.read(a, b).float() + delta.read(a, b).float()).held()
-    wanted = min(DENSE_TRIPLES, len(space.s))
-    generator = torch.Generator().manual_seed(base.height)
-    tuned = top_singular(both, wanted, power=2, generator=generator, bounded=False)
-    u, v = space.u.T.double() @ tuned.u.double(), space.vh.double() @ tuned.vh.T.double()
-    return _measures(u, tuned.s, v, space.s, count)
+    """From the leading directions of W + D, found by subspace iteration that starts at those of W."""
+    both = Rows(base.height, base.columns, lambda a, b: base.read(a, b).float() + delta.read(a, b).float())
+    product = Product(both.held())
+    basis = space.vh.T
+    for _ in range(_ROUNDS):
+        basis = torch.linalg.qr(product.left(torch.linalg.qr(product.right(basis)).Q)).Q
+    q, r = torch.linalg.qr(product.right(basis).double())
+    u, s, vh = torch.linalg.svd(r)
+    left, right = space.u.double().T @ (q @ u), space.vh.double() @ (basis.double() @ vh.T)
+    return _measures(left, s, right, space.s, count)
 
 
 def _shuffled(rows: Rows, rng: np.random.Generator) -> Rows:
