@@ -377,6 +377,8 @@ def test_full_vectors_with_norms_and_tied_embeddings(root: Path, passages: list[
         by_vector, by_file = layer["residual"]
         assert torch.allclose(by_vector, by_file, atol=1e-5)
     assert "model.embed_tokens.weight" in deltas
+    random = next(iter(Streams(base).run(tokens, [own(base), random_side(base, TuningVector(deltas), 1)])))["residual"]
+    assert 0.01 < float((random[1] - random[0]).norm() / random[0].norm()) < 2
 
 
 def test_a_model_equal_to_its_base_is_said_to_be(root: Path, passages: list[Passage]) -> None:

@@ -134,11 +134,14 @@ def _layers(
     with progress.task("representations", len(streams.layers) * len(sides)) as task:
         for layer, found in enumerate(streams.run(tokens, sides, scope.parts, task)):
             for part, values in found.items():
-                views, outliers = _views(values, tokens, scope)
-                row = {"layer": layer, "part": part, "massive": outliers}
-                rows.append(row | {name: view.facts(scope) for name, view in views.items()})
-                if part == "residual":
-                    parts.append(views["without"].parts(layer))
+                outliers = massive(values[0], scope.massive)
+                rows.append({"layer": layer, "part": part, "massive": outliers.nonzero()[:, 0].tolist()})
+                for name in VIEWS:
+                    # One at a time: a view holds its activations in double precision.
+                    view = _view(name, values, tokens, outliers, scope)
+                    rows[-1][name] = view.facts(scope)
+                    if part == "residual" and name == "without":
+                        parts.append(view.parts(layer))
     return rows, parts
 
 
@@ -146,21 +149,17 @@ def _claim(parts: Sequence[dict[str, Part]], small: float) -> dict[str, Any]:
     return small_subspace({name: [row[name] for row in parts] for name in parts[0]}, small)
 
 
-def _views(values: Sequence[Tensor], tokens: Tokens, scope: Scope) -> tuple[dict[str, "_View"], list[int]]:
-    """What `all` and `without` leave of one layer's activations, base first, and the massive dimensions."""
-    text, place = tokens.text.to(values[0].device), tokens.place.to(values[0].device)
-    outliers = massive(values[0], scope.massive)
-    kept = {"all": (place >= 0, torch.ones_like(outliers)), "without": (place > 0, ~outliers)}
+def _view(name: str, values: Sequence[Tensor], tokens: Tokens, outliers: Tensor, scope: Scope) -> "_View":
+    """What `all` or `without` leaves of one layer's activations, base first."""
+    whole = name == "all"
+    text, place = tokens.text.to(outliers.device), tokens.place.to(outliers.device)
+    positions, dimensions = place >= (0 if whole else 1), outliers.logical_not() | whole
+    base, tuned, *random = (side[positions][:, dimensions].double() for side in values)
+    clouds = [Cloud(side, text[positions], tokens.texts) for side in (base, tuned)]
+    pair, shift = Pair(*clouds), Shift(clouds[0], tuned - base)
     weights = resamples(tokens.texts, scope.draws, scope.seed)
-    views = {}
-    for name, (positions, dimensions) in kept.items():
-        base, tuned, *random = (side[positions][:, dimensions].double() for side in values)
-        clouds = [Cloud(side, text[positions], tokens.texts) for side in (base, tuned)]
-        pair, shift = Pair(*clouds), Shift(clouds[0], tuned - base)
-        rotated = scope.nulls if name == "without" else 0
-        turns = Subspaces(pair, shift, weights).turns(scope.ks, rotated, scope.seed)
-        views[name] = _View(pair, shift, turns, [Shift(clouds[0], side - base) for side in random])
-    return views, outliers.nonzero()[:, 0].tolist()
+    turns = Subspaces(pair, shift, weights).turns(scope.ks, 0 if whole else scope.nulls, scope.seed)
+    return _View(pair, shift, turns, [Shift(clouds[0], side - base) for side in random])
 
 
 @dataclass(frozen=True, eq=False)

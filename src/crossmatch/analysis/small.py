@@ -93,6 +93,44 @@ def small_subspace(readings: dict[str, Sequence[Part]], small: float) -> dict[st
     return {"small": small, "verdict": verdict, "reason": reason, **found}
 
 
+_STATEMENTS = {
+    "directions": "fine-tuning moves activations in few directions",
+    "subspace": "fine-tuning leaves the principal subspace of activations where it is",
+}
+_WHAT = {
+    "directions": ("effective rank of the shift over that of the base", "over that under a random vector"),
+    "subspace": ("1 less mean squared cosine of principal angles", "over that of a rotated shift"),
+}
+
+
+def claim_rows(vector: str, claim: dict[str, Any] | None, k: int) -> list[dict[str, Any]]:
+    """Both readings as rows of an analysis's claims: id, vector, statement, k_label, primary, verdict, why, and parts
+    (what, value, low, high, null: the bound, layers, holds: whether the interval lies below it, None if it holds it).
+
+    Nothing without a claim."""
+    rows = []
+    for name, statement in _STATEMENTS.items() if claim else ():
+        assert claim is not None
+        found = claim[name]
+        bounds = ((found["part"], claim["small"]), (found["ratio"], 1.0))
+        parts = [
+            {"what": what, **numbers, "null": bound, "layers": len(found["layers"]), "holds": _below(numbers, bound)}
+            for what, (numbers, bound) in zip(_WHAT[name], bounds, strict=True)
+            if numbers is not None
+        ]
+        facts = {"id": f"small-subspace-{name}", "vector": vector, "statement": statement}
+        facts |= {"k_label": str(k) if name == "subspace" else "", "primary": True, "verdict": found["verdict"]}
+        rows.append({**facts, "why": None if parts else found["reason"], "parts": parts})
+    return rows
+
+
+def _below(numbers: dict[str, float | None], bound: float) -> bool | None:
+    low, high = numbers["low"], numbers["high"]
+    if low is None or high is None:
+        return None
+    return True if high < bound else False if low > bound else None
+
+
 def _reading(name: str, parts: Sequence[Part], small: float) -> dict[str, Any]:
     found = [(part.layer, *_logs(part)) for part in parts if part.defined]
     if not found:

@@ -8,6 +8,18 @@ import typer
 from crossmatch.cli.analysis import show
 from crossmatch.cli.console import Terminal, emit, say
 from crossmatch.cli.options import Json
+from crossmatch.cli.running import (
+    Asked,
+    Items,
+    Nulls,
+    Openings,
+    Positions,
+    Questions,
+    Texts,
+    read_material,
+    run_texts,
+)
+from crossmatch.cli.running_show import show_texts
 from crossmatch.errors import InputError, OutputError
 
 RESULT, PAGE = "analysis.json", "analysis.html"
@@ -32,6 +44,12 @@ def analyse_command(
     sign_conflict: Annotated[
         bool, typer.Option("--sign-conflict", help="Also compare signs, element by element: minutes for large models.")
     ] = False,
+    texts: Texts = None,
+    positions: Positions = 4096,
+    nulls: Nulls = 4,
+    questions: Questions = None,
+    openings: Openings = None,
+    items: Items = 32,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="DIR", help=f"Also write DIR/{RESULT} and its page.")
     ] = None,
@@ -40,6 +58,7 @@ def analyse_command(
 ) -> None:
     """Say what fine-tuning changed: size, place on the base's singular directions, overlap of two vectors.
 
+    With --texts, --questions or --openings the models are run as well, in float32.
     Exit code 1: a tuned checkpoint is the base itself, so that there is nothing to analyse.
     """
     from crossmatch.analysis import DEFAULT_KS, Wanted, assemble, open_vectors
@@ -54,13 +73,16 @@ def analyse_command(
     wanted = Wanted(tuple(dict.fromkeys(k or DEFAULT_KS)), not no_alignment, cache, sign_conflict)
     with Terminal().task("open"):
         opened = open_vectors(base, sources)
+    material = read_material(opened, Asked(texts, questions, openings, positions, nulls, items, k or ()))
     facts = assemble(opened, wanted, progress=Terminal())
+    run_texts(opened, material, facts)
     if output is not None:
         write(output, facts, pictures=svg)
     if as_json:
         emit(facts)
     else:
         show(facts)
+        show_texts(facts)
     if output is not None:
         say(f"written: {output / RESULT}, {PAGE} beside it")
 

@@ -71,16 +71,22 @@ def _overlap(row: Row) -> tuple[Any, ...]:
 
 def _claim(claim: Row) -> Iterator[str]:
     said = f"{claim['vector']}: {claim['statement']}: {claim['verdict'].upper()}"
-    why = f" ({claim['why']})" if claim["why"] else f" (k = {claim['k_label']})"
+    label = f" (k = {claim['k_label']})" if claim["k_label"] else ""
+    why = f" ({claim['why']})" if claim["why"] else label
     yield from textwrap.wrap(said + why, 79, subsequent_indent="  ")
     for part in claim["parts"]:
         if part["value"] is None:
             yield f"  {part['what']}: not defined"
             continue
         bounds = f"{_number(part['value'])} ({_number(part['low'])} to {_number(part['high'])})"
-        verdict = {True: "above", False: "below", None: "not apart from"}[part["holds"]]
-        text = f"{part['what']}: {bounds}, {verdict} {part['null']:g}"
+        text = f"{part['what']}: {bounds}, {_side(part)} {part['null']:g}"
         yield from textwrap.wrap(text, 79, initial_indent="  ", subsequent_indent="    ")
+
+
+def _side(part: Row) -> str:
+    if part["low"] is None or part["high"] is None:
+        return "not apart from"
+    return "above" if part["low"] > part["null"] else "below" if part["high"] < part["null"] else "not apart from"
 
 
 def _table(title: str, heads: Sequence[str], rows: Sequence[Row], cells: Any) -> Iterator[str]:
