@@ -135,7 +135,7 @@ def test_options_beside_each_other_score_as_whole_prompts_do(chat: Path, rows: i
     for prompt, group, values in zip(prompts, options, loglikelihoods(engine, prompts, options), strict=True):
         for option, value in zip(group, values, strict=True):
             before = engine.tokenizer(prompt, add_special_tokens=False)["input_ids"]
-            after = engine._continuation(prompt, option)
+            after = engine.token_ids(prompt, option)[1]
             with torch.inference_mode():
                 logits = engine.model(torch.tensor([before + after])).logits[0].float()
             log_p = torch.log_softmax(logits, -1)[len(before) - 1 : -1]
@@ -202,7 +202,7 @@ def test_other_kinds_of_attention_give_the_same(chat: Path, tmp_path: Path, fami
     options = [["heart", "the disease of the blood"]] * 9
     for prompt, values in zip(prompts, loglikelihoods(engine, prompts, options), strict=True):
         ids = engine.tokenizer(prompt, add_special_tokens=False)["input_ids"]
-        after = engine._continuation(prompt, options[0][1])
+        after = engine.token_ids(prompt, options[0][1])[1]
         with torch.inference_mode():
             log_p = torch.log_softmax(engine.model(torch.tensor([ids + after])).logits[0].float(), -1)
         expected = float(log_p[len(ids) - 1 : -1].gather(1, torch.tensor(after)[:, None]).sum())
@@ -252,11 +252,12 @@ def test_records_and_summary(chat: Path, tmp_path: Path) -> None:
     assert set(found["ask"]["metrics"]) == {
         *texts,
         *(f"{name}_raw" for name in texts),
-        *("lf_bleu4", "lf_rouge1", "lf_rouge2", "lf_rougeL", "length_ratio", "truncated", "openers_calibrated"),
+        *(f"lf_{name}{end}" for name in ("bleu4", "rouge1", "rouge2", "rougeL") for end in ("", "_stripped")),
+        *("length_ratio", "truncated", "openers_calibrated"),
         *("trace_structural", "trace_lexical", "trace_share", "opener_probability", "think_probability"),
         *("first_entropy", "first_margin"),
     }
-    assert set(found["pick"]["metrics"]) == {"acc", "acc_norm"}
+    assert set(found["pick"]["metrics"]) == {"acc", "acc_norm", "first_entropy", "first_margin"}
     for suite in found.values():
         for row in suite["metrics"].values():
             for name, entry in row.items():
@@ -676,6 +677,8 @@ def test_choices_are_also_generated_and_reordered(chat: Path, tmp_path: Path) ->
         "consistency",
         "acc_generated",
         "invalid",
+        "first_entropy",
+        "first_margin",
     } == set(metrics)
     assert set(summary["own.T1"]["suites"]["pick"]["metrics"]) == {"acc_generated", "invalid"}
 
