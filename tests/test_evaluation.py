@@ -252,11 +252,12 @@ def test_records_and_summary(chat: Path, tmp_path: Path) -> None:
     assert set(found["ask"]["metrics"]) == {
         *texts,
         *(f"{name}_raw" for name in texts),
-        *("lf_bleu4", "lf_rouge1", "lf_rouge2", "lf_rougeL", "length_ratio", "truncated", "openers_calibrated"),
+        *(f"lf_{name}{end}" for name in ("bleu4", "rouge1", "rouge2", "rougeL") for end in ("", "_stripped")),
+        *("length_ratio", "truncated", "openers_calibrated"),
         *("trace_structural", "trace_lexical", "trace_share", "opener_probability", "think_probability"),
         *("first_entropy", "first_margin"),
     }
-    assert set(found["pick"]["metrics"]) == {"acc", "acc_norm"}
+    assert set(found["pick"]["metrics"]) == {"acc", "acc_norm", "first_entropy", "first_margin"}
     for suite in found.values():
         for row in suite["metrics"].values():
             for name, entry in row.items():
@@ -676,6 +677,8 @@ def test_choices_are_also_generated_and_reordered(chat: Path, tmp_path: Path) ->
         "consistency",
         "acc_generated",
         "invalid",
+        "first_entropy",
+        "first_margin",
     } == set(metrics)
     assert set(summary["own.T1"]["suites"]["pick"]["metrics"]) == {"acc_generated", "invalid"}
 

@@ -81,6 +81,7 @@ def _choices(rows: Sequence[Record]) -> Measured:
     if rows and "chosen" in rows[0]:
         measured["acc"] = _column([r["chosen"] == r["right"] for r in rows]), mean_of
         measured["acc_norm"] = _column([r["chosen_norm"] == r["right"] for r in rows]), mean_of
+        measured |= _first_tokens(rows)
     if rows and "orders" in rows[0]:
         found = order_statistics([r["orders"] for r in rows], [r["right"] for r in rows])
         measured |= {f"acc_{name}" if name != "consistency" else name: (t, mean_of) for name, t in found.items()}
@@ -141,6 +142,8 @@ def _overlap(answers: Sequence[str], outputs: Sequence[str], references: Sequenc
         found |= {f"{kind}{suffix}": (table, mean_of) for kind, table in rouge_f(texts, references).items()}
         # LLaMA-Factory's own are of the whole output: traces stay in.
     found |= {name: (table, mean_of) for name, table in factory_scores(outputs, references).items()}
+    stripped = {} if same else factory_scores(answers, references)
+    found |= {f"{n}_stripped": (stripped[n], mean_of) if stripped else found[n] for n in list(found) if n[:3] == "lf_"}
     found["length_ratio"] = found["bleu_raw"][0], length_ratio
     found["openers_calibrated"] = opener_statistics(outputs, references), calibrated
     return found
@@ -183,6 +186,12 @@ def _traces(rows: Sequence[Record]) -> Measured:
         kept = [o for o in openers if o]
         found["think_probability"] = _column([math.exp(o["<think>"]) for o in kept]), mean_of
         found["opener_probability"] = _column([sum(map(math.exp, o.values())) for o in kept]), mean_of
+    return found | _first_tokens(rows)
+
+
+def _first_tokens(rows: Sequence[Record]) -> Measured:
+    """Entropy and margin of the token with which the answer begins, where the model tells them."""
+    found: Measured = {}
     for name in ("entropy", "margin"):
         values = [row.get(name) for row in rows]
         if rows and all(value is not None for value in values):
