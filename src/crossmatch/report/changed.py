@@ -4,10 +4,11 @@ Facts are those of `crossmatch analyse`, plain JSON.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from crossmatch.report import pictures
+from crossmatch.report.inside import inside_charts, inside_groups, inside_sentences
 from crossmatch.report.pictures import Spec
 from crossmatch.report.words import plain
 
@@ -16,11 +17,14 @@ Json = Mapping[str, Any]
 _DRAWN = ("64", "r", "256", "90%")
 
 
-def changed_view(facts: Json | None) -> tuple[dict[str, Any] | None, dict[str, Spec]]:
-    """The section's texts and tables, and its charts by name; None without facts."""
+def changed_view(facts: Json | None, without: Collection[str] = ()) -> tuple[dict[str, Any] | None, dict[str, Spec]]:
+    """The section's texts and tables, and its charts by name; None without facts.
+
+    without: kinds of charts that the page has elsewhere.
+    """
     if not facts:
         return None, {}
-    drawn = analysis_charts(facts)
+    drawn = {name: chart for name, chart in analysis_charts(facts).items() if name.rpartition(".")[2] not in without}
 
     def shown(group: str) -> list[dict[str, str]]:
         return [{"chart": name, "text": text} for name, (_, text) in drawn.items() if name.rpartition(".")[0] == group]
@@ -33,7 +37,7 @@ def changed_view(facts: Json | None) -> tuple[dict[str, Any] | None, dict[str, S
             {"first": plain(pair["first"]), "second": plain(pair["second"]), "charts": shown(_both(pair))}
             for pair in facts["overlap"]
         ],
-        "more": [],
+        "more": [{**group, "charts": shown(group["group"])} for group in inside_groups(facts)],
         "left_out": [_left_out(row) for row in facts["left_out"]],
     }
     return view, {name: pictures.spec(chart) for name, (chart, _) in drawn.items()}
@@ -46,7 +50,7 @@ def analysis_charts(facts: Json) -> dict[str, tuple[Any, str]]:
         found |= {f"{name}.{key}": drawn for key, drawn in _vector_charts(facts, name).items()}
     for pair in facts["overlap"]:
         found |= {f"{_both(pair)}.{key}": drawn for key, drawn in _pair_charts(pair).items()}
-    return found
+    return found | inside_charts(facts)
 
 
 def _both(pair: Json) -> str:
@@ -61,7 +65,7 @@ def sentences(facts: Json) -> list[str]:
         found += [s for s in (_how_large(facts, name), _where(facts, name), _amplifies(facts, name)) if s]
     for pair in facts["overlap"]:
         found += _meets(pair)
-    return found
+    return [*found, *inside_sentences(facts)]
 
 
 def modules(rows: Iterable[Json]) -> list[Json]:
@@ -132,7 +136,7 @@ def _meets(pair: Json) -> list[str]:
     found = []
     if cosine["value"] is not None:
         sd = f", one standard deviation of its null is {cosine['null_sd']:.4f}" if cosine["null_sd"] else ""
-        found.append(f"The cosine of {first} and {second} is {cosine['value']:+.4f} in the mean over modules{sd}.")
+        found.append(f"The cosine of {first} and {second} is {cosine['value']:+.4f} over all modules together{sd}.")
     if whole["columns"] and whole["rows"]:
         found.append(
             f"Their output spaces overlap by {_figure(whole['columns']['overlap'])}, their input spaces by "

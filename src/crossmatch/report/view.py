@@ -24,7 +24,7 @@ def build_view(facts: Mapping[str, Any]) -> dict[str, Any]:
     if facts.get("overlap") and any(row["layer"] is not None for row in facts["overlap"]["modules"]):
         charts["cosine"], charts["energy"] = overlap_charts(facts["overlap"])
     charts |= interference_charts(facts.get("interference"))
-    changed, drawn = changed_view(facts.get("analysis"))
+    changed, drawn = changed_view(facts.get("analysis"), without=("cosine", "ratio") if "cosine" in charts else ())
     charts |= drawn
     summary = facts.get("summary")
     conditions = []
