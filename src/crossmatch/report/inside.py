@@ -62,7 +62,8 @@ def _odds(name: str, one: Json) -> str:
     confirmed = f"{removed['confirmed']} of the {len(removed['modules'])} largest confirmed by taking them out"
     return (
         f"{plain(name)} changes the log-odds ({plain(one['metric'])}) by {change['value']:+.3g} ± "
-        f"{change['stderr']:.2g} nats over {one['items']} items; its modules' parts add up to {share} of that{most}; {confirmed}."
+        f"{change['stderr']:.2g} nats over {one['items']} items; its modules' parts add up to {share} of that{most}; "
+        f"{confirmed}."
     )
 
 
