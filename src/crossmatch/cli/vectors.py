@@ -45,16 +45,16 @@ def extract_command(
     if rank is None and energy is None:
         form = dtype or "float32"
         manifest = extract(*pair, output, dtype=form, overwrite=overwrite, progress=Terminal())
-        _show(output, manifest["predicate"], as_json, _exactness)
+        _show(base, output, manifest["predicate"], as_json, _exactness)
         return
     if dtype is not None:
         raise InputError("--dtype is for dense vectors; the factors of an adapter are float32")
     form = LowRankForm(rank, energy, seed)
     manifest = extract_adapter(*pair, output, form=form, overwrite=overwrite, progress=Terminal())
-    _show(output, manifest["predicate"], as_json, _errors)
+    _show(base, output, manifest["predicate"], as_json, _errors)
 
 
-def _show(output: Path, facts: dict[str, Any], as_json: bool, lines: Any) -> None:
+def _show(base: str, output: Path, facts: dict[str, Any], as_json: bool, lines: Any) -> None:
     if as_json:
         emit({"output": str(output), **facts})
     else:
@@ -62,7 +62,7 @@ def _show(output: Path, facts: dict[str, Any], as_json: bool, lines: Any) -> Non
             print(line)
     for note in facts["notes"]:
         say(f"note: {note}")
-    say(f"to put it on a model: crossmatch vectors apply BASE {output} -o OUT")
+    say(f"to put it on a model: crossmatch vectors apply {base} {output} -o OUT")
 
 
 def _exactness(facts: dict[str, Any]) -> list[str]:

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from crossmatch.cli.console import Terminal, say
+from crossmatch.cli.console import say
 from crossmatch.cli.destination import write_checkpoint
 from crossmatch.cli.merge import storage
 from crossmatch.cli.options import DTYPES, Json, Overwrite, Strengths
-from crossmatch.cli.vectors_show import show_strengths
+from crossmatch.cli.vectors_show import against_base, show_strengths
 
 if TYPE_CHECKING:
     from crossmatch.checkpoint import Checkpoint
@@ -68,7 +68,7 @@ def remove_command(
     """
     from crossmatch.adapter import open_vector
     from crossmatch.checkpoint import Checkpoint
-    from crossmatch.vectors import count_unequal, origin_of, pair_checkpoints, strength_name, strengths
+    from crossmatch.vectors import origin_of, strength_name, strengths
 
     found, checkpoint = open_vector(vector), Checkpoint(tuned)
     job = _Job(checkpoint, found, -1.0, storage(dtype, "nearest", None, tied), verify, any_base=True)
@@ -80,8 +80,7 @@ def remove_command(
             say(f"note: not compared with the base: {why}")
         else:
             place = output / strength_name(1.0) if len(numbers) > 1 else output
-            counted = count_unequal(pair_checkpoints(source, Checkpoint(place)), Terminal()).to_dict()
-            results[1.0]["against_base"] = counted
+            results[1.0]["against_base"] = against_base(source, Checkpoint(place))
     show_strengths(output, results, as_json)
 
 
