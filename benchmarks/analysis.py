@@ -220,7 +220,7 @@ def spectra(root: Path, rounds: int, threads: int) -> Iterator[str]:
         if not reason:
             times[watcher].append(watch(root, threads))
     ours = statistics.median(cpu for _, cpu in times[next(iter(ways))])
-    yield f"| 28 matrices of 768 x 768 and 2048 x 768, {threads} threads, n = {rounds} | seconds | CPU seconds | times the first |"
+    yield f"| 28 matrices of 768 and 2048, {threads} threads, n = {rounds} | seconds | CPU seconds | of the first |"
     yield "|---|---|---|---|"
     for name, runs in times.items():
         if not runs:

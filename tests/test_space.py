@@ -286,7 +286,7 @@ def test_the_random_deltas_of_the_readings_are_those_of_whole_matrices() -> None
         one = readings.read(change(drawn), SPACE.first(30), draws=2)
         assert isinstance(one, readings.Readings)
         whole.append([one.figures[name].value or 0.0 for name in readings.NAMES])
-    means = torch.tensor(whole).mean(0).tolist()
+    means = torch.tensor(whole, dtype=torch.float64).mean(0).tolist()
     for name, mean in zip(readings.NAMES, means, strict=True):
         figure = found.figures[name]
         assert figure.null == pytest.approx(mean, abs=6 * (figure.null_sd or 0.0) / math.sqrt(15) + 1e-9)

@@ -75,7 +75,7 @@ class Rows:
 
 @dataclass(frozen=True, eq=False)
 class Singular:
-    """The k largest singular triples of an (m, n) matrix W, as found: W V = U S, U and V orthonormal.
+    """The k largest singular triples of an (m, n) matrix W, as found: U and V orthonormal, W V = U S to rounding.
 
     u: (m, k), s: (k,) float64, descending, vh: (k, n). residuals: (k,) ||W^T u_i - s_i v_i||: within that distance of
     s_i lies a singular value of W (Weyl); the other residual, W v_i - s_i u_i, is rounding. energy: ||W||_F^2, exact.
@@ -137,11 +137,10 @@ def top_singular(
     wanted = min(64, width) if energy is not None else width
     while True:
         if wanted + oversampling >= _WIDE * most:
-            product = Product(product.rows, torch.float64)
-            basis, wanted = _all_directions(product), width
+            product, wanted = Product(product.rows, torch.float64), width
+            found = _all_triples(product)
         else:
-            basis = _sketched(product, wanted + oversampling, power, generator)
-        found = _triples(product, basis)
+            found = _triples(product, _sketched(product, wanted + oversampling, power, generator))
         if wanted >= width or energy is None or float(found.shares()[:wanted][-1]) >= energy:
             break
         wanted = min(2 * wanted, width)
@@ -198,13 +197,20 @@ def _sketched(product: Product, width: int, power: int, generator: torch.Generat
     return basis
 
 
-def _all_directions(product: Product) -> Tensor:
-    """All min(m, n) right singular directions (n, min(m, n)), from the smaller Gram matrix."""
+def _all_triples(product: Product) -> Singular:
+    """All min(m, n) triples, from the eigenvectors of the smaller Gram matrix; residuals still unknown.
+
+    The images of those are orthogonal already: a QR, in descending order, only makes them so where a singular value is
+    zero, and its diagonal is the singular values.
+    """
+    upright = product.rows.columns <= product.rows.height
     vectors = torch.linalg.eigh(product.gram()).eigenvectors.flip(1)
-    if product.rows.columns <= product.rows.height:
-        return vectors
-    # QR in descending order: orthonormal even where a singular value is zero.
-    return torch.linalg.qr(product.left(vectors)).Q
+    q, r = torch.linalg.qr(product.right(vectors) if upright else product.left(vectors))
+    s, order = r.diagonal().abs().sort(descending=True, stable=True)
+    images = (q * r.diagonal().sign().where(r.diagonal() != 0, 1.0))[:, order]
+    vectors = vectors[:, order]
+    u, v = (images, vectors) if upright else (vectors, images)
+    return Singular(u, s, v.T, torch.full_like(s, math.nan), product.energy, None)
 
 
 def _triples(product: Product, basis: Tensor) -> Singular:
