@@ -29,7 +29,7 @@ _TAIL = 0.05
 
 
 def primary(metrics: Sequence[str]) -> str | None:
-    """The metric that stands for a suite with these: number, exact, acc, followed_strict or rougeL; None without one."""
+    """The metric that stands for a suite: number, exact, acc, followed_strict or rougeL is the first; or None."""
     return next((metric for metric in BETTER if metric in metrics), None)
 
 
