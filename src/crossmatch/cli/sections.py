@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 # Of a suite's metrics the first of these is shown; --json and summary.json have all.
-_FIRST = ("number", "exact", "acc", "followed_strict", "chrf", "bleu")
+_FIRST = ("number", "exact", "acc", "followed_strict", "rougeL", "bleu")
 
 
 def print_sections(condition: Mapping[str, Any]) -> None:
