@@ -133,7 +133,7 @@ def _cell(entry: Json, form: str, scale: float) -> dict[str, Any]:
     def show(value: float | None, sign: str = "") -> str:
         return "–" if value is None else format(value * scale, sign + form)
 
-    bounds = f"{show(entry['low'])} to {show(entry['high'])}"
+    bounds = f"{show(entry['low'])} to {show(entry['high'])}" if entry["value"] is not None else ""
     difference = entry["difference"]
     if difference is None:
         return {"value": show(entry["value"]), "interval": bounds, "diff": None}

@@ -183,7 +183,10 @@ def _evaluation(recipe: Recipe, shape: Shape, speed: float, data: Path) -> list[
         asked = [len(i.question) / CHARACTERS_PER_TOKEN + TEMPLATE_TOKENS for i in suite.items]
         options = [sum(map(len, i.options)) / CHARACTERS_PER_TOKEN for i in suite.items]
         scored = sum(asked) + sum(options)
-        generated = suite.settings.max_new_tokens * len(suite.items) if suite.settings.kind == "generation" else 0
+        answered = suite.settings.kind in ("generation", "instructions") or suite.settings.generative
+        # Asked again, every answer is generated twice at most.
+        times = (1 + bool(suite.settings.sustain)) * answered
+        generated = suite.settings.max_new_tokens * len(suite.items) * times
         seconds = 2.0 * shape.parameters * (scored / EFFICIENCY["score"] + generated / EFFICIENCY["generate"]) / speed
         what = f"{len(suite.items)} {suite.settings.kind} items x {len(variants)} variants"
         tokens = int((scored + generated) * len(variants))
