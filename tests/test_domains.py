@@ -425,5 +425,5 @@ def test_the_study_of_the_two_domains_is_planned() -> None:
     plan = plan_study(loaded)
     tokens = {s["name"]: s["tokens"] for s in plan["stages"]}
     assert tokens["train joint"] == tokens["train medical"] + tokens["train arithmetic"]
-    assert sum(v.kind == "merge" for v in variants_of(loaded, dict.fromkeys(loaded.adapters))) == 4
-    assert any(s["what"].endswith("x 8 variants") for s in plan["stages"])
+    assert sum(v.kind == "merge" for v in variants_of(loaded, dict.fromkeys(loaded.adapters))) == 9
+    assert any(s["what"].endswith("x 13 variants") for s in plan["stages"])

@@ -16,6 +16,7 @@ from crossmatch.evaluation.statistics import (
     mcnemar,
     paired_bootstrap,
     proportion,
+    snapped,
 )
 
 Decision = Literal["confirmed", "refuted", "undecided"]
@@ -82,7 +83,7 @@ def best_of(values: Array, draws: Array) -> Best:
     spread = draws.std(0)
     scale = np.where(spread > 0, spread, 1.0)
     reach = float(np.quantile(np.abs((draws - values) / scale).max(1), 1 - _TAIL)) * spread
-    low, high, place = float((values - reach).max()), float((values + reach).max()), int(values.argmax())
+    low, high, place = snapped((values - reach).max()), snapped((values + reach).max()), int(values.argmax())
     verdict: Decision = "confirmed" if low > 0 else "refuted" if high <= 0 else "undecided"
     return Best(verdict, float(values[place]), low, high, place)
 

@@ -18,6 +18,7 @@ DRAWS = 10_000
 # Standard errors between no difference and one that is found in 80% at 5%: 1.96 + 0.84.
 _POWER = 2.8
 LEVEL = 0.95
+_NOTHING = 1e-12
 Array = NDArray[np.float64]
 Statistic = Callable[[Array], Array]
 """Maps resampled means of item statistics, (draws, columns), to values, (draws,)."""
@@ -178,4 +179,10 @@ def interval_of(draws: Array) -> tuple[float, float]:
     # A ratio may have draws in which nothing is below the line.
     draws = draws[~np.isnan(draws)]
     low, high = np.quantile(draws, [tail, 1 - tail])
-    return float(low), float(high)
+    # Sums of counts leave a rounding error where the bound is zero, and verdicts ask on which side of it a bound lies.
+    return snapped(low), snapped(high)
+
+
+def snapped(bound: float) -> float:
+    """A bound as a number, zero where it is no more than a rounding error away from it."""
+    return 0.0 if abs(bound) < _NOTHING else float(bound)
