@@ -90,7 +90,9 @@ def measured_view(number: int, name: str, summary: Json) -> tuple[dict[str, Any]
     if known:
         charts[chart] = divergence_chart(known)
     suites = condition["suites"].items()
-    further, curves = strengths_view(number, condition, {metric: title for metric, (title, *_) in METRICS.items()})
+    # Scores stand there as they are, not in percent.
+    titles = {metric: title.removesuffix(" %") for metric, (title, *_) in METRICS.items()}
+    further, curves = strengths_view(number, condition, titles)
     charts |= curves
     view = {
         "name": name,
