@@ -295,7 +295,7 @@ def test_the_command_takes_checkpoints(room: Path, tmp_path: Path, capsys: pytes
     assert set(facts["variants"]) == {"base", "file"}
     assert "chat template is another" in facts["variants"]["file"]["note"]
     assert run([*command, "-o", str(tmp_path / "b"), "--reference", "nobody"]) == 2
-    assert "'nobody' is none of base, file" in capsys.readouterr().err
+    assert "--reference nobody: give one of base, file" in capsys.readouterr().err
     assert run([*command, "-o", str(tmp_path / "b"), "--server", "http://127.0.0.1:9", "--model", "m"]) == 2
     assert run(["evaluate", str(room / "base"), "--suite", str(room / "ask.yaml"), "-o", str(tmp_path / "c")]) == 2
 

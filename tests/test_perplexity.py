@@ -131,7 +131,7 @@ def test_a_model_is_left_as_it_was(room: Path) -> None:
         before, states = model(ids).logits, model.base_model(ids).last_hidden_state[0]
     own = model.get_output_embeddings().weight.data
     place = own.data_ptr()
-    with head_of(model, 2 * own):
+    with head_of(model, [2 * own]):
         torch.testing.assert_close(logits_of(model, states), 2 * before[0])
     assert model.get_output_embeddings().weight.data_ptr() == place
     with torch.inference_mode():

@@ -89,6 +89,7 @@ def test_run_directory(finished: Path) -> None:
             "audit.json",
             "interference.json",
             "overlap.json",
+            "analysis.json",
             "recipe.json",
             "report.html",
             "report.json",

@@ -186,6 +186,7 @@ def open_vector(source: str | Path) -> Adapter | StoredVector:
 
 
 def is_vector(directory: Path) -> bool:
-    """Whether a directory is a stored vector, by its manifest."""
+    """Whether a directory is a stored vector, by its manifest. Raises CheckpointError for links that lead out of it."""
+    check_links(directory)
     file = directory / MANIFEST
     return file.is_file() and read_json(file).get("predicateType") == VECTOR

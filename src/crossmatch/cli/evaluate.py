@@ -71,8 +71,7 @@ def evaluate_command(
         summary = _served(whole, server, str(model), suites, conditions, output)
     else:
         wanted = read_measuring(adapter, weight, reference, strengths, nulls, bool(checkpoint))
-        budget = parse_memory(memory)
-        plan = Plan(conditions, batch_size=batch_size, kl=kl, kl_to=wanted.reference, memory=budget)
+        plan = Plan(conditions, None, batch_size, kl, wanted.reference, parse_memory(memory))
         summary = _here(whole, wanted, checkpoint, suites, plan, output)
     replace_json(output / "summary.json", summary)
     if as_json:

@@ -55,8 +55,8 @@ class Plan:
 
     dtype: as which their weights are stored before they are computed with (None: the base's own); batch_size: prompts
     at a time at most, memory: bytes for what grows with them (None: a quarter of what is free), neither of which
-    changes an answer. kl: of so many items of each generation suite, how far the next tokens
-    are from those of the variant `kl_to`, and of the base.
+    changes an answer. kl: of so many items of each generation suite, how far the next tokens are from those of the
+    variant `kl_to`, and of the base.
     """
 
     conditions: tuple[Condition, ...] = (Condition(),)
