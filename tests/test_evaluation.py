@@ -482,6 +482,17 @@ def test_mcnemar_is_exact() -> None:
     assert (same.p, same.value) == (1.0, 0.0)
 
 
+def test_small_numbers_have_intervals_like_large_ones() -> None:
+    rows = np.random.default_rng(0).lognormal(size=(40, 1))
+    large, small = bootstrap(rows), bootstrap(1e-14 * rows)
+    assert small.low is not None
+    assert large.low is not None
+    assert small.low == pytest.approx(1e-14 * large.low)
+    shift = paired_bootstrap(1e-14 * rows, 1e-14 * rows[::-1])
+    assert shift is not None
+    assert shift.low < 0 < shift.high
+
+
 def test_bootstrap_intervals_cover() -> None:
     rng = np.random.default_rng(1)
     inside = 0

@@ -83,7 +83,8 @@ def best_of(values: Array, draws: Array) -> Best:
     spread = draws.std(0)
     scale = np.where(spread > 0, spread, 1.0)
     reach = float(np.quantile(np.abs((draws - values) / scale).max(1), 1 - _TAIL)) * spread
-    low, high, place = snapped((values - reach).max()), snapped((values + reach).max()), int(values.argmax())
+    size, place = float(np.abs(draws).max()), int(values.argmax())
+    low, high = snapped((values - reach).max(), size), snapped((values + reach).max(), size)
     verdict: Decision = "confirmed" if low > 0 else "refuted" if high <= 0 else "undecided"
     return Best(verdict, float(values[place]), low, high, place)
 

@@ -18,7 +18,7 @@ DRAWS = 10_000
 # Standard errors between no difference and one that is found in 80% at 5%: 1.96 + 0.84.
 _POWER = 2.8
 LEVEL = 0.95
-_NOTHING = 1e-12
+_NOTHING = 1e-9
 Array = NDArray[np.float64]
 Statistic = Callable[[Array], Array]
 """Maps resampled means of item statistics, (draws, columns), to values, (draws,)."""
@@ -180,9 +180,10 @@ def interval_of(draws: Array) -> tuple[float, float]:
     draws = draws[~np.isnan(draws)]
     low, high = np.quantile(draws, [tail, 1 - tail])
     # Sums of counts leave a rounding error where the bound is zero, and verdicts ask on which side of it a bound lies.
-    return snapped(low), snapped(high)
+    scale = float(np.abs(draws).max())
+    return snapped(low, scale), snapped(high, scale)
 
 
-def snapped(bound: float) -> float:
-    """A bound as a number, zero where it is no more than a rounding error away from it."""
-    return 0.0 if abs(bound) < _NOTHING else float(bound)
+def snapped(bound: float, scale: float) -> float:
+    """A bound as a number, zero where it is no more than a rounding error of numbers as large as `scale` from it."""
+    return 0.0 if abs(bound) < _NOTHING * scale else float(bound)

@@ -25,7 +25,8 @@ MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 def heat_map(rows: Iterable[Row], field: str, title: str, *, centre: float = 0.0, log: bool = False) -> Any:
     """Layer by module type: `field` of every tensor in colours that diverge from `centre`.
 
-    log: the scale is that of ratios, as far above the centre as below. Where several tensors share a cell, as experts
+    log: the scale is that of ratios, as far above the centre as below. Numbers of which none is negative have a scale
+    from zero. Where several tensors share a cell, as experts
     do, the one furthest from the centre speaks; a cell without a number is grey. Tensors outside of layers are left
     out. Other fields of a row that are numbers stand in its tooltip.
     """
@@ -34,6 +35,8 @@ def heat_map(rows: Iterable[Row], field: str, title: str, *, centre: float = 0.0
     if log:
         widest = max((max(n / centre, centre / n) for n in numbers if n > 0), default=1.0) * 1.0001
         scale = alt.Scale(type="log", scheme="blueorange", domain=[centre / widest, centre * widest])
+    elif centre == 0 and min(numbers, default=-1.0) >= 0:
+        scale = alt.Scale(scheme="oranges", domain=[0, max(numbers) or 1.0])
     else:
         limit = max((abs(n - centre) for n in numbers), default=0.0) or 1.0
         scale = alt.Scale(scheme="blueorange", domain=[centre - limit, centre + limit])
