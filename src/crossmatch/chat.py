@@ -1,6 +1,6 @@
 """Chat templates as the model will really see them: rendered text, token ids, and a probe dialogue.
 
-Takes tokenizers of transformers, imports none of it.
+Takes tokenizers of transformers; loads it only to open one.
 """
 
 from collections.abc import Sequence
@@ -8,9 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from crossmatch.checkpoint import bytes_digest
-from crossmatch.errors import DataError
+from crossmatch.errors import DataError, InputError
 
 PROBE = ({"role": "user", "content": "What is anaemia?"},)
+
+
+def open_tokenizer(path: Path) -> Any:
+    """The tokenizer of a model's directory. Raises InputError if there is none that can be read."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(path)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        why = " ".join(str(error).split())[:300]
+        raise InputError(f"{path} has no tokenizer that can be read; save one there ({why})") from error
 
 
 def apply_template(tokenizer: Any, template: str | None) -> None:

@@ -6,10 +6,11 @@ from crossmatch.adapter.embeddings import Tied
 from crossmatch.adapter.fit import Fit, Fitted, fit
 from crossmatch.adapter.place import stored_turned
 from crossmatch.adapter.recorded import Recorded
-from crossmatch.adapter.stored import VECTOR, VECTOR_FILE, StoredDense, StoredVector, is_vector, open_vector
+from crossmatch.adapter.stored import LARGEST, VECTOR, VECTOR_FILE, StoredDense, StoredVector, is_vector, open_vector
 
 __all__ = [
     "CONFIG_FILE",
+    "LARGEST",
     "VECTOR",
     "VECTOR_FILE",
     "WEIGHTS_FILE",

@@ -25,6 +25,10 @@ from crossmatch.errors import AdapterError
 VECTOR_FILE = "vector.safetensors"
 VECTOR = "urn:crossmatch:vector:1"
 DENSE_KEYS = ("delta", "shared")
+# Of weights and scales: the squares of what they multiply are still numbers.
+LARGEST = 1e30
+# Rows of an embedding.
+_MOST_TOKENS = 1 << 28
 _KEYS = (*DENSE_KEYS, "b", "a", "scale", "added", "first")
 _FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
@@ -128,7 +132,7 @@ class StoredVector(Recorded):
         shape = self.files.tensors[key].shape if key else (0,)
         if grown:
             rows, first = self.files.tensors[f"added/{name}"].shape, self._number(f"first/{name}")
-            if len(rows) != 2 or first < 0 or (key and shape != (first, rows[1])):
+            if len(rows) != 2 or not 0 <= first <= _MOST_TOKENS or (key and shape != (first, rows[1])):
                 raise AdapterError(f"{self.paths[0]}: the rows added to {name} do not fit the others; make it again")
             self.added[name] = (int(first), f"added/{name}")
             shape = (int(first) + rows[0], rows[1])
@@ -139,8 +143,8 @@ class StoredVector(Recorded):
     def _number(self, key: str) -> float:
         info = self.files.tensors[key]
         value = self.files[key].item() if info.shape == () else math.nan
-        if not math.isfinite(value):
-            raise AdapterError(f"{info.file}: {key} is no number; make the vector again")
+        if not math.isfinite(value) or (key.startswith("scale/") and abs(value) > LARGEST):
+            raise AdapterError(f"{info.file}: {key} is no number that can be used; make the vector again")
         return value
 
     def _factors(self, name: str) -> Part:
@@ -162,6 +166,8 @@ class StoredVector(Recorded):
 
     def _low_rank(self, name: str, stacked: bool) -> Delta:
         b, a, scale = (self._finite(f"{kind}/{name}") for kind in ("b", "a", "scale"))
+        if float(scale.abs().max() if scale.numel() else 0.0) > LARGEST:
+            raise AdapterError(f"{self.paths[0]}: scale/{name} is no number that can be used; make the vector again")
         if stacked:
             return Stack(tuple(LowRank(b[i], a[i], scale[i]) for i in range(len(b))))
         dims = (b.shape[0], *a.shape[1:]) if a.ndim > 2 else None

@@ -49,6 +49,7 @@ def open_vectors(base: str | Path, sources: Mapping[str, str | Path]) -> Opened:
             known = adapters[label] = open_vector(source)
             kind = "adapter" if isinstance(known, Adapter) else "vector"
             facts[label] = {"path": str(path), "kind": kind, "digest": known.digest, "tensors": len(known)}
+            facts[label]["made_on"] = known.trained_on
         else:
             found = tuned[label] = Difference(checkpoint, Checkpoint(source))
             facts[label] = {"path": str(path), "kind": "checkpoint", "tensors": len(found)}
@@ -79,6 +80,11 @@ def assemble(opened: Opened, wanted: Wanted | None = None, *, progress: Progress
     if wanted.aligned:
         with progress.task("digest"):
             digest = base.digest
+    vectors = {name: dict(opened.facts[name]) for name in opened.vectors}
+    for one in vectors.values():
+        made_on = one.pop("made_on", None)
+        # Not known where the weights were not read, or nothing was recorded.
+        one["on_its_base"] = made_on == digest if made_on and digest else None
     architectures = base.config.get("architectures")
     return {
         "schema_version": SCHEMA_VERSION,
@@ -87,7 +93,7 @@ def assemble(opened: Opened, wanted: Wanted | None = None, *, progress: Progress
             "architecture": str(architectures[0]) if isinstance(architectures, list) and architectures else None,
             "digest": digest,
         },
-        "vectors": {name: dict(opened.facts[name]) for name in opened.vectors},
+        "vectors": vectors,
         **weights,
         "seconds": round(time.monotonic() - started, 2),
     }

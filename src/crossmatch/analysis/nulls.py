@@ -59,8 +59,10 @@ def purity(squares: Tensor, left: float = 0.0, more: int = 0) -> float:
     total = float(squares.sum()) + left
     if total <= 0:
         return 1.0
-    rest = left * left / more if more > 0 else 0.0
-    return min(1.0, (float(squares.square().sum()) + rest) / total**2)
+    # Shares first: fourth powers of large numbers overflow.
+    share = left / total
+    rest = share * share / more if more > 0 else 0.0
+    return min(1.0, float((squares / total).square().sum()) + rest)
 
 
 @dataclass(frozen=True)

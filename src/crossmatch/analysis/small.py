@@ -21,6 +21,8 @@ from torch import Tensor
 
 from crossmatch.analysis.figures import LEVEL, Figure
 
+# Exponents beyond which there is no number.
+_LARGEST = 700.0
 VERDICTS = ("confirmed", "refuted", "undecided")
 _NULLS = {
     "directions": "what a random vector of the same spectrum takes",
@@ -69,6 +71,8 @@ class _Log:
             return {"value": value, "low": value, "high": value}
         degrees = total**2 / sum(variance**2 / df for variance, df in terms)
         half = float(student.ppf((1 + LEVEL) / 2, degrees)) * math.sqrt(total)
+        if not abs(self.value) + half < _LARGEST:
+            return {"value": value, "low": None, "high": None}
         return {"value": value, "low": math.exp(self.value - half), "high": math.exp(self.value + half)}
 
 

@@ -73,8 +73,14 @@ def analyse_command(
     wanted = Wanted(tuple(dict.fromkeys(k or DEFAULT_KS)), not no_alignment, cache, sign_conflict)
     with Terminal().task("open"):
         opened = open_vectors(base, sources)
+    for path in (opened.base.path, *(Path(one["path"]) for one in opened.facts.values())):
+        if output is not None and output.resolve().is_relative_to(path.resolve()):
+            raise OutputError(f"{output} lies in {path}, which is analysed; give another directory")
     material = read_material(opened, Asked(texts, questions, openings, positions, nulls, items, k or ()))
     facts = assemble(opened, wanted, progress=Terminal())
+    for name, one in facts["vectors"].items():
+        if one.get("on_its_base") is False:
+            say(f"note: {name} was made on other weights than {base} has")
     run_texts(opened, material, facts)
     if output is not None:
         write(output, facts, pictures=svg)
@@ -112,9 +118,9 @@ def write(output: Path, facts: dict[str, Any], *, pictures: bool) -> None:
 
     try:
         output.mkdir(parents=True, exist_ok=True)
-        replace_json(output / RESULT, facts)
         with Terminal().task("page"):
             write_analysis(facts, output / PAGE)
+            replace_json(output / RESULT, facts)
             if pictures:
                 write_pictures(facts, output / "pictures")
     except OSError as error:

@@ -105,8 +105,7 @@ def _here(
 def _served(
     base: "Checkpoint", url: str, name: str, suites: "list[Suite]", conditions: "tuple[Condition, ...]", output: Path
 ) -> dict[str, Any]:
-    from transformers import AutoTokenizer
-
+    from crossmatch.chat import open_tokenizer
     from crossmatch.checkpoint import value_digest
     from crossmatch.evaluation.run import Elsewhere, evaluate_served
     from crossmatch.evaluation.served import ServedModel
@@ -117,7 +116,7 @@ def _served(
     if found.verdict == "other":
         raise InputError(found.line)
     say(found.line)
-    elsewhere = Elsewhere(served, AutoTokenizer.from_pretrained(base.path), value_digest([url, name, base.digest]))
+    elsewhere = Elsewhere(served, open_tokenizer(base.path), value_digest([url, name, base.digest]))
     records = evaluate_served(elsewhere, suites, output, conditions=conditions, progress=Terminal())
     for line in served.notes:
         say(f"note: {line}")

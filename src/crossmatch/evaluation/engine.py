@@ -5,9 +5,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
 from crossmatch.adapter import fit
+from crossmatch.chat import open_tokenizer
 from crossmatch.checkpoint import Checkpoint
 from crossmatch.delta import Delta, LowRank, TuningVector, merged_rows
 from crossmatch.errors import AdapterError, DataError
@@ -28,18 +29,23 @@ class Engine:
 
     The weights of a variant are round(W + D) in the base's stored dtype, then cast to the compute dtype: those of the
     checkpoint that a merge would write, in float32 to one rounding. The device is the first GPU if there is one; it
-    computes in the stored dtype
-    there, and in float32 on CPU, where 16 bits are slower. stored: dtype of the checkpoints (None: the base's own);
-    rows: prompts at a time at most; memory: bytes for what grows with the batch (None: a quarter of what is free).
-    Decoding is what a call says: a base's own penalties and temperatures do not act.
+    computes in the stored dtype there, and in float32 on CPU, where 16 bits are slower. stored: dtype of the
+    checkpoints (None: the base's own); rows: prompts at a time at most; memory: bytes for what grows with the batch
+    (None: a quarter of what is free); tokenizer: another than the base's own. Decoding is what a call says: a base's
+    own penalties and temperatures do not act.
     """
 
     def __init__(
-        self, base: Checkpoint, stored: torch.dtype | None = None, rows: int = 64, memory: int | None = None
+        self,
+        base: Checkpoint,
+        stored: torch.dtype | None = None,
+        rows: int = 64,
+        memory: int | None = None,
+        tokenizer: Any = None,
     ) -> None:
         self.base, self.stored, self.rows = base, stored, rows
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.tokenizer = AutoTokenizer.from_pretrained(base.path)
+        self.tokenizer = tokenizer or open_tokenizer(base.path)
         on_gpu = stored or next(info.dtype for info in base.tensors.values() if info.dtype.is_floating_point)
         dtype = torch.float32 if self.device.type == "cpu" else on_gpu
         model: Any = AutoModelForCausalLM.from_pretrained(base.path, dtype=dtype)

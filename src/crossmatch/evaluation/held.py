@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import torch
 
 from crossmatch.adapter import Recorded
+from crossmatch.chat import open_tokenizer
 from crossmatch.checkpoint import Checkpoint
 from crossmatch.evaluation.conditions import Plan
 from crossmatch.evaluation.engine import Engine
@@ -39,5 +40,7 @@ class Held:
         if self._engine is None or self._engine.base is not checkpoint:
             # The old one first: there is memory for one.
             self._engine = None
-            self._engine = Engine(checkpoint, dtype, self.plan.batch_size, self.plan.memory)
+            # A written checkpoint reads the base's tokens, whatever lies beside it.
+            text = open_tokenizer(self.base.path) if checkpoint is not self.base else None
+            self._engine = Engine(checkpoint, dtype, self.plan.batch_size, self.plan.memory, text)
         return self._engine

@@ -5,9 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer
-
 from crossmatch.adapter import Recorded
+from crossmatch.chat import open_tokenizer
 from crossmatch.checkpoint import Checkpoint, side_digest, value_digest
 from crossmatch.errors import DataError
 from crossmatch.evaluation.asking import Questions, ask
@@ -57,7 +56,7 @@ def evaluate(
         return work.records
     held = Held(base, adapters, plan)
     with progress.task("load model") as loading:
-        tokenizer = AutoTokenizer.from_pretrained(base.path)
+        tokenizer = open_tokenizer(base.path)
         if work.pending[0][0].variant.checkpoint is None:
             held.become(work.pending[0][0].variant)
         loading.advance()

@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
+from crossmatch.errors import DataError
+
 DRAWS = 10_000
 # Standard errors between no difference and one that is found in 80% at 5%: 1.96 + 0.84.
 _POWER = 2.8
@@ -177,7 +179,9 @@ def interval_of(draws: Array) -> tuple[float, float]:
     """The middle 95% of resampled values."""
     tail = (1 - LEVEL) / 2
     # A ratio may have draws in which nothing is below the line.
-    draws = draws[~np.isnan(draws)]
+    draws = draws[np.isfinite(draws)]
+    if not len(draws):
+        raise DataError("there are scores that are no numbers: the weights give NaN or infinite values")
     low, high = np.quantile(draws, [tail, 1 - tail])
     # Sums of counts leave a rounding error where the bound is zero, and verdicts ask on which side of it a bound lies.
     scale = float(np.abs(draws).max())

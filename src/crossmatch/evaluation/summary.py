@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any
 
+from crossmatch.errors import DataError
 from crossmatch.evaluation.choices import flips
 from crossmatch.evaluation.combination import Combination, combination_section
 from crossmatch.evaluation.compare import difference, figure
@@ -158,7 +159,10 @@ class _Tables:
         return found
 
     def _entry(self, metric: str, measured: Mapping[str, Measured], variant: str, *, tested: bool) -> Json:
-        known = figure(metric, measured[variant]) if metric in measured[variant] else NONE
+        try:
+            known = figure(metric, measured[variant]) if metric in measured[variant] else NONE
+        except DataError as error:
+            raise DataError(f"variant {variant}, {metric}: {error}; leave it out") from error
         others = {"difference": self.reference, "difference_base": self.base}
         entry = known.to_dict()
         for key, other in others.items():

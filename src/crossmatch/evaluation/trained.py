@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from crossmatch.adapter import Recorded
+from crossmatch.chat import open_tokenizer
 from crossmatch.checkpoint import MANIFEST, Checkpoint, read_json
 from crossmatch.evaluation.conditions import Condition
 
@@ -14,9 +15,7 @@ def trained_with(
 
     What training leaves beside an adapter holds the probe as its own template rendered it.
     """
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(base.path)
+    tokenizer = open_tokenizer(base.path)
     texts = {name: _recorded(adapter) for name, adapter in adapters.items()}
     found: dict[str, dict[str, bool | None]] = {}
     for condition in conditions:

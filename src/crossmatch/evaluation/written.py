@@ -21,6 +21,8 @@ def checkpoint_variants(base: Checkpoint, paths: Mapping[str, str], taken: Seque
         if name in {variant.name for variant in taken}:
             raise RuleError(f"two variants would both be called {name!r}; give that checkpoint another name")
         checkpoint = Checkpoint(path)
+        if checkpoint.quantisation:
+            raise InputError(f"checkpoint {name}: it is quantised ({checkpoint.quantisation}); serve it, and --server")
         found.append(Variant(name, "checkpoint", {}, checkpoint=checkpoint, note=_note(base, checkpoint, name)))
     return found
 

@@ -50,7 +50,8 @@ def side_files(plan: MergePlan, wanted: str | None) -> SideFiles:
         raise AdapterError(f"--tokenizer {chosen}: give base or one of {', '.join(adapters)}")
     theirs = {name: adapters[chosen] / name for name in TOKENIZER_FILES if (adapters[chosen] / name).exists()}
     if not theirs:
-        raise AdapterError(f"adapter {chosen} carries no tokenizer; save it beside the adapter, or --tokenizer base")
+        instead = "" if owner is not None else ", or --tokenizer base"
+        raise AdapterError(f"adapter {chosen} carries no tokenizer; save it beside the adapter{instead}")
     kept = {name: path for name, path in files.items() if name not in TOKENIZER_FILES}
     generation = adapters[chosen] / GENERATION
     if generation.exists():

@@ -30,6 +30,9 @@ def inside_sentences(facts: Json) -> Iterator[str]:
     """What these numbers say, in words."""
     for name, one in (facts.get("representations") or {}).items():
         claim = one["claim"]
+        if claim is None:
+            # Without random vectors beside it nothing is judged.
+            continue
         why = f": {plain(claim['reason'])}" if claim["reason"] else ""
         yield (
             f"That {plain(name)} changes a small part of the representational subspace is {claim['verdict']} on "

@@ -5,6 +5,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from crossmatch.chat import open_tokenizer
 from crossmatch.checkpoint import Checkpoint
 from crossmatch.errors import DataError, InputError
 
@@ -25,7 +26,7 @@ def read_passages(base: Checkpoint, source: str, length: int) -> "list[Passage]"
     """
     from crossmatch.analysis.activations import read_text
 
-    tokenizer, found = _tokenizer(base), []
+    tokenizer, found = open_tokenizer(base.path), []
     if source.endswith(".txt"):
         lines = _lines(Path(source))
         return [passage for line in lines for passage in read_text(tokenizer, line, length)[:1]]
@@ -49,7 +50,7 @@ def read_choices(base: Checkpoint, source: str, items: int, form: "Form" = "firs
     from crossmatch.chat import render
     from crossmatch.evaluation import load_suite
 
-    suite, tokenizer, questions = load_suite(source), _tokenizer(base), []
+    suite, tokenizer, questions = load_suite(source), open_tokenizer(base.path), []
     if suite.settings.kind != "choice":
         raise DataError(f"{source} is a {suite.settings.kind} suite; a right and a wrong answer need one of choices")
     for item in suite.items[:items]:
@@ -65,7 +66,7 @@ def read_openings(base: Checkpoint, source: str, items: int) -> "Contrasts":
     from crossmatch.analysis.contrasts import read_openers
     from crossmatch.training.data import Dialogue
 
-    tokenizer = _tokenizer(base)
+    tokenizer = open_tokenizer(base.path)
     if tokenizer.chat_template is None:
         raise InputError(f"{base.path} has no chat template, without which there is no place where a trace could open")
     examples = (example for example in _examples(source) if isinstance(example, Dialogue))
@@ -112,15 +113,6 @@ def _lines(file: Path) -> list[str]:
     if not any(lines):
         raise DataError(f"{file} holds no text; give one on each line")
     return [line for line in lines if line]
-
-
-def _tokenizer(base: Checkpoint) -> Any:
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(base.path)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{base.path} has no tokenizer that can be read: {error}") from error
 
 
 def _context(base: Checkpoint) -> int:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from crossmatch.adapter import Adapter
+from crossmatch.chat import open_tokenizer
 from crossmatch.checkpoint import Checkpoint, file_digest, read_json, replace_json, side_digest
 from crossmatch.evaluation import Suite, Variant
 from crossmatch.evaluation.conditions import RECORDS_VERSION, Plan, cells, conditions_of
@@ -123,12 +124,10 @@ def interfere(subject: Subject, root: Path, ledger: Ledger) -> dict[str, Any] | 
     ]
 
     def work() -> None:
-        from transformers import AutoTokenizer
-
         from crossmatch.analysis.predict import Scope, predict_and_measure
         from crossmatch.analysis.texts import read_texts
 
-        tokenizer = AutoTokenizer.from_pretrained(subject.base.path)
+        tokenizer = open_tokenizer(subject.base.path)
         answers = [[*suite.messages(i), {"role": "assistant", "content": i.reference}] for i in suite.items]
         scope = Scope(measured=wanted.interference)
         texts = read_texts(tokenizer, answers)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from crossmatch.adapter import VECTOR_FILE, Recorded, StoredDense
+from crossmatch.adapter import LARGEST, VECTOR_FILE, Recorded, StoredDense
 from crossmatch.checkpoint import (
     MANIFEST,
     Checkpoint,
@@ -107,6 +107,7 @@ def add(parts: Parts, out: str | Path, *, summing: Summing = DEFAULT, progress: 
     for label, weight in weights.items():
         if isinstance(weight, Weights):
             weight.check(laid[label])
+    _check_sizes(weights)
     whole = _Sum(laid, weights, heads_of(parts, summing.base), dict.fromkeys(parts, 1.0))
     whole = replace(whole, idle=summing.made_by == "scale")
     with atomic_directory(out, overwrite=summing.overwrite) as partial:
@@ -136,6 +137,13 @@ def add(parts: Parts, out: str | Path, *, summing: Summing = DEFAULT, progress: 
         manifest = vector_statement({VECTOR_FILE: digest}, facts)
         write_json(partial / MANIFEST, manifest)
     return manifest
+
+
+def _check_sizes(weights: Mapping[str, Weight]) -> None:
+    for label, weight in weights.items():
+        numbers = [weight.default, *(w for _, w in weight.overrides)] if isinstance(weight, Weights) else [weight]
+        if any(abs(number) > LARGEST for number in numbers):
+            raise RuleError(f"the weight of {label} is {weight}; it is at most {LARGEST:g} in size")
 
 
 def _common_base(parts: Parts, summing: Summing) -> dict[str, Any] | None:

@@ -46,7 +46,7 @@ def describe(vector: StoredVector, progress: Progress = SILENT) -> dict[str, Any
         "ranks": {str(rank): count for rank, count in sorted(ranks.items())} or None,
         "norm": math.sqrt(squares),
         "added_rows": {name: infos[key].shape[0] for name, (_, key) in vector.added.items()} or None,
-        "made_by": record.get("made_by"),
+        "made_by": made_by if isinstance(made_by := record.get("made_by"), str) else None,
         "made_from": _made_from(record),
         "text": text_facts(vector.path).to_dict(),
         "as_written": _as_written(vector),

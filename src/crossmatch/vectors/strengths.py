@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
+from crossmatch.adapter import LARGEST
 from crossmatch.checkpoint import MANIFEST, atomic_directory, write_json
 from crossmatch.errors import InputError
 
@@ -37,6 +38,8 @@ def _numbers(text: str) -> list[float]:
         parts = []
     if len(parts) not in (1, 3) or not all(part.is_finite() for part in parts):
         raise InputError(f"-g {text}: give a number, or a grid FIRST:LAST:STEP as in -0.5:1.5:0.25")
+    if any(abs(part) > Decimal(LARGEST) for part in parts):
+        raise InputError(f"-g {text}: a strength is at most {LARGEST:g} in size")
     if len(parts) == 1:
         return [float(parts[0]) + 0.0]
     first, last, step = parts
