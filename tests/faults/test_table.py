@@ -1,7 +1,10 @@
-"""Every case in every cell: the expected answer, no false alarm, and what docs/verify.md says of it."""
+"""Every case, in its first cells and half of the others: the expected answer, no false alarm, and what docs/verify.md
+says of it. CROSSMATCH_EVERY_CELL=1 runs all cells, as `make faults` does."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 import torch
@@ -23,6 +26,12 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     torch.set_num_threads(threads)
 
 
+def is_run(name: str, cell: table.Cell) -> bool:
+    """Which cells: half of those beyond the core, another half for another case, so that all are seen over the cases."""
+    half = (crc32(name.encode()) + table.COLUMNS.index(cell)) % 2 == 0
+    return cell in CORE or half or bool(os.environ.get("CROSSMATCH_EVERY_CELL"))
+
+
 CELLS = [
     pytest.param(
         case.name,
@@ -32,6 +41,7 @@ CELLS = [
     )
     for case in CASES.values()
     for cell in case.cells
+    if is_run(case.name, cell)
 ]
 
 

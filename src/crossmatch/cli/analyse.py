@@ -1,10 +1,11 @@
 """crossmatch analyse."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from crossmatch.cli.analysed import PAGE, RESULT, check_output, say_notes, write
 from crossmatch.cli.analysis import show
 from crossmatch.cli.console import Terminal, emit, say
 from crossmatch.cli.options import Json
@@ -20,9 +21,7 @@ from crossmatch.cli.running import (
     run_texts,
 )
 from crossmatch.cli.running_show import show_texts
-from crossmatch.errors import InputError, OutputError
-
-RESULT, PAGE = "analysis.json", "analysis.html"
+from crossmatch.errors import InputError
 
 
 def analyse_command(
@@ -68,22 +67,16 @@ def analyse_command(
     sources = named(vectors)
     if svg and output is None:
         raise InputError("--svg needs -o DIR, where the pictures go")
-    if output is not None and output.exists() and not output.is_dir():
-        raise OutputError(f"{output} is a file; give a directory")
     wanted = Wanted(tuple(dict.fromkeys(k or DEFAULT_KS)), not no_alignment, cache, sign_conflict)
     with Terminal().task("open"):
         opened = open_vectors(base, sources)
-    for path in (opened.base.path, *(Path(one["path"]) for one in opened.facts.values())):
-        if output is not None and output.resolve().is_relative_to(path.resolve()):
-            raise OutputError(f"{output} lies in {path}, which is analysed; give another directory")
+    check_output(output, opened)
     material = read_material(opened, Asked(texts, questions, openings, positions, nulls, items, k or ()))
     facts = assemble(opened, wanted, progress=Terminal())
-    for name, one in facts["vectors"].items():
-        if one.get("on_its_base") is False:
-            say(f"note: {name} was made on other weights than {base} has")
     run_texts(opened, material, facts)
     if output is not None:
         write(output, facts, pictures=svg)
+    say_notes(base, facts)
     if as_json:
         emit(facts)
     else:
@@ -109,19 +102,3 @@ def named(vectors: list[str]) -> dict[str, str]:
             raise InputError(f"two vectors are called {name}; name them, as in first={result[name]} second={path}")
         result[name] = path
     return result
-
-
-def write(output: Path, facts: dict[str, Any], *, pictures: bool) -> None:
-    """The result as JSON and as a page in a directory, in the place of earlier ones."""
-    from crossmatch.checkpoint import disk_error, replace_json
-    from crossmatch.report import write_analysis, write_pictures
-
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        with Terminal().task("page"):
-            write_analysis(facts, output / PAGE)
-            replace_json(output / RESULT, facts)
-            if pictures:
-                write_pictures(facts, output / "pictures")
-    except OSError as error:
-        raise disk_error(error, output) from error
