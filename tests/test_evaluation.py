@@ -23,7 +23,7 @@ from crossmatch.evaluation.conditions import Condition, Plan, conditions_of
 from crossmatch.evaluation.decode import draw
 from crossmatch.evaluation.engine import Engine
 from crossmatch.evaluation.model import Decoding
-from crossmatch.evaluation.pool import takes_any_mask
+from crossmatch.evaluation.pool import families, takes_any_mask
 from crossmatch.evaluation.run import evaluate
 from crossmatch.evaluation.samples import side_by_side
 from crossmatch.evaluation.scores import bleu, bleu_signature, bleu_statistics, length_ratio, rouge_f
@@ -236,6 +236,32 @@ def test_a_prompt_is_read_once_for_all_its_seeds(chat: Path, rows: int) -> None:
     assert together == [text for texts in apart for text in texts]
     # Once each, and again where its answers did not all find a place in the pool at one time.
     assert sum(read) == 3 if rows == 64 else 3 <= sum(read) <= 15
+
+
+def test_examples_of_a_subject_are_read_once(chat: Path) -> None:
+    """Two subjects, each with examples of its own before the question: options as without what is shared."""
+    blocks = ["what is the old blood the old blood is ", "the heart is a very very old cell of the disease "]
+    prompts = [f"{block}{'very ' * n}blood" for n in range(5) for block in blocks] + ["cell", "what of the blood"]
+    options, engine = [["heart", "the disease"]] * len(prompts), Engine(Checkpoint(chat / "base"))
+    ids = engine.tokenizer(prompts, add_special_tokens=False)["input_ids"]
+    assert sorted(map(sorted, families(ids))) == [[0, 2, 4, 6, 8], [1, 3, 5, 7, 9], [10, 11]]
+    read: list[int] = []
+    hook = engine.model.register_forward_pre_hook(
+        lambda _, __, given: read.append(given["input_ids"].numel()), with_kwargs=True
+    )
+    together = loglikelihoods(engine, prompts, options)
+    first, read[:] = sum(read), []
+    for prompt, values in zip(prompts, together, strict=True):
+        assert loglikelihoods(engine, [prompt], options[:1])[0] == pytest.approx(values, abs=1e-5)
+    hook.remove()
+    assert first < 0.7 * sum(read)
+
+
+def test_prompts_of_one_kind_are_one_family() -> None:
+    assert families([]) == []
+    assert families([[1, 2, 3]]) == [[0]]
+    assert [sorted(f) for f in families([[7, 7, 7, n, n + 1, n + 2] for n in range(9)])] == [list(range(9))]
+    assert sorted(families([[n, 1, 2, 3, 4, m] for n in range(2) for m in range(4)])) == [[0, 1, 2, 3], [4, 5, 6, 7]]
 
 
 def test_drawing_follows_the_distribution() -> None:

@@ -10,6 +10,8 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 # Columns of a pool are moved to the front when so many of them belong to nobody.
 _IDLE = 0.3
+# Prompts that go through the model by themselves because of a beginning that they have in common.
+_FAMILY = 4
 
 
 def takes_any_mask(model: Any) -> bool:
@@ -60,6 +62,26 @@ def common(prompts: Sequence[Sequence[int]]) -> tuple[int, ...]:
     first, last, least = ordered[0], ordered[-1], min(map(len, prompts))
     length = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), least)
     return first[: min(length, least - 1)]
+
+
+def families(prompts: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Numbers of the prompts that have half of what is their own in common with the next: those with the same examples
+    before the question. Whoever has few of the like is put to the others, who share what all share."""
+    order = sorted(range(len(prompts)), key=lambda i: tuple(prompts[i]))
+    by_all = len(common(prompts))
+    groups: list[list[int]] = []
+    for place, number in enumerate(order):
+        if place and _alike(prompts[order[place - 1]], prompts[number], by_all):
+            groups[-1].append(number)
+        else:
+            groups.append([number])
+    others = [number for group in groups if len(group) < _FAMILY for number in group]
+    return [*(group for group in groups if len(group) >= _FAMILY), *([others] if others else [])]
+
+
+def _alike(one: Sequence[int], other: Sequence[int], by_all: int) -> bool:
+    shared, least = len(common([one, other])) - by_all, min(len(one), len(other)) - by_all
+    return shared > 0 and 2 * shared >= least
 
 
 class _Slots(DynamicLayer):
