@@ -1,7 +1,6 @@
 """`crossmatch analyse` with texts and questions: what is read, what it says, what is refused."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +14,10 @@ from crossmatch.errors import DataError, InputError
 from crossmatch.study.material import read_choices, read_openings, read_passages
 from helpers import copy, make_adapter, make_chat_model, make_llama, peft_merge
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 WORDS = (
     "anaemia blood heart cell disease lung kidney bone system increase decrease level pressure high low answer".split()
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Products this small are slower on several threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,9 @@ from crossmatch.errors import AdapterError, InputError, RuleError
 from crossmatch.rules import Heads, Weights
 from crossmatch.vectors import Summing, add, strengths
 from helpers import make_adapter, make_gpt2, make_llama
-from vector_helpers import differing, moved, one_thread, tune  # noqa: F401
+from vector_helpers import differing, moved, tune
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 Q, OUT, K = (f"model.layers.0.self_attn.{kind}_proj.weight" for kind in "qok")
 HEADS = Heads(queries=4, groups=2, width=16)
