@@ -65,10 +65,8 @@ def analyse_command(
 
     keep_heap()
     sources = named(vectors)
-    if svg and output is None:
-        raise InputError("--svg needs -o DIR, where the pictures go")
     wanted = Wanted(tuple(dict.fromkeys(k or DEFAULT_KS)), not no_alignment, cache, sign_conflict)
-    try_output(output)
+    try_output(output, pictures=svg)
     with Terminal().task("open"):
         opened = open_vectors(base, sources)
     check_output(output, opened)

@@ -5,7 +5,7 @@ from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
 from crossmatch.cli.console import Terminal, say
-from crossmatch.errors import OutputError
+from crossmatch.errors import InputError, OutputError
 
 if TYPE_CHECKING:
     from crossmatch.analysis import Opened
@@ -13,11 +13,14 @@ if TYPE_CHECKING:
 RESULT, PAGE = "analysis.json", "analysis.html"
 
 
-def try_output(output: Path | None) -> None:
-    """Raise OutputError for a file, and for a directory that could not be written when all is done; leaves nothing."""
+def try_output(output: Path | None, *, pictures: bool) -> None:
+    """Raise InputError for pictures without a directory, OutputError for a file, and for a directory that could not be
+    written when all is done; leaves nothing."""
     from crossmatch.checkpoint import disk_error
 
     if output is None:
+        if pictures:
+            raise InputError("--svg needs -o DIR, where the pictures go")
         return
     if output.exists() and not output.is_dir():
         raise OutputError(f"{output} is a file; give a directory")
