@@ -15,7 +15,7 @@ from crossmatch.cli import run
 from crossmatch.delta import LowRank, dense
 from crossmatch.errors import AdapterError, InputError, RuleError
 from crossmatch.rules import Heads, Weights
-from crossmatch.vectors import Summing, add, strengths
+from crossmatch.vectors import Summing, add, describe, strengths
 from helpers import make_adapter, make_gpt2, make_llama
 from vector_helpers import differing, moved, tune
 
@@ -268,6 +268,8 @@ def test_the_norm_of_a_tiny_sum(room: Path, tmp_path: Path) -> None:
         size = add(parts, tmp_path / name)["predicate"]["norm"]
         tiny = add({name: (parts[name][0], 1e-200)}, tmp_path / f"tiny-{name}")["predicate"]["norm"]
         assert tiny == pytest.approx(1e-200 * size, rel=1e-9)
+        found = describe(StoredVector(tmp_path / f"tiny-{name}"))["norm"]
+        assert found == pytest.approx(tiny, rel=1e-9)
 
 
 def _retrained(adapter: Adapter, out: Path) -> Adapter:
