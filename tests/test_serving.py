@@ -1,6 +1,7 @@
 """Whether a server runs the model that it should, and its model beside others in one evaluation."""
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -386,6 +387,25 @@ def test_a_suite_without_any_answer_is_not_judged(
         assert whole["conditions"]["own.greedy"]["suites"][kind]["n"] == 0
         server.complete = honest  # type: ignore[method-assign]
         assert run(asking) == 0
+
+
+def test_a_server_that_dies_before_its_end(models: Path, pick: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with LocalServer(models / "base") as server:
+        honest, dead = server.complete, threading.Event()
+
+        def dying(request: dict[str, Any]) -> dict[str, Any]:
+            if str(request["prompt"]).endswith(("a cell", "the heart", "a bone")):
+                dead.set()
+            if dead.is_set():
+                raise ValueError("no memory left")
+            return honest(request)
+
+        server.complete = dying  # type: ignore[method-assign]
+        assert run(command(models, pick, server, "--model", "tiny")) == 3
+        assert "could not be judged" in capsys.readouterr().err
+    facts = json.loads((pick.parent / "out" / "summary.json").read_text())["server"]
+    assert facts["unchecked"].endswith("answered 400: no memory left")
+    assert facts["version"] == "0.1.2"
 
 
 def test_plain_texts_are_not_asked_of_a_server(

@@ -63,6 +63,8 @@ def ask_served(
     served = ServedModel(serving.url, serving.name, key=os.environ.get("CROSSMATCH_API_KEY"))
     probes = probes_of(tokenizer)
     own = ask_own(served, probes, Terminal())
+    facts: dict[str, Any] = {"url": serving.url, "model": serving.name, "same_as": serving.same_as}
+    facts |= {"software": served.facts.owner or None, "version": served.version}
     local = _local(base, serving.same_as, probes, plan) if serving.same_as is not None else None
     found = identify(served, own, local, probes, Terminal())
     if found.verdict == "other":
@@ -74,11 +76,10 @@ def ask_served(
     digest = settled(output / SERVED.name / "server.json", about, own)
     elsewhere = Elsewhere(served, tokenizer, digest)
     records = evaluate_served(elsewhere, suites, output, conditions=plan.conditions, progress=Terminal())
-    check_still(served, own, probes)
-    for line in served.notes:
+    unchecked = check_still(served, own, probes)
+    for line in [*served.notes, *([unchecked] if unchecked else [])]:
         say(f"note: {line}")
-    facts = {"url": serving.url, "model": serving.name, "same_as": serving.same_as}
-    return records, {**facts, "software": served.facts.owner or None, "version": served.version, **vars(found)}
+    return records, {**facts, **vars(found), "unchecked": unchecked}
 
 
 def _local(base: "Checkpoint", path: str, probes: tuple[str, ...], plan: "Plan") -> "Local":

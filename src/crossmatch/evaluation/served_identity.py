@@ -67,13 +67,21 @@ def ask_own(served: ServedModel, prompts: Sequence[str] = PROBES, progress: Prog
     return found
 
 
-def check_still(served: ServedModel, own: Sequence[Spoken], prompts: Sequence[str]) -> None:
-    """Raise InputError if a server does not answer as it did before: what came between is of two models."""
-    if not alike(own, ask_own(served, prompts)):
-        raise InputError(
-            f"{served.url} changed its model while it was asked, or does not give the same answer twice; "
-            "the same command asks it anew"
-        )
+def check_still(served: ServedModel, own: Sequence[Spoken], prompts: Sequence[str]) -> str | None:
+    """Raise InputError if a server does not answer as it did before: what came between is of two models.
+
+    Returns what a reader must know where that could not be checked: it has gone, as its failed items show.
+    """
+    try:
+        again = ask_own(served, prompts)
+    except InputError as error:
+        return f"whether the server still runs the same model could not be checked: {error}"
+    if alike(own, again):
+        return None
+    raise InputError(
+        f"{served.url} changed its model while it was asked, or does not give the same answer twice; "
+        "the same command asks it anew"
+    )
 
 
 def alike(first: Sequence[Spoken], second: Sequence[Spoken]) -> bool:
