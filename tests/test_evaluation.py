@@ -211,13 +211,31 @@ def test_other_kinds_of_attention_give_the_same(chat: Path, tmp_path: Path, fami
 
 def test_what_is_drawn_depends_on_the_item_alone(chat: Path) -> None:
     prompts = ["what is blood", "what is the very very old disease of the heart", "cell", "the"] * 2
-    keys = list("abcdefgh")
-    warm = Decoding(temperature=1.0, top_p=0.9, seed=1)
-    one = generated_texts(Engine(Checkpoint(chat / "base"), rows=1), prompts, 8, warm, keys)
+    seeds, warm = list(range(8)), Decoding(temperature=1.0, top_p=0.9)
+    one = generated_texts(Engine(Checkpoint(chat / "base"), rows=1), prompts, 8, warm, seeds)
     engine = Engine(Checkpoint(chat / "base"), rows=3)
-    assert generated_texts(engine, prompts[::-1], 8, warm, keys[::-1]) == one[::-1]
-    assert generated_texts(engine, prompts, 8, Decoding(temperature=1.0, top_p=0.9, seed=2), keys) != one
+    assert generated_texts(engine, prompts[::-1], 8, warm, seeds[::-1]) == one[::-1]
+    assert generated_texts(engine, prompts, 8, warm, seeds[::-1]) != one
     assert one[:4] != one[4:]
+
+
+@pytest.mark.parametrize("rows", [2, 5, 64])
+def test_a_prompt_is_read_once_for_all_its_seeds(chat: Path, rows: int) -> None:
+    prompts = ["what is blood", "the very very old disease of the heart is what", "cell of the heart"]
+    warm, engine = Decoding(temperature=1.0, top_p=0.9), Engine(Checkpoint(chat / "base"), rows=rows)
+    apart = [generated_texts(engine, prompts, 8, warm, [seed] * 3) for seed in range(5)]
+    read: list[int] = []
+
+    def count(_: Any, __: Any, given: dict[str, Any]) -> None:
+        if given["input_ids"].shape[1] > 1:
+            read.append(len(given["input_ids"]))
+
+    hook = engine.model.register_forward_pre_hook(count, with_kwargs=True)
+    together = generated_texts(engine, prompts * 5, 8, warm, [seed for seed in range(5) for _ in prompts])
+    hook.remove()
+    assert together == [text for texts in apart for text in texts]
+    # Once each, and again where its answers did not all find a place in the pool at one time.
+    assert sum(read) == 3 if rows == 64 else 3 <= sum(read) <= 15
 
 
 def test_drawing_follows_the_distribution() -> None:

@@ -39,7 +39,7 @@ def evaluate_command(
     nulls: Nulls = 0,
     checkpoint: Checkpoints = None,
     kl: Kl = 16,
-    batch_size: Annotated[int, typer.Option(min=1, help="Prompts at a time at most.")] = 64,
+    batch_size: Annotated[int, typer.Option(min=1, help="Prompts at a time at most.")] = 256,
     memory: Memory = None,
     server: Server = None,
     model: Model = None,

@@ -130,10 +130,22 @@ class Pool:
         return self.capacity - len(self.rows)
 
     def admit(self, rows: Sequence[Row], prompts: Sequence[Sequence[int]]) -> Tensor:
-        """Run prompts (without the prefix) and give them places; logits (rows, vocabulary) after each.
+        """Run prompts (without the prefix), equal ones once, and give them places; logits (rows, vocabulary) after
+        each.
 
         No prompt may be longer than the columns in use, unless the pool is empty: the longest come first.
         """
+        numbers = {prompt: number for number, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
+        which = [numbers[tuple(prompt)] for prompt in prompts]
+        cache, logits = self._read(list(numbers))
+        if not self.rows:
+            for layer in self._layers:
+                layer.filled = 0
+        self._take(rows, prompts, cache, which)
+        return logits[which]
+
+    def _read(self, prompts: Sequence[Sequence[int]]) -> tuple[DynamicCache, Tensor]:
+        """Keys and values of the prefix and different prompts, each ending at the last column; logits after each."""
         shared, width, device = len(self.prefix.ids), max(map(len, prompts)), self.model.device
         ids = torch.zeros(len(prompts), width, dtype=torch.long)
         own = torch.zeros(len(prompts), width, dtype=torch.bool)
@@ -155,24 +167,22 @@ class Pool:
             use_cache=True,
             logits_to_keep=1,
         )
-        if not self.rows:
-            for layer in self._layers:
-                layer.filled = 0
-        self._take(rows, prompts, cache)
-        return out.logits[:, -1]
+        return cache, out.logits[:, -1]
 
-    def _take(self, rows: Sequence[Row], prompts: Sequence[Sequence[int]], cache: DynamicCache) -> None:
+    def _take(
+        self, rows: Sequence[Row], prompts: Sequence[Sequence[int]], cache: DynamicCache, which: Sequence[int]
+    ) -> None:
         shared, first = len(self.prefix.ids), len(self.rows)
         longest = shared + max(map(len, prompts))
-        for place, layer in enumerate(self._layers):
-            made: Any = cache.layers[place]
+        for layer, found in zip(self._layers, cache.layers, strict=True):
+            made: Any = found
             layer.filled = max(layer.filled, longest)
             layer.reserve(made.keys, made.values, layer.filled)
-            for number, prompt in enumerate(prompts):
+            for place, (prompt, number) in enumerate(zip(prompts, which, strict=True), start=first):
                 stop, length = layer.filled, len(prompt)
                 for buffer, new in ((layer.k, made.keys), (layer.v, made.values)):
-                    buffer[first + number, :, stop - length : stop] = new[number, :, new.shape[2] - length :]
-                    buffer[first + number, :, stop - length - shared : stop - length] = new[number, :, :shared]
+                    buffer[place, :, stop - length : stop] = new[number, :, new.shape[2] - length :]
+                    buffer[place, :, stop - length - shared : stop - length] = new[number, :, :shared]
         for row, prompt in zip(rows, prompts, strict=True):
             row.position = shared + len(prompt)
             row.start = self._layers[0].filled - row.position
