@@ -140,7 +140,7 @@ class Local:
             engine.loglikelihoods([prompt], [[text]], lambda _, scores: values.extend(scores))
             return len(engine.token_ids(prompt, text)[1]), values[0]
 
-        engine.generate(prompts, LOCAL, Decoding(), [""] * len(prompts), keep)
+        engine.generate(prompts, LOCAL, Decoding(), [0] * len(prompts), keep)
         return cls(tuple(found[index] for index in range(len(prompts))), score)
 
 
