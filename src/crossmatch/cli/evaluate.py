@@ -1,18 +1,17 @@
 """crossmatch evaluate."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from crossmatch.cli.comparing import Checkpoints, Kl, Memory, read_checkpoints
-from crossmatch.cli.console import Terminal, emit, plain, say
+from crossmatch.cli.console import Terminal, emit, say
 from crossmatch.cli.figures import print_summary
 from crossmatch.cli.measuring import Measuring, Nulls, Strengths, read_measuring
 from crossmatch.cli.options import Adapters, Json, Weights
-from crossmatch.cli.serving import Model, SameAs, Server, Serving, ask_served, read_serving, unjudged
-from crossmatch.errors import ExitCode, InputError
+from crossmatch.cli.serving import Model, SameAs, Server, Serving, ask_served, exit_unjudged, read_serving
+from crossmatch.errors import InputError
 
 if TYPE_CHECKING:
     from crossmatch.checkpoint import Checkpoint
@@ -78,11 +77,7 @@ def evaluate_command(
     else:
         print_summary(summary)
     say(f"answers and summary: {output}")
-    empty = list(unjudged(summary))
-    for line in empty:
-        print(f"error: {plain(line)}", file=sys.stderr)
-    if empty:
-        raise typer.Exit(ExitCode.INCONCLUSIVE)
+    exit_unjudged(summary)
 
 
 def _measured(

@@ -1,15 +1,16 @@
 """Options of evaluate about a model on a server: where it runs, what it is compared with, whether it answered."""
 
 import os
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from crossmatch.cli.console import Terminal, say
-from crossmatch.errors import InputError
+from crossmatch.cli.console import Terminal, plain, say
+from crossmatch.errors import ExitCode, InputError
 
 if TYPE_CHECKING:
     from crossmatch.checkpoint import Checkpoint
@@ -100,13 +101,16 @@ def _local(base: "Checkpoint", path: str, probes: tuple[str, ...], plan: "Plan")
         return Local.of(engine, probes)
 
 
-def unjudged(summary: Mapping[str, Any]) -> Iterator[str]:
-    """A line for every suite of which no item was answered by all."""
+def exit_unjudged(summary: Mapping[str, Any]) -> None:
+    """Say of which suites no item was answered by all, and end as inconclusive if there is one."""
+    found = False
     for condition, facts in summary["conditions"].items():
         for name, suite in facts["suites"].items():
             if suite["asked"] and not suite["n"]:
                 variant, fault = next(iter(suite["incomplete"].items()))
-                yield (
-                    f"suite {name} under {condition} could not be judged: no item was answered by all variants "
-                    f"({variant}: {fault['failed']} of {suite['asked']} failed; {fault['reason']})"
-                )
+                line = f"{variant}: {fault['failed']} of {suite['asked']} failed; {fault['reason']}"
+                line = f"suite {name} under {condition} could not be judged: no item was answered by all ({line})"
+                print(f"error: {plain(line)}", file=sys.stderr)
+                found = True
+    if found:
+        raise typer.Exit(ExitCode.INCONCLUSIVE)

@@ -157,18 +157,18 @@ class ServedModel:
         """A greedy answer of so many tokens, asked alone: what else a server computes at that time moves the last
         digits. Raises InputError if there is none."""
 
-        def ask(**told: int) -> Spoken:
-            fields = {"temperature": 0.0, "max_tokens": tokens, **told}
+        def ask(more: dict[str, Any]) -> Spoken:
+            fields = {"temperature": 0.0, "max_tokens": tokens, **more}
             return self._server.complete(prompt, fields, lambda reply: self._spoken(reply, tokens))
 
         try:
             try:
-                return ask(logprobs=1)
+                return ask({"logprobs": 1})
             except ServerError as error:
                 if not error.reached:
                     raise
                 # It may have no log-probabilities to give.
-                return ask()
+                return ask({})
         except ServerError as error:
             raise InputError(f"{self.url} does not answer a probe: {error}") from error
 
