@@ -213,6 +213,13 @@ class _Handler(BaseHTTPRequestHandler):
         del format, args
 
     def do_GET(self) -> None:
+        told = {"vllm": ("/version", "version"), "llamacpp": ("/props", "build_info")}.get(self.server_of.kind)
+        if told and self.path == told[0]:
+            self.reply(200, {told[1]: "0.1.2"})
+            return
+        if not self.path.startswith("/v1/"):
+            self.reply(404, {"detail": "Not Found"})
+            return
         owner = {"vllm": "vllm", "listed": "vllm", "sglang": "sglang", "llamacpp": "llamacpp"}[self.server_of.kind]
         rows = [{"id": name, "owned_by": owner, "root": "weights"} for name in self.server_of.names]
         self.reply(200, {"object": "list", "data": rows})

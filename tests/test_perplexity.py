@@ -19,9 +19,9 @@ from crossmatch.evaluation.audit import SuiteCorpus
 from crossmatch.evaluation.conditions import Plan, conditions_of
 from crossmatch.evaluation.engine import Engine
 from crossmatch.evaluation.memory import Memory
-from crossmatch.evaluation.model import DocumentScore, Windows
+from crossmatch.evaluation.model import DocumentScore, Failed, Windows
 from crossmatch.evaluation.ratios import bits_per_byte, perplexity
-from crossmatch.evaluation.run import SERVED, Elsewhere, evaluate, evaluate_served
+from crossmatch.evaluation.run import Elsewhere, evaluate, evaluate_served
 from crossmatch.evaluation.samples import side_by_side
 from crossmatch.evaluation.served import ServedModel
 from crossmatch.evaluation.states import head_of, logits_of, tells_all
@@ -184,13 +184,15 @@ def test_perplexity_weighs_by_tokens() -> None:
     assert float(bits_per_byte(table.mean(0, keepdims=True))[0]) == pytest.approx(12 / 54 / math.log(2))
 
 
-def test_a_server_has_no_perplexity_rather_than_zero(room: Path, tmp_path: Path) -> None:
+def test_a_server_is_not_asked_for_perplexity(room: Path, tmp_path: Path) -> None:
     suites = [load_suite(room / "read.yaml")]
     tokenizer = Engine(Checkpoint(room / "base")).tokenizer
-    records = evaluate_served(Elsewhere(ServedModel("http://127.0.0.1:9", "m"), tokenizer, "d"), suites, tmp_path)
-    facts = summarise(records, [SERVED], suites, "served")["conditions"]["own.greedy"]["suites"]["read"]
-    assert "a server is not asked" in facts["incomplete"]["served"]["reason"]
-    assert all(entry["value"] is None for row in facts["metrics"].values() for entry in row.values())
+    served = ServedModel("http://127.0.0.1:9", "m")
+    with pytest.raises(DataError, match="suite read: plain texts are not asked of a server"):
+        evaluate_served(Elsewhere(served, tokenizer, "d"), suites, tmp_path)
+    found: dict[int, Any] = {}
+    served.documents(["a"], Windows(8, 2), found.__setitem__)
+    assert isinstance(found[0], Failed)
 
 
 @pytest.mark.parametrize(

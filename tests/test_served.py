@@ -14,7 +14,6 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from crossmatch import Checkpoint
-from crossmatch.cli import run
 from crossmatch.errors import InputError
 from crossmatch.evaluation import Suite, load_suite
 from crossmatch.evaluation.conditions import conditions_of
@@ -308,7 +307,7 @@ def test_a_server_that_is_not_there() -> None:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
     served = ServedModel(url, "tiny", retries=1, pause=0.0)
-    for call in (lambda: answers(served, BYTES), lambda: scores(served, BYTES, BYTES_PICK), served.identify):
+    for call in (lambda: answers(served, BYTES), lambda: scores(served, BYTES, BYTES_PICK), served.require):
         with pytest.raises(InputError, match=f"{url} refuses the connection; is the server up"):
             call()
 
@@ -356,38 +355,6 @@ def test_retry_after_is_honoured(server: LocalServer) -> None:
         server.faults = ["429"]
         (found,) = answers(client(server, pause=0.0), BYTES[:1])
         assert "answered 429: too busy; it asks for" in found.reason
-
-
-def test_identity(words: Path) -> None:
-    engine = Engine(Checkpoint(words))
-
-    def local() -> dict[str, str]:
-        return dict(zip(ASK, generated_texts(engine, ASK, 20), strict=True))
-
-    ours = local()
-    engine.model.lm_head.weight.data.copy_(engine.model.lm_head.weight.data.flip(1))
-    theirs = local()
-    with LocalServer(words) as server:
-        found = client(server).identify()
-        assert (found.verdict, found.agreement, found.names) == ("unknown", None, ("tiny",))
-        assert found.line == f"{server.url} lists tiny; its weights were compared with nothing"
-        found = client(server).identify(ours.__getitem__, ASK)
-        assert (found.verdict, found.agreement) == ("same", 1.0)
-        assert found.probes > 2 * len(ASK)
-        found = client(server).identify(theirs.__getitem__, ASK)
-        assert found.verdict == "other"
-        assert found.agreement is not None
-        assert found.agreement < 0.4
-        assert found.line.endswith("% of their characters: it runs another model than tiny")
-        found = client(server, model="huge").identify(lambda _: "x")
-        assert (found.verdict, found.line) == ("other", f"{server.url} serves tiny, not huge")
-        # Short answers, compared from their beginning only.
-        short = {prompt: answer[:20] for prompt, answer in ours.items()}
-        found = client(server).identify((short | {ASK[0]: "?"}).__getitem__, ASK, 2)
-        assert (found.verdict, found.agreement, found.probes) == ("unknown", pytest.approx(2 / 3), 3)
-        server.always = "500"
-        with pytest.raises(InputError, match="does not answer a probe: .* answered 500"):
-            client(server).identify(ours.__getitem__, ASK)
 
 
 def test_names(pieces: Path) -> None:
@@ -454,18 +421,3 @@ def test_only_what_was_not_answered_is_asked_again(server: LocalServer, pieces: 
     server.asked.clear()
     assert evaluate_served(elsewhere, [suite], tmp_path / "out")["served", "ask", "own.greedy"] == again
     assert server.asked == []
-
-
-def test_the_command_with_a_server(
-    server: LocalServer, pieces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    suite_for(tmp_path / "suite")
-    command = ["evaluate", str(pieces), "--suite", str(tmp_path / "suite" / "ask.yaml"), "-o", str(tmp_path / "out")]
-    assert run([*command, "--server", server.url]) == 2
-    assert "--server and --model belong together" in capsys.readouterr().err
-    assert run([*command, "--server", server.url, "--model", "huge"]) == 2
-    assert "huge" in capsys.readouterr().err
-    assert run([*command, "--server", server.url, "--model", "tiny", "--json"]) == 0
-    summary = json.loads(capsys.readouterr().out)
-    assert summary["server"] == [server.url, "tiny"]
-    assert summary["conditions"]["own.greedy"]["suites"]["ask"]["n"] == 5

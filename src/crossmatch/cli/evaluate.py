@@ -1,6 +1,5 @@
 """crossmatch evaluate."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,12 +10,14 @@ from crossmatch.cli.console import Terminal, emit, say
 from crossmatch.cli.figures import print_summary
 from crossmatch.cli.measuring import Measuring, Nulls, Strengths, read_measuring
 from crossmatch.cli.options import Adapters, Json, Weights
+from crossmatch.cli.serving import Model, SameAs, Server, Serving, ask_served, exit_unjudged, read_serving
 from crossmatch.errors import InputError
 
 if TYPE_CHECKING:
     from crossmatch.checkpoint import Checkpoint
     from crossmatch.evaluation import Suite
-    from crossmatch.evaluation.conditions import Condition, Plan
+    from crossmatch.evaluation.conditions import Plan
+    from crossmatch.evaluation.run import Records
 
 
 def evaluate_command(
@@ -39,8 +40,9 @@ def evaluate_command(
     kl: Kl = 16,
     batch_size: Annotated[int, typer.Option(min=1, help="Prompts at a time at most.")] = 256,
     memory: Memory = None,
-    server: Annotated[str | None, typer.Option(help="Ask a server instead: URL of its completions API.")] = None,
-    model: Annotated[str | None, typer.Option(help="The model's name on that server.")] = None,
+    server: Server = None,
+    model: Model = None,
+    same_as: SameAs = None,
     as_json: Json = False,
 ) -> None:
     """Measure base, each adapter alone, their merge and its scale-matched control on the same prompts.
@@ -48,8 +50,8 @@ def evaluate_command(
     With --strengths also base + g v, and with --nulls whether v is critical: whether removing it costs more than
     removing its nulls.
 
-    With --server the model that runs there is measured alone; BASE gives the tokenizer and its chat template. A key, if
-    it wants one, is taken from CROSSMATCH_API_KEY.
+    With --server the model that runs there is one more variant, `served`; without -a, --checkpoint and --reference base
+    it is measured alone. BASE gives the tokenizer and its chat template. A key is taken from CROSSMATCH_API_KEY.
     """
     from crossmatch.checkpoint import Checkpoint, replace_json
     from crossmatch.evaluation import load_suite
@@ -62,62 +64,50 @@ def evaluate_command(
     suites = [load_suite(file) for file in suite]
     if len({s.settings.name for s in suites}) < len(suites):
         raise InputError("two suites have the same name; their answers would overwrite each other")
-    if (server is None) != (model is None):
-        raise InputError("--server and --model belong together: where it runs, and what it is called there")
-    if server is not None and (adapter or strengths or nulls or checkpoint):
-        raise InputError("a server has its own weights; leave out -a, -w and what goes with them, or --server")
-    whole = Checkpoint(base)
-    if server is not None:
-        summary = _served(whole, server, str(model), suites, conditions, output)
-    else:
-        wanted = read_measuring(adapter, weight, reference, strengths, nulls, bool(checkpoint))
-        plan = Plan(conditions, None, batch_size, kl, wanted.reference, parse_memory(memory))
-        summary = _here(whole, wanted, checkpoint, suites, plan, output)
+    serving = read_serving(server, model, same_as)
+    wanted = None
+    if serving is None or reference == "base" or any((adapter, weight, strengths, nulls, checkpoint)):
+        wanted = read_measuring(adapter, weight, reference, strengths, nulls, bool(checkpoint or serving))
+    against = wanted.reference if wanted else reference or "served"
+    plan = Plan(conditions, None, batch_size, kl, against, parse_memory(memory))
+    summary = _measured(Checkpoint(base), (wanted, serving), checkpoint, suites, plan, output)
     replace_json(output / "summary.json", summary)
     if as_json:
         emit(summary)
     else:
         print_summary(summary)
     say(f"answers and summary: {output}")
+    exit_unjudged(summary)
 
 
-def _here(
+def _measured(
     base: "Checkpoint",
-    wanted: Measuring,
+    asked: tuple[Measuring | None, Serving | None],
     checkpoints: list[str] | None,
     suites: "list[Suite]",
     plan: "Plan",
     output: Path,
 ) -> dict[str, Any]:
-    from crossmatch.evaluation.run import evaluate
+    """What is asked of models here, and of the one on a server, which is asked first: no model is loaded till then."""
+    from crossmatch.evaluation.run import SERVED, evaluate
     from crossmatch.evaluation.summary import summarise
     from crossmatch.evaluation.trained import trained_with
 
-    adapters, variants = wanted.adapters, wanted.variants()
-    variants += read_checkpoints(base, checkpoints, variants)
-    if wanted.reference not in {variant.name for variant in variants}:
-        raise InputError(f"--reference {wanted.reference}: give one of {', '.join(v.name for v in variants)}")
-    records = evaluate(base, adapters, variants, suites, output, plan=plan, progress=Terminal())
-    summary = summarise(records, variants, suites, wanted.reference, conditions=plan.conditions)
-    return {**summary, "trained_with": trained_with(base, adapters, plan.conditions)}
-
-
-def _served(
-    base: "Checkpoint", url: str, name: str, suites: "list[Suite]", conditions: "tuple[Condition, ...]", output: Path
-) -> dict[str, Any]:
-    from crossmatch.chat import open_tokenizer
-    from crossmatch.checkpoint import value_digest
-    from crossmatch.evaluation.run import Elsewhere, evaluate_served
-    from crossmatch.evaluation.served import ServedModel
-    from crossmatch.evaluation.summary import summarise
-
-    served = ServedModel(url, name, key=os.environ.get("CROSSMATCH_API_KEY"))
-    found = served.identify()
-    if found.verdict == "other":
-        raise InputError(found.line)
-    say(found.line)
-    elsewhere = Elsewhere(served, open_tokenizer(base.path), value_digest([url, name, base.digest]))
-    records = evaluate_served(elsewhere, suites, output, conditions=conditions, progress=Terminal())
-    for line in served.notes:
-        say(f"note: {line}")
-    return {**summarise(records, [elsewhere.variant], suites, "served", conditions=conditions), "server": [url, name]}
+    wanted, serving = asked
+    variants = [SERVED] if serving else []
+    here = wanted.variants() if wanted else []
+    taken = {variant.name for variant in variants}
+    if any(variant.name in taken for variant in here):
+        raise InputError("an adapter may not be called served beside --server; give it another name")
+    here += read_checkpoints(base, checkpoints, [*variants, *here])
+    variants += here
+    if plan.kl_to not in {variant.name for variant in variants}:
+        raise InputError(f"--reference {plan.kl_to}: give one of {', '.join(v.name for v in variants)}")
+    records: Records = {}
+    further: dict[str, Any] = {}
+    if serving:
+        records, further["server"] = ask_served(base, serving, suites, plan, output)
+    if wanted:
+        records |= evaluate(base, wanted.adapters, here, suites, output, plan=plan, progress=Terminal())
+        further["trained_with"] = trained_with(base, wanted.adapters, plan.conditions)
+    return {**summarise(records, variants, suites, str(plan.kl_to), conditions=plan.conditions), **further}

@@ -93,7 +93,13 @@ def evaluate_served(
     conditions: Sequence[Condition] = OWN,
     progress: Progress = SILENT,
 ) -> Records:
-    """The same of a model that runs elsewhere. What it did not answer is `failed`, and asked again by the next call."""
+    """The same of a model that runs elsewhere. What it did not answer is `failed`, and asked again by the next call.
+
+    Raises DataError for a suite of plain texts: a server is not asked for them.
+    """
+    text = next((suite.settings.name for suite in suites if suite.settings.kind == "text"), None)
+    if text is not None:
+        raise DataError(f"suite {text}: plain texts are not asked of a server; leave it out, and measure it without")
     work = _Work(cells([served.variant], suites, conditions), out, {served.variant.name: served.digest}, [])
     return work.done(lambda _: served.model, served.tokenizer, progress)
 

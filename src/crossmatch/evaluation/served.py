@@ -4,13 +4,11 @@ Prompts go as rendered text (llama-server gets its own token ids of it), so that
 digest is known. Nothing that goes wrong becomes a score: it is a `Failed` with one line.
 """
 
-import re
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from crossmatch.errors import InputError
 from crossmatch.evaluation.model import (
@@ -22,45 +20,21 @@ from crossmatch.evaluation.model import (
     Model,
     Windows,
 )
-from crossmatch.evaluation.served_replies import text_of, the_choice, used
+from crossmatch.evaluation.served_replies import text_of, the_choice, tokens_of, used
 from crossmatch.evaluation.served_scoring import Scorer
-from crossmatch.evaluation.served_server import Server
+from crossmatch.evaluation.served_server import Facts, Server
 from crossmatch.evaluation.served_transport import ServerError, Transport, one_line
 
 T = TypeVar("T")
 
-PROBES = (
-    "The most common cause of iron deficiency anaemia in adults is",
-    "Question: Which organ makes insulin?\nAnswer:",
-    "1, 1, 2, 3, 5, 8, 13,",
-    "Once upon a time there was a",
-    "高血压的常见原因包括",
-    "def fibonacci(n):\n",
-)
-# One model of 135M parameters, in 4 bits by llama-server and in float32 here, agrees in 0.85; with noise of a twentieth
-# of its weights' spread in 0.62, of a tenth in 0.29.
-SAME, OTHER = 0.8, 0.5
-# Places of one answer from which the server goes on, and characters that must be left to compare with.
-CUTS, REST = 6, 24
-
 
 @dataclass(frozen=True)
-class Identity:
-    """Whether a server runs the model that it is said to run.
+class Spoken:
+    """A greedy answer: its text, whether it was cut at the limit, and (text, ln P) of its tokens (empty: not told)."""
 
-    verdict: `same`, `other`, or `unknown` (no local model to compare with, or answers neither alike nor unlike);
-    names: models that the server lists; agreement: mean share of the characters of its greedy continuations up to the
-    first difference, over `probes` of them (None: nothing compared); line: the finding in one line.
-
-    Near relatives (a base and a light merge on it) can give the same greedy answers: `same` excludes another model,
-    not another weight.
-    """
-
-    verdict: Literal["same", "other", "unknown"]
-    names: tuple[str, ...]
-    agreement: float | None
-    probes: int
-    line: str
+    text: str
+    truncated: bool
+    tokens: tuple[tuple[str, float], ...]
 
 
 class ServedModel:
@@ -86,6 +60,7 @@ class ServedModel:
             raise InputError("a served model needs timeout > 0, retries >= 0, parallel >= 1 and pause >= 0")
         self.model, self.parallel = model, parallel
         self._transport = Transport(url, key, timeout, retries, pause)
+        self.url = self._transport.url
         self._server = Server(self._transport, model)
         self._scorer = Scorer(self._server)
         self._caution: str | None = None
@@ -164,41 +139,47 @@ class ServedModel:
         for index in range(len(texts)):
             done(index, Failed("text suites need the weights here; a server is not asked for them"))
 
-    def identify(
-        self, local: Callable[[str], str] | None = None, prompts: Sequence[str] = PROBES, tokens: int = 4
-    ) -> Identity:
-        """Compare the server with the name it was asked for, and with a local model's greedy answers.
+    def require(self) -> None:
+        """Raise InputError if the server cannot be reached, or does not list the model."""
+        self._server.require()
 
-        local: prompt -> greedy answer of some tens of tokens. The server is asked for `tokens` tokens after the prompt,
-        and after some beginnings of that answer. Raises InputError if it cannot be reached or does not answer.
-        """
+    @property
+    def facts(self) -> Facts:
+        """What the server says of itself. Raises ServerError if it does not answer at all."""
+        return self._server.facts
+
+    @property
+    def version(self) -> str | None:
+        """Version of the server's software, None where it does not tell."""
+        return self._server.version
+
+    def greedy(self, prompt: str, tokens: int) -> Spoken:
+        """A greedy answer of so many tokens, asked alone: what else a server computes at that time moves the last
+        digits. Raises InputError if there is none."""
+
+        def ask(more: dict[str, Any]) -> Spoken:
+            fields = {"temperature": 0.0, "max_tokens": tokens, **more}
+            return self._server.complete(prompt, fields, lambda reply: self._spoken(reply, tokens))
+
         try:
-            facts = self._server.facts
+            try:
+                return ask({"logprobs": 1})
+            except ServerError as error:
+                if not error.reached:
+                    raise
+                # It may have no log-probabilities to give.
+                return ask({})
         except ServerError as error:
-            raise InputError(str(error)) from error
-        where, listed = self._transport.url, ", ".join(facts.names)
-        if facts.names and not facts.same.intersection(facts.names):
-            return Identity("other", facts.names, None, 0, f"{where} serves {listed}, not {self.model}")
-        named = f"lists {self.model}" if facts.names else "lists no models"
-        if local is None:
-            return Identity("unknown", facts.names, None, 0, f"{where} {named}; its weights were compared with nothing")
-        asked = [(prompt + start, rest) for prompt in prompts for start, rest in _cuts(local(prompt))]
-        found: list[float] = []
+            raise InputError(f"{self.url} does not answer a probe: {error}") from error
 
-        def done(index: int, value: float | Failed) -> None:
-            if isinstance(value, Failed):
-                raise InputError(f"{where} does not answer a probe: {value.reason}")
-            found.append(value)
-
-        def work(index: int) -> float:
-            prompt, rest = asked[index]
-            fields = {"temperature": 0.0, "max_tokens": tokens}
-            return _share(self._server.complete(prompt, fields, lambda r: self._generated(r, tokens)), rest)
-
-        self._each(len(asked), work, done)
-        agreement = sum(found) / len(found) if found else None
-        verdict, said = _verdict(agreement, self.model)
-        return Identity(verdict, facts.names, agreement, len(found), f"{where} {named} and {said}")
+    def _spoken(self, reply: Any, limit: int) -> Spoken:
+        found = self._generated(reply, limit)
+        try:
+            tokens = tokens_of(the_choice(reply, self._server.facts.same))
+        except ServerError:
+            tokens = []
+        named = tuple((token.text, token.value) for token in tokens if token.value is not None)
+        return Spoken(found.text, found.truncated, named)
 
     def _generated(self, reply: Any, max_new_tokens: int) -> Generated:
         choice = the_choice(reply, self._server.facts.same)
@@ -261,32 +242,3 @@ class _Unreached(Failed):
 
 if TYPE_CHECKING:
     _conforms: type[Model] = ServedModel
-
-
-def _cuts(answer: str) -> list[tuple[str, str]]:
-    """An answer cut before some of its words, (start, rest): the server goes on from places where both still agree.
-
-    Answers compared only from their beginning differ throughout after the first near tie.
-    """
-    places = [0, *(m.start() for m in re.finditer(r"(?<=\w) (?=\w)", answer) if len(answer) - m.start() >= REST)]
-    return [(answer[:place], answer[place:]) for place in places[:: max(1, len(places) // CUTS)][:CUTS]]
-
-
-def _share(served: Generated, local: str) -> float:
-    """Share of the served answer up to its first difference from the local one, which may go on where this was cut."""
-    # Whether a continuation shows the space that it begins with depends on the tokenizer.
-    ours, theirs = served.text.lstrip(), local.lstrip()
-    alike = len(list(takewhile(lambda pair: pair[0] == pair[1], zip(ours, theirs, strict=False))))
-    whole = len(ours) if served.truncated else max(len(ours), len(theirs))
-    return alike / whole if whole else 1.0
-
-
-def _verdict(agreement: float | None, model: str) -> tuple[Literal["same", "other", "unknown"], str]:
-    if agreement is None:
-        return "unknown", "was asked nothing"
-    told = f"agrees with the local greedy answers in {agreement:.0%} of their characters"
-    if agreement >= SAME:
-        return "same", told
-    if agreement < OTHER:
-        return "other", f"{told}: it runs another model than {model}"
-    return "unknown", f"{told}: too little for the same model, too much for another"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from crossmatch.errors import InputError
-from crossmatch.evaluation.served_transport import ServerError, Transport
+from crossmatch.evaluation.served_transport import ServerError, Transport, one_line
 
 T = TypeVar("T")
 
@@ -27,6 +27,14 @@ _NEUTRAL: dict[str, dict[str, Any]] = {
     "llamacpp": {"repeat_penalty": 1.0, "top_k": 0, "min_p": 0.0},
     # llama-cpp-python: it takes no negative top_k.
     "me": {"repeat_penalty": 1.0, "top_k": 0, "min_p": 0.0},
+}
+
+
+# Where a server tells its version, and under what name.
+_VERSION = {
+    "vllm": ("/version", "version"),
+    "sglang": ("/get_server_info", "version"),
+    "llamacpp": ("/props", "build_info"),
 }
 
 
@@ -61,6 +69,17 @@ class Server:
                 # A server may well have no such list; it has said nothing of itself then.
                 self._facts = Facts(same=frozenset({self.model}))
         return self._facts
+
+    @property
+    def version(self) -> str | None:
+        """Version of the server's software, from where each tells it; None if this one does not."""
+        path, name = _VERSION.get(self.facts.owner, (None, ""))
+        if path is None:
+            return None
+        try:
+            return self.transport.ask(path, None, lambda reply: _text(reply, name))
+        except ServerError:
+            return None
 
     def require(self) -> None:
         """Raise InputError if the server cannot be reached, or does not list the model."""
@@ -110,3 +129,8 @@ def _facts(reply: Any, model: str) -> Facts:
 
 def _texts(value: Any) -> list[str]:
     return [v for v in value if isinstance(v, str)] if isinstance(value, list) else []
+
+
+def _text(reply: Any, name: str) -> str | None:
+    value = reply.get(name) if isinstance(reply, Mapping) else None
+    return one_line(value, 80) if isinstance(value, str) and value else None
