@@ -241,7 +241,7 @@ def test_verdicts_on_synthetic_scores() -> None:
     facts = judged()
     tests = [null["beyond"] for null in facts["nulls"].values()]
     assert all(test["p_holm"] >= test["p"] for test in tests)
-    assert {test["test"] for test in tests} == {"paired-bootstrap"}
+    assert {test["test"] for test in tests} == {"randomisation"}
     assert facts["nulls"]["norm"]["beyond"]["n"] == 200
 
 
