@@ -1,6 +1,7 @@
 """From records to figures: every metric with n and interval, every difference paired, tested and adjusted."""
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import product
 from typing import Any
 
 from crossmatch.errors import DataError
@@ -160,14 +161,15 @@ class _Tables:
             result["fall"] = self._rows(lambda one, other: _fall(measured[one], measured[other]))
         return result
 
-    def _rows(self, of: Callable[[str, str], Json]) -> dict[str, Json]:
-        """Of every variant against the reference, and below them of every merge against its control."""
-        found = {}
-        for against, v, other in self.pairs:
+    def _rows(self, of: Callable[[str, str], Json]) -> dict[str, Json | list[Json]]:
+        """Every variant against the reference; of a merge that has a control a second row, against that."""
+        found: dict[str, Json | list[Json]] = {}
+        for against, variant, other in self.pairs:
             if against == "reference":
-                found[v] = of(v, other)
+                found[variant] = of(variant, other)
             else:
-                found[f"{v} against {other}"] = {**of(v, other), "against": against, "variant": v, "other": other}
+                control = {**of(variant, other), "against": against, "other": other}
+                found[variant] = [*rows_of(found.get(variant)), control]
         return found
 
     def _failed(self, suite: Suite) -> dict[str, Json]:
@@ -237,12 +239,15 @@ def _adjust(suites: Mapping[str, Json], variants: Sequence[str]) -> None:
         tables = [suite["metrics"].get(metric, {}) for suite in suites.values()]
         for key in COMPARED:
             _adjust_family([entry[key] for table in tables for v, entry in table.items() if v in variants])
-    falls = [(v, row) for suite in suites.values() for v, row in suite.get("fall", {}).items()]
-    for against in ("reference", "control"):
-        rows = [row for v, row in falls if row.get("variant", v) in variants]
-        rows = [row for row in rows if row.get("against", "reference") == against]
-        for part in PARTS:
-            _adjust_family([row[part] for row in rows])
+    falls = [suite.get("fall", {}).get(variant) for suite in suites.values() for variant in variants]
+    rows = [row for fall in falls for row in rows_of(fall)]
+    for part, against in product(PARTS, ("reference", "control")):
+        _adjust_family([row[part] for row in rows if row.get("against", "reference") == against])
+
+
+def rows_of(found: Json | list[Json] | None) -> list[Json]:
+    """The rows of a variant in `flips` and `fall`: none, one, or several."""
+    return found if isinstance(found, list) else [found] if found else []
 
 
 def _adjust_family(tests: Sequence[Json | None]) -> None:
