@@ -174,7 +174,8 @@ def test_strength_0_is_the_base_and_1_the_tuned_model(room: Path, tmp_path: Path
         assert found["one"] != found["zero"]
 
 
-@pytest.mark.parametrize(("name", "verdict"), [("matters", "critical"), ("faint", "not critical")])
+# That removing it flips none of 24 answers does not tell that it would flip none of others.
+@pytest.mark.parametrize(("name", "verdict"), [("matters", "critical"), ("faint", "undecided")])
 def test_planted_vectors_are_judged_rightly(
     room: Path, tmp_path: Path, name: str, verdict: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -241,7 +242,7 @@ def test_verdicts_on_synthetic_scores() -> None:
     facts = judged()
     tests = [null["beyond"] for null in facts["nulls"].values()]
     assert all(test["p_holm"] >= test["p"] for test in tests)
-    assert {test["test"] for test in tests} == {"paired-bootstrap"}
+    assert {test["test"] for test in tests} == {"randomisation"}
     assert facts["nulls"]["norm"]["beyond"]["n"] == 200
 
 

@@ -132,7 +132,7 @@ def test_figures_are_those_of_whole_models(
     # None is compared with what it is measured from: there a difference says nothing.
     assert metrics["kl_first"]["sft"]["value"] is None
     assert metrics["kl_first"]["pt"]["difference"] is None
-    assert metrics["kl_first"]["pt"]["difference_base"]["test"] == "paired-bootstrap"
+    assert metrics["kl_first"]["pt"]["difference_base"]["test"] == "randomisation"
     assert metrics["kl_first_base"]["pt"]["difference"]["n"] == 4
     assert metrics["kl_first_base"]["base"]["value"] is None
 

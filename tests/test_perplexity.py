@@ -168,7 +168,7 @@ def test_figures_of_a_suite(room: Path, tmp_path: Path) -> None:
     entry = facts["metrics"]["perplexity"]["pt"]
     assert entry["value"] == pytest.approx(math.exp(sum(r["nats"] for r in rows) / sum(r["tokens"] for r in rows)))
     assert entry["low"] < entry["value"] < entry["high"]
-    assert entry["difference"]["test"] == entry["difference_base"]["test"] == "paired-bootstrap"
+    assert entry["difference"]["test"] == entry["difference_base"]["test"] == "randomisation"
     assert facts["metrics"]["bits_per_byte"]["pt"]["value"] == pytest.approx(
         sum(r["nats"] for r in rows) / math.log(2) / sum(map(len, TEXTS))
     )

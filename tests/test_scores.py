@@ -15,7 +15,7 @@ from crossmatch.evaluation.chrf import chrf, chrf_signature, chrf_statistics
 from crossmatch.evaluation.decomposition import fall_parts, length_parts, lengthened
 from crossmatch.evaluation.factory import character_bleu, common_subsequence, factory_scores
 from crossmatch.evaluation.scores import bleu, bleu_statistics, sentence_bleu, sentence_bleu_signature
-from crossmatch.evaluation.statistics import Array, bootstrap, mean_of, paired_bootstrap
+from crossmatch.evaluation.statistics import Array, bootstrap, mean_of, paired_contrast, paired_difference
 from crossmatch.evaluation.traces import calibrated, opener_statistics, parse_trace
 
 # (hypothesis, reference, BLEU-4, ROUGE-1, -2, -L) by LLaMA-Factory's recipe (its src/llamafactory/train/sft/metric.py
@@ -228,7 +228,7 @@ def test_a_fall_is_dilution_and_content() -> None:
     poorer = fall_parts(*rows_of([TRACE + t for t in POORER]), corpus)
 
     def change(mine: dict, part: str) -> float:
-        found = paired_bootstrap(mine[part][0], sft[part][0], mine[part][1])
+        found = paired_difference(mine[part][0], sft[part][0], mine[part][1])
         assert found is not None
         return found.value
 
@@ -254,22 +254,27 @@ def test_parts_add_up_in_every_draw(seed: int) -> None:
 def test_length_alone_explains_a_trace_that_matches_nothing() -> None:
     noise = "qqq " * 20
     plain, longer = rows_of(PLAIN)[0], rows_of([noise + t for t in PLAIN])[0]
-    parts = length_parts(longer, plain)
-    assert value(parts.share) == pytest.approx(1.0, abs=1e-9)
-    assert value(parts.rest) == pytest.approx(0.0, abs=1e-9)
-    other = length_parts(rows_of(POORER)[0], plain)
-    assert value(other.length) + value(other.rest) == pytest.approx(value(other.total))
-    assert abs(value(other.share)) < 0.9
-    assert np.isnan(value(length_parts(plain, plain).share))
+    parts = length_parts(corpus)
+
+    def change(mine: Array, part: str, other: Array = plain) -> float:
+        return float(parts[part](mine.mean(0, keepdims=True), other.mean(0, keepdims=True))[0])
+
+    assert change(longer, "length") == pytest.approx(change(longer, "total"))
+    assert change(longer, "rest") == pytest.approx(0.0, abs=1e-9)
+    poorer = rows_of(POORER)[0]
+    assert change(poorer, "length") + change(poorer, "rest") == pytest.approx(change(poorer, "total"))
+    assert abs(change(poorer, "length")) < 0.9 * abs(change(poorer, "total"))
+    assert change(plain, "length") == 0.0
     # 2.74 times the length, no new match: the fall from 17.84 to 6.50 that two papers' versions differ by.
     mean = plain.mean(0, keepdims=True)
     stretched = lengthened(mean, 2.74 * mean[:, -2])
     assert float(corpus(stretched)[0] / corpus(lengthened(mean, mean[:, -1]))[0]) == pytest.approx(1 / 2.74, rel=0.15)
-    figure = bootstrap(*parts.share)
-    assert figure.low is not None
-    assert figure.low <= 1.0 + 1e-9
+    tested = paired_contrast(longer, plain, parts["length"])
+    assert tested is not None
+    assert tested.high < 0
+    assert tested.p == 2 / 2**12
     with pytest.raises(ValueError, match="paired items"):
-        length_parts(plain[:3], plain)
+        paired_contrast(plain[:3], plain, parts["length"])
 
 
 @pytest.mark.parametrize(

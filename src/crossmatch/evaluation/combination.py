@@ -9,7 +9,7 @@ import numpy as np
 
 from crossmatch.evaluation.compare import best_of, difference, figure, primary, value_of
 from crossmatch.evaluation.metrics import Measured
-from crossmatch.evaluation.statistics import Array, Difference, holm, interval_of, resampled
+from crossmatch.evaluation.statistics import Array, Difference, holm, interval_of, resampled, widening
 from crossmatch.evaluation.variants import Variant, merge_name
 
 Json = dict[str, Any]
@@ -92,6 +92,11 @@ class _Domain:
         """The score of a variant."""
         return value_of(*self.of[variant][self.metric])
 
+    @property
+    def n(self) -> int:
+        """Its items."""
+        return len(self.of[self.base][self.metric][0])
+
     def best(self, names: Sequence[str]) -> str:
         """The one that scores highest; the first of equals."""
         return max(names, key=self.value)
@@ -112,7 +117,7 @@ class _Domain:
             tests = [difference(self.metric, self.of[p], self.of[other]) for p in points]
             draws = self.draws([*points, other])
             values = np.array([self.value(p) - self.value(other) for p in points])
-            best = best_of(values, draws[:, :-1] - draws[:, -1:])
+            best = best_of(values, draws[:, :-1] - draws[:, -1:], widening(self.n))
             result[key] = _compared(other, points, tests) | {"best": _named(best.to_dict(), points)}
         return result
 
@@ -139,15 +144,16 @@ def _mean(domains: Sequence[_Domain], points: Sequence[str], singles: Sequence[s
         drawn = domain.draws([domain.base, *names])
         draws = draws + (drawn[:, 1:] - drawn[:, :1]) / share
     place = {name: number for number, name in enumerate(names)}
-    bounds = [interval_of(draws[:, number]) for number in range(len(names))]
+    few = min(domain.n for domain in domains)
+    bounds = [interval_of(draws[:, number], float(value[number]), few) for number in range(len(names))]
     result["figures"] = {
         n: {"value": float(value[i]), "low": bounds[i][0], "high": bounds[i][1]} for n, i in place.items()
     }
     k = len(points)
     for key, other in _against(max(singles, key=lambda n: value[place[n]]), joint).items():
         gaps, drawn = value[:k] - value[place[other]], draws[:, :k] - draws[:, [place[other]]]
-        rows = {p: _gap(float(gaps[i]), drawn[:, i]) for i, p in enumerate(points)}
-        best = _named(best_of(gaps, drawn).to_dict(), points)
+        rows = {p: _gap(float(gaps[i]), drawn[:, i], few) for i, p in enumerate(points)}
+        best = _named(best_of(gaps, drawn, widening(few)).to_dict(), points)
         result[key] = {"other": other, "differences": rows, "best": best}
     return result
 
@@ -168,6 +174,6 @@ def _named(best: Json, points: Sequence[str]) -> Json:
     return {**{k: v for k, v in best.items() if k != "place"}, "variant": points[best["place"]]}
 
 
-def _gap(value: float, draws: Array) -> Json:
-    low, high = interval_of(draws)
+def _gap(value: float, draws: Array, n: int) -> Json:
+    low, high = interval_of(draws, value, n)
     return {"value": value, "low": low, "high": high}

@@ -7,15 +7,14 @@ from typing import Any, Literal
 import numpy as np
 
 from crossmatch.evaluation.metrics import SHARES, Measured
+from crossmatch.evaluation.shares import mcnemar, proportion
 from crossmatch.evaluation.statistics import (
     Array,
     Difference,
     Figure,
     Statistic,
     bootstrap,
-    mcnemar,
-    paired_bootstrap,
-    proportion,
+    paired_difference,
     snapped,
 )
 
@@ -41,12 +40,12 @@ def figure(metric: str, measured: Measured) -> Figure:
 
 
 def difference(metric: str, mine: Measured, other: Measured) -> Difference | None:
-    """Paired difference over the same items: McNemar's test for shares, else the bootstrap. None for n < 2."""
+    """Paired difference over the same items: McNemar's test for shares, else randomisation. None for n < 2."""
     rows, statistic = mine[metric]
     others = other[metric][0]
     if _is_share(metric, rows) and _is_share(metric, others):
         return mcnemar(rows[:, 0] > 0.5, others[:, 0] > 0.5)
-    return paired_bootstrap(rows, others, statistic)
+    return paired_difference(rows, others, statistic)
 
 
 def pooled(metric: str, several: Sequence[Measured]) -> Measured:
@@ -74,15 +73,16 @@ class Best:
         return asdict(self)
 
 
-def best_of(values: Array, draws: Array) -> Best:
+def best_of(values: Array, draws: Array, wider: float = 1.0) -> Best:
     """Judge the largest of differences (k,) from their resampled values (draws, k), made from the same draws of items.
 
     Intervals value_i -/+ c s_i, s_i the standard deviation of its draws and c the 95% quantile over draws of
-    max_i |draw_i - value_i| / s_i: looking at k differences and naming the largest costs what it should.
+    max_i |draw_i - value_i| / s_i: looking at k differences and naming the largest costs what it should. wider: by what
+    the intervals are to be wider, for few items (`widening`).
     """
     spread = draws.std(0)
     scale = np.where(spread > 0, spread, 1.0)
-    reach = float(np.quantile(np.abs((draws - values) / scale).max(1), 1 - _TAIL)) * spread
+    reach = float(np.quantile(np.abs((draws - values) / scale).max(1), 1 - _TAIL)) * spread * wider
     size, place = float(np.abs(draws).max()), int(values.argmax())
     low, high = snapped((values - reach).max(), size), snapped((values + reach).max(), size)
     verdict: Decision = "confirmed" if low > 0 else "refuted" if high <= 0 else "undecided"

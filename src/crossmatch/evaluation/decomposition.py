@@ -1,16 +1,14 @@
 """Why a generation metric falls: diluted by a trace, longer, or other content. All as paired item statistics.
 
 A part is (item statistics, statistic). Those of one name from `fall_parts` have one statistic for both variants and
-rows over the same items: `paired_bootstrap(mine, other, statistic)` is that part of the difference.
+rows over the same items: `paired_difference(mine, other, statistic)` is that part of the difference. Those of
+`length_parts` are contrasts of the two.
 """
-
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
-from crossmatch.evaluation.scores import ORDER, bleu
-from crossmatch.evaluation.statistics import Array, Statistic
+from crossmatch.evaluation.scores import ORDER
+from crossmatch.evaluation.statistics import Array, Contrast, Statistic
 
 Parts = dict[str, tuple[Array, Statistic]]
 
@@ -40,45 +38,25 @@ def fall_parts(raw: Array, stripped: Array, statistic: Statistic) -> Parts:
     return {"total": (rows, total), "dilution": (rows, dilution), "content": (rows, content)}
 
 
-@dataclass(frozen=True)
-class LengthParts:
-    """What length alone does to BLEU between two variants; each part is (item statistics, statistic) for `bootstrap`.
+def length_parts(score: Statistic) -> dict[str, Contrast]:
+    """Split a difference in corpus BLEU (score) into dilution by length and the rest.
 
-    total: BLEU(mine) - BLEU(reference); length: what the reference's matches would score in hypotheses as long as mine,
-    less what they score; rest = total - length; share = length / total, not a number where total is 0.
+    Each part is a contrast of two variants' (draws, 10) mean rows of `bleu_statistics`, for `paired_contrast`. total:
+    BLEU(mine) - BLEU(reference); length: what the reference's matches would score in hypotheses as long as mine, less
+    what they score; rest = total - length. With no new match, precision falls as 1 / length: each order's total grows
+    by the tokens added, and the brevity penalty is of the new length.
     """
 
-    total: tuple[Array, Statistic]
-    length: tuple[Array, Statistic]
-    rest: tuple[Array, Statistic]
-    share: tuple[Array, Statistic]
+    def total(mine: Array, reference: Array) -> Array:
+        return score(mine) - score(reference)
 
+    def length(mine: Array, reference: Array) -> Array:
+        return score(lengthened(reference, mine[:, -2])) - score(reference)
 
-def length_parts(mine: Array, reference: Array) -> LengthParts:
-    """Split a difference in corpus BLEU into dilution by length and the rest.
+    def rest(mine: Array, reference: Array) -> Array:
+        return score(mine) - score(lengthened(reference, mine[:, -2]))
 
-    mine, reference: (n, 10) rows of `bleu_statistics` of two variants over the same items. With no new match, precision
-    falls as 1 / length: each order's total grows by the tokens added, and the brevity penalty is of the new length.
-    Raises ValueError if the two do not have the same items.
-    """
-    if mine.shape != reference.shape:
-        raise ValueError(f"paired items needed, not {mine.shape} and {reference.shape}")
-    n, k = mine.shape
-    rows = np.concatenate([mine, reference], axis=1)
-
-    def of(part: Callable[[Array, Array, Array], Array]) -> tuple[Array, Statistic]:
-        def statistic(columns: Array) -> Array:
-            own, other = columns[:, :k], columns[:, k:]
-            return part(bleu(own, n), bleu(other, n), bleu(lengthened(other, own[:, -2]), n))
-
-        return rows, statistic
-
-    return LengthParts(
-        of(lambda own, other, _: own - other),
-        of(lambda _, other, longer: longer - other),
-        of(lambda own, _, longer: own - longer),
-        of(_share),
-    )
+    return {"total": total, "length": length, "rest": rest}
 
 
 def lengthened(statistics: Array, length: Array) -> Array:
@@ -90,8 +68,3 @@ def lengthened(statistics: Array, length: Array) -> Array:
     totals = np.maximum(statistics[:, ORDER : 2 * ORDER] + added, 0.0)
     matches = np.minimum(statistics[:, :ORDER], totals)
     return np.concatenate([matches, totals, length[:, None], statistics[:, -1:]], axis=1)
-
-
-def _share(own: Array, other: Array, longer: Array) -> Array:
-    total = own - other
-    return np.where(total != 0, (longer - other) / np.where(total != 0, total, 1.0), np.nan)

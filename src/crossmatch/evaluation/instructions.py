@@ -13,7 +13,7 @@ import numpy as np
 from crossmatch.errors import DataError
 from crossmatch.evaluation import checks
 from crossmatch.evaluation.language import LANGUAGES
-from crossmatch.evaluation.statistics import Array
+from crossmatch.evaluation.statistics import Array, Ratio
 
 Arguments = Mapping[str, Any]
 Constraint = tuple[str, Arguments]
@@ -210,10 +210,8 @@ def followed(
     return np.array(rows, dtype=float).reshape(-1, 3)
 
 
-def instruction_level(statistics: Array) -> Array:
-    """Share of all instructions that were followed, (draws, 3) to (draws,); not a number where none was asked."""
-    with np.errstate(invalid="ignore"):
-        return statistics[:, 1] / statistics[:, 2]
+instruction_level = Ratio(1, 2)
+"""Share of all instructions that were followed, (draws, 3) to (draws,); not a number where none was asked."""
 
 
 def _shown(name: str, value: Any) -> str:

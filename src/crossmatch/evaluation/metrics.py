@@ -38,8 +38,9 @@ SHARES = frozenset(
         *("trace_structural", "trace_lexical", "truncated", "followed_strict", "followed_loose"),
     )
 )
-# What is read first, and what the divergence of a study is made of.
+# What is read first, and what the divergence of a study is made of; each with what it is made of besides.
 SURFACE, CHOICE = "bleu", "acc"
+SURFACES, CHOICES = (SURFACE, "bleu_raw"), (CHOICE, "acc_generated")
 
 
 def signatures(suite: Suite) -> dict[str, str]:
@@ -145,7 +146,8 @@ def _overlap(answers: Sequence[str], outputs: Sequence[str], references: Sequenc
     stripped = {} if same else factory_scores(answers, references)
     found |= {f"{n}_stripped": (stripped[n], mean_of) if stripped else found[n] for n in list(found) if n[:3] == "lf_"}
     found["length_ratio"] = found["bleu_raw"][0], length_ratio
-    found["openers_calibrated"] = opener_statistics(outputs, references), calibrated
+    # A difference of two rates over the same answers is a mean of differences.
+    found["openers_calibrated"] = calibrated(opener_statistics(outputs, references))[:, None], mean_of
     return found
 
 
@@ -165,8 +167,9 @@ def _sustained(rows: Sequence[Record], seeds: int) -> Measured:
     """Score after over score before, on items that had a score to lose; of several seeds the first."""
     found = [row.get("sustain") for row in rows]
     probed = [probe for probe in found if probe]
-    if not any(probe["after"] is not None for probe in probed):
+    if not probed:
         return {}
+    # Where nobody solved anything, no item carries information: a figure of n = 0 says so.
     before = [probe["before"] if probe["after"] is not None else 0.0 for probe in probed]
     table = sustain(before, [probe["after"] or 0.0 for probe in probed])
     # Items have a row for each seed.

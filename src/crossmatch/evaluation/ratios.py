@@ -2,22 +2,19 @@
 
 import numpy as np
 
-from crossmatch.evaluation.statistics import Array
+from crossmatch.evaluation.statistics import Array, Ratio
 
 # Columns of a document: summed negative log-likelihood in nats, tokens, bytes of UTF-8.
 NATS, TOKENS, BYTES = range(3)
 
 
-def nats_per_token(columns: Array) -> Array:
-    """Negative log-likelihood per token: long documents weigh more; (draws, 3) to (draws,)."""
-    return columns[:, NATS] / columns[:, TOKENS]
+def _bits(nats: Array) -> Array:
+    return nats / np.log(2.0)
 
 
-def perplexity(columns: Array) -> Array:
-    """exp of the same (Jelinek et al., 1977)."""
-    return np.exp(nats_per_token(columns))
-
-
-def bits_per_byte(columns: Array) -> Array:
-    """The same information per byte of UTF-8: can be compared between tokenizers."""
-    return columns[:, NATS] / columns[:, BYTES] / np.log(2.0)
+nats_per_token = Ratio(NATS, TOKENS)
+"""Negative log-likelihood per token: long documents weigh more; (draws, 3) to (draws,)."""
+perplexity = Ratio(NATS, TOKENS, np.exp)
+"""exp of the same (Jelinek et al., 1977)."""
+bits_per_byte = Ratio(NATS, BYTES, _bits)
+"""The same information per byte of UTF-8: can be compared between tokenizers."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from sacrebleu.metrics.bleu import BLEU
 
-from crossmatch.evaluation.statistics import Array
+from crossmatch.evaluation.statistics import Array, Ratio
 
 ORDER = 4
 _TOKENIZERS = {"en": "13a", "zh": "zh"}
@@ -56,9 +56,8 @@ def bleu(statistics: Array, items: int) -> Array:
     return np.where((~none).any(1) & (totals > 0.5).all(1), value, 0.0)
 
 
-def length_ratio(statistics: Array) -> Array:
-    """Hypothesis length over reference length, in BLEU's tokens."""
-    return statistics[:, -2] / statistics[:, -1]
+length_ratio = Ratio(-2, -1)
+"""Hypothesis length over reference length, in BLEU's tokens; (draws, 10) to (draws,)."""
 
 
 def sentence_bleu_signature(language: str) -> str:

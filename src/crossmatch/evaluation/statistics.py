@@ -1,29 +1,60 @@
 """Intervals and paired tests: no figure without n and an interval, no difference without a test.
 
-Sums over items are resampled as counts: a draw of n items with replacement is a vector of n counts, so that ten
-thousand draws of any additive statistic are one matrix product.
+Intervals are the bootstrap's, which are too short for few items, made as much wider as Student's are than the normal
+ones. p-values are those of a randomisation: under "no difference" it does not matter which of two answers to an item is
+called whose. Sums over items are resampled as counts: a draw of n items with replacement is a vector of n counts, so
+that ten thousand draws of any additive statistic are one matrix product.
 """
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import lru_cache
+from itertools import product
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
+from scipy.stats import norm, t
 
 from crossmatch.errors import DataError
 
 DRAWS = 10_000
-# Standard errors between no difference and one that is found in 80% at 5%: 1.96 + 0.84.
-_POWER = 2.8
 LEVEL = 0.95
+# Share of cases in which a difference as large as `mde` is found.
+POWER = 0.8
+# With fewer pairs no two-sided test can say p < 0.05: 2^(1 - 5) is above it.
+FEWEST = 6
 _NOTHING = 1e-9
+_NO_NUMBERS = "there are scores that are no numbers: the weights give NaN or infinite values"
 Array = NDArray[np.float64]
 Statistic = Callable[[Array], Array]
 """Maps resampled means of item statistics, (draws, columns), to values, (draws,)."""
+Contrast = Callable[[Array, Array], Array]
+"""Maps resampled means of two variants to what is between them, (draws,)."""
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A statistic that is a ratio of sums over items, or a function of it: (draws, columns) to (draws,).
+
+    top, bottom: the columns; of: what is made of the ratio. Not a number where nothing is below the line. Items that
+    have nothing in either column carry no information: they are no part of n.
+    """
+
+    top: int
+    bottom: int
+    of: Callable[[Array], Array] | None = None
+
+    def __call__(self, columns: Array) -> Array:
+        """The values of draws."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            value = columns[:, self.top] / columns[:, self.bottom]
+        return value if self.of is None else self.of(value)
+
+    def informed(self, items: Array) -> NDArray[np.bool_]:
+        """Which items (n, columns) carry information."""
+        return (items[:, self.top] != 0) | (items[:, self.bottom] != 0)
 
 
 @dataclass(frozen=True)
@@ -44,9 +75,9 @@ class Figure:
 class Difference:
     """A paired difference with its 95% interval and two-sided p-value; test: how the p-value was made.
 
-    gained, lost: items that only the first, or only the second, of two variants has right (choices only). mde: the
-    difference that a test of 5% on as many items like these finds in four cases of five; p_holm: p, adjusted by Holm's
-    procedure for the other differences of its family.
+    n: items that carry information. gained, lost: items that only the first, or only the second, of two variants has
+    right (choices only). mde: the difference that a test of 5% on as many items like these finds in four cases of five,
+    None where nothing is known of it; p_holm: p, adjusted by Holm's procedure for the other differences of its family.
     """
 
     value: float
@@ -70,54 +101,85 @@ def mean_of(columns: Array) -> Array:
     return columns[:, 0]
 
 
-def proportion(successes: int, n: int) -> Figure:
-    """Share of successes with its Wilson interval (Wilson, 1927)."""
-    if n == 0:
-        return Figure(None, None, None, 0)
-    interval = binomtest(successes, n).proportion_ci(LEVEL, method="wilson")
-    return Figure(successes / n, float(interval.low), float(interval.high), n)
-
-
 def bootstrap(items: Array, statistic: Statistic = mean_of, seed: int = 0) -> Figure:
-    """A statistic of item rows (n, columns) with its percentile bootstrap interval over 10,000 draws of items."""
+    """A statistic of item rows (n, columns) with its widened bootstrap interval over 10,000 draws of items.
+
+    The interval stays between the least and the largest value drawn: a share does not become more than 1.
+    Raises DataError for items whose value is no number.
+    """
+    items = items[_informed(statistic, items)]
     n = len(items)
     if n == 0:
         return Figure(None, None, None, 0)
     value = float(statistic(items.mean(0, keepdims=True))[0])
     if n == 1:
-        return Figure(value, None, None, 1)
-    low, high = interval_of(np.concatenate([statistic(counts @ items) for counts in _draws(n, seed)]))
-    return Figure(value, low, high, n)
+        return Figure(_finite(value), None, None, 1)
+    draws = np.concatenate([statistic(counts @ items) for counts in _draws(n, seed)])
+    low, high = interval_of(draws, _finite(value), n)
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return Figure(value, None, None, n)
+    least, most = (float(bound(draws[np.isfinite(draws)])) for bound in (np.min, np.max))
+    return Figure(value, max(low, least), min(high, most), n)
 
 
-def paired_bootstrap(first: Array, second: Array, statistic: Statistic = mean_of, seed: int = 0) -> Difference | None:
-    """statistic(first) - statistic(second) over the same items, resampled together (Koehn, 2004).
+def paired_difference(first: Array, second: Array, statistic: Statistic = mean_of, seed: int = 0) -> Difference | None:
+    """statistic(first) - statistic(second) over the same items, (n, columns) each; see `paired_contrast`."""
+    if first.shape != second.shape:
+        raise ValueError(f"paired items needed, not {first.shape} and {second.shape}")
+    kept = _informed(statistic, first) | _informed(statistic, second)
+    return paired_contrast(first[kept], second[kept], lambda a, b: statistic(a) - statistic(b), seed)
 
-    first, second: (n, columns). p = 2 min(P(d <= 0), P(d >= 0)) over the draws, at least 1/draws and
-    at least 2^(1-n), below which no test on n pairs can be. None for n < 2.
-    Raises ValueError if the two do not have the same items.
+
+def paired_contrast(first: Array, second: Array, contrast: Contrast, seed: int = 0) -> Difference | None:
+    """What is between two variants over the same items, (n, columns) each, with interval and p-value.
+
+    The interval is the bootstrap's over pairs, widened. p: share of the ways to exchange the two variants' rows, item
+    by item, that give as much or more, either way (Fisher's randomisation; for a mean, sign flips; for corpus metrics
+    Riezler and Maxwell, 2005): of all ways where there are at most 10,000, else of 10,000 random ones and the one that
+    was. mde: (t_0.975 + t_0.8) standard errors. None for n < 2, and where too many draws are not defined to give an
+    interval. Raises ValueError if the two do not have the same items.
     """
     if first.shape != second.shape:
         raise ValueError(f"paired items needed, not {first.shape} and {second.shape}")
     n = len(first)
     if n < 2:
         return None
-    one, other = (float(statistic(items.mean(0, keepdims=True))[0]) for items in (first, second))
-    value = 0.0 if math.isclose(one, other, rel_tol=1e-12) else one - other
-    draws = np.concatenate([statistic(counts @ first) - statistic(counts @ second) for counts in _draws(n, seed)])
-    low, high = interval_of(draws)
-    p = min(1.0, max(1.0 / DRAWS, 2.0 ** (1 - n), 2.0 * min(float((draws <= 0).mean()), float((draws >= 0).mean()))))
-    return Difference(value, low, high, n, p, "paired-bootstrap", mde=_POWER * float(np.nanstd(draws)))
-
-
-def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_], seed: int = 0) -> Difference | None:
-    """Difference of two shares over the same items: exact McNemar test, paired bootstrap interval. None for n < 2."""
-    difference = paired_bootstrap(first[:, None].astype(float), second[:, None].astype(float), seed=seed)
-    if difference is None:
+    middle, half = ((first + second) / 2).mean(0, keepdims=True), (first - second) / (2 * n)
+    value = float(contrast(first.mean(0, keepdims=True), second.mean(0, keepdims=True))[0])
+    if not math.isfinite(value):
         return None
-    gained, lost = int((first & ~second).sum()), int((second & ~first).sum())
-    p = float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
-    return replace(difference, p=p, test="mcnemar-exact", gained=gained, lost=lost)
+    both = np.concatenate([first, second], axis=1)
+    k = first.shape[1]
+    drawn = [counts @ both for counts in _draws(n, seed)]
+    draws = np.concatenate([contrast(columns[:, :k], columns[:, k:]) for columns in drawn])
+    value = snapped(value, float(np.abs(draws[np.isfinite(draws)]).max(initial=0.0)))
+    low, high = interval_of(draws, value, n)
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return None
+    p = _exchanged(middle, half, contrast, value)
+    return Difference(value, low, high, n, p, "randomisation", mde=_found(draws, n, int(half.any(1).sum())))
+
+
+def _exchanged(middle: Array, half: Array, contrast: Contrast, value: float) -> float:
+    """Two-sided p-value of the exchange of rows; middle: mean of both variants, half: half their difference over n."""
+    half = half[half.any(1)]
+    few = 2 ** len(half) <= DRAWS
+    beyond = 0 if few else 1
+    for signs in [_every(len(half))] if few else _signs(len(half)):
+        change = signs @ half
+        found = np.abs(contrast(middle + change, middle - change))
+        # What is not defined may be anything. Equal sums in another order differ in their last digits.
+        beyond += int((~(found < abs(value) * (1 - _NOTHING))).sum())
+    return beyond / (2 ** len(half) if few else DRAWS + 1)
+
+
+def _found(draws: Array, n: int, differing: int) -> float | None:
+    """The smallest effect from the spread of draws; None where fewer items differ than any test needs."""
+    spread = float(np.std(draws[np.isfinite(draws)]))
+    if differing < FEWEST or not spread > 0:
+        return None
+    error = spread * math.sqrt(n / (n - 1))
+    return float(t.ppf((1 + LEVEL) / 2, n - 1) + t.ppf(POWER, n - 1)) * error
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -130,27 +192,40 @@ def holm(p: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def divergence(surface: tuple[Array, Array, Statistic], choices: tuple[Array, Array, Statistic]) -> Figure:
+Standard = tuple[float, Array, int]
+"""A difference and its draws, in standard errors, and its items."""
+
+
+def standardised(mine: Array, other: Array, statistic: Statistic, seed: int = 0) -> Standard | None:
+    """A paired difference over its own standard error. 0 where all draws are 0: equal answers differ by nothing.
+
+    None for fewer than 2 items, and where a difference that is not zero does not vary.
+    """
+    n = len(mine)
+    if n < 2:
+        return None
+    value = float(statistic(mine.mean(0, keepdims=True))[0] - statistic(other.mean(0, keepdims=True))[0])
+    draws = np.concatenate([statistic(c @ mine) - statistic(c @ other) for c in _draws(n, seed)])
+    spread = float(np.std(draws)) * math.sqrt(n / (n - 1))
+    if spread > _NOTHING * float(np.abs(draws).max()):
+        return value / spread, draws / spread, n
+    return None if draws.any() else (0.0, draws, n)
+
+
+def divergence(surface: Standard | None, choices: Standard | None) -> Figure:
     """z(difference of a surface metric) - z(difference of choices), with its interval by the bootstrap.
 
-    surface, choices: item rows of a variant, of the reference, and the statistic. A difference is divided by its own
-    standard error, so that the index is in standard errors: below zero, the surface fell further than the choices. The
-    two metrics have items of their own, which are drawn apart. Not defined (None) where a difference cannot vary.
+    Both in their own standard errors: below zero, the surface fell further than the choices. The two metrics have items
+    of their own, which must have been drawn apart (seeds). Without a value where one of the two has none; without an
+    interval where neither varies.
     """
-    parts = []
-    for seed, (mine, other, statistic) in enumerate((surface, choices)):
-        n = len(mine)
-        if n < 2:
-            return Figure(None, None, None, n)
-        value = float(statistic(mine.mean(0, keepdims=True))[0] - statistic(other.mean(0, keepdims=True))[0])
-        draws = np.concatenate([statistic(c @ mine) - statistic(c @ other) for c in _draws(n, seed)])
-        spread = float(np.std(draws))
-        if not spread > 0:
-            return Figure(None, None, None, n)
-        parts.append((value / spread, draws / spread, n))
-    (first, one, n), (second, two, m) = parts
-    low, high = interval_of(one - two)
-    return Figure(first - second, low, high, min(n, m))
+    if surface is None or choices is None:
+        return Figure(None, None, None, min(found[2] if found else 0 for found in (surface, choices)))
+    (first, one, n), (second, two, m) = surface, choices
+    draws, few = one - two, min(n, m)
+    if not draws.any():
+        return Figure(None, None, None, few)
+    return Figure(first - second, *interval_of(draws, first - second, few), few)
 
 
 def _draws(n: int, seed: int) -> Iterator[Array]:
@@ -169,23 +244,65 @@ def _kept(n: int, seed: int) -> Array:
     return np.random.default_rng(seed).multinomial(n, np.full(n, 1.0 / n), size=DRAWS) / n
 
 
+def _signs(n: int) -> Iterator[Array]:
+    """(some draws, n) random signs, 10,000 in all, in pieces that stay small for any n."""
+    rng, size = np.random.default_rng(0), max(1, min(DRAWS, 4_000_000 // n))
+    if size == DRAWS:
+        yield _kept_signs(n)
+        return
+    for start in range(0, DRAWS, size):
+        yield rng.choice((-1.0, 1.0), size=(min(size, DRAWS - start), n))
+
+
+@lru_cache(maxsize=4)
+def _kept_signs(n: int) -> Array:
+    return np.random.default_rng(0).choice((-1.0, 1.0), size=(DRAWS, n))
+
+
+@lru_cache(maxsize=16)
+def _every(n: int) -> Array:
+    """All (2^n, n) signs."""
+    return np.array(list(product((-1.0, 1.0), repeat=n)))
+
+
 def resampled(tables: Sequence[Array], statistic: Statistic = mean_of, seed: int = 0) -> Array:
     """(draws, tables) values of a statistic of several item tables (n, columns), over one set of 10,000 draws."""
     pieces = [np.stack([statistic(counts @ t) for t in tables], 1) for counts in _draws(len(tables[0]), seed)]
     return np.concatenate(pieces)
 
 
-def interval_of(draws: Array) -> tuple[float, float]:
-    """The middle 95% of resampled values."""
-    tail = (1 - LEVEL) / 2
-    # A ratio may have draws in which nothing is below the line.
-    draws = draws[np.isfinite(draws)]
-    if not len(draws):
-        raise DataError("there are scores that are no numbers: the weights give NaN or infinite values")
-    low, high = np.quantile(draws, [tail, 1 - tail])
+def interval_of(draws: Array, value: float, n: int) -> tuple[float, float]:
+    """The middle 95% of resampled values of n items, made wider about the value; infinite where it has no bound.
+
+    What is not defined in a draw may be anything, and counts on either side.
+    Raises DataError if nothing is defined.
+    """
+    if not np.isfinite(draws).any():
+        raise DataError(_NO_NUMBERS)
+    tail, known = (1 - LEVEL) / 2, np.isfinite(draws)
+    # The order statistic itself: between a value and infinity there is nothing to interpolate.
+    low = np.quantile(np.where(known, draws, -np.inf), tail, method="lower")
+    high = np.quantile(np.where(known, draws, np.inf), 1 - tail, method="higher")
     # Sums of counts leave a rounding error where the bound is zero, and verdicts ask on which side of it a bound lies.
-    scale = float(np.abs(draws).max())
-    return snapped(low, scale), snapped(high, scale)
+    scale, factor = float(np.abs(draws[known]).max()), widening(n)
+    return snapped(value + factor * (low - value), scale), snapped(value + factor * (high - value), scale)
+
+
+@lru_cache(maxsize=256)
+def widening(n: int) -> float:
+    """By how much Student's interval of n items is wider than the bootstrap's: t / z * sqrt(n / (n - 1))."""
+    level = (1 + LEVEL) / 2
+    return float(t.ppf(level, n - 1) / norm.ppf(level)) * math.sqrt(n / (n - 1))
+
+
+def _informed(statistic: Statistic, items: Array) -> NDArray[np.bool_]:
+    return statistic.informed(items) if isinstance(statistic, Ratio) else np.ones(len(items), dtype=bool)
+
+
+def _finite(value: float) -> float:
+    if not math.isfinite(value):
+        raise DataError(_NO_NUMBERS)
+    return value
 
 
 def snapped(bound: float, scale: float) -> float:

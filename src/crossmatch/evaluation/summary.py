@@ -1,27 +1,36 @@
 """From records to figures: every metric with n and interval, every difference paired, tested and adjusted."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from typing import Any
 
 from crossmatch.errors import DataError
 from crossmatch.evaluation.choices import flips
 from crossmatch.evaluation.combination import Combination, combination_section
-from crossmatch.evaluation.compare import difference, figure
-from crossmatch.evaluation.conditions import Condition
+from crossmatch.evaluation.compare import difference, figure, pooled
+from crossmatch.evaluation.conditions import SUMMARY_VERSION, Condition
 from crossmatch.evaluation.critical import criticality, strength_curves
 from crossmatch.evaluation.decomposition import fall_parts, length_parts
+from crossmatch.evaluation.diverging import divergence_rows
 from crossmatch.evaluation.metrics import CHOICE, SURFACE, Measured, measure, signatures
 from crossmatch.evaluation.run import OWN, Records
 from crossmatch.evaluation.sheets import Record
-from crossmatch.evaluation.statistics import Figure, bootstrap, divergence, holm, paired_bootstrap
+from crossmatch.evaluation.statistics import (
+    Figure,
+    holm,
+    paired_contrast,
+    paired_difference,
+)
 from crossmatch.evaluation.suites import Suite
-from crossmatch.evaluation.variants import APART, Variant
+from crossmatch.evaluation.variants import APART, Variant, control_of, nulls_of
 from crossmatch.rules import weight_json
 
-SCHEMA = 2
 Json = dict[str, Any]
 NONE = Figure(None, None, None, 0)
+# Of a fall in BLEU.
+PARTS = ("total", "dilution", "content", "length", "rest")
+# What an entry of a metric is compared with.
+COMPARED = ("difference", "difference_base", "difference_control", "difference_null")
 
 
 def summarise(
@@ -35,7 +44,7 @@ def summarise(
     combination: Combination | None = None,
 ) -> Json:
     """Figures of every variant, suite and condition; paired differences against `reference` (a variant's name) and
-    against the base.
+    against the base, and of a merge against its scale-matched control and against its random nulls, pooled.
 
     All variants must have answered the same items; that is checked. An item that somebody did not answer counts for
     nobody's figures, and such a suite is marked incomplete and has no differences. clean: suite -> ids of the items
@@ -43,14 +52,17 @@ def summarise(
     suites of one metric and condition; strengths and removals are families of their own. combination: sums of vectors
     to be judged. Returns plain JSON.
     """
-    result: Json = {"schema_version": SCHEMA, "reference": reference, "variants": {}, "conditions": {}}
+    result: Json = {"schema_version": SUMMARY_VERSION, "reference": reference, "variants": {}, "conditions": {}}
     for variant in variants:
         weights = {name: weight_json(weight) for name, weight in variant.weights.items()}
         nulls = {"nulls": [null.to_dict() for null in variant.nulls]} if variant.nulls else {}
         facts = {"kind": variant.kind, "weights": weights, "note": variant.note or None}
         result["variants"][variant.name] = {**facts, **nulls}
+    scored: dict[str, _Tables] = {}
     for condition in conditions:
         tables = _Tables(records, variants, reference, condition)
+        # Options are scored under the first decoding of a template.
+        first = scored.setdefault(condition.template.name, tables)
         facts = {"template": condition.template.name, "decoding": condition.decoding_name}
         found = {s.settings.name: tables.suite(s) for s in suites if tables.has(s)}
         for suite in suites:
@@ -65,7 +77,7 @@ def summarise(
             **facts,
             "seeds": len(condition.seeds),
             "suites": found,
-            "divergence": tables.divergence([s for s in suites if tables.has(s)]),
+            "divergence": divergence_rows(tables.answered(suites), first.answered(suites), tables.pairs),
             **_further(variants, tables.answered(suites), found, combination),
         }
     return result
@@ -93,6 +105,9 @@ class _Tables:
         self.records, self.reference, self.condition = records, reference, condition
         self.names = [variant.name for variant in variants]
         self.base = next((variant.name for variant in variants if variant.kind == "base"), None)
+        controls = {v.name: control_of(v, variants, reference) for v in variants}
+        self.controls = {name: control.name for name, control in controls.items() if control}
+        self.nulls = {v.name: [null.name for null in nulls_of(v, variants)] for v in variants}
         self._measured: dict[str, dict[str, Measured]] = {}
 
     def has(self, suite: Suite) -> bool:
@@ -141,12 +156,21 @@ class _Tables:
             "metrics": {m: {v: self._entry(m, measured, v, tested=not failed) for v in self.names} for m in metrics},
         }
         if CHOICE in mine:
-            result["flips"] = {v: _flip_table(rows[v], rows[self.reference]) for v in self.names if v != self.reference}
+            result["flips"] = self._rows(lambda one, other: _flip_table(rows[one], rows[other]))
         if SURFACE in mine and not failed:
-            result["fall"] = {
-                v: _fall(measured[v], measured[self.reference]) for v in self.names if v != self.reference
-            }
+            result["fall"] = self._rows(lambda one, other: _fall(measured[one], measured[other]))
         return result
+
+    def _rows(self, of: Callable[[str, str], Json]) -> dict[str, Json | list[Json]]:
+        """Every variant against the reference; of a merge that has a control a second row, against that."""
+        found: dict[str, Json | list[Json]] = {}
+        for against, variant, other in self.pairs:
+            if against == "reference":
+                found[variant] = of(variant, other)
+            else:
+                control = {**of(variant, other), "against": against, "other": other}
+                found[variant] = [*rows_of(found.get(variant)), control]
+        return found
 
     def _failed(self, suite: Suite) -> dict[str, Json]:
         """Variants with items that they did not answer: how many, and the first reason."""
@@ -163,36 +187,25 @@ class _Tables:
             known = figure(metric, measured[variant]) if metric in measured[variant] else NONE
         except DataError as error:
             raise DataError(f"variant {variant}, {metric}: {error}; leave it out") from error
-        others = {"difference": self.reference, "difference_base": self.base}
+        nulls = [measured[name] for name in self.nulls[variant]]
+        others = {
+            "difference": measured.get(self.reference) if variant != self.reference else None,
+            "difference_base": measured.get(self.base or "") if variant != self.base else None,
+            "difference_control": measured.get(self.controls.get(variant, "")),
+            "difference_null": pooled(metric, nulls) if nulls and all(metric in null for null in nulls) else None,
+        }
         entry = known.to_dict()
         for key, other in others.items():
-            d = (
-                difference(metric, measured[variant], measured[other])
-                if tested and other is not None and other != variant and _both(metric, measured, variant, other)
-                else None
-            )
-            entry[key] = d.to_dict() if d else None
+            both = tested and other is not None and metric in measured[variant] and metric in other
+            found = difference(metric, measured[variant], other) if both and other is not None else None
+            entry[key] = found.to_dict() if found else None
         return entry
 
-    def divergence(self, suites: Sequence[Suite]) -> list[Json]:
-        """Of every generation suite from every choice suite: whether the surface fell further than the choices."""
-        whole = [s for s in suites if not self._failed(s)]
-        found = []
-        for first, second in product(whole, whole):
-            one, two = (self._measured[s.settings.name] for s in (first, second))
-            if SURFACE not in one[self.reference] or CHOICE not in two[self.reference]:
-                continue
-            for variant in (v for v in self.names if v != self.reference):
-                surface = _pair(one, variant, self.reference, SURFACE)
-                figure = divergence(surface, _pair(two, variant, self.reference, CHOICE))
-                names = {"surface": first.settings.name, "choices": second.settings.name, "variant": variant}
-                found.append({**names, **figure.to_dict()})
-        return found
-
-
-def _pair(measured: Mapping[str, Measured], variant: str, reference: str, metric: str) -> Any:
-    table, statistic = measured[variant][metric]
-    return table, measured[reference][metric][0], statistic
+    @property
+    def pairs(self) -> list[tuple[str, str, str]]:
+        """Against what, which variant, with which: every one with the reference, a merge with its control too."""
+        found = [("reference", v, self.reference) for v in self.names if v != self.reference]
+        return [*found, *(("control", v, control) for v, control in self.controls.items())]
 
 
 def _flip_table(mine: Sequence[Record], reference: Sequence[Record]) -> Json:
@@ -210,25 +223,34 @@ def _fall(mine: Measured, reference: Measured) -> Json:
     parts = fall_parts(mine["bleu_raw"][0], mine["bleu"][0], mine["bleu"][1])
     others = fall_parts(reference["bleu_raw"][0], reference["bleu"][0], reference["bleu"][1])
     for name, (table, statistic) in parts.items():
-        part = paired_bootstrap(table, others[name][0], statistic)
+        part = paired_difference(table, others[name][0], statistic)
         found[name] = part.to_dict() if part else None
-    lengths = length_parts(mine["bleu_raw"][0], reference["bleu_raw"][0])
+    lengths = length_parts(mine["bleu"][1])
     for name in ("length", "rest"):
-        table, statistic = getattr(lengths, name)
-        found[name] = bootstrap(table, statistic).to_dict()
+        part = paired_contrast(mine["bleu_raw"][0], reference["bleu_raw"][0], lengths[name])
+        found[name] = part.to_dict() if part else None
     return found
 
 
-def _both(metric: str, measured: Mapping[str, Measured], variant: str, other: str) -> bool:
-    return metric in measured[variant] and metric in measured[other]
-
-
 def _adjust(suites: Mapping[str, Json], variants: Sequence[str]) -> None:
-    """Holm's procedure over these variants and the suites of one metric, for each of the two it is compared with."""
-    metrics = {metric for suite in suites.values() for metric in suite["metrics"]}
-    for metric in metrics:
-        for key in ("difference", "difference_base"):
-            tables = [suite["metrics"].get(metric, {}) for suite in suites.values()]
-            family = [entry[key] for table in tables for v, entry in table.items() if v in variants and entry[key]]
-            for found, adjusted in zip(family, holm([d["p"] for d in family]), strict=True):
-                found["p_holm"] = adjusted
+    """Holm's procedure over these variants and the suites of one metric, for each of those it is compared with; and of
+    each part of a fall."""
+    for metric in {metric for suite in suites.values() for metric in suite["metrics"]}:
+        tables = [suite["metrics"].get(metric, {}) for suite in suites.values()]
+        for key in COMPARED:
+            _adjust_family([entry[key] for table in tables for v, entry in table.items() if v in variants])
+    falls = [suite.get("fall", {}).get(variant) for suite in suites.values() for variant in variants]
+    rows = [row for fall in falls for row in rows_of(fall)]
+    for part, against in product(PARTS, ("reference", "control")):
+        _adjust_family([row[part] for row in rows if row.get("against", "reference") == against])
+
+
+def rows_of(found: Json | list[Json] | None) -> list[Json]:
+    """The rows of a variant in `flips` and `fall`: none, one, or several."""
+    return found if isinstance(found, list) else [found] if found else []
+
+
+def _adjust_family(tests: Sequence[Json | None]) -> None:
+    family = [test for test in tests if test]
+    for found, adjusted in zip(family, holm([test["p"] for test in family]), strict=True):
+        found["p_holm"] = adjusted

@@ -13,7 +13,7 @@ from crossmatch.errors import DataError
 from crossmatch.evaluation import checks
 from crossmatch.evaluation.instructions import Constraint, check, describe
 from crossmatch.evaluation.language import FUNCTION_WORDS, language_of
-from crossmatch.evaluation.statistics import Array
+from crossmatch.evaluation.statistics import Array, Ratio
 
 # Words that a plain answer seldom holds; one that it does hold is not forbidden.
 _SELDOM = ("however", "certainly", "perhaps", "unfortunately", "basically", "obviously", "delve", "frankly")
@@ -56,15 +56,14 @@ def sustain(before: Sequence[float], after: Sequence[float]) -> Array:
     return np.stack([np.where(solved, other, 0.0), one], axis=1)
 
 
-def sustained(statistics: Array) -> Array:
-    """Score after over score before, on items solved before; (draws, 2) to (draws,), not a number where none was."""
-    with np.errstate(invalid="ignore"):
-        return statistics[:, 0] / statistics[:, 1]
+def _lost(ratio: Array) -> Array:
+    return 1.0 - ratio
 
 
-def dropped(statistics: Array) -> Array:
-    """1 - sustained: the share of the score that was lost."""
-    return 1.0 - sustained(statistics)
+sustained = Ratio(0, 1)
+"""Score after over score before, on items solved before; (draws, 2) to (draws,), not a number where none was."""
+dropped = Ratio(0, 1, _lost)
+"""1 - sustained: the share of the score that was lost."""
 
 
 def _candidates(answer: str, rng: np.random.Generator) -> Iterator[Constraint]:

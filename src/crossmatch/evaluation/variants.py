@@ -118,3 +118,28 @@ def distinct(variants: Sequence[Variant]) -> list[Variant]:
         if (known.weights, known.nulls) != (variant.weights, variant.nulls):
             raise RuleError(f"two variants would both be called {variant.name!r}; give that adapter another name")
     return list(named.values())
+
+
+def control_of(merge: Variant, variants: Sequence[Variant], reference: str) -> Variant | None:
+    """A merge's scale-matched control: the reference adapter alone at the weight that it has in the merge.
+
+    None for what is no merge, for a merge without the reference, and where the control is not among the variants.
+    """
+    weight = merge.weights.get(reference, 0.0)
+    if merge.kind != "merge" or weight == 0.0:
+        return None
+    alone = {reference: weight}
+    return next((v for v in variants if not v.nulls and v.checkpoint is None and v.weights == alone), None)
+
+
+def nulls_of(merge: Variant, variants: Sequence[Variant]) -> list[Variant]:
+    """A merge's random nulls: variants of the same weights whose partners of the reference are random deltas."""
+    if merge.kind != "merge":
+        return []
+    weights = {name: weight for name, weight in merge.weights.items() if weight != 0.0}
+    return [v for v in variants if v.kind == "null" and _stood_for(v) == weights]
+
+
+def _stood_for(null: Variant) -> dict[str, Weight]:
+    own = {name: weight for name, weight in null.weights.items() if weight != 0.0}
+    return own | {part.adapter: part.weight for part in null.nulls}

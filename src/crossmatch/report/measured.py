@@ -159,13 +159,15 @@ def _flips(table: Json) -> list[dict[str, Any]]:
             **{key: f[key] for key in ("kept", "gained", "lost", "wrong_alike", "wrong_otherwise")},
             "ids": [*f["lost_ids"], *f["gained_ids"]],
         }
-        for variant, f in table.items()
+        for variant, found in table.items()
+        for f in (found if isinstance(found, list) else [found])[:1]
     ]
 
 
 def _falls(falls: Json) -> list[dict[str, Any]]:
     rows = []
-    for variant, parts in falls.items():
+    for variant, found in falls.items():
+        parts = found[0] if isinstance(found, list) else found
         cells = []
         for part, title in _PARTS.items():
             d = parts[part]

@@ -9,7 +9,7 @@ from crossmatch.adapter import Adapter
 from crossmatch.chat import open_tokenizer
 from crossmatch.checkpoint import Checkpoint, file_digest, read_json, replace_json, side_digest
 from crossmatch.evaluation import Suite, Variant
-from crossmatch.evaluation.conditions import RECORDS_VERSION, Plan, cells, conditions_of
+from crossmatch.evaluation.conditions import RECORDS_VERSION, SUMMARY_VERSION, Plan, cells, conditions_of
 from crossmatch.evaluation.memory import parse_memory
 from crossmatch.rules import weight_json
 from crossmatch.study.check import combination_of
@@ -69,6 +69,7 @@ def evaluate_variants(
         recipe.dtype,
         [condition.digest for condition in conditions],
         RECORDS_VERSION,
+        SUMMARY_VERSION,
         [[v.name, v.digest(base, adapters)] for v in subject.variants],
         [suite.digest for suite in subject.suites],
         {name: sorted(ids) for name, ids in clean.items()},
