@@ -53,7 +53,7 @@ def facts() -> dict[str, Any]:
             "id": str(i),
             "question": f"question number {i}",
             "reference": "reference",
-            "answers": [{"text": t, "trace": "closed" if "think" in t else "none", "lexical": False} for t in given],
+            "answers": [{"text": t, "marks": [[0, 26]] if "think" in t else []} for t in given],
         }
         for i, given in enumerate(answers)
     ]

@@ -25,7 +25,7 @@ from crossmatch.evaluation.sheets import Record
 from crossmatch.evaluation.statistics import Array, Statistic, mean_of
 from crossmatch.evaluation.suites import Suite
 from crossmatch.evaluation.sustain import sustain, sustained
-from crossmatch.evaluation.traces import calibrated, opener_statistics
+from crossmatch.evaluation.traces import calibrated, opener_statistics, parse_trace
 
 Measured = dict[str, tuple[Array, Statistic]]
 """metric -> (item statistics (items, columns), statistic); where an item has several seeds, its rows are averaged."""
@@ -174,11 +174,12 @@ def _sustained(rows: Sequence[Record], seeds: int) -> Measured:
 
 
 def _traces(rows: Sequence[Record]) -> Measured:
-    structural = [row["trace"]["state"] in ("closed", "unclosed", "close_only") for row in rows]
+    # From the outputs themselves: what a record says of them may be older than the list of openers.
+    traces = [parse_trace(row["output"]) for row in rows]
     found: Measured = {
-        "trace_structural": (_column(structural), mean_of),
-        "trace_lexical": (_column([row["trace"]["lexical"] for row in rows]), mean_of),
-        "trace_share": (_column([row["trace"]["share"] for row in rows]), mean_of),
+        "trace_structural": (_column([trace.structural for trace in traces]), mean_of),
+        "trace_lexical": (_column([trace.lexical for trace in traces]), mean_of),
+        "trace_share": (_column([trace.share for trace in traces]), mean_of),
         "truncated": (_column([row["truncated"] for row in rows]), mean_of),
     }
     openers = [row.get("opener_loglikelihoods") for row in rows]
