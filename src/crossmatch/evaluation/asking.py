@@ -13,6 +13,7 @@ from crossmatch.evaluation.conditions import Condition
 from crossmatch.evaluation.kl import Answered, Comparison
 from crossmatch.evaluation.model import DocumentScore, Failed, FirstToken, Model, Windows
 from crossmatch.evaluation.sheets import Record, Sheet
+from crossmatch.evaluation.steps import ask_steps, step_fields
 from crossmatch.evaluation.suites import Item, Suite
 from crossmatch.evaluation.traces import OPENERS, parse_trace
 from crossmatch.progress import Task
@@ -38,18 +39,18 @@ class Questions:
 
     @property
     def parts(self) -> list[str]:
-        """What is asked of every item: `answer N` by seed, `opening`, `options`, `order N`."""
+        """What is asked of every item: `answer N` by seed, `opening`, `options`, `order N`, `steps`."""
         settings, seeds = self.suite.settings, self.condition.seeds
         answers = [f"answer {seed}" for seed in seeds]
         if settings.kind == "text":
             return ["text"]
         if settings.kind == "choice":
             orders = [f"order {number}" for number in range(settings.permutations)]
-            generated = [*answers, *self._again] if settings.generative else []
+            generated = [*answers, *self._again, "steps"] if settings.generative else []
             return [*(["options", *orders] if self.scored else []), *generated]
         compared = self.scored and self.kl is not None and settings.kind == "generation"
         asked = [*answers, *self._again]
-        return [*asked, *(["opening"] if self.scored else []), *(["kl"] if compared else [])]
+        return [*asked, *(["opening"] if self.scored else []), "steps", *(["kl"] if compared else [])]
 
     @property
     def _again(self) -> list[str]:
@@ -124,6 +125,9 @@ def _ask_part(model: Model, questions: Questions, part: str, items: Sequence[Ite
     if kind == "sustain":
         ask_again(model, questions.renderer, items, sheet, keep)
         return
+    if kind == "steps":
+        ask_steps(model, questions.prompts, items, questions.condition.seeds, sheet, keep)
+        return
     if kind == "kl" and questions.kl is not None:
         questions.kl.ask(
             questions.answered(items), lambda i, value: keep(i, {role: d and d.to_dict() for role, d in value.items()})
@@ -189,7 +193,7 @@ def _answer_records(questions: Questions, item: Item, sheet: Sheet) -> list[Reco
     again = sheet.get("sustain", item.id) if settings.sustain else {}
     unknown = {k: v for part in (again, opening) for k, v in part.items() if k == "failed"}
     records = []
-    for seed in questions.condition.seeds:
+    for number, seed in enumerate(questions.condition.seeds):
         # An item of which a part was not answered counts as not answered: its figures would be those of fewer items.
         found = {**sheet.get(f"answer {seed}", item.id), **unknown}
         record = {**_asked(questions, item), "seed": seed}
@@ -203,6 +207,7 @@ def _answer_records(questions: Questions, item: Item, sheet: Sheet) -> list[Reco
         trace = parse_trace(found["output"])
         parsed = {"state": trace.state, "lexical": trace.lexical, "share": trace.share}
         records.append({**record, **found, "answer": trace.answer, "trace": parsed, **opening, **compared})
+        records[-1] |= step_fields(sheet.get("steps", item.id)["steps"][number])
         if settings.sustain and seed == questions.condition.seeds[0]:
             records[-1]["sustain"] = again
     return records
@@ -237,6 +242,8 @@ def _choice_record(questions: Questions, item: Item, sheet: Sheet) -> list[Recor
             record["orders"].append(original(order, place))
         elif kind == "sustain":
             record["sustain"] = found
+        elif kind == "steps":
+            record["generated"] = [a | step_fields(s) for a, s in zip(record["generated"], found["steps"], strict=True)]
         else:
             chosen = extract_choice(found["output"], item.options)
             record.setdefault("generated", []).append({"seed": int(number), **found, "chosen": chosen})

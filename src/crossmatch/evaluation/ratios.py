@@ -21,3 +21,9 @@ def perplexity(columns: Array) -> Array:
 def bits_per_byte(columns: Array) -> Array:
     """The same information per byte of UTF-8: can be compared between tokenizers."""
     return columns[:, NATS] / columns[:, BYTES] / np.log(2.0)
+
+
+def mean_of_known(columns: Array) -> Array:
+    """Mean over what is known: summed values over their number; (draws, 2) to (draws,), not a number where none is."""
+    with np.errstate(invalid="ignore"):
+        return columns[:, 0] / columns[:, 1]

@@ -11,7 +11,7 @@ from crossmatch.evaluation.compare import difference, figure
 from crossmatch.evaluation.conditions import Condition
 from crossmatch.evaluation.critical import criticality, strength_curves
 from crossmatch.evaluation.decomposition import fall_parts, length_parts
-from crossmatch.evaluation.metrics import CHOICE, SURFACE, Measured, measure, signatures
+from crossmatch.evaluation.metrics import CHOICE, GENERATED, SURFACE, Measured, measure, signatures
 from crossmatch.evaluation.run import OWN, Records
 from crossmatch.evaluation.sheets import Record
 from crossmatch.evaluation.statistics import Figure, bootstrap, divergence, holm, paired_bootstrap
@@ -142,6 +142,11 @@ class _Tables:
         }
         if CHOICE in mine:
             result["flips"] = {v: _flip_table(rows[v], rows[self.reference]) for v in self.names if v != self.reference}
+        if GENERATED in mine:
+            written = {v: [_first_written(r) for r in rows[v]] for v in self.names}
+            result["flips_generated"] = {
+                v: _flip_table(written[v], written[self.reference]) for v in self.names if v != self.reference
+            }
         if SURFACE in mine and not failed:
             result["fall"] = {
                 v: _fall(measured[v], measured[self.reference]) for v in self.names if v != self.reference
@@ -193,6 +198,11 @@ class _Tables:
 def _pair(measured: Mapping[str, Measured], variant: str, reference: str, metric: str) -> Any:
     table, statistic = measured[variant][metric]
     return table, measured[reference][metric][0], statistic
+
+
+def _first_written(record: Record) -> Record:
+    """A record with the option that its generated text names as the chosen one; of several seeds the first."""
+    return {**record, "chosen": record["generated"][0]["chosen"]}
 
 
 def _flip_table(mine: Sequence[Record], reference: Sequence[Record]) -> Json:
