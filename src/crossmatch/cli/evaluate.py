@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from crossmatch.cli.comparing import Checkpoints, Kl, Memory, read_checkpoints
+from crossmatch.cli.comparing import Checkpoints, Kl, Memory
 from crossmatch.cli.console import Terminal, emit, say
 from crossmatch.cli.figures import print_summary
-from crossmatch.cli.measuring import Measuring, Nulls, Strengths, read_measuring
+from crossmatch.cli.measuring import Clean, Nulls, Strengths, clean_parts, measure_here, read_measuring
 from crossmatch.cli.options import Adapters, Json, Weights
 from crossmatch.errors import InputError
 
 if TYPE_CHECKING:
     from crossmatch.checkpoint import Checkpoint
     from crossmatch.evaluation import Suite
-    from crossmatch.evaluation.conditions import Condition, Plan
+    from crossmatch.evaluation.conditions import Condition
 
 
 def evaluate_command(
@@ -41,6 +41,7 @@ def evaluate_command(
     memory: Memory = None,
     server: Annotated[str | None, typer.Option(help="Ask a server instead: URL of its completions API.")] = None,
     model: Annotated[str | None, typer.Option(help="The model's name on that server.")] = None,
+    clean: Clean = None,
     as_json: Json = False,
 ) -> None:
     """Measure base, each adapter alone, their merge and its scale-matched control on the same prompts.
@@ -66,13 +67,13 @@ def evaluate_command(
         raise InputError("--server and --model belong together: where it runs, and what it is called there")
     if server is not None and (adapter or strengths or nulls or checkpoint):
         raise InputError("a server has its own weights; leave out -a, -w and what goes with them, or --server")
-    whole = Checkpoint(base)
+    whole, parts = Checkpoint(base), clean_parts(clean, suites)
     if server is not None:
-        summary = _served(whole, server, str(model), suites, conditions, output)
+        summary = _served(whole, server, str(model), suites, conditions, output, parts)
     else:
         wanted = read_measuring(adapter, weight, reference, strengths, nulls, bool(checkpoint))
         plan = Plan(conditions, None, batch_size, kl, wanted.reference, parse_memory(memory))
-        summary = _here(whole, wanted, checkpoint, suites, plan, output)
+        summary = measure_here(whole, wanted, checkpoint, suites, plan, output, parts)
     replace_json(output / "summary.json", summary)
     if as_json:
         emit(summary)
@@ -81,29 +82,14 @@ def evaluate_command(
     say(f"answers and summary: {output}")
 
 
-def _here(
-    base: "Checkpoint",
-    wanted: Measuring,
-    checkpoints: list[str] | None,
-    suites: "list[Suite]",
-    plan: "Plan",
-    output: Path,
-) -> dict[str, Any]:
-    from crossmatch.evaluation.run import evaluate
-    from crossmatch.evaluation.summary import summarise
-    from crossmatch.evaluation.trained import trained_with
-
-    adapters, variants = wanted.adapters, wanted.variants()
-    variants += read_checkpoints(base, checkpoints, variants)
-    if wanted.reference not in {variant.name for variant in variants}:
-        raise InputError(f"--reference {wanted.reference}: give one of {', '.join(v.name for v in variants)}")
-    records = evaluate(base, adapters, variants, suites, output, plan=plan, progress=Terminal())
-    summary = summarise(records, variants, suites, wanted.reference, conditions=plan.conditions)
-    return {**summary, "trained_with": trained_with(base, adapters, plan.conditions)}
-
-
 def _served(
-    base: "Checkpoint", url: str, name: str, suites: "list[Suite]", conditions: "tuple[Condition, ...]", output: Path
+    base: "Checkpoint",
+    url: str,
+    name: str,
+    suites: "list[Suite]",
+    conditions: "tuple[Condition, ...]",
+    output: Path,
+    clean: dict[str, set[str]],
 ) -> dict[str, Any]:
     from crossmatch.chat import open_tokenizer
     from crossmatch.checkpoint import value_digest
@@ -120,4 +106,5 @@ def _served(
     records = evaluate_served(elsewhere, suites, output, conditions=conditions, progress=Terminal())
     for line in served.notes:
         say(f"note: {line}")
-    return {**summarise(records, [elsewhere.variant], suites, "served", conditions=conditions), "server": [url, name]}
+    summary = summarise(records, [elsewhere.variant], suites, "served", conditions=conditions, clean=clean)
+    return {**summary, "server": [url, name]}

@@ -1,5 +1,6 @@
 """One suite asked of one model under one condition: prompts, answers, and the records that they make."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -7,6 +8,7 @@ from math import factorial
 from typing import Any
 
 from crossmatch.checkpoint import bytes_digest
+from crossmatch.errors import DataError
 from crossmatch.evaluation.again import Again, ask_again, generated
 from crossmatch.evaluation.choices import extract_choice, original, permutations_of
 from crossmatch.evaluation.conditions import Condition
@@ -148,7 +150,7 @@ def _ask_part(model: Model, questions: Questions, part: str, items: Sequence[Ite
     if kind != "opening":
         options = [questions.suite.continuations(item) for item in asked]
     prompts = [questions.prompt(item) if kind == "order" else questions.prompts[item.id] for item in asked]
-    model.openings(prompts, options, lambda i, values, first: keep(i, _scored(values, first)))
+    model.openings(prompts, options, lambda i, values, first: keep(i, _scored(items[i], values, first)))
 
 
 def _keeper(items: Sequence[Item], sheet: Sheet, part: str, task: Task) -> Callable[[int, Record], None]:
@@ -159,9 +161,10 @@ def _keeper(items: Sequence[Item], sheet: Sheet, part: str, task: Task) -> Calla
     return keep
 
 
-def _scored(values: list[float] | Failed, first: FirstToken | None) -> Record:
+def _scored(item: Item, values: list[float] | Failed, first: FirstToken | None) -> Record:
     if isinstance(values, Failed):
         return {"failed": values.reason}
+    _check_scores(item, values)
     seen = {"entropy": first.entropy, "margin": first.margin} if first else {"entropy": None, "margin": None}
     return {"loglikelihoods": values, **seen}
 
@@ -226,19 +229,20 @@ def _opening(questions: Questions, item: Item, sheet: Sheet) -> Record:
 
 def _choice_record(questions: Questions, item: Item, sheet: Sheet) -> list[Record]:
     record: Record = {**_asked(questions, item), "options": list(item.options), "right": item.answer}
+    between = questions.suite.settings.between
     for part in questions.parts:
         found = sheet.get(part, item.id)
         if "failed" in found:
             return [{**record, "failed": found["failed"]}]
         kind, _, number = part.partition(" ")
         if kind == "options":
-            record |= _chosen(found["loglikelihoods"], questions.suite.continuations(item))
+            record |= _chosen(item, found["loglikelihoods"], questions.suite.continuations(item), between)
             record |= {"entropy": found["entropy"], "margin": found["margin"]}
             if questions.suite.settings.permutations:
                 record["orders"] = [record["chosen"]]
         elif kind == "order":
             other, order = questions.shuffled(item, int(number))
-            place = _chosen(found["loglikelihoods"], questions.suite.continuations(other))["chosen"]
+            place = _chosen(other, found["loglikelihoods"], questions.suite.continuations(other), between)["chosen"]
             record["orders"].append(original(order, place))
         elif kind == "sustain":
             record["sustain"] = found
@@ -250,8 +254,19 @@ def _choice_record(questions: Questions, item: Item, sheet: Sheet) -> list[Recor
     return [record]
 
 
-def _chosen(scores: list[float], options: Sequence[str]) -> Record:
-    by_length = [score / max(1, len(option.strip())) for score, option in zip(scores, options, strict=True)]
+def _check_scores(item: Item, scores: Sequence[float]) -> None:
+    """Raise DataError where nothing could be chosen: an option without any probability is worse than others, but one
+    whose log-likelihood is not a number is neither better nor worse."""
+    if any(math.isnan(score) or score == math.inf for score in scores):
+        reason = "a log-likelihood is not a number: the weights give NaN or infinite values"
+        raise DataError(f"item {item.id}: {reason}; leave this variant out")
+
+
+def _chosen(item: Item, scores: list[float], options: Sequence[str], between: str) -> Record:
+    """The option of the highest log-likelihood; and of the highest per character of its own text, delimiter aside."""
+    _check_scores(item, scores)
+    lengths = [max(1, len(option) - len(between)) for option in options]
+    by_length = [score / length for score, length in zip(scores, lengths, strict=True)]
     best, normalised = scores.index(max(scores)), by_length.index(max(by_length))
     return {"loglikelihoods": scores, "chosen": best, "chosen_norm": normalised}
 

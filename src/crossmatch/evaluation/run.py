@@ -152,7 +152,11 @@ class _Work:
                 stamp = {"variant": variant, "suite": suite, "suite_version": cell.suite.settings.version}
                 stamp |= {"condition": condition, "model_digest": self._models[variant]}
                 with sheet:
-                    rows = [{**stamp, **answer} for answer in ask(become(cell.variant), questions, sheet, task)]
+                    try:
+                        answers = ask(become(cell.variant), questions, sheet, task)
+                    except DataError as error:
+                        raise DataError(f"variant {variant}, suite {suite}: {error}") from error
+                    rows = [{**stamp, **answer} for answer in answers]
                     sheet.finish(rows)
                 self.records[cell.key] = rows
         return self.records

@@ -102,6 +102,7 @@ def measured_view(number: int, name: str, summary: Json) -> tuple[dict[str, Any]
         "decoding": condition["decoding"],
         "seeds": condition["seeds"],
         "untrained": [adapter for adapter, alike in trained.items() if alike is False],
+        "unknown": [adapter for adapter, alike in trained.items() if alike is None],
         "tables": [_table(suite, facts, summary) for suite, facts in suites],
         "flips": [
             {"suite": s, "what": what, "rows": _flips(f[key])}
