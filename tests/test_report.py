@@ -326,6 +326,7 @@ def test_conditions_are_tabs_and_flips_lead_to_their_items(opened: Any) -> None:
     opened.click("#tab1")
     assert (first.is_visible(), second.is_visible()) == (False, True)
     assert "was trained with another template" in second.inner_text()
+    assert "Unknown: with which template pt was trained." in second.inner_text()
     opened.locator("#tab1").press("ArrowRight")
     assert first.is_visible()
     assert opened.locator("[data-chart=divergence0] svg").bounding_box()["width"] > 300
