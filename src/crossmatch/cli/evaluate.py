@@ -75,10 +75,7 @@ def evaluate_command(
         plan = Plan(conditions, None, batch_size, kl, wanted.reference, parse_memory(memory))
         summary = measure_here(whole, wanted, checkpoint, suites, plan, output, parts)
     replace_json(output / "summary.json", summary)
-    if as_json:
-        emit(summary)
-    else:
-        print_summary(summary)
+    (emit if as_json else print_summary)(summary)
     say(f"answers and summary: {output}")
 
 

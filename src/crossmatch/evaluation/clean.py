@@ -17,7 +17,7 @@ def read_clean(file: Path, suites: Sequence[Suite]) -> dict[str, set[str]]:
         raw = read_json(file)
     except CheckpointError as error:
         raise InputError(f"--clean {file}: {error}") from error
-    held_out = raw.get("held_out") if isinstance(raw, dict) else None
+    held_out = raw.get("held_out")
     known = {name: found.get("clean") for name, found in held_out.items()} if isinstance(held_out, dict) else {}
     if not known or not all(isinstance(ids, list) for ids in known.values()):
         raise InputError(f"--clean {file}: no result of an audit with held-out sets; write one by crossmatch audit -o")
