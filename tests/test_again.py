@@ -104,6 +104,8 @@ def test_choices_and_several_seeds(room: Path, tmp_path: Path) -> None:
 class Fails:
     """A server that answers, and is gone when it is asked again."""
 
+    tells_distributions = False
+
     def __init__(self) -> None:
         self.calls = 0
 

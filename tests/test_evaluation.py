@@ -288,7 +288,7 @@ def test_records_and_summary(chat: Path, tmp_path: Path) -> None:
         *(f"lf_{name}{end}" for name in ("bleu4", "rouge1", "rouge2", "rougeL") for end in ("", "_stripped")),
         *("length_ratio", "truncated", "openers_calibrated"),
         *("trace_structural", "trace_lexical", "trace_share", "opener_probability", "think_probability"),
-        *("first_entropy", "first_margin"),
+        *("first_entropy", "first_margin", "answer_entropy", "answer_margin"),
     }
     assert set(found["pick"]["metrics"]) == {"acc", "acc_norm", "first_entropy", "first_margin"}
     for suite in found.values():
@@ -561,7 +561,7 @@ def test_every_template_with_every_decoding(chat: Path, tmp_path: Path) -> None:
     json.dumps([summary, clean], allow_nan=False)
 
 
-NUMBERS = {"opener_loglikelihoods", "loglikelihoods", "entropy", "margin"}
+NUMBERS = {"opener_loglikelihoods", "loglikelihoods", "entropy", "margin", "answer_entropy", "answer_margin"}
 
 
 def test_a_killed_evaluation_goes_on(chat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -594,6 +594,7 @@ def test_a_killed_evaluation_goes_on(chat: Path, tmp_path: Path, monkeypatch: py
             }
             assert all(ours[k] == pytest.approx(theirs[k], abs=1e-5) for k in NUMBERS & set(theirs))
     total = sum(len(v) * (2 if s == "ask" and c.endswith("greedy") else 1) for (_, s, c), v in whole.items())
+    total += sum(len({row["id"] for row in v}) for (_, s, _), v in whole.items() if s == "ask")
     assert len(asked) == total - 99
     assert not list((tmp_path / "cut").rglob("*.part"))
 
@@ -633,6 +634,12 @@ def test_a_switch_that_is_not_there_is_refused_before_anything_is_asked(chat: Pa
     assert not list(tmp_path.iterdir())
 
 
+GENERATED = {
+    *("acc_generated", "invalid", "trace_structural", "trace_lexical", "trace_share", "truncated"),
+    *("answer_entropy", "answer_margin"),
+}
+
+
 def test_choices_are_also_generated_and_reordered(chat: Path, tmp_path: Path) -> None:
     settings = (chat / "pick.yaml").read_text() + "generative: true\npermutations: 2\nmax_new_tokens: 4\n"
     (tmp_path / "pick.yaml").write_text(settings)
@@ -659,9 +666,8 @@ def test_choices_are_also_generated_and_reordered(chat: Path, tmp_path: Path) ->
         "acc_majority",
         "acc_worst",
         "consistency",
-        "acc_generated",
-        "invalid",
         "first_entropy",
         "first_margin",
+        *GENERATED,
     } == set(metrics)
-    assert set(summary["own.T1"]["suites"]["pick"]["metrics"]) == {"acc_generated", "invalid"}
+    assert set(summary["own.T1"]["suites"]["pick"]["metrics"]) == GENERATED

@@ -53,7 +53,7 @@ def facts() -> dict[str, Any]:
             "id": str(i),
             "question": f"question number {i}",
             "reference": "reference",
-            "answers": [{"text": t, "trace": "closed" if "think" in t else "none", "lexical": False} for t in given],
+            "answers": [{"text": t, "marks": [[0, 26]] if "think" in t else []} for t in given],
         }
         for i, given in enumerate(answers)
     ]
@@ -326,6 +326,7 @@ def test_conditions_are_tabs_and_flips_lead_to_their_items(opened: Any) -> None:
     opened.click("#tab1")
     assert (first.is_visible(), second.is_visible()) == (False, True)
     assert "was trained with another template" in second.inner_text()
+    assert "Unknown: with which template pt was trained." in second.inner_text()
     opened.locator("#tab1").press("ArrowRight")
     assert first.is_visible()
     assert opened.locator("[data-chart=divergence0] svg").bounding_box()["width"] > 300

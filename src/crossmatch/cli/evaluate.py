@@ -1,23 +1,18 @@
 """crossmatch evaluate."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from crossmatch.cli.comparing import Checkpoints, Kl, Memory, read_checkpoints
-from crossmatch.cli.console import Terminal, emit, say
+from crossmatch.cli.comparing import Checkpoints, Kl, Memory
+from crossmatch.cli.console import emit, say
 from crossmatch.cli.figures import print_summary
-from crossmatch.cli.measuring import Measuring, Nulls, Strengths, read_measuring
+from crossmatch.cli.measured import Asked, measured
+from crossmatch.cli.measuring import Clean, Nulls, Strengths, clean_parts, read_measuring
 from crossmatch.cli.options import Adapters, Json, Weights
-from crossmatch.cli.serving import Model, SameAs, Server, Serving, ask_served, exit_unjudged, read_serving
+from crossmatch.cli.serving import Model, SameAs, Server, exit_unjudged, read_serving
 from crossmatch.errors import InputError
-
-if TYPE_CHECKING:
-    from crossmatch.checkpoint import Checkpoint
-    from crossmatch.evaluation import Suite
-    from crossmatch.evaluation.conditions import Plan
-    from crossmatch.evaluation.run import Records
 
 
 def evaluate_command(
@@ -43,6 +38,7 @@ def evaluate_command(
     server: Server = None,
     model: Model = None,
     same_as: SameAs = None,
+    clean: Clean = None,
     as_json: Json = False,
 ) -> None:
     """Measure base, each adapter alone, their merge and its scale-matched control on the same prompts.
@@ -70,44 +66,9 @@ def evaluate_command(
         wanted = read_measuring(adapter, weight, reference, strengths, nulls, bool(checkpoint or serving))
     against = wanted.reference if wanted else reference or "served"
     plan = Plan(conditions, None, batch_size, kl, against, parse_memory(memory))
-    summary = _measured(Checkpoint(base), (wanted, serving), checkpoint, suites, plan, output)
+    asked = Asked(suites, plan, clean_parts(clean, suites))
+    summary = measured(Checkpoint(base), (wanted, serving), checkpoint, asked, output)
     replace_json(output / "summary.json", summary)
-    if as_json:
-        emit(summary)
-    else:
-        print_summary(summary)
+    (emit if as_json else print_summary)(summary)
     say(f"answers and summary: {output}")
     exit_unjudged(summary)
-
-
-def _measured(
-    base: "Checkpoint",
-    asked: tuple[Measuring | None, Serving | None],
-    checkpoints: list[str] | None,
-    suites: "list[Suite]",
-    plan: "Plan",
-    output: Path,
-) -> dict[str, Any]:
-    """What is asked of models here, and of the one on a server, which is asked first: no model is loaded till then."""
-    from crossmatch.evaluation.run import SERVED, evaluate
-    from crossmatch.evaluation.summary import summarise
-    from crossmatch.evaluation.trained import trained_with
-
-    wanted, serving = asked
-    variants = [SERVED] if serving else []
-    here = wanted.variants() if wanted else []
-    taken = {variant.name for variant in variants}
-    if any(variant.name in taken for variant in here):
-        raise InputError("an adapter may not be called served beside --server; give it another name")
-    here += read_checkpoints(base, checkpoints, [*variants, *here])
-    variants += here
-    if plan.kl_to not in {variant.name for variant in variants}:
-        raise InputError(f"--reference {plan.kl_to}: give one of {', '.join(v.name for v in variants)}")
-    records: Records = {}
-    further: dict[str, Any] = {}
-    if serving:
-        records, further["server"] = ask_served(base, serving, suites, plan, output)
-    if wanted:
-        records |= evaluate(base, wanted.adapters, here, suites, output, plan=plan, progress=Terminal())
-        further["trained_with"] = trained_with(base, wanted.adapters, plan.conditions)
-    return {**summarise(records, variants, suites, str(plan.kl_to), conditions=plan.conditions), **further}

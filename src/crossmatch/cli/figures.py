@@ -22,12 +22,18 @@ def print_summary(summary: Mapping[str, Any]) -> None:
     reference = summary["reference"]
     for name, condition in summary["conditions"].items():
         print(f"\nunder {name}: differences against {reference}; p adjusted (Holm)")
-        untrained = [a for a, alike in summary.get("trained_with", {}).get(name, {}).items() if alike is False]
+        trained = summary.get("trained_with", {}).get(name, {})
+        untrained = [adapter for adapter, alike in trained.items() if alike is False]
+        unknown = [adapter for adapter, alike in trained.items() if alike is None]
         if untrained:
             print(f"  WARNING: {', '.join(untrained)} was trained with another template than this")
+        if unknown:
+            print(f"  unknown: with which template {', '.join(unknown)} was trained (no record beside it)")
         kept = [name for name, facts in summary["variants"].items() if facts["kind"] not in _APART]
         for suite, facts in condition["suites"].items():
             _suite(suite, facts, kept)
+            if facts.get("clean"):
+                _suite(f"{suite}, what no training data touch", facts["clean"], kept)
         for d in condition["divergence"]:
             if d["value"] is not None:
                 line = f"{d['value']:+.1f} ({d['low']:+.1f} to {d['high']:+.1f})"

@@ -2,16 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from crossmatch.cli.console import say
 from crossmatch.cli.options import pair_up, split_pairs
 from crossmatch.errors import InputError
 
 if TYPE_CHECKING:
     from crossmatch.adapter import Recorded
-    from crossmatch.evaluation import Variant
+    from crossmatch.evaluation import Suite, Variant
     from crossmatch.rules import Weight
 
 Strengths = Annotated[
@@ -26,6 +28,11 @@ Nulls = Annotated[
         help="Random stand-ins by so many seeds: for a merge's partners of the reference; with --strengths, deltas of "
         "equal norm, and the layers' in another order, whose removal is compared with the adapter's.",
     ),
+]
+
+Clean = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="What audit -o wrote: figures of the items that it found clean are added."),
 ]
 
 
@@ -78,3 +85,15 @@ def read_measuring(
         raise InputError(f"--nulls {nulls}: {against} has no partner to stand in for; add -a and -w, or --strengths")
     adapters = {name: found for name, (found, _) in parts.items()}
     return Measuring(adapters, merge or None, against, wanted, nulls)
+
+
+def clean_parts(file: Path | None, suites: "list[Suite]") -> dict[str, set[str]]:
+    """Suite -> ids of the items that an audit found clean, where it found others too; says how many there are."""
+    from crossmatch.evaluation.clean import read_clean, touched
+
+    found = read_clean(file, suites) if file is not None else {}
+    for suite in suites:
+        ids, name, n = found.get(suite.settings.name), suite.settings.name, len(suite.items)
+        if file is not None:
+            say(f"{name}: " + (f"{len(ids)} of {n} items are clean" if ids is not None else "not audited"))
+    return touched(found, suites)

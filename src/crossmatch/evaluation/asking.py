@@ -1,5 +1,6 @@
 """One suite asked of one model under one condition: prompts, answers, and the records that they make."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -7,12 +8,14 @@ from math import factorial
 from typing import Any
 
 from crossmatch.checkpoint import bytes_digest
+from crossmatch.errors import DataError
 from crossmatch.evaluation.again import Again, ask_again, generated
 from crossmatch.evaluation.choices import extract_choice, original, permutations_of
 from crossmatch.evaluation.conditions import Condition
 from crossmatch.evaluation.kl import Answered, Comparison
 from crossmatch.evaluation.model import DocumentScore, Failed, FirstToken, Generated, Model, Windows, item_seed
 from crossmatch.evaluation.sheets import Record, Sheet
+from crossmatch.evaluation.steps import ask_steps, step_fields
 from crossmatch.evaluation.suites import Item, Suite
 from crossmatch.evaluation.traces import OPENERS, parse_trace
 from crossmatch.progress import Task
@@ -38,18 +41,19 @@ class Questions:
 
     @property
     def parts(self) -> list[str]:
-        """What is asked of every item: `answer N` by seed, `sustain`, `opening`, `kl`, `options`, `order N`, `text`."""
+        """What is asked of every item: `answer N` by seed, `sustain`, `opening`, `kl`, `options`, `order N`, `text`,
+        `steps`."""
         settings, seeds = self.suite.settings, self.condition.seeds
         answers = [f"answer {seed}" for seed in seeds]
         if settings.kind == "text":
             return ["text"]
         if settings.kind == "choice":
             orders = [f"order {number}" for number in range(settings.permutations)]
-            generated = [*answers, *self._again] if settings.generative else []
+            generated = [*answers, *self._again, "steps"] if settings.generative else []
             return [*(["options", *orders] if self.scored else []), *generated]
         compared = self.scored and self.kl is not None and settings.kind == "generation"
         asked = [*answers, *self._again]
-        return [*asked, *(["opening"] if self.scored else []), *(["kl"] if compared else [])]
+        return [*asked, *(["opening"] if self.scored else []), "steps", *(["kl"] if compared else [])]
 
     @property
     def _again(self) -> list[str]:
@@ -150,6 +154,9 @@ def _ask_part(model: Model, questions: Questions, part: str, items: Sequence[Ite
     if kind == "sustain":
         ask_again(model, questions.renderer, items, sheet, keep)
         return
+    if kind == "steps":
+        ask_steps(model, questions.prompts, items, questions.condition.seeds, sheet, keep)
+        return
     if kind == "kl" and questions.kl is not None:
         questions.kl.ask(
             questions.answered(items), lambda i, value: keep(i, {role: d and d.to_dict() for role, d in value.items()})
@@ -164,7 +171,7 @@ def _ask_part(model: Model, questions: Questions, part: str, items: Sequence[Ite
     if kind != "opening":
         options = [questions.suite.continuations(item) for item in asked]
     prompts = [questions.prompt(item) if kind == "order" else questions.prompts[item.id] for item in asked]
-    model.openings(prompts, options, lambda i, values, first: keep(i, _scored(values, first)))
+    model.openings(prompts, options, lambda i, values, first: keep(i, _scored(items[i], values, first)))
 
 
 def _keeper(items: Sequence[Item], sheet: Sheet, part: str, task: Task) -> Callable[[int, Record], None]:
@@ -175,9 +182,10 @@ def _keeper(items: Sequence[Item], sheet: Sheet, part: str, task: Task) -> Calla
     return keep
 
 
-def _scored(values: list[float] | Failed, first: FirstToken | None) -> Record:
+def _scored(item: Item, values: list[float] | Failed, first: FirstToken | None) -> Record:
     if isinstance(values, Failed):
         return {"failed": values.reason}
+    _check_scores(item, values)
     seen = {"entropy": first.entropy, "margin": first.margin} if first else {"entropy": None, "margin": None}
     return {"loglikelihoods": values, **seen}
 
@@ -209,7 +217,7 @@ def _answer_records(questions: Questions, item: Item, sheet: Sheet) -> list[Reco
     again = sheet.get("sustain", item.id) if settings.sustain else {}
     unknown = {k: v for part in (again, opening) for k, v in part.items() if k == "failed"}
     records = []
-    for seed in questions.condition.seeds:
+    for number, seed in enumerate(questions.condition.seeds):
         # An item of which a part was not answered counts as not answered: its figures would be those of fewer items.
         found = {**sheet.get(f"answer {seed}", item.id), **unknown}
         record = {**_asked(questions, item), "seed": seed}
@@ -223,6 +231,7 @@ def _answer_records(questions: Questions, item: Item, sheet: Sheet) -> list[Reco
         trace = parse_trace(found["output"])
         parsed = {"state": trace.state, "lexical": trace.lexical, "share": trace.share}
         records.append({**record, **found, "answer": trace.answer, "trace": parsed, **opening, **compared})
+        records[-1] |= step_fields(sheet.get("steps", item.id)["steps"][number])
         if settings.sustain and seed == questions.condition.seeds[0]:
             records[-1]["sustain"] = again
     return records
@@ -241,30 +250,44 @@ def _opening(questions: Questions, item: Item, sheet: Sheet) -> Record:
 
 def _choice_record(questions: Questions, item: Item, sheet: Sheet) -> list[Record]:
     record: Record = {**_asked(questions, item), "options": list(item.options), "right": item.answer}
+    between = questions.suite.settings.between
     for part in questions.parts:
         found = sheet.get(part, item.id)
         if "failed" in found:
             return [{**record, "failed": found["failed"]}]
         kind, _, number = part.partition(" ")
         if kind == "options":
-            record |= _chosen(found["loglikelihoods"], questions.suite.continuations(item))
+            record |= _chosen(item, found["loglikelihoods"], questions.suite.continuations(item), between)
             record |= {"entropy": found["entropy"], "margin": found["margin"]}
             if questions.suite.settings.permutations:
                 record["orders"] = [record["chosen"]]
         elif kind == "order":
             other, order = questions.shuffled(item, int(number))
-            place = _chosen(found["loglikelihoods"], questions.suite.continuations(other))["chosen"]
+            place = _chosen(other, found["loglikelihoods"], questions.suite.continuations(other), between)["chosen"]
             record["orders"].append(original(order, place))
         elif kind == "sustain":
             record["sustain"] = found
+        elif kind == "steps":
+            record["generated"] = [a | step_fields(s) for a, s in zip(record["generated"], found["steps"], strict=True)]
         else:
             chosen = extract_choice(found["output"], item.options)
             record.setdefault("generated", []).append({"seed": int(number), **found, "chosen": chosen})
     return [record]
 
 
-def _chosen(scores: list[float], options: Sequence[str]) -> Record:
-    by_length = [score / max(1, len(option.strip())) for score, option in zip(scores, options, strict=True)]
+def _check_scores(item: Item, scores: Sequence[float]) -> None:
+    """Raise DataError where nothing could be chosen: an option without any probability is worse than others, but one
+    whose log-likelihood is not a number is neither better nor worse."""
+    if any(math.isnan(score) or score == math.inf for score in scores):
+        reason = "a log-likelihood is not a number: the weights give NaN or infinite values"
+        raise DataError(f"item {item.id}: {reason}; leave this variant out")
+
+
+def _chosen(item: Item, scores: list[float], options: Sequence[str], between: str) -> Record:
+    """The option of the highest log-likelihood; and of the highest per character of its own text, delimiter aside."""
+    _check_scores(item, scores)
+    lengths = [max(1, len(option) - len(between)) for option in options]
+    by_length = [score / length for score, length in zip(scores, lengths, strict=True)]
     best, normalised = scores.index(max(scores)), by_length.index(max(by_length))
     return {"loglikelihoods": scores, "chosen": best, "chosen_norm": normalised}
 

@@ -35,6 +35,8 @@ class Engine:
     own penalties and temperatures do not act.
     """
 
+    tells_distributions = True
+
     def __init__(
         self,
         base: Checkpoint,

@@ -20,8 +20,8 @@ Scored = tuple[int, list[float], FirstToken]
 def score(
     model: Any, prompts: Sequence[Ids], options: Sequence[Sequence[Ids]], rows: int, memory: Memory
 ) -> Iterator[Scored]:
-    """ln P(option | prompt), summed over its tokens, for every option of every prompt; in batches of similar length, of
-    so many rows at most, as far as the memory goes.
+    """ln P(option | prompt), summed over its tokens, for every option of every prompt (there may be none: then only the
+    first token is told of); in batches of similar length, of so many rows at most, as far as the memory goes.
 
     An option sees its prompt and itself, not the others (a tree of tokens; positions go on from the prompt's end).
     Tokens that the prompts of a family begin with (the examples of one subject) are computed once, and only what an
@@ -124,11 +124,12 @@ def opening(log_p: Tensor) -> FirstToken:
 
 def _apart(model: Any, prompt: Ids, options: Sequence[Ids]) -> tuple[list[float], FirstToken]:
     """For models whose layers do not take any mask: every option behind a prompt of its own."""
-    values, first = [], None
-    for option in options:
-        ids = torch.tensor([[*prompt, *option[:-1]]], device=model.device)
-        log_p = torch.log_softmax(model(input_ids=ids, logits_to_keep=len(option)).logits[0].float(), -1)
-        values.append(float(log_p[torch.arange(len(option)), torch.tensor(option)].double().sum()))
-        first = first if first is not None else opening(log_p[0])
-    assert first is not None
-    return values, first
+
+    def after(option: Ids, keep: int) -> Tensor:
+        ids = torch.tensor([[*prompt, *option]], device=model.device)
+        return torch.log_softmax(model(input_ids=ids, logits_to_keep=keep).logits[0].float(), -1)
+
+    rows = [after(option[:-1], len(option)) for option in options] or [after((), 1)]
+    pairs = zip(rows, options, strict=False)
+    values = [float(log_p[torch.arange(len(o)), torch.tensor(o)].double().sum()) for log_p, o in pairs]
+    return values, opening(rows[0][0])

@@ -1,7 +1,7 @@
 """From the records of one variant, suite and condition to item statistics of every metric that they allow."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 import numpy as np
@@ -11,7 +11,7 @@ from crossmatch.evaluation.chrf import chrf, chrf_signature, chrf_statistics
 from crossmatch.evaluation.factory import factory_scores
 from crossmatch.evaluation.instructions import followed, instruction_level
 from crossmatch.evaluation.matching import exact_matches, number_matches
-from crossmatch.evaluation.ratios import bits_per_byte, nats_per_token, perplexity
+from crossmatch.evaluation.ratios import bits_per_byte, mean_of_known, nats_per_token, perplexity
 from crossmatch.evaluation.scores import (
     bleu,
     bleu_signature,
@@ -25,7 +25,7 @@ from crossmatch.evaluation.sheets import Record
 from crossmatch.evaluation.statistics import Array, Statistic, mean_of
 from crossmatch.evaluation.suites import Suite
 from crossmatch.evaluation.sustain import sustain, sustained
-from crossmatch.evaluation.traces import calibrated, opener_statistics
+from crossmatch.evaluation.traces import calibrated, opener_statistics, parse_trace
 
 Measured = dict[str, tuple[Array, Statistic]]
 """metric -> (item statistics (items, columns), statistic); where an item has several seeds, its rows are averaged."""
@@ -39,8 +39,8 @@ SHARES = frozenset(
     )
 )
 # What is read first, and what the divergence of a study is made of; each with what it is made of besides.
-SURFACE, CHOICE = "bleu", "acc"
-SURFACES, CHOICES = (SURFACE, "bleu_raw"), (CHOICE, "acc_generated")
+SURFACE, CHOICE, GENERATED = "bleu", "acc", "acc_generated"
+SURFACES, CHOICES = (SURFACE, "bleu_raw"), (CHOICE, GENERATED)
 
 
 def signatures(suite: Suite) -> dict[str, str]:
@@ -91,6 +91,8 @@ def _choices(rows: Sequence[Record]) -> Measured:
         invalid = [np.mean([g["chosen"] is None for g in r["generated"]]) for r in rows]
         measured["acc_generated"] = _column([float(x) for x in right]), mean_of
         measured["invalid"] = _column([float(x) for x in invalid]), mean_of
+        answers = [row["generated"] for row in rows]
+        measured |= _outputs(answers) | _steps(answers)
     return measured
 
 
@@ -176,14 +178,36 @@ def _sustained(rows: Sequence[Record], seeds: int) -> Measured:
     return {"sustained": (np.repeat(table, seeds, axis=0), sustained)}
 
 
-def _traces(rows: Sequence[Record]) -> Measured:
-    structural = [row["trace"]["state"] in ("closed", "unclosed", "close_only") for row in rows]
-    found: Measured = {
-        "trace_structural": (_column(structural), mean_of),
-        "trace_lexical": (_column([row["trace"]["lexical"] for row in rows]), mean_of),
-        "trace_share": (_column([row["trace"]["share"] for row in rows]), mean_of),
-        "truncated": (_column([row["truncated"] for row in rows]), mean_of),
+def _outputs(answers: Sequence[Sequence[Record]]) -> Measured:
+    """Traces and cut outputs; answers: for every row one or more, which are averaged."""
+    # From the outputs themselves: what a record says of them may be older than the list of openers.
+    traces = [[parse_trace(answer["output"]) for answer in group] for group in answers]
+
+    def column(values: Iterable[Sequence[float | bool]]) -> Array:
+        return _column([float(np.mean(group)) for group in values])
+
+    return {
+        "trace_structural": (column([t.structural for t in group] for group in traces), mean_of),
+        "trace_lexical": (column([t.lexical for t in group] for group in traces), mean_of),
+        "trace_share": (column([t.share for t in group] for group in traces), mean_of),
+        "truncated": (column([answer["truncated"] for answer in group] for group in answers), mean_of),
     }
+
+
+def _steps(answers: Sequence[Sequence[Record]]) -> Measured:
+    """Entropy and margin where answers begin, of those that do; none where a model does not tell, or records are older
+    than this figure."""
+    found: Measured = {}
+    for name in ("answer_entropy", "answer_margin"):
+        known = [[a[name] for a in group if a.get(name) is not None] for group in answers]
+        if any(known) and all(name in answer for group in answers for answer in group):
+            found[name] = np.array([[sum(values), len(values)] for values in known], dtype=float), mean_of_known
+    return found
+
+
+def _traces(rows: Sequence[Record]) -> Measured:
+    answers = [[row] for row in rows]
+    found = _outputs(answers) | _steps(answers)
     openers = [row.get("opener_loglikelihoods") for row in rows]
     if rows and all(openers):
         kept = [o for o in openers if o]

@@ -69,8 +69,11 @@ class Windows:
 class Model(Protocol):
     """A model that answers. Its methods call `done(index, value)` as results come, from the calling thread.
 
-    A model in this process gives no `Failed`: what goes wrong there is raised.
+    A model in this process gives no `Failed`: what goes wrong there is raised. tells_distributions: whether it says
+    what a first token is like.
     """
+
+    tells_distributions: bool
 
     def generate(
         self,

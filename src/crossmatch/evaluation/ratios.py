@@ -18,3 +18,5 @@ perplexity = Ratio(NATS, TOKENS, np.exp)
 """exp of the same (Jelinek et al., 1977)."""
 bits_per_byte = Ratio(NATS, BYTES, _bits)
 """The same information per byte of UTF-8: can be compared between tokenizers."""
+mean_of_known = Ratio(0, 1)
+"""Mean over what is known: summed values over their number; (draws, 2) to (draws,)."""

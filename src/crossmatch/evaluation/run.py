@@ -16,6 +16,7 @@ from crossmatch.evaluation.kl import Comparison, Divergences
 from crossmatch.evaluation.model import Model
 from crossmatch.evaluation.sheets import Record, Sheet
 from crossmatch.evaluation.suites import Suite
+from crossmatch.evaluation.traces import OPENERS
 from crossmatch.evaluation.variants import Variant
 from crossmatch.progress import SILENT, Progress
 
@@ -122,6 +123,10 @@ class _Work:
             inputs = [models[cell.variant.name], cell.suite.digest, cell.condition.digest, cell.scored, *shared]
             if kl[1] and cell.scored and cell.suite.settings.kind == "generation":
                 inputs.append({"kl": kl})
+            settings = cell.suite.settings
+            if cell.scored and settings.kind in ("generation", "instructions") and settings.language != "en":
+                # The openers that are scored were others when records got their version.
+                inputs.append({"openers": OPENERS[settings.language]})
             sheet = Sheet(cell.file(out), value_digest(inputs))
             known = sheet.finished()
             if known is None:
@@ -153,7 +158,11 @@ class _Work:
                 stamp = {"variant": variant, "suite": suite, "suite_version": cell.suite.settings.version}
                 stamp |= {"condition": condition, "model_digest": self._models[variant]}
                 with sheet:
-                    rows = [{**stamp, **answer} for answer in ask(become(cell.variant), questions, sheet, task)]
+                    try:
+                        answers = ask(become(cell.variant), questions, sheet, task)
+                    except DataError as error:
+                        raise DataError(f"variant {variant}, suite {suite}: {error}") from error
+                    rows = [{**stamp, **answer} for answer in answers]
                     sheet.finish(rows)
                 self.records[cell.key] = rows
         return self.records

@@ -7,6 +7,7 @@ from crossmatch.evaluation.conditions import Condition
 from crossmatch.evaluation.run import OWN, Records
 from crossmatch.evaluation.sheets import Record
 from crossmatch.evaluation.suites import Suite
+from crossmatch.evaluation.traces import parse_trace, utf16_spans
 from crossmatch.evaluation.variants import Variant
 
 
@@ -18,7 +19,11 @@ def side_by_side(
     conditions: Sequence[Condition] = OWN,
 ) -> dict[str, Any]:
     """For every condition and suite its questions, each with the reference or right option and every variant's answer;
-    of several seeds the first. Plain text has no answers to show."""
+    of several seeds the first. Plain text has no answers to show.
+
+    An answer in words has `marks`: [begin, end] of what counts as trace, in units of UTF-16. A choice that is both
+    scored and generated shows the option, and the text under `generated`.
+    """
     names = [variant.name for variant in variants]
     result: dict[str, Any] = {"variants": names, "conditions": {}}
     for condition in conditions:
@@ -47,15 +52,29 @@ def _row(suite: Suite, answers: list[Record]) -> dict[str, Any]:
 
 
 def _chosen(answer: Record) -> dict[str, Any]:
+    """The option of the highest score and the generated text, each where it was asked for."""
     if "failed" in answer:
         return {"text": f"(no answer: {answer['failed']})", "right": None}
-    if "chosen" in answer:
-        return {"text": answer["options"][answer["chosen"]], "right": answer["chosen"] == answer["right"]}
-    generated = answer["generated"][0]
-    return {"text": generated["output"], "right": generated["chosen"] == answer["right"]}
+    written = _written(answer) if "generated" in answer else {}
+    if "chosen" not in answer:
+        return written
+    scored = {"text": answer["options"][answer["chosen"]], "right": answer["chosen"] == answer["right"]}
+    return {**scored, "generated": written} if written else scored
+
+
+def _written(answer: Record) -> dict[str, Any]:
+    first = answer["generated"][0]
+    return {**_marked(first["output"]), "right": first["chosen"] == answer["right"]}
 
 
 def _given(answer: Record) -> dict[str, Any]:
     if "failed" in answer:
-        return {"text": f"(no answer: {answer['failed']})", "trace": "none", "lexical": False}
-    return {"text": answer["output"], "trace": answer["trace"]["state"], "lexical": answer["trace"]["lexical"]}
+        return _marked(f"(no answer: {answer['failed']})")
+    return _marked(answer["output"])
+
+
+def _marked(text: str) -> dict[str, Any]:
+    """A text with its traces: whether it has them, and where, as a page's script counts characters."""
+    trace = parse_trace(text)
+    marks = sorted(utf16_spans(text, trace.structural_spans + trace.lexical_spans))
+    return {"text": text, "trace": trace.state, "lexical": trace.lexical, "marks": marks}

@@ -45,6 +45,8 @@ class ServedModel:
     seconds before the first further try, doubled each time, with jitter, unless the server names its own (Retry-After).
     """
 
+    tells_distributions = False
+
     def __init__(
         self,
         url: str,

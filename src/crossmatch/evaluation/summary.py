@@ -12,7 +12,7 @@ from crossmatch.evaluation.conditions import SUMMARY_VERSION, Condition
 from crossmatch.evaluation.critical import criticality, strength_curves
 from crossmatch.evaluation.decomposition import fall_parts, length_parts
 from crossmatch.evaluation.diverging import divergence_rows
-from crossmatch.evaluation.metrics import CHOICE, SURFACE, Measured, measure, signatures
+from crossmatch.evaluation.metrics import CHOICE, GENERATED, SURFACE, Measured, measure, signatures
 from crossmatch.evaluation.run import OWN, Records
 from crossmatch.evaluation.sheets import Record
 from crossmatch.evaluation.statistics import (
@@ -157,6 +157,9 @@ class _Tables:
         }
         if CHOICE in mine:
             result["flips"] = self._rows(lambda one, other: _flip_table(rows[one], rows[other]))
+        if GENERATED in mine:
+            written = {v: [_first_written(r) for r in rows[v]] for v in self.names}
+            result["flips_generated"] = self._rows(lambda one, other: _flip_table(written[one], written[other]))
         if SURFACE in mine and not failed:
             result["fall"] = self._rows(lambda one, other: _fall(measured[one], measured[other]))
         return result
@@ -206,6 +209,11 @@ class _Tables:
         """Against what, which variant, with which: every one with the reference, a merge with its control too."""
         found = [("reference", v, self.reference) for v in self.names if v != self.reference]
         return [*found, *(("control", v, control) for v, control in self.controls.items())]
+
+
+def _first_written(record: Record) -> Record:
+    """A record with the option that its generated text names as the chosen one; of several seeds the first."""
+    return {**record, "chosen": record["generated"][0]["chosen"]}
 
 
 def _flip_table(mine: Sequence[Record], reference: Sequence[Record]) -> Json:

@@ -34,8 +34,10 @@ METRICS: Mapping[str, tuple[str, str, float, str]] = {
     "openers_calibrated": ("openers - ref %", ".0f", 100.0, "the same, less their share among the references"),
     "think_probability": ("P(<think>)", ".1e", 1.0, "probability that the answer begins with <think>"),
     "opener_probability": ("P(opener)", ".1e", 1.0, "probability that the answer begins with a reasoning opener"),
-    "first_entropy": ("entropy", ".2f", 1.0, "of the answer's first token, in nats"),
+    "first_entropy": ("entropy", ".2f", 1.0, "of the output's first token, in nats"),
     "first_margin": ("margin", ".2f", 1.0, "probability by which the first token is ahead of the second"),
+    "answer_entropy": ("entropy, answer", ".2f", 1.0, "of the first token of the answer, behind its trace, in nats"),
+    "answer_margin": ("margin, answer", ".2f", 1.0, "the margin there; answers that never begin have neither"),
     "acc": ("accuracy %", ".1f", 100.0, "option of highest log-likelihood"),
     "acc_norm": ("acc. norm %", ".1f", 100.0, "the same, divided by the option's length in characters"),
     "acc_majority": ("majority %", ".1f", 100.0, "right by the majority of option orders"),
@@ -100,8 +102,14 @@ def measured_view(number: int, name: str, summary: Json) -> tuple[dict[str, Any]
         "decoding": condition["decoding"],
         "seeds": condition["seeds"],
         "untrained": [adapter for adapter, alike in trained.items() if alike is False],
+        "unknown": [adapter for adapter, alike in trained.items() if alike is None],
         "tables": [_table(suite, facts, summary) for suite, facts in suites],
-        "flips": [{"suite": s, "rows": _flips(f["flips"])} for s, f in suites if f.get("flips")],
+        "flips": [
+            {"suite": s, "what": what, "rows": _flips(f[key])}
+            for s, f in suites
+            for key, what in (("flips", "answers"), ("flips_generated", "generated answers"))
+            if f.get(key)
+        ],
         "falls": [{"suite": s, "rows": _falls(f["fall"])} for s, f in suites if f.get("fall")],
         "divergence": chart if known else None,
         "further": further,

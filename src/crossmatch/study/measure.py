@@ -76,6 +76,7 @@ def evaluate_variants(
     ]
 
     def work() -> None:
+        from crossmatch.evaluation.clean import touched
         from crossmatch.evaluation.run import evaluate
         from crossmatch.evaluation.samples import side_by_side
         from crossmatch.evaluation.summary import summarise
@@ -89,9 +90,7 @@ def evaluate_variants(
         records = evaluate(base, adapters, variants, suites, out, plan=plan, progress=ledger.progress)
         with ledger.progress.task("intervals and paired tests") as task:
             trained = trained_with(base, adapters, conditions)
-            # Where nothing is touched, the clean part is the whole.
-            parts = {s.settings.name: clean[s.settings.name] for s in suites if s.settings.name in clean}
-            parts = {n: ids for n, ids in parts.items() if any(i.id not in ids for s in suites for i in s.items)}
+            parts = touched(clean, suites)
             names = dict(zip(wanted.suites, [s.settings.name for s in suites], strict=True))
             sums = combination_of(recipe, names)
             against = wanted.reference

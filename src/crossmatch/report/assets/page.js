@@ -77,23 +77,24 @@
   let shown = PAGE, only = null;
   const chosen = () => view.samples.conditions[at("condition").value][at("suite").value].rows;
 
-  // Answers are text, never markup: marks are put around pieces of text nodes.
-  const TRACE = /<\s*think(?:ing)?\s*>[\s\S]*?(?:<\s*\/\s*think(?:ing)?\s*>|$)|^[\s\S]*?<\s*\/\s*think(?:ing)?\s*>|\b(?:okay|alright|hmm)[,.]? (?:so|let)\b|\blet(?:['’]s| me| us) (?:think|break|see|analy|consider)\w*|step by step|嗯[，,]|让我们?(?:想|看|分析)|一步一步/gi;
-  const marked = (node, text) => {
+  // Answers are text, never markup: marks are put around pieces of text nodes. What is marked is what was counted.
+  const marked = (node, answer) => {
     let last = 0;
-    for (const hit of text.matchAll(TRACE)) {
-      if (!hit[0]) continue;
-      node.append(text.slice(last, hit.index), element("mark", "", hit[0]));
-      last = hit.index + hit[0].length;
+    for (const [begin, end] of answer.marks || []) {
+      node.append(answer.text.slice(last, begin), element("mark", "", answer.text.slice(begin, end)));
+      last = end;
     }
-    node.append(text.slice(last));
+    node.append(answer.text.slice(last));
   };
-  const differs = (row) => row.answers.some((a, i) => i !== reference && a.text !== row.answers[reference].text);
-  const traced = (row) => row.answers.some((a) => a.lexical || (a.trace && a.trace !== "none" && a.trace !== "empty"));
+  // A choice may be both scored and written: two texts.
+  const texts = (answer) => answer.generated ? [answer, answer.generated] : [answer];
+  const told = (answer) => texts(answer).map((a) => a.text).join("\n");
+  const differs = (row) => row.answers.some((a, i) => i !== reference && told(a) !== told(row.answers[reference]));
+  const traced = (row) => row.answers.flatMap(texts).some((a) => (a.marks || []).length > 0);
   const matching = () => {
     const words = at("search").value.trim().toLowerCase();
     return chosen().filter((row) => (!only || only.has(row.id)) &&
-      (!words || [row.question, row.reference, ...row.answers.map((a) => a.text)].join("\n").toLowerCase().includes(words)) &&
+      (!words || [row.question, row.reference, ...row.answers.map(told)].join("\n").toLowerCase().includes(words)) &&
       (!at("differs").checked || differs(row)) && (!at("traced").checked || traced(row)));
   };
   const card = (row) => {
@@ -101,11 +102,18 @@
     box.append(element("h4", "", row.question), element("p", "gold", "Reference: " + row.reference));
     const grid = element("div", "answers");
     row.answers.forEach((answer, i) => {
-      const same = i !== reference && answer.text === row.answers[reference].text;
+      const same = i !== reference && told(answer) === told(row.answers[reference]);
       const verdict = answer.right === undefined ? "" : answer.right ? " right" : " wrong";
       const cell = element("div", "answer" + (same ? " same" : "") + verdict);
       cell.append(element("b", "", variants[i] + (same ? " (same as " + view.reference + ")" : "")));
-      marked(cell, answer.text);
+      marked(cell, answer);
+      if (answer.generated) {
+        const right = answer.generated.right ? " right" : " wrong";
+        const text = element("div", "generated" + right);
+        text.append(element("b", "", "generated"));
+        marked(text, answer.generated);
+        cell.append(text);
+      }
       grid.append(cell);
     });
     box.append(grid);
