@@ -97,9 +97,12 @@ def _here(
     variants += read_checkpoints(base, checkpoints, variants)
     if wanted.reference not in {variant.name for variant in variants}:
         raise InputError(f"--reference {wanted.reference}: give one of {', '.join(v.name for v in variants)}")
+    made_on = {name: vector.made_on(base.digest) for name, vector in adapters.items()}
+    for name in (name for name, own in made_on.items() if own is False):
+        say(f"note: {name} was made on other weights than {base.path} has")
     records = evaluate(base, adapters, variants, suites, output, plan=plan, progress=Terminal())
     summary = summarise(records, variants, suites, wanted.reference, conditions=plan.conditions)
-    return {**summary, "trained_with": trained_with(base, adapters, plan.conditions)}
+    return {**summary, "on_its_base": made_on, "trained_with": trained_with(base, adapters, plan.conditions)}
 
 
 def _served(
