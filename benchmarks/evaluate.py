@@ -156,7 +156,7 @@ def pooled(engine: Any, prompts: list[str]) -> tuple[float, list[str]]:
 
     found: dict[int, Any] = {}
     started = time.perf_counter()
-    engine.generate(prompts, NEW, Decoding(), [str(i) for i in range(len(prompts))], found.__setitem__)
+    engine.generate(prompts, NEW, Decoding(), [0] * len(prompts), found.__setitem__)
     return time.perf_counter() - started, [found[i].text for i in range(len(prompts))]
 
 

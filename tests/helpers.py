@@ -109,22 +109,21 @@ def make_chat_model(out: Path, **options: Any) -> Path:
 
 
 def generate(
-    engine: Any, prompts: list[str], limit: int, decoding: Any = None, keys: list[str] | None = None
+    engine: Any, prompts: list[str], limit: int, decoding: Any = None, seeds: list[int] | None = None
 ) -> list[Any]:
     """What a model generates, in the order of the prompts."""
     from crossmatch.evaluation.model import Decoding
 
     found: dict[int, Any] = {}
-    names = keys or [str(i) for i in range(len(prompts))]
-    engine.generate(prompts, limit, decoding or Decoding(), names, found.__setitem__)
+    engine.generate(prompts, limit, decoding or Decoding(), seeds or list(range(len(prompts))), found.__setitem__)
     return [found[i] for i in range(len(prompts))]
 
 
 def generated_texts(
-    engine: Any, prompts: list[str], limit: int, decoding: Any = None, keys: list[str] | None = None
+    engine: Any, prompts: list[str], limit: int, decoding: Any = None, seeds: list[int] | None = None
 ) -> list[str]:
     """The texts of what a model generates."""
-    return [answer.text for answer in generate(engine, prompts, limit, decoding, keys)]
+    return [answer.text for answer in generate(engine, prompts, limit, decoding, seeds)]
 
 
 def loglikelihoods(engine: Any, prompts: list[str], options: list[list[str]]) -> list[list[float]]:

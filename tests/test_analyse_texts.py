@@ -1,7 +1,6 @@
 """`crossmatch analyse` with texts and questions: what is read, what it says, what is refused."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +10,15 @@ import torch
 from crossmatch.analysis.activations import Passage
 from crossmatch.checkpoint import Checkpoint
 from crossmatch.cli import run
+from crossmatch.cli.running import Asked
 from crossmatch.errors import DataError, InputError
 from crossmatch.study.material import read_choices, read_openings, read_passages
 from helpers import copy, make_adapter, make_chat_model, make_llama, peft_merge
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 WORDS = (
     "anaemia blood heart cell disease lung kidney bone system increase decrease level pressure high low answer".split()
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Products this small are slower on several threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -98,9 +90,6 @@ def test_a_question_sets_the_right_option_against_the_next(root: Path) -> None:
 def test_the_command_says_what_the_texts_show(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["analyse", root / "base", f"sft={root / 'sft'}", "--no-alignment", "--texts", root / "pt.jsonl"]
     arguments += ["--positions", "600", "--nulls", "2", "--questions", root / "choices.yaml", "--items", "4"]
-    # Principal subspaces of 64 do not fit into a model of 64 dimensions.
-    assert run([str(a) for a in arguments]) == 2
-    assert "a basis of 64 needs one more" in capsys.readouterr().err
     arguments += ["--k", "8", "--k", "r"]
     openings = ["--openings", root / "sft.jsonl"]
     assert run(["--quiet", *(str(a) for a in [*arguments, *openings, "-o", tmp_path / "out"])]) == 0
@@ -119,6 +108,16 @@ def test_the_command_says_what_the_texts_show(root: Path, tmp_path: Path, capsys
     claim = facts["claims"][-2]
     assert claim["verdict"] == facts["representations"]["sft"]["claim"]["directions"]["verdict"]
     assert [part["null"] for part in claim["parts"]] == [0.25, 1.0]
+
+
+def test_sizes_of_subspaces_follow_the_model(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["analyse", root / "base", f"sft={root / 'sft'}", "--no-alignment", "--texts", root / "pt.jsonl"]
+    arguments += ["--positions", "400", "--nulls", "0", "--json"]
+    assert run(["--quiet", *map(str, arguments)]) == 0
+    # 64 do not fit into a model of 64 dimensions.
+    assert json.loads(capsys.readouterr().out)["representations"]["sft"]["scope"]["ks"] == [16, 32]
+    assert Asked(None, None, None, 2, 0, 2).ks(576) == (16, 64)
+    assert Asked(None, None, None, 2, 0, 2, ("r", "90%", "40", "8")).ks(64) == (8, 40)
 
 
 def test_a_checkpoint_is_attributed_like_its_adapter(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -150,6 +149,10 @@ def test_what_cannot_be_read_is_refused_before_anything_runs(
     base, sft = root / "base", root / "sft"
     cases = [
         ([base, sft, "--texts", tmp_path / "none.jsonl"], "none.jsonl"),
+        ([base, sft, "--texts", root / "pt.jsonl", "--k", "64"], "--k 64: the model's activations have 64 dimensions"),
+        ([base, sft, "-o", tmp_path / "bytes.txt"], "is a file; give a directory"),
+        ([base, sft, "-o", tmp_path / "bytes.txt" / "out"], "cannot be written"),
+        ([base, sft, "-o", "/proc/none/out"], "cannot be written"),
         ([base, sft, "--texts", tmp_path / "none.txt"], "cannot be read as text"),
         ([base, sft, "--texts", tmp_path / "bytes.txt"], "cannot be read as text"),
         ([base, sft, "--texts", tmp_path / "empty.txt"], "holds no text"),

@@ -1,7 +1,6 @@
 """Gates on every delta of a fine-tune: against merged weights, finite differences and deltas that are left out."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from crossmatch.delta import Dense, TuningVector, norm
 from crossmatch.errors import DataError, EqualError, InputError
 from helpers import copy, make_adapter, make_chat_model, make_gpt2
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 QUESTIONS = [
     Question("<|user|> what is anaemia ? <|end|> <|assistant|>", " low blood level", " high blood level"),
     Question("<|user|> what is bone ? <|end|> <|assistant|>", " the old system", " the old lung disease"),
@@ -35,15 +35,6 @@ DOWN, NORM, EMBED = (
     "model.layers.0.input_layernorm.weight",
     "model.embed_tokens.weight",
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Products this small are slower on several threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

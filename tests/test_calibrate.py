@@ -14,6 +14,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from crossmatch import cli
+from crossmatch.adapter import Adapter
 from crossmatch.analysis.activations import (
     Calibration,
     Passage,
@@ -25,6 +26,7 @@ from crossmatch.analysis.activations import (
 )
 from crossmatch.cli.calibrate import calibrate_command
 from crossmatch.errors import DataError, InputError
+from crossmatch.vectors import add
 from helpers import make_adapter, make_chat_model, make_gpt2
 
 Q, DOWN = "model.layers.0.self_attn.q_proj", "model.layers.1.mlp.down_proj"
@@ -265,6 +267,18 @@ def test_command_with_adapters(chat: Path, tmp_path: Path, call: Any, tokenizer:
     assert call(*arguments, "--overwrite")[0] == 0
     assert out.read_bytes() == before
     assert [p.name for p in out.parent.iterdir()] == [out.name]
+
+
+def test_a_stored_vector_is_recorded_like_its_adapter(chat: Path, tmp_path: Path, call: Any) -> None:
+    add({"pt": (Adapter(chat / "pt"), 1.0)}, tmp_path / "vector")
+    for name, path in (("adapter", chat / "pt"), ("vector", tmp_path / "vector")):
+        arguments = ["-a", f"pt={path}", "--data", chat / "pt.jsonl", "-o", tmp_path / f"{name}.safetensors"]
+        code, _, error = call(chat / "base", *arguments, "--max-positions", 5)
+        assert code == 0, error
+    one, other = (load_file(tmp_path / f"{name}.safetensors") for name in ("adapter", "vector"))
+    assert set(one) == set(other)
+    for key, rows in one.items():
+        torch.testing.assert_close(other[key], rows, rtol=1e-5, atol=1e-6)
 
 
 def test_command_on_the_base_alone(chat: Path, tmp_path: Path, call: Any, tokenizer: Any, model: Any) -> None:

@@ -1,5 +1,6 @@
 """The algebra: laws, exactness, spectra from factors, rounding."""
 
+import math
 from fractions import Fraction
 
 import pytest
@@ -20,6 +21,7 @@ from crossmatch.delta import (
     norm,
     round_once,
     singular_values,
+    truncated,
 )
 from crossmatch.errors import RuleError
 
@@ -162,3 +164,19 @@ def test_rounding_keeps_what_is_not_finite() -> None:
     assert result[:2].tolist() == [float("inf"), float("-inf")]
     assert torch.isnan(result[2])
     assert result[3:].tolist() == [0.0, 0.0]
+
+
+def test_norms_of_tiny_and_huge_numbers() -> None:
+    """Their squares are zero or infinite in float64; the norm is neither."""
+    thin, whole = factors(1), Dense(dense(factors(2)))
+    for delta in (thin, whole):
+        size = norm(delta)
+        for factor in (1e-200, 1e-290, 1e200):
+            assert norm(delta.scaled(factor)) == pytest.approx(size * factor, rel=1e-12)
+            vector = TuningVector({"a": delta, "b": delta}) * factor
+            assert vector.norm() == pytest.approx(math.sqrt(2) * size * factor, rel=1e-12)
+        assert cosine(delta.scaled(1e-200), delta.scaled(-1e-150)) == pytest.approx(-1.0)
+    assert norm(Dense(torch.zeros(3, 2))) == norm(Dense(torch.zeros(0, 2))) == 0.0
+    assert cosine(thin.scaled(0.0), whole) is None
+    assert math.isnan(norm(Dense(torch.tensor([[math.nan, 1.0]]))))
+    assert truncated(thin.scaled(1e-200), 1)[1] > 0

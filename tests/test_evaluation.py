@@ -23,7 +23,7 @@ from crossmatch.evaluation.conditions import Condition, Plan, conditions_of
 from crossmatch.evaluation.decode import draw
 from crossmatch.evaluation.engine import Engine
 from crossmatch.evaluation.model import Decoding
-from crossmatch.evaluation.pool import takes_any_mask
+from crossmatch.evaluation.pool import families, takes_any_mask
 from crossmatch.evaluation.run import evaluate
 from crossmatch.evaluation.samples import side_by_side
 from crossmatch.evaluation.scores import bleu, bleu_signature, bleu_statistics, length_ratio, rouge_f
@@ -211,13 +211,57 @@ def test_other_kinds_of_attention_give_the_same(chat: Path, tmp_path: Path, fami
 
 def test_what_is_drawn_depends_on_the_item_alone(chat: Path) -> None:
     prompts = ["what is blood", "what is the very very old disease of the heart", "cell", "the"] * 2
-    keys = list("abcdefgh")
-    warm = Decoding(temperature=1.0, top_p=0.9, seed=1)
-    one = generated_texts(Engine(Checkpoint(chat / "base"), rows=1), prompts, 8, warm, keys)
+    seeds, warm = list(range(8)), Decoding(temperature=1.0, top_p=0.9)
+    one = generated_texts(Engine(Checkpoint(chat / "base"), rows=1), prompts, 8, warm, seeds)
     engine = Engine(Checkpoint(chat / "base"), rows=3)
-    assert generated_texts(engine, prompts[::-1], 8, warm, keys[::-1]) == one[::-1]
-    assert generated_texts(engine, prompts, 8, Decoding(temperature=1.0, top_p=0.9, seed=2), keys) != one
+    assert generated_texts(engine, prompts[::-1], 8, warm, seeds[::-1]) == one[::-1]
+    assert generated_texts(engine, prompts, 8, warm, seeds[::-1]) != one
     assert one[:4] != one[4:]
+
+
+@pytest.mark.parametrize("rows", [2, 5, 64])
+def test_a_prompt_is_read_once_for_all_its_seeds(chat: Path, rows: int) -> None:
+    prompts = ["what is blood", "the very very old disease of the heart is what", "cell of the heart"]
+    warm, engine = Decoding(temperature=1.0, top_p=0.9), Engine(Checkpoint(chat / "base"), rows=rows)
+    apart = [generated_texts(engine, prompts, 8, warm, [seed] * 3) for seed in range(5)]
+    read: list[int] = []
+
+    def count(_: Any, __: Any, given: dict[str, Any]) -> None:
+        if given["input_ids"].shape[1] > 1:
+            read.append(len(given["input_ids"]))
+
+    hook = engine.model.register_forward_pre_hook(count, with_kwargs=True)
+    together = generated_texts(engine, prompts * 5, 8, warm, [seed for seed in range(5) for _ in prompts])
+    hook.remove()
+    assert together == [text for texts in apart for text in texts]
+    # Once each, and again where its answers did not all find a place in the pool at one time.
+    assert sum(read) == 3 if rows == 64 else 3 <= sum(read) <= 15
+
+
+def test_examples_of_a_subject_are_read_once(chat: Path) -> None:
+    """Two subjects, each with examples of its own before the question: options as without what is shared."""
+    blocks = ["what is the old blood the old blood is ", "the heart is a very very old cell of the disease "]
+    prompts = [f"{block}{'very ' * n}blood" for n in range(5) for block in blocks] + ["cell", "what of the blood"]
+    options, engine = [["heart", "the disease"]] * len(prompts), Engine(Checkpoint(chat / "base"))
+    ids = engine.tokenizer(prompts, add_special_tokens=False)["input_ids"]
+    assert sorted(map(sorted, families(ids))) == [[0, 2, 4, 6, 8], [1, 3, 5, 7, 9], [10, 11]]
+    read: list[int] = []
+    hook = engine.model.register_forward_pre_hook(
+        lambda _, __, given: read.append(given["input_ids"].numel()), with_kwargs=True
+    )
+    together = loglikelihoods(engine, prompts, options)
+    first, read[:] = sum(read), []
+    for prompt, values in zip(prompts, together, strict=True):
+        assert loglikelihoods(engine, [prompt], options[:1])[0] == pytest.approx(values, abs=1e-5)
+    hook.remove()
+    assert first < 0.7 * sum(read)
+
+
+def test_prompts_of_one_kind_are_one_family() -> None:
+    assert families([]) == []
+    assert families([[1, 2, 3]]) == [[0]]
+    assert [sorted(f) for f in families([[7, 7, 7, n, n + 1, n + 2] for n in range(9)])] == [list(range(9))]
+    assert sorted(families([[n, 1, 2, 3, 4, m] for n in range(2) for m in range(4)])) == [[0, 1, 2, 3], [4, 5, 6, 7]]
 
 
 def test_drawing_follows_the_distribution() -> None:

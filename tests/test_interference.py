@@ -1,6 +1,6 @@
 """Interference predicted and measured: against dense computations, finite differences and planted modules."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from crossmatch.errors import AdapterError, DataError, InputError
 from crossmatch.report.interference import agreement_chart, attribution_chart, weights_chart
 from helpers import make_adapter, make_chat_model, make_gpt2, make_llama
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 WEIGHTS = {"pt": 0.3, "sft": 0.7}
 DOWN, Q = "model.layers.1.mlp.down_proj", "model.layers.0.self_attn.q_proj"
 DIALOGUES = [
@@ -39,15 +40,6 @@ DIALOGUES = [
         ("level", "<think> okay let me"),
     )
 ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Products this small are slower on several threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
 def test_no_result_depends_on_it(base: Checkpoint, nbytes: int) -> None:
     plain, engine = Engine(base), Engine(base, memory=nbytes)
     assert engine.memory == Memory(nbytes)
-    for decoding in (Decoding(), Decoding(1.0, 0.9, 3)):
+    for decoding in (Decoding(), Decoding(1.0, 0.9)):
         assert generated_texts(engine, PROMPTS, 9, decoding) == generated_texts(plain, PROMPTS, 9, decoding)
     pairs = zip(loglikelihoods(engine, PROMPTS, OPTIONS), loglikelihoods(plain, PROMPTS, OPTIONS), strict=True)
     for one, other in pairs:

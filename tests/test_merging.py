@@ -443,6 +443,11 @@ def test_overflow_is_said(models: Path, tmp_path: Path) -> None:
     parts = {"pt": (Adapter(models / "pt"), 1.0)}
     with pytest.raises(OutputError, match="overflows float16; store the merge in bfloat16"):
         merge(Checkpoint(base), parts, tmp_path / "out", storage=Storage(torch.float16))
+    # No hint names the dtype that has just overflowed.
+    for dtype, hint in ((torch.bfloat16, "store the merge in float32"), (torch.float32, "give smaller weights")):
+        huge = {"pt": (Adapter(models / "pt"), 1e300)}
+        with pytest.raises(OutputError, match=f"overflows {str(dtype)[6:]}; {hint}"):
+            merge(Checkpoint(base), huge, tmp_path / "out", storage=Storage(dtype))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["base"]
 
 

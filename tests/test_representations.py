@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -28,16 +27,8 @@ from crossmatch.delta import Dense, TuningVector, dense, same_spectrum
 from crossmatch.errors import AdapterError, DataError, InputError
 from helpers import copy, make_adapter, make_gpt2, make_llama
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 N, D, TEXTS = 240, 12, 24
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Products this small are slower on several threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -66,7 +66,9 @@ def client(local: LocalServer, **options: Any) -> ServedModel:
     return ServedModel(local.url, settings.pop("model", "tiny"), **settings)
 
 
-def answers(model: ServedModel, prompts: list[str], limit: int = 9, decoding: Decoding | None = None) -> list[Any]:
+def answers(
+    model: ServedModel, prompts: list[str], limit: int = 9, decoding: Decoding | None = None, seed: int = 0
+) -> list[Any]:
     found: dict[int, Any] = {}
     here = threading.get_ident()
 
@@ -75,8 +77,8 @@ def answers(model: ServedModel, prompts: list[str], limit: int = 9, decoding: De
         assert index not in found
         found[index] = value
 
-    keys = [str(i) for i in range(len(prompts))]
-    model.generate(prompts, limit, decoding or Decoding(), keys, done)
+    seeds = [item_seed(seed, str(i)) for i in range(len(prompts))]
+    model.generate(prompts, limit, decoding or Decoding(), seeds, done)
     return [found[i] for i in range(len(prompts))]
 
 
@@ -138,11 +140,11 @@ def test_a_token_that_holds_the_end_of_the_prompt_and_the_beginning_of_an_option
 
 def test_what_is_drawn_depends_on_seed_and_key_alone(server: LocalServer) -> None:
     prompts = ["what is blood"] * 6
-    warm = Decoding(temperature=1.0, seed=3)
-    one = [a.text for a in answers(client(server), prompts, 9, warm)]
-    assert [a.text for a in answers(client(server, parallel=1), prompts, 9, warm)] == one
+    warm = Decoding(temperature=1.0)
+    one = [a.text for a in answers(client(server), prompts, 9, warm, 3)]
+    assert [a.text for a in answers(client(server, parallel=1), prompts, 9, warm, 3)] == one
     assert len(set(one)) > 3
-    assert [a.text for a in answers(client(server), prompts, 9, Decoding(temperature=1.0, seed=4))] != one
+    assert [a.text for a in answers(client(server), prompts, 9, warm, 4)] != one
     assert len({item_seed(s, k) for s in range(50) for k in "abcdefgh"}) == 400
     assert all(0 <= item_seed(s, "x") < 2**31 for s in range(100))
 
@@ -292,7 +294,7 @@ def test_a_server_that_goes_away(pieces: Path) -> None:
             if index == 0:
                 local.__exit__()
 
-        served.generate(["what is blood"] * 200, 3, Decoding(), [str(i) for i in range(200)], done)
+        served.generate(["what is blood"] * 200, 3, Decoding(), [0] * 200, done)
     assert isinstance(found[0], Generated)
     reasons = [found[i].reason for i in range(2, 200)]
     assert "refuses the connection; is the server up? (2 tries)" in reasons[0]
@@ -321,15 +323,14 @@ def test_whoever_waits_for_a_result_may_leave(server: LocalServer) -> None:
 
     start = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        served.generate(BYTES, 3, Decoding(), ["a", "b", "c"], done)
+        served.generate(BYTES, 3, Decoding(), [0, 1, 2], done)
     assert time.monotonic() - start < 5
 
 
 def test_results_come_as_they_are_made(server: LocalServer) -> None:
     server.faults = ["slow"]
     order: list[int] = []
-    keys = [str(i) for i in range(5)]
-    client(server, parallel=2).generate(BYTES[:1] * 5, 3, Decoding(), keys, lambda i, _: order.append(i))
+    client(server, parallel=2).generate(BYTES[:1] * 5, 3, Decoding(), [0] * 5, lambda i, _: order.append(i))
     assert sorted(order) == [0, 1, 2, 3, 4]
     assert order[-1] in (0, 1)
 
@@ -416,8 +417,8 @@ def test_settings() -> None:
     served = ServedModel("http://x", "tiny")
     served.generate([], 1, Decoding(), [], lambda *_: None)
     served.loglikelihoods([], [], lambda *_: None)
-    with pytest.raises(ValueError, match="1 keys for 2 prompts"):
-        served.generate(["a", "b"], 1, Decoding(), ["a"], lambda *_: None)
+    with pytest.raises(ValueError, match="1 seeds for 2 prompts"):
+        served.generate(["a", "b"], 1, Decoding(), [0], lambda *_: None)
     assert math.isfinite(item_seed(0, ""))
 
 

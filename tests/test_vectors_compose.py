@@ -19,7 +19,9 @@ from crossmatch.errors import AdapterError
 from crossmatch.vectors import add
 from helpers import copy, make_adapter, make_chat_model, make_llama
 from test_docs import ROOT, blocks
-from vector_helpers import differing, moved, one_thread, tensors_of, tune  # noqa: F401
+from vector_helpers import differing, moved, tensors_of, tune
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

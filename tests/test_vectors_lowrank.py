@@ -15,7 +15,9 @@ from crossmatch.delta import dense
 from crossmatch.errors import RuleError
 from crossmatch.vectors import LowRankForm, extract_adapter
 from helpers import LINEAR, make_adapter, make_gpt2, make_llama
-from vector_helpers import moved, one_thread, tensors_of, tune  # noqa: F401
+from vector_helpers import moved, tensors_of, tune
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def logits(path: Path, adapter: Path | None = None) -> torch.Tensor:

@@ -15,9 +15,11 @@ from crossmatch.cli import run
 from crossmatch.delta import LowRank, dense
 from crossmatch.errors import AdapterError, InputError, RuleError
 from crossmatch.rules import Heads, Weights
-from crossmatch.vectors import Summing, add, strengths
+from crossmatch.vectors import Summing, add, describe, strengths
 from helpers import make_adapter, make_gpt2, make_llama
-from vector_helpers import differing, moved, one_thread, tune  # noqa: F401
+from vector_helpers import differing, moved, tune
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 Q, OUT, K = (f"model.layers.0.self_attn.{kind}_proj.weight" for kind in "qok")
 HEADS = Heads(queries=4, groups=2, width=16)
@@ -245,6 +247,29 @@ def test_what_needs_the_base_is_refused_without_it(room: Path, tmp_path: Path) -
         for name, vector in (("adapter", adapter), ("vector", open_vector(tmp_path / "sum"))):
             merge(base, {"x": (vector, 1.0)}, tmp_path / f"{what}-{name}")
         assert differing(tmp_path / f"{what}-adapter", tmp_path / f"{what}-vector") <= 2
+
+
+def test_a_base_that_is_not_theirs_is_refused(room: Path, tmp_path: Path) -> None:
+    other = Checkpoint(make_llama(tmp_path / "other", dtype=torch.float32, hidden_size=32))
+    config = {"quantization_config": {"quant_method": "fp8"}}
+    quantised = Checkpoint(tune(room / "base", tmp_path / "quantised", lambda tensors: tensors, config))
+    for name in ("v", "pt", "dpt"):
+        parts = {name: (open_vector(room / name), 1.0)}
+        with pytest.raises(AdapterError, match=rf"adapter {name}: .* has a delta of .*, the base a tensor of"):
+            add(parts, tmp_path / "no", summing=Summing(other))
+        with pytest.raises(InputError, match=r"quantised is quantised \(.*give those"):
+            add(parts, tmp_path / "no", summing=Summing(quantised))
+        assert not (tmp_path / "no").exists()
+
+
+def test_the_norm_of_a_tiny_sum(room: Path, tmp_path: Path) -> None:
+    for name in ("v", "pt"):
+        parts = {name: (open_vector(room / name), 1.0)}
+        size = add(parts, tmp_path / name)["predicate"]["norm"]
+        tiny = add({name: (parts[name][0], 1e-200)}, tmp_path / f"tiny-{name}")["predicate"]["norm"]
+        assert tiny == pytest.approx(1e-200 * size, rel=1e-9)
+        found = describe(StoredVector(tmp_path / f"tiny-{name}"))["norm"]
+        assert found == pytest.approx(tiny, rel=1e-9)
 
 
 def _retrained(adapter: Adapter, out: Path) -> Adapter:

@@ -2,12 +2,10 @@
 says of it. CROSSMATCH_EVERY_CELL=1 runs all cells, as `make faults` does."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from zlib import crc32
 
 import pytest
-import torch
 
 from crossmatch.verification.faults import FAULTS, NOTES
 from faults import table
@@ -18,12 +16,9 @@ CORE = (("bf16", 1e-1), ("bf16", 1e-2), ("fp32", 1e-3))
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def root(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Path:
     """Bases and adapters, made when they are first asked for; one thread, since the models are tiny."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield tmp_path_factory.mktemp("benches")
-    torch.set_num_threads(threads)
+    return tmp_path_factory.mktemp("benches")
 
 
 def is_run(name: str, cell: table.Cell) -> bool:

@@ -61,9 +61,8 @@ class Alignment:
     label: how k was asked for (a number, r: the rank of the delta, 90%: as many as hold that much of ||W||_F^2). Each
     part is a share of ||D||_F^2 with its null: ee, ew, er, nn as above; write_existing = ee + ew, read_existing = ee +
     er, write_new = er + nn; diagonal = sum_i (u_i^T D v_i)^2. gain: sum_i sigma_i (u_i^T D v_i) / sum_i sigma_i^2, the
-    relative change of the k leading singular values to first order, weighted by their energy; its null is 0.
-    gains: c_i of the first
-    `LISTED` directions, of single modules; base_energy: share of ||W||_F^2 in the k directions.
+    relative change of the k leading singular values to first order, weighted by their energy; its null is 0. gains: c_i
+    of the first `LISTED` directions, of single modules; base_energy: share of ||W||_F^2 in the k directions.
     """
 
     level: str
@@ -147,16 +146,10 @@ def grouped(rows: Sequence[Alignment]) -> list[Alignment]:
     """Means over modules by type, by layer and over all, for every label; each module counts the same."""
     result = []
     for label in dict.fromkeys(row.label for row in rows):
-        chosen = [row for row in rows if row.label == label and row.place is not None]
-        for (level, key), members in groups(chosen, _place).items():
+        for (level, key), members in groups([row for row in rows if row.label == label]).items():
             parts = {name: mean([m.parts[name] for m in members]) for name in PARTS}
             energies = [m.base_energy for m in members if m.base_energy is not None]
             k, energy = sum(m.k for m in members) / len(members), sum(energies) / len(energies) if energies else None
             gain = mean([m.gain for m in members])
             result.append(Alignment(level, key, None, label, k, len(members), parts, gain, energy))
     return result
-
-
-def _place(row: Alignment) -> Place:
-    assert row.place is not None
-    return row.place

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -156,7 +156,7 @@ class _Work:
                 continue
             pair = pairs.compare(here[one], here[other])
             if self.wanted.signs:
-                pair = pairs.with_signs(pair, sign_conflict(here[one], here[other]))
+                pair = replace(pair, sign_conflict=sign_conflict(here[one], here[other]))
             found.paired.setdefault((one, other), []).append(pair)
 
     def _space(self, here: Mapping[str, Change], found: _Found) -> Space | None:

@@ -18,8 +18,6 @@ from crossmatch.analysis.texts import Text, batches
 from crossmatch.errors import DataError
 from crossmatch.progress import QUIET, SILENT, Progress, Task
 
-TARGETS = ("loss", "odds")
-
 
 def shares(texts: Sequence[Text]) -> dict[str, Array]:
     """(texts,) for each target: response tokens of an item, or 1 for a probe; 0 for what the target does not count.

@@ -74,7 +74,8 @@ class Instrumented:
     """A causal model in float32 and the branches of its adapters.
 
     float32 on any device: what is measured are differences between nearly equal activations, which 16 bits do not hold.
-    adapters: names; sites: the changed modules in the model's order; branches[s][i]: adapter i at site s, or None.
+    adapters: names; vectors: theirs, by the base's names, at weight one;
+    sites: the changed modules in the model's order; branches[s][i]: adapter i at site s, or None.
     Raises AdapterError if an adapter does not fit or changes the vocabulary, InputError if it changes anything but the
     weights of linear modules; with `everything`, anything but parameters of modules that are affine in them. A change
     of tied embeddings then is one site that acts on both.
@@ -93,7 +94,7 @@ class Instrumented:
         found = fit(base, adapters, tied="keep" if everything else "refuse")
         if found.base is not base:
             raise AdapterError("an adapter changes the vocabulary of the model, whose activations do not compare")
-        self.adapters = tuple(adapters)
+        self.adapters, self.vectors = tuple(adapters), found.vectors
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         model: Any = AutoModelForCausalLM.from_pretrained(base.path, dtype=torch.float32)
         self.model = model.to(self.device).eval().requires_grad_(False)

@@ -8,7 +8,7 @@ those of the whole.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -173,7 +173,7 @@ def grouped(rows: Sequence[Pair], weights: tuple[float, float] = (1.0, 1.0)) -> 
     """By type, layer and all: the cosine, the ratio and the interference of the modules taken together as one vector,
     the rest as means over modules."""
     result = []
-    for (level, key), members in groups([row for row in rows if row.place is not None], _place).items():
+    for (level, key), members in groups(rows).items():
         norms = (math.hypot(*(m.norms[0] for m in members)), math.hypot(*(m.norms[1] for m in members)))
         size, (w1, w2) = norms[0] * norms[1], weights
         sizes = [m.norms[0] * m.norms[1] for m in members]
@@ -199,16 +199,6 @@ def grouped(rows: Sequence[Pair], weights: tuple[float, float] = (1.0, 1.0)) -> 
             )
         )
     return result
-
-
-def with_signs(pair: Pair, conflict: Figure) -> Pair:
-    """A pair with its sign conflict."""
-    return replace(pair, sign_conflict=conflict)
-
-
-def _place(row: Pair) -> Place:
-    assert row.place is not None
-    return row.place
 
 
 def _mean_space(spaces: Sequence[Space | None]) -> Space | None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from crossmatch.adapter import Adapter, fit
+from crossmatch.adapter import Adapter
 from crossmatch.analysis.ablation import Unit, ablate, divergence, expected_scores, over_weights, units
 from crossmatch.analysis.agreement import spearman
 from crossmatch.analysis.clusters import Array, Estimate, ratio
@@ -93,8 +93,8 @@ def predict_and_measure(
         "weights": {name: weight_json(weight) for name, weight in weights.items()},
         "scope": {**asdict(scope), "multiples": list(scope.multiples)},
     }
-    fitted = fit(base, adapters).vectors
-    lying = overlap(independent(fitted[guest]), independent(fitted[host]), (weights[guest], weights[host]))
+    one, other = (independent(model.vectors[name]) for name in (guest, host))
+    lying = overlap(one, other, (weights[guest], weights[host]))
     return {**head, **_facts(model, texts, lying, scope, progress)}
 
 

@@ -60,8 +60,8 @@ class Readings:
 
 
 def read(change: Change, space: Singular, *, seed: int = 0, draws: int = DRAWS) -> Readings | str:
-    """The readings of one change, or in words why there are none. seed: of the random deltas of the
-    null, together with the module's name."""
+    """The readings of one change, or in words why there are none. seed: of the random deltas of the null, together with
+    the module's name."""
     space = space.first(KNOWN)
     count = min(TOP, len(space.s) // 2)
     if count < 1 or float(space.s[0]) <= 0:
@@ -88,7 +88,6 @@ def read(change: Change, space: Singular, *, seed: int = 0, draws: int = DRAWS) 
 
 def grouped(rows: Sequence[Readings]) -> list[Readings]:
     """Means over modules by type, by layer and over all."""
-    placed = [row for row in rows if row.place is not None]
     return [
         Readings(
             level,
@@ -98,13 +97,8 @@ def grouped(rows: Sequence[Readings]) -> list[Readings]:
             {name: mean([m.figures[name] for m in members]) for name in NAMES},
             all(m.certain for m in members),
         )
-        for (level, key), members in groups(placed, _place).items()
+        for (level, key), members in groups(rows).items()
     ]
-
-
-def _place(row: Readings) -> Place:
-    assert row.place is not None
-    return row.place
 
 
 def _figures(found: dict[str, float], nulls: Sequence[dict[str, float]]) -> dict[str, Figure]:

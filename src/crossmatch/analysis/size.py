@@ -1,13 +1,13 @@
 """How large a tuning vector is: norms, ranks that count energy, its share of the base; by module, type and layer."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from crossmatch.analysis.change import Change, Place
 
-Row = TypeVar("Row")
+Row = TypeVar("Row", bound="Placed")
 # Of a module's singular values this many are listed.
 LISTED = 64
 
@@ -114,7 +114,7 @@ def entropy_bounds(squares: Sequence[float], left: float, more: int) -> tuple[fl
 def grouped(sizes: Sequence[Size]) -> list[SizeGroup]:
     """By module type, by layer, and all together; vectors (biases, norms) count in norms and shares alone."""
     result = []
-    for (level, key), members in groups(sizes, lambda s: s.place).items():
+    for (level, key), members in groups(sizes).items():
         bases = [s.base_norm for s in members]
         whole = math.hypot(*(b for b in bases if b is not None)) if all(b is not None for b in bases) else 0.0
         frobenius = math.hypot(*(s.frobenius for s in members))
@@ -133,16 +133,27 @@ def grouped(sizes: Sequence[Size]) -> list[SizeGroup]:
     return result
 
 
-def groups(rows: Sequence[Row], place: Callable[[Row], Place]) -> dict[tuple[str, str | int | None], list[Row]]:
-    """Rows by (level, key): every module type in the order of appearance, every layer, all. place: row -> Place."""
+class Placed(Protocol):
+    """A row of a table: of one matrix, or of a group of them, which lies nowhere (place None)."""
+
+    @property
+    def place(self) -> Place | None:
+        """Where the matrix lies."""
+        ...
+
+
+def groups(rows: Sequence[Row]) -> dict[tuple[str, str | int | None], list[Row]]:
+    """Rows of single matrices by (level, key): every module type in the order of appearance, every layer, all."""
     types: dict[tuple[str, str | int | None], list[Row]] = {}
     layers: dict[tuple[str, str | int | None], list[Row]] = {}
-    for row in rows:
-        where = place(row)
+    placed = [row for row in rows if row.place is not None]
+    for row in placed:
+        where = row.place
+        assert where is not None
         types.setdefault(("type", where.module), []).append(row)
         if where.layer is not None:
             layers.setdefault(("layer", where.layer), []).append(row)
-    return types | dict(sorted(layers.items(), key=lambda item: int(item[0][1] or 0))) | {("all", None): list(rows)}
+    return types | dict(sorted(layers.items(), key=lambda item: int(item[0][1] or 0))) | {("all", None): placed}
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

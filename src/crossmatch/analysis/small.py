@@ -23,7 +23,6 @@ from crossmatch.analysis.figures import LEVEL, Figure
 
 # Exponents beyond which there is no number.
 _LARGEST = 700.0
-VERDICTS = ("confirmed", "refuted", "undecided")
 _NULLS = {
     "directions": "what a random vector of the same spectrum takes",
     "subspace": "what a shift of the same size does in random directions",
@@ -80,7 +79,8 @@ def small_subspace(readings: dict[str, Sequence[Part]], small: float) -> dict[st
     """The claim judged, as plain JSON.
 
         small                the bound of the parts
-        verdict, reason      of VERDICTS: what both readings say, undecided if they do not agree; why, in words
+        verdict, reason      confirmed, refuted or undecided: what both readings say, undecided if they do not
+                             agree; why, in words
         directions, subspace each with part and ratio over all layers (value, low, high: 95%), verdict, reason, and
                              layers: rows with layer, part, ratio, verdict
 

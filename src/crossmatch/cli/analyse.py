@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from crossmatch.cli.analysed import PAGE, RESULT, check_output, say_notes, write
+from crossmatch.cli.analysed import PAGE, RESULT, check_output, say_notes, try_output, write
 from crossmatch.cli.analysis import show
 from crossmatch.cli.console import Terminal, emit, say
 from crossmatch.cli.options import Json
@@ -65,9 +65,8 @@ def analyse_command(
 
     keep_heap()
     sources = named(vectors)
-    if svg and output is None:
-        raise InputError("--svg needs -o DIR, where the pictures go")
     wanted = Wanted(tuple(dict.fromkeys(k or DEFAULT_KS)), not no_alignment, cache, sign_conflict)
+    try_output(output, pictures=svg)
     with Terminal().task("open"):
         opened = open_vectors(base, sources)
     check_output(output, opened)

@@ -1,10 +1,11 @@
 """What analyse writes and says beside its tables."""
 
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
 from crossmatch.cli.console import Terminal, say
-from crossmatch.errors import OutputError
+from crossmatch.errors import InputError, OutputError
 
 if TYPE_CHECKING:
     from crossmatch.analysis import Opened
@@ -12,12 +13,29 @@ if TYPE_CHECKING:
 RESULT, PAGE = "analysis.json", "analysis.html"
 
 
-def check_output(output: Path | None, opened: "Opened") -> None:
-    """Raise OutputError for a file, and for a place inside of what is analysed."""
+def try_output(output: Path | None, *, pictures: bool) -> None:
+    """Raise InputError for pictures without a directory, OutputError for a file, and for a directory that could not be
+    written when all is done; leaves nothing."""
+    from crossmatch.checkpoint import disk_error
+
     if output is None:
+        if pictures:
+            raise InputError("--svg needs -o DIR, where the pictures go")
         return
     if output.exists() and not output.is_dir():
         raise OutputError(f"{output} is a file; give a directory")
+    place = next(path for path in (output, *output.absolute().parents) if path.exists())
+    try:
+        with TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise disk_error(error, output) from error
+
+
+def check_output(output: Path | None, opened: "Opened") -> None:
+    """Raise OutputError for a place inside of what is analysed."""
+    if output is None:
+        return
     for path in (opened.base.path, *(Path(one["path"]) for one in opened.facts.values())):
         if output.resolve().is_relative_to(path.resolve()):
             raise OutputError(f"{output} lies in {path}, which is analysed; give another directory")

@@ -35,7 +35,7 @@ def calibrate_command(
     as_json: Json = False,
 ) -> None:
     """Record what the modules that each adapter changes take in, on base + adapter; without any, the base's modules."""
-    from crossmatch.adapter import Adapter
+    from crossmatch.adapter import open_vector
     from crossmatch.analysis.activations import Calibration, check_file, save
     from crossmatch.checkpoint import Checkpoint, check_apart, file_digest, side_digest
     from crossmatch.merging import plan_merge
@@ -43,7 +43,8 @@ def calibrate_command(
 
     keep_heap()
     asked = Calibration(positions, max_positions, max_length, gradients, template, thinking, seed)
-    checkpoint, adapters = Checkpoint(base), {name: Adapter(path) for name, path in split_pairs(adapter, "-a").items()}
+    checkpoint = Checkpoint(base)
+    adapters = {name: open_vector(path) for name, path in split_pairs(adapter, "-a").items()}
     fitted = plan_merge(checkpoint, {name: (one, 1.0) for name, one in adapters.items()}).fit.vectors
     files = _files(data, list(adapters))
     check_apart(output, [checkpoint.path, *(one.path for one in adapters.values()), *map(Path, files.values())])

@@ -70,7 +70,8 @@ class _Lines:
             return
         self.last = now
         share = self.done / self.total
-        left = f", about {(now - self.started) * (1 - share) / share:.0f} s left" if share > 0 else ""
+        # Before one part in a hundred is done, what is left is anybody's guess.
+        left = f", about {duration((now - self.started) * (1 - share) / share)} left" if share >= 0.01 else ""
         say(f"{self.label}: {share:.0%}{left} {note}".rstrip())
 
 

@@ -37,7 +37,7 @@ def evaluate_command(
     nulls: Nulls = 0,
     checkpoint: Checkpoints = None,
     kl: Kl = 16,
-    batch_size: Annotated[int, typer.Option(min=1, help="Prompts at a time at most.")] = 64,
+    batch_size: Annotated[int, typer.Option(min=1, help="Prompts at a time at most.")] = 256,
     memory: Memory = None,
     server: Annotated[str | None, typer.Option(help="Ask a server instead: URL of its completions API.")] = None,
     model: Annotated[str | None, typer.Option(help="The model's name on that server.")] = None,

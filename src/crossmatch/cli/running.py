@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from crossmatch.cli.console import Terminal
+from crossmatch.errors import InputError
 
 if TYPE_CHECKING:
     from crossmatch.analysis import Opened
     from crossmatch.analysis.activations import Passage
     from crossmatch.analysis.contrasts import Contrasts
+    from crossmatch.checkpoint import Checkpoint
 
 
 Texts = Annotated[
@@ -44,10 +46,17 @@ class Asked:
     items: int
     k: Sequence[str] = ()
 
-    @property
-    def ks(self) -> tuple[int, ...]:
-        """Sizes of principal subspaces."""
-        return tuple(sorted({int(k) for k in self.k if k.isdigit()})) or (16, 64)
+    def ks(self, width: int) -> tuple[int, ...]:
+        """Sizes of principal subspaces in a residual stream of a width: those that were given, else 16 and 64 as far as
+        they fit. Raises InputError for one that was given and does not."""
+        given = sorted({int(k) for k in self.k if k.isdigit()})
+        if given and given[-1] >= width:
+            raise InputError(
+                f"--k {given[-1]}: the model's activations have {width} dimensions, of which --texts compares fewer; "
+                "give a smaller number"
+            )
+        # Massive dimensions are left out as well: half of all are there in any case.
+        return tuple(given) or tuple(sorted({min(k, max(1, width // 2)) for k in (16, 64)}))
 
     @property
     def anything(self) -> bool:
@@ -57,27 +66,36 @@ class Asked:
 
 @dataclass(frozen=True)
 class Material:
-    """What was asked for, read: passages to compare at, and contrasts by metric."""
+    """What was asked for, read: passages to compare at, sizes of principal subspaces, and contrasts by metric."""
 
     asked: Asked
     passages: "Sequence[Passage] | None"
+    ks: Sequence[int]
     contrasts: "Mapping[str, Contrasts]"
 
 
 def read_material(opened: "Opened", asked: Asked) -> Material:
     """Everything that is to be run, as tokens, so that what cannot be read is said before anything is computed."""
     if not asked.anything:
-        return Material(asked, None, {})
+        return Material(asked, None, (), {})
     from crossmatch.analysis.representations import Scope
     from crossmatch.study.material import read_choices, read_openings, read_passages
 
     base, contrasts = opened.base, {}
+    ks = asked.ks(_width(base)) if asked.texts else ()
     passages = read_passages(base, asked.texts, Scope().length) if asked.texts else None
     if asked.questions:
         contrasts["questions"] = read_choices(base, asked.questions, asked.items)
     if asked.openings:
         contrasts["openings"] = read_openings(base, asked.openings, asked.items)
-    return Material(asked, passages, contrasts)
+    return Material(asked, passages, ks, contrasts)
+
+
+def _width(base: "Checkpoint") -> int:
+    """Dimensions of the residual stream."""
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(base.path).get_text_config().hidden_size
 
 
 def run_texts(opened: "Opened", material: Material, facts: dict[str, Any]) -> None:
@@ -89,10 +107,11 @@ def run_texts(opened: "Opened", material: Material, facts: dict[str, Any]) -> No
     from crossmatch.analysis.representations import Scope, compare
     from crossmatch.analysis.small import claim_rows
 
-    base, progress, scope = opened.base, Terminal(), Scope(positions=asked.positions, ks=asked.ks, nulls=asked.nulls)
+    base, progress = opened.base, Terminal()
     facts |= {"representations": {}, "attribution": {}}
     for name, vector in opened.vectors.items():
         if material.passages is not None:
+            scope = Scope(positions=asked.positions, ks=tuple(material.ks), nulls=asked.nulls)
             found = facts["representations"][name] = compare(base, vector, material.passages, scope, progress=progress)
             facts["claims"] += claim_rows(name, found["claim"], max(scope.ks))
         if material.contrasts:

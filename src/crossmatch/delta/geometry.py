@@ -13,6 +13,9 @@ from crossmatch.delta.compound import Stack
 from crossmatch.delta.deltas import Delta, LowRank, dense
 from crossmatch.errors import RuleError
 
+# Below this the squares that a norm is made of have lost digits.
+_SMALLEST = 1e-140
+
 
 def inner(x: Delta, y: Delta) -> float:
     """Frobenius inner product <X, Y> = tr(X^T Y).
@@ -40,14 +43,29 @@ def norm(x: Delta) -> float:
     if isinstance(x, Stack):
         return math.hypot(*(norm(part) for part in x.parts))
     if isinstance(x, LowRank):
-        return float(torch.linalg.vector_norm(singular_values(x)))
-    return float(torch.linalg.vector_norm(dense(x)))
+        return frobenius(singular_values(x))
+    return frobenius(dense(x))
+
+
+def frobenius(values: Tensor) -> float:
+    """sqrt(sum x^2) in float64; of numbers whose squares leave its range, too: these are brought near one first."""
+    size = float(torch.linalg.vector_norm(values, dtype=torch.float64))
+    if _SMALLEST < size < math.inf or not values.numel():
+        return size
+    largest = float(values.abs().max())
+    if not 0.0 < largest < math.inf:
+        return largest
+    return largest * float(torch.linalg.vector_norm(values.double() / largest))
 
 
 def cosine(x: Delta, y: Delta) -> float | None:
     """<X, Y> / (||X|| ||Y||), or None where one of them is zero."""
-    size = norm(x) * norm(y)
-    return None if size == 0.0 else max(-1.0, min(1.0, inner(x, y) / size))
+    sizes = norm(x), norm(y)
+    if 0.0 in sizes:
+        return None
+    # Brought to length one first: products of tiny numbers are zero.
+    one, other = (delta.scaled(1.0 / size) for delta, size in zip((x, y), sizes, strict=True))
+    return max(-1.0, min(1.0, inner(one, other)))
 
 
 def singular_values(x: Delta) -> Tensor:
@@ -93,4 +111,4 @@ def truncated(x: LowRank, rank: int) -> tuple[LowRank, float]:
     root = sigma[:rank].sqrt()
     b, a = (q_left @ u[:, : len(root)]) * root, root[:, None] * (q_right @ vh[: len(root)].T).T
     kept = LowRank(b, a, torch.ones(len(root), dtype=torch.float64), x.dims)
-    return kept, float(torch.linalg.vector_norm(sigma[rank:]))
+    return kept, frobenius(sigma[rank:])

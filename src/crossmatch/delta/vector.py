@@ -1,5 +1,6 @@
 """A tuning vector: what a fine-tune changed, as a mapping from tensor name to delta."""
 
+import math
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 
@@ -86,7 +87,7 @@ class TuningVector(Mapping[str, Delta]):
 
     def norm(self) -> float:
         """||v|| = sqrt(sum of the tensors' squared Frobenius norms)."""
-        return sum(norm(self[name]) ** 2 for name in self) ** 0.5
+        return math.hypot(*(norm(self[name]) for name in self))
 
     def cosine(self, other: "TuningVector") -> float:
         """<u, v> / (||u|| ||v||). Raises RuleError for a vector of norm zero."""

@@ -53,10 +53,10 @@ def ask_again(
     An item whose answer scores nothing, or meets no constraint that could be inserted, has nothing to lose: after is
     None. The greedy answer is asked for again greedily, a drawn one with the same random numbers.
     """
-    decoding, count = questions.condition.decodings[0], questions.suite.settings.sustain
+    seed, count = questions.condition.seeds[0], questions.suite.settings.sustain
     places, prompts, known = [], [], []
     for place, item in enumerate(items):
-        first = sheet.get(f"answer {decoding.seed}", item.id)
+        first = sheet.get(f"answer {seed}", item.id)
         if "failed" in first:
             keep(place, {"failed": first["failed"]})
             continue
@@ -81,5 +81,5 @@ def ask_again(
             found |= {"prompt_digest": bytes_digest(prompts[index].encode())}
         keep(places[index], found)
 
-    keys = [items[place].id for place in places]
-    model.generate(prompts, questions.suite.settings.max_new_tokens, decoding, keys, done)
+    seeds = [item_seed(seed, items[place].id) for place in places]
+    model.generate(prompts, questions.suite.settings.max_new_tokens, questions.condition.decoding, seeds, done)

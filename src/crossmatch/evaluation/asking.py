@@ -1,6 +1,6 @@
 """One suite asked of one model under one condition: prompts, answers, and the records that they make."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from math import factorial
@@ -11,7 +11,7 @@ from crossmatch.evaluation.again import Again, ask_again, generated
 from crossmatch.evaluation.choices import extract_choice, original, permutations_of
 from crossmatch.evaluation.conditions import Condition
 from crossmatch.evaluation.kl import Answered, Comparison
-from crossmatch.evaluation.model import DocumentScore, Failed, FirstToken, Model, Windows
+from crossmatch.evaluation.model import DocumentScore, Failed, FirstToken, Generated, Model, Windows, item_seed
 from crossmatch.evaluation.sheets import Record, Sheet
 from crossmatch.evaluation.suites import Item, Suite
 from crossmatch.evaluation.traces import OPENERS, parse_trace
@@ -38,7 +38,7 @@ class Questions:
 
     @property
     def parts(self) -> list[str]:
-        """What is asked of every item: `answer N` by seed, `opening`, `options`, `order N`."""
+        """What is asked of every item: `answer N` by seed, `sustain`, `opening`, `kl`, `options`, `order N`, `text`."""
         settings, seeds = self.suite.settings, self.condition.seeds
         answers = [f"answer {seed}" for seed in seeds]
         if settings.kind == "text":
@@ -105,14 +105,40 @@ class Questions:
 
 def ask(model: Model, questions: Questions, sheet: Sheet, task: Task) -> list[Record]:
     """Ask what the sheet does not have yet, and return one record per answer (generation) or item (others)."""
+    answers = [part for part in questions.parts if part.startswith("answer ")]
     for part in questions.parts:
-        items = questions.items(part)
-        keys = [item.id for item in items]
-        open_places = sheet.missing(part, keys)
-        task.advance(len(keys) - len(open_places))
-        _ask_part(model, questions, part, [items[place] for place in open_places], sheet, task)
+        if part not in answers:
+            _ask_part(model, questions, part, _open(questions, part, sheet, task), sheet, task)
+        elif part == answers[0]:
+            _ask_answers(model, questions, {part: _open(questions, part, sheet, task) for part in answers}, sheet, task)
     make = _RECORDS.get(questions.suite.settings.kind, _answer_records)
     return [record for item in questions.suite.items for record in make(questions, item, sheet)]
+
+
+def _open(questions: Questions, part: str, sheet: Sheet, task: Task) -> list[Item]:
+    """The items of which this part is not there yet."""
+    items = questions.items(part)
+    places = sheet.missing(part, [item.id for item in items])
+    task.advance(len(items) - len(places))
+    return [items[place] for place in places]
+
+
+def _ask_answers(
+    model: Model, questions: Questions, open_items: Mapping[str, Sequence[Item]], sheet: Sheet, task: Task
+) -> None:
+    """The answers of all seeds in one call, so that a prompt is read once for all of them."""
+    asked = [(part, item) for part, items in open_items.items() for item in items]
+    seeds = [item_seed(int(part.partition(" ")[2]), item.id) for part, item in asked]
+
+    def done(index: int, value: Generated | Failed) -> None:
+        part, item = asked[index]
+        sheet.add(part, item.id, generated(value))
+        task.advance()
+
+    if asked:
+        prompts = [questions.prompts[item.id] for _, item in asked]
+        limit = questions.suite.settings.max_new_tokens
+        model.generate(prompts, limit, questions.condition.decoding, seeds, done)
 
 
 def _ask_part(model: Model, questions: Questions, part: str, items: Sequence[Item], sheet: Sheet, task: Task) -> None:
@@ -132,12 +158,6 @@ def _ask_part(model: Model, questions: Questions, part: str, items: Sequence[Ite
     if kind == "text":
         windows = Windows(settings.window, settings.overlap)
         model.documents([item.question for item in items], windows, lambda i, value: keep(i, _document(value)))
-        return
-    if kind == "answer":
-        decoding = next(d for d in questions.condition.decodings if d.seed == int(number))
-        keys = [item.id for item in items]
-        prompts = [questions.prompts[key] for key in keys]
-        model.generate(prompts, settings.max_new_tokens, decoding, keys, lambda i, value: keep(i, generated(value)))
         return
     asked = [questions.shuffled(item, int(number))[0] if kind == "order" else item for item in items]
     options: list[Sequence[str]] = [OPENERS[settings.language]] * len(asked)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from crossmatch.checkpoint import value_digest
 from crossmatch.errors import DataError
+from crossmatch.evaluation.memory import ROWS
 from crossmatch.evaluation.model import Decoding
 from crossmatch.evaluation.suites import Suite
 from crossmatch.evaluation.templates import TEMPLATES, Template, find_template
@@ -39,14 +40,15 @@ class Condition:
         return f"T{self.temperature:g}{nucleus}" if self.temperature > 0 else "greedy"
 
     @property
-    def decodings(self) -> list[Decoding]:
-        """One per seed."""
-        return [Decoding(self.temperature, self.top_p, seed) for seed in self.seeds]
+    def decoding(self) -> Decoding:
+        """How every answer is generated, but for its seed."""
+        return Decoding(self.temperature, self.top_p)
 
     @property
     def digest(self) -> str:
         """Digest of all that can change an answer."""
-        return value_digest([RECORDS_VERSION, self.template.digest, [asdict(d) for d in self.decodings]])
+        drawn = [{**asdict(self.decoding), "seed": seed} for seed in self.seeds]
+        return value_digest([RECORDS_VERSION, self.template.digest, drawn])
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Plan:
 
     conditions: tuple[Condition, ...] = (Condition(),)
     dtype: str | None = None
-    batch_size: int = 64
+    batch_size: int = ROWS
     kl: int = 0
     kl_to: str | None = None
     memory: int | None = None

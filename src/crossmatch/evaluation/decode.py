@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
 from crossmatch.evaluation.memory import Memory
-from crossmatch.evaluation.model import Decoding, item_seed
+from crossmatch.evaluation.model import Decoding
 from crossmatch.evaluation.pool import Pool, Prefix, Row, takes_any_mask
 
 # Tokens looked at first when the most probable ones are wanted.
@@ -34,15 +34,16 @@ Answer = tuple[int, list[int], bool]
 
 @torch.inference_mode()
 def decode(
-    model: Any, prompts: Sequence[Sequence[int]], limits: Limits, decoding: Decoding, keys: Sequence[str]
+    model: Any, prompts: Sequence[Sequence[int]], limits: Limits, decoding: Decoding, seeds: Sequence[int]
 ) -> Iterator[Answer]:
     """Answers as they end, the longest prompts first, so that what does not fit in memory fails at once.
 
-    Drawn tokens follow from the item's own seed, not from its neighbours, up to the arithmetic's last digits.
+    Drawn tokens follow from the answer's own seed, not from its neighbours, up to the arithmetic's last digits. Answers
+    to one prompt stand beside each other, so that the pool reads it once.
     """
     choose = _chooser(decoding)
-    rows = [Row(i, 0, 0, [], _draws(decoding, key, limits.tokens)) for i, key in enumerate(keys)]
-    order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i))
+    rows = [Row(i, 0, 0, [], _draws(decoding, seed, limits.tokens)) for i, seed in enumerate(seeds)]
+    order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), tuple(prompts[i]), i))
     if not takes_any_mask(model):
         size = min(limits.rows, limits.memory.places(model, max(map(len, prompts), default=0) + limits.tokens))
         for start in range(0, len(order), size):
@@ -109,10 +110,10 @@ def _together(
         mask, positions = torch.cat([mask, torch.ones_like(mask[:, :1])], 1), positions[:, -1:] + 1
 
 
-def _draws(decoding: Decoding, key: str, count: int) -> Tensor | None:
+def _draws(decoding: Decoding, seed: int, count: int) -> Tensor | None:
     if decoding.temperature <= 0:
         return None
-    generator = torch.Generator().manual_seed(item_seed(decoding.seed, key))
+    generator = torch.Generator().manual_seed(seed)
     return torch.rand(count, generator=generator, dtype=torch.float64)
 
 

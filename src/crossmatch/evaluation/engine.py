@@ -14,7 +14,7 @@ from crossmatch.delta import Delta, LowRank, TuningVector, merged_rows
 from crossmatch.errors import AdapterError, DataError
 from crossmatch.evaluation.decode import Limits, decode
 from crossmatch.evaluation.likelihood import score
-from crossmatch.evaluation.memory import Memory
+from crossmatch.evaluation.memory import ROWS, Memory
 from crossmatch.evaluation.model import Decoding, DocumentScore, FirstToken, Generated, Windows
 from crossmatch.evaluation.perplexity import score_documents
 from crossmatch.evaluation.states import tells_all
@@ -39,7 +39,7 @@ class Engine:
         self,
         base: Checkpoint,
         stored: torch.dtype | None = None,
-        rows: int = 64,
+        rows: int = ROWS,
         memory: int | None = None,
         tokenizer: Any = None,
     ) -> None:
@@ -103,15 +103,15 @@ class Engine:
         prompts: Sequence[str],
         max_new_tokens: int,
         decoding: Decoding,
-        keys: Sequence[str],
+        seeds: Sequence[int],
         done: Callable[[int, Generated], None],
     ) -> None:
         """Answers to rendered prompts, with special tokens kept and everything after the end of the turn cut off.
 
-        keys: one text per prompt, from which its seed follows where tokens are drawn.
+        seeds: one per prompt, from which it is drawn. What comes several times is read by the model once.
         """
         limits = Limits(self._stops, max_new_tokens, self.rows, self.memory)
-        for index, ids, truncated in decode(self.model, self._ids(prompts), limits, decoding, keys):
+        for index, ids, truncated in decode(self.model, self._ids(prompts), limits, decoding, seeds):
             done(index, Generated(self.tokenizer.decode(ids, skip_special_tokens=False), truncated, len(ids)))
 
     def loglikelihoods(

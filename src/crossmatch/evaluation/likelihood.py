@@ -8,7 +8,7 @@ from torch import Tensor
 
 from crossmatch.evaluation.memory import Memory
 from crossmatch.evaluation.model import FirstToken
-from crossmatch.evaluation.pool import Prefix, as_mask, takes_any_mask
+from crossmatch.evaluation.pool import Prefix, as_mask, families, takes_any_mask
 
 Ids = Sequence[int]
 
@@ -24,13 +24,26 @@ def score(
     so many rows at most, as far as the memory goes.
 
     An option sees its prompt and itself, not the others (a tree of tokens; positions go on from the prompt's end).
-    Tokens that all prompts begin with are computed once, and only what an option needs goes through the vocabulary.
+    Tokens that the prompts of a family begin with (the examples of one subject) are computed once, and only what an
+    option needs goes through the vocabulary.
     """
-    prefix = Prefix.of(model, prompts)
-    shared = len(prefix.ids)
-    lengths = [len(p) - shared + sum(len(o) - 1 for o in group) for p, group in zip(prompts, options, strict=True)]
-    order = sorted(range(len(prompts)), key=lambda i: (-lengths[i], i))
     whole = not takes_any_mask(model)
+    for family in [list(range(len(prompts)))] if whole else families(prompts):
+        yield from _family(model, prompts, options, family, (rows, memory))
+
+
+def _family(
+    model: Any,
+    prompts: Sequence[Ids],
+    options: Sequence[Sequence[Ids]],
+    family: Sequence[int],
+    limits: tuple[int, Memory],
+) -> Iterator[Scored]:
+    rows, memory = limits
+    prefix, whole = Prefix.of(model, [prompts[i] for i in family]), not takes_any_mask(model)
+    shared = len(prefix.ids)
+    lengths = {i: len(prompts[i]) - shared + sum(len(option) - 1 for option in options[i]) for i in family}
+    order = sorted(family, key=lambda i: (-lengths[i], i))
     while order:
         tails = [sum(len(o) - 1 for o in options[i]) + 1 for i in order]
         width = lengths[order[0]] + max(tails)

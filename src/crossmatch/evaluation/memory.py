@@ -13,6 +13,8 @@ from crossmatch.process import free_memory
 if TYPE_CHECKING:
     import torch
 
+# Prompts at a time at most, unless a call says otherwise: beyond it a step on CPU gains nothing.
+ROWS = 256
 # Of what is free, a part is taken; of that, the largest power of two: a little more or less that is free changes
 # nothing.
 _SHARE = 0.25

@@ -8,11 +8,10 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class Decoding:
-    """How answers are generated: greedy at temperature 0, else drawn with a seed of its own for every item."""
+    """How answers are generated: greedy at temperature 0, else drawn."""
 
     temperature: float = 0.0
     top_p: float = 1.0
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -78,10 +77,11 @@ class Model(Protocol):
         prompts: Sequence[str],
         max_new_tokens: int,
         decoding: Decoding,
-        keys: Sequence[str],
+        seeds: Sequence[int],
         done: Callable[[int, Generated | Failed], None],
     ) -> None:
-        """Answers to rendered prompts; where tokens are drawn, item i has seed `item_seed(decoding.seed, keys[i])`."""
+        """Answers to rendered prompts; where tokens are drawn, seeds[i] is the seed of answer i (`item_seed`). A prompt
+        may come several times, with other seeds."""
         ...
 
     def loglikelihoods(

@@ -10,6 +10,8 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 # Columns of a pool are moved to the front when so many of them belong to nobody.
 _IDLE = 0.3
+# Prompts that go through the model by themselves because of a beginning that they have in common.
+_FAMILY = 4
 
 
 def takes_any_mask(model: Any) -> bool:
@@ -60,6 +62,26 @@ def common(prompts: Sequence[Sequence[int]]) -> tuple[int, ...]:
     first, last, least = ordered[0], ordered[-1], min(map(len, prompts))
     length = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), least)
     return first[: min(length, least - 1)]
+
+
+def families(prompts: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Numbers of the prompts that have half of what is their own in common with the next: those with the same examples
+    before the question. Whoever has few of the like is put to the others, who share what all share."""
+    order = sorted(range(len(prompts)), key=lambda i: tuple(prompts[i]))
+    by_all = len(common(prompts))
+    groups: list[list[int]] = []
+    for place, number in enumerate(order):
+        if place and _alike(prompts[order[place - 1]], prompts[number], by_all):
+            groups[-1].append(number)
+        else:
+            groups.append([number])
+    others = [number for group in groups if len(group) < _FAMILY for number in group]
+    return [*(group for group in groups if len(group) >= _FAMILY), *([others] if others else [])]
+
+
+def _alike(one: Sequence[int], other: Sequence[int], by_all: int) -> bool:
+    shared, least = len(common([one, other])) - by_all, min(len(one), len(other)) - by_all
+    return shared > 0 and 2 * shared >= least
 
 
 class _Slots(DynamicLayer):
@@ -130,10 +152,22 @@ class Pool:
         return self.capacity - len(self.rows)
 
     def admit(self, rows: Sequence[Row], prompts: Sequence[Sequence[int]]) -> Tensor:
-        """Run prompts (without the prefix) and give them places; logits (rows, vocabulary) after each.
+        """Run prompts (without the prefix), equal ones once, and give them places; logits (rows, vocabulary) after
+        each.
 
         No prompt may be longer than the columns in use, unless the pool is empty: the longest come first.
         """
+        numbers = {prompt: number for number, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
+        which = [numbers[tuple(prompt)] for prompt in prompts]
+        cache, logits = self._read(list(numbers))
+        if not self.rows:
+            for layer in self._layers:
+                layer.filled = 0
+        self._take(rows, prompts, cache, which)
+        return logits[which]
+
+    def _read(self, prompts: Sequence[Sequence[int]]) -> tuple[DynamicCache, Tensor]:
+        """Keys and values of the prefix and different prompts, each ending at the last column; logits after each."""
         shared, width, device = len(self.prefix.ids), max(map(len, prompts)), self.model.device
         ids = torch.zeros(len(prompts), width, dtype=torch.long)
         own = torch.zeros(len(prompts), width, dtype=torch.bool)
@@ -155,24 +189,22 @@ class Pool:
             use_cache=True,
             logits_to_keep=1,
         )
-        if not self.rows:
-            for layer in self._layers:
-                layer.filled = 0
-        self._take(rows, prompts, cache)
-        return out.logits[:, -1]
+        return cache, out.logits[:, -1]
 
-    def _take(self, rows: Sequence[Row], prompts: Sequence[Sequence[int]], cache: DynamicCache) -> None:
+    def _take(
+        self, rows: Sequence[Row], prompts: Sequence[Sequence[int]], cache: DynamicCache, which: Sequence[int]
+    ) -> None:
         shared, first = len(self.prefix.ids), len(self.rows)
         longest = shared + max(map(len, prompts))
-        for place, layer in enumerate(self._layers):
-            made: Any = cache.layers[place]
+        for layer, found in zip(self._layers, cache.layers, strict=True):
+            made: Any = found
             layer.filled = max(layer.filled, longest)
             layer.reserve(made.keys, made.values, layer.filled)
-            for number, prompt in enumerate(prompts):
+            for place, (prompt, number) in enumerate(zip(prompts, which, strict=True), start=first):
                 stop, length = layer.filled, len(prompt)
                 for buffer, new in ((layer.k, made.keys), (layer.v, made.values)):
-                    buffer[first + number, :, stop - length : stop] = new[number, :, new.shape[2] - length :]
-                    buffer[first + number, :, stop - length - shared : stop - length] = new[number, :, :shared]
+                    buffer[place, :, stop - length : stop] = new[number, :, new.shape[2] - length :]
+                    buffer[place, :, stop - length - shared : stop - length] = new[number, :, :shared]
         for row, prompt in zip(rows, prompts, strict=True):
             row.position = shared + len(prompt)
             row.start = self._layers[0].filled - row.position

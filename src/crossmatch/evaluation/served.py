@@ -21,7 +21,6 @@ from crossmatch.evaluation.model import (
     Generated,
     Model,
     Windows,
-    item_seed,
 )
 from crossmatch.evaluation.served_replies import text_of, the_choice, used
 from crossmatch.evaluation.served_scoring import Scorer
@@ -107,16 +106,16 @@ class ServedModel:
         prompts: Sequence[str],
         max_new_tokens: int,
         decoding: Decoding,
-        keys: Sequence[str],
+        seeds: Sequence[int],
         done: Callable[[int, Generated | Failed], None],
     ) -> None:
-        """Answers to rendered prompts; item i is drawn with the seed `item_seed(decoding.seed, keys[i])`.
+        """Answers to rendered prompts; answer i is drawn with seeds[i].
 
         The same seed gives the same answer of this server, not that of another. Raises InputError if the server cannot
         be reached at first, or does not list the model.
         """
-        if len(keys) != len(prompts):
-            raise ValueError(f"{len(keys)} keys for {len(prompts)} prompts")
+        if len(seeds) != len(prompts):
+            raise ValueError(f"{len(seeds)} seeds for {len(prompts)} prompts")
         if not prompts:
             return
         self._server.require()
@@ -124,7 +123,7 @@ class ServedModel:
         def work(index: int) -> Generated:
             fields: dict[str, Any] = {"max_tokens": max_new_tokens, "temperature": decoding.temperature}
             if decoding.temperature > 0:
-                fields |= {"top_p": decoding.top_p, "seed": item_seed(decoding.seed, keys[index])}
+                fields |= {"top_p": decoding.top_p, "seed": seeds[index]}
             return self._server.complete(prompts[index], fields, lambda reply: self._generated(reply, max_new_tokens))
 
         self._each(len(prompts), work, done)

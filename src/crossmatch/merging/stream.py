@@ -28,6 +28,9 @@ from crossmatch.process import cores
 from crossmatch.progress import Task
 from crossmatch.rules import uniform
 
+# What holds numbers that a dtype does not.
+_WIDER = {torch.float16: "bfloat16 or float32", torch.bfloat16: "float32"}
+
 # Largest exponent bits: what is not below them is infinite or no number.
 _FINITE = {
     torch.bfloat16: (torch.int16, 0x7FFF, 0x7F80),
@@ -205,7 +208,9 @@ def _check_finite(base: Checkpoint, tensor: PlannedTensor, done: Tensor, rows: T
     if not _is_finite(rows):
         raise CheckpointError(f"{base.path}: {tensor.name} holds NaN or infinite values; fetch or save the base again")
     form = str(tensor.dtype).split(".")[-1]
-    raise OutputError(f"{tensor.name} overflows {form}; store the merge in bfloat16 or float32 (--dtype)")
+    remedy = _WIDER.get(tensor.dtype)
+    wanted = f"store the merge in {remedy} (--dtype)" if remedy else "give smaller weights (-w)"
+    raise OutputError(f"{tensor.name} overflows {form}; {wanted}")
 
 
 def _is_finite(block: Tensor) -> bool:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat,
 from crossmatch.checkpoint import safe_name
 from crossmatch.errors import DataError, InputError, RecipeError, RuleError
 from crossmatch.evaluation.conditions import conditions_of
-from crossmatch.evaluation.memory import parse_memory
+from crossmatch.evaluation.memory import ROWS, parse_memory
 from crossmatch.evaluation.strengths import MOST, parse_strengths
 from crossmatch.evaluation.suites import read_yaml
 from crossmatch.rules import Weight, parse_weight
@@ -107,7 +107,7 @@ class EvaluationRecipe(_Strict):
     checkpoints: dict[str, str] = {}
     kl: int = Field(0, ge=0, le=1024)
     interference: int = Field(0, ge=0, le=256)
-    batch_size: int = Field(64, ge=1)
+    batch_size: int = Field(ROWS, ge=1)
     memory: str | None = None
 
     @model_validator(mode="after")

@@ -21,7 +21,7 @@ from crossmatch.checkpoint import (
     text_facts,
     write_json,
 )
-from crossmatch.delta import Delta, LowRank, Stack, TuningVector, linear, norm, round_once
+from crossmatch.delta import Delta, LowRank, Stack, TuningVector, frobenius, linear, norm, round_once
 from crossmatch.errors import InputError, RuleError
 from crossmatch.progress import SILENT, Progress
 from crossmatch.rules import Heads, Weight, Weights, weight_json
@@ -101,6 +101,11 @@ def add(parts: Parts, out: str | Path, *, summing: Summing = DEFAULT, progress: 
         raise InputError(f"--match-norm {summing.match_norm}: the vectors are {', '.join(parts)}")
     check_apart(out, [v.path for v in directories])
     watched = Unchanged([file for v in directories for file in v.paths])
+    if summing.base is not None and summing.base.quantisation:
+        raise InputError(
+            f"--base {summing.base.path} is quantised ({summing.base.quantisation}): vectors change the weights that "
+            "it was made from; give those"
+        )
     base = _common_base(parts, summing)
     laid = {label: lay(label, vector, summing.base) for label, (vector, _) in parts.items()}
     weights = {label: weight for label, (_, weight) in parts.items()}
@@ -131,7 +136,7 @@ def add(parts: Parts, out: str | Path, *, summing: Summing = DEFAULT, progress: 
             "match_norm": summing.match_norm,
             "parts": _described(parts, whole, sizes, used, partial),
             "cosines": _cosines(labels, used),
-            "norm": math.sqrt(size.squares),
+            "norm": size.norm,
             "text_files": _text_files(parts, laid, partial),
         }
         manifest = vector_statement({VECTOR_FILE: digest}, facts)
@@ -214,14 +219,18 @@ def _form(whole: _Sum, summing: Summing) -> torch.dtype:
 
 @dataclass
 class _Size:
-    """Squared norm of what was written: counted from it, since in a difference of parts their products cancel."""
+    """Norm of what was written: counted from it, since in a difference of parts their products cancel."""
 
-    squares: float = 0.0
+    norm: float = 0.0
+
+    def add(self, size: float) -> None:
+        """Count a part of this norm."""
+        self.norm = math.hypot(self.norm, size)
 
     def of(self, blocks: Iterable[Tensor], scale: float = 1.0) -> Iterator[Tensor]:
         """The blocks, counted on their way."""
         for block in blocks:
-            self.squares += float(torch.linalg.vector_norm(block, dtype=torch.float64)) ** 2 * scale**2
+            self.add(frobenius(block) * abs(scale))
             yield block
 
 
@@ -237,7 +246,7 @@ def _entries(whole: _Sum, name: str, form: torch.dtype, size: _Size) -> Iterator
     except RuleError as error:
         raise RuleError(f"{name}: {error}") from None
     if isinstance(total, LowRank | Stack):
-        size.squares += norm(total) ** 2
+        size.add(norm(total))
         stacked = isinstance(total, Stack)
         yield from _of_factors(name, total.parts if stacked else (total,), stacked=stacked)
     else:

@@ -2,12 +2,13 @@
 
 import math
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from crossmatch.adapter import VECTOR_FILE, StoredDense, StoredVector
 from crossmatch.checkpoint import DTYPE_NAMES, MANIFEST, Checkpoint, layer_of, module_type_of, read_json, text_facts
-from crossmatch.delta import norm
+from crossmatch.delta import Delta, norm
 from crossmatch.errors import CrossmatchError
 from crossmatch.progress import SILENT, Progress
 from crossmatch.vectors.blocks import single_threads
@@ -25,9 +26,9 @@ def describe(vector: StoredVector, progress: Progress = SILENT) -> dict[str, Any
     kinds = {name: part.kind for name, (part,) in vector.parts.items()}
     infos = vector.files.tensors
     with single_threads(), progress.task("measure", len(vector)) as task:
-        squares = 0.0
+        size = 0.0
         for name in vector:
-            squares += _square(vector, name)
+            size = math.hypot(size, _norm(vector[name]))
             task.advance(1, name)
     ranks = Counter(infos[f"scale/{n}"].shape[-1] for n, kind in kinds.items() if kind in ("low-rank", "experts"))
     with progress.task("digest", None):
@@ -44,7 +45,7 @@ def describe(vector: StoredVector, progress: Progress = SILENT) -> dict[str, Any
         "dtypes": dict(Counter(DTYPE_NAMES[info.dtype] for info in infos.values() if info.shape)),
         "targets": dict(Counter(module_type_of(name) for name in vector)),
         "ranks": {str(rank): count for rank, count in sorted(ranks.items())} or None,
-        "norm": math.sqrt(squares),
+        "norm": size,
         "added_rows": {name: infos[key].shape[0] for name, (_, key) in vector.added.items()} or None,
         "made_by": made_by if isinstance(made_by := record.get("made_by"), str) else None,
         "made_from": _made_from(record),
@@ -55,9 +56,11 @@ def describe(vector: StoredVector, progress: Progress = SILENT) -> dict[str, Any
     }
 
 
-def _square(vector: StoredVector, name: str) -> float:
-    delta = vector[name]
-    return float(gram([delta])[0, 0]) if isinstance(delta, StoredDense) else norm(delta) ** 2
+def _norm(delta: Delta) -> float:
+    """Frobenius; a tensor that stays in its file is streamed."""
+    if not isinstance(delta, StoredDense):
+        return norm(delta)
+    return abs(delta.scale) * math.sqrt(gram([replace(delta, scale=1.0)])[0, 0])
 
 
 def _made_from(record: dict[str, Any]) -> dict[str, Any]:

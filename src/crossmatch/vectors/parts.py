@@ -80,9 +80,12 @@ def lay(label: str, vector: TuningVector, base: Checkpoint | None) -> Laid:
     """A vector as a part of a sum.
 
     Stored vectors and adapters by their own names; adapters with a base by its names, and relative to it. Raises
-    InputError for an adapter that needs its base and is given none, RuleError for one that added to the vocabulary.
+    InputError for an adapter that needs its base and is given none, AdapterError for what does not fit the base that is
+    given, RuleError for an adapter that added to the vocabulary.
     """
     if isinstance(vector, StoredVector):
+        if base is not None:
+            fit(base, {label: vector}, tied="keep")
         return Laid(partial(_own_rows, vector), {n: p.kind for n, (p,) in vector.parts.items()}, vector.added, vector)
     if isinstance(vector, Adapter) and base is not None:
         return _on_base(label, vector, base)
