@@ -9,6 +9,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from crossmatch import Adapter, Checkpoint
+from crossmatch.cli.figures import print_summary
 from crossmatch.errors import DataError
 from crossmatch.evaluation import load_suite, standard_variants
 from crossmatch.evaluation.conditions import Condition, Plan, conditions_of
@@ -17,6 +18,7 @@ from crossmatch.evaluation.model import Failed, Generated
 from crossmatch.evaluation.run import SERVED, Elsewhere, evaluate, evaluate_served
 from crossmatch.evaluation.scores import rouge_f
 from crossmatch.evaluation.summary import summarise
+from crossmatch.report.measured import measured_view
 from helpers import WORDS, generated_texts, make_adapter, make_chat_model
 
 CHOICES = "prompt: 'pick: {question} {options}'\ngenerative: true\n"
@@ -138,3 +140,46 @@ def test_where_it_cannot_be(room: Path, tmp_path: Path, lines: str) -> None:
     (tmp_path / "ask.yaml").write_text(f"{text}{lines}\n")
     with pytest.raises(DataError, match="sustain"):
         load_suite(tmp_path / "ask.yaml")
+
+
+def test_what_is_shown_says_that_one_seed_was_probed(
+    room: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base, suites = Checkpoint(room / "base"), [load_suite(room / "ask.yaml")]
+    variants = standard_variants({}, [], None)
+    for asked, said in (("T2x3", True), ("greedy", False)):
+        conditions = conditions_of((), [asked])
+        records = evaluate(base, {}, variants, suites, tmp_path / asked, plan=Plan(conditions))
+        summary = summarise(records, variants, suites, "base", conditions=conditions)
+        print_summary(summary)
+        assert ("sustained, first of 3 seeds" in capsys.readouterr().out) is said
+        (name,) = summary["conditions"]
+        heads = measured_view(0, name, summary)[0]["tables"][0]["heads"]
+        assert {h["title"]: h["note"] for h in heads if h["note"]} == (
+            {"sustained %": "first of 3 seeds"} if said else {}
+        )
+
+
+def test_rows_of_small_numbers_keep_to_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    tiny = {"value": 1.234e-12, "low": -1.234e-12, "high": 1.234e-12, "n": 9}
+    difference = {**tiny, "value": -1.234e-12, "p": 1.2e-5, "p_holm": 1.2e-5}
+    entry = {**tiny, "difference": difference}
+    facts = {"n": 9, "left_out": 0, "incomplete": None, "metrics": {"kl_first": {"null0-pt0.3+sft0.7": entry}}}
+    null = {"seeds": 2, "drop": difference, "beyond": difference}
+    critical = {"n": 9, "verdict": "undecided", "removed": difference, "nulls": {"norm": null, "shuffled": null}}
+    best = {**tiny, "verdict": "undecided", "variant": "pt0.3+sft0.7"}
+    point = {"other": "sft", "differences": {"pt0.3+sft0.7": difference}, "best": best}
+    table = {"domain": "pt", "suite": "ask", "metric": "acc", "figures": {"pt0.3+sft0.7": tiny}}
+    table |= {"against_single": point, "against_joint": point}
+    condition = {
+        "seeds": 1,
+        "suites": {"ask": facts},
+        "divergence": [],
+        "critical": {"pt": {"ask": {"acc": critical}}},
+        "combination": {"joint": "both", "suites": [table], "mean": {"figures": None, "why": "no gain"}},
+    }
+    variants = {"null0-pt0.3+sft0.7": {"kind": "null"}}
+    print_summary({"reference": "sft", "variants": variants, "conditions": {"own.greedy": condition}})
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) < 80
+    assert sum("p=1.2e-05" in line for line in lines) == 4

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from crossmatch.errors import DataError
 from crossmatch.evaluation.choices import (
     Flips,
-    choice_statistics,
     extract_choice,
     flips,
     order_statistics,
@@ -250,10 +249,9 @@ def test_options_that_cannot_be_read() -> None:
             extract_choice("A", options)
 
 
-def test_statistics_and_flips() -> None:
+def test_flips() -> None:
     right = [0, 1, 2, 3, 0]
     before, after = [0, 1, None, 2, 1], [0, 2, 2, 2, None]
-    assert choice_statistics(before, right).mean(0).tolist() == [0.4, 0.2]
     table = flips(before, after, right)
     assert table == Flips(kept=1, gained=1, lost=1, wrong_alike=1, wrong_otherwise=1)
     back = flips(after, before, right)

@@ -12,7 +12,7 @@ from crossmatch.errors import DataError
 from crossmatch.evaluation.instructions import KINDS, check, check_loose, describe, followed, instruction_level
 from crossmatch.evaluation.language import LANGUAGES, language_of
 from crossmatch.evaluation.statistics import bootstrap, mean_of
-from crossmatch.evaluation.sustain import already_met, dropped, sustain, sustained, with_constraints
+from crossmatch.evaluation.sustain import already_met, sustain, sustained, with_constraints
 
 PROMPT = "What is anaemia?"
 # kind, arguments, responses that follow, responses that do not
@@ -394,8 +394,7 @@ def test_what_is_sustained() -> None:
     rows = sustain([1, 1, 0, 1], [1, 0, 1, 1])
     assert rows.tolist() == [[1, 1], [0, 1], [0, 0], [1, 1]]
     assert bootstrap(rows, sustained).value == pytest.approx(2 / 3)
-    assert bootstrap(rows, dropped).value == pytest.approx(1 / 3)
-    assert bootstrap(sustain([1, 1], [1, 1]), dropped).value == 0.0
+    assert bootstrap(sustain([1, 1], [1, 1]), sustained).value == 1.0
     assert np.isnan(sustained(sustain([0, 0], [1, 0]).mean(0, keepdims=True))[0])
     with pytest.raises(DataError, match="same items"):
         sustain([1], [1, 0])

@@ -88,6 +88,12 @@ def test_a_vector_on_another_base_is_noted(room: Path, tmp_path: Path, capsys: p
     said = capsys.readouterr()
     assert "was made on other weights" in said.err
     assert json.loads(said.out)["vectors"]["v"]["on_its_base"] is False
+    command = ["evaluate", "--suite", str(room / "pick.yaml"), "-a", f"v={room / 'v'}", "-w", "v=1", "--json"]
+    for base, own in (("tuned", False), ("base", True)):
+        assert run([*command, str(room / base), "-o", str(tmp_path / base)]) == 0
+        said = capsys.readouterr()
+        assert ("v was made on other weights" in said.err) is not own
+        assert json.loads(said.out)["on_its_base"] == {"v": own}
 
 
 def test_vectors_of_absurd_size_are_refused(room: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -102,7 +108,7 @@ def test_vectors_of_absurd_size_are_refused(room: Path, tmp_path: Path, capsys: 
 
 
 def test_rows_behind_a_billion_of_others_are_refused(room: Path, tmp_path: Path) -> None:
-    from crossmatch import open_vector
+    from crossmatch import StoredVector
 
     hostile = tmp_path / "hostile"
     shutil.copytree(room / "v", hostile)
@@ -111,5 +117,5 @@ def test_rows_behind_a_billion_of_others_are_refused(room: Path, tmp_path: Path)
     tensors["added/model.embed_tokens.weight"] = torch.zeros(4, 64)
     save_file(tensors, hostile / "vector.safetensors")
     with pytest.raises(AdapterError, match="rows added to model.embed_tokens.weight do not fit"):
-        describe(open_vector(hostile))
+        describe(StoredVector(hostile))
     assert Checkpoint(room / "base").tensors

@@ -117,7 +117,8 @@ def test_the_command(finished: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert out.startswith("pt0.3+sft0.7: verified (recovered pt 0.30000, sft 0.70000)")
     assert "merge-pt0.3+sft0.7: unchanged, skipped" in err
     assert run([*command, "--dry-run"]) == 0
-    assert "train sft" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "finished already, skipped if nothing that they read has changed: train pt, train sft, merge" in shown
     assert run(["report", str(finished / "tiny"), "-o", str(finished / "again.html"), "--json"]) == 0
     assert file_digest(finished / "again.html") == file_digest(finished / "tiny" / "report.html")
     (finished / "broken").mkdir()
@@ -310,6 +311,23 @@ def test_plan_of_the_paper_is_checked_on_shapes() -> None:
     assert loaded.evaluation is not None
     assert (loaded.evaluation.templates, loaded.evaluation.decodings) == (("nothink",), ("T0.6p0.8",))
     assert 25 < plan["gib"] < 80
+
+
+def test_a_plan_counts_all_that_is_asked(room: Path, tmp_path: Path) -> None:
+    """Nulls and written checkpoints are variants; templates, decodings and seeds are asked one by one."""
+    asked = recipe(room)["evaluation"]
+    few = plan_study(load_recipe(saved(tmp_path, recipe(room))), tmp_path)
+    more = {"nulls": 2, "checkpoints": {"other": str(room / "base")}}
+    many = plan_study(load_recipe(saved(tmp_path, recipe(room, evaluation={**asked, **more}))), tmp_path)
+    drawn = {"templates": ["own", "strict"], "decodings": ["greedy", "T1x3"]}
+    wide = plan_study(load_recipe(saved(tmp_path, recipe(room, evaluation={**asked, **drawn}))), tmp_path)
+    tokens = [{s["name"]: s["tokens"] for s in plan["stages"]} for plan in (few, many, wide)]
+    assert any(s["what"] == "4 generation items x 8 variants" for s in many["stages"])
+    assert tokens[1]["evaluate ask"] == pytest.approx(tokens[0]["evaluate ask"] * 8 / 5, rel=0.01)
+    # Two templates with one greedy and three drawn answers each; options are scored once a template.
+    assert tokens[2]["evaluate ask"] == pytest.approx(tokens[0]["evaluate ask"] * 8, rel=0.01)
+    assert tokens[2]["evaluate pick"] == pytest.approx(tokens[0]["evaluate pick"] * 2, rel=0.01)
+    assert not any(s["finished"] for s in few["stages"])
 
 
 def test_plans_that_cannot_be_made(room: Path, tmp_path: Path) -> None:

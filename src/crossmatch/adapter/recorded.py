@@ -36,6 +36,10 @@ class Recorded(TuningVector):
         digest = base.get("digest") if isinstance(base, dict) else None
         return digest if isinstance(digest, str) else None
 
+    def made_on(self, base: str | None) -> bool | None:
+        """Whether the record beside it names the base of this digest; None where either is not known."""
+        return self.trained_on == base if self.trained_on and base else None
+
     @cached_property
     def file_digests(self) -> dict[str, str]:
         """blake3 of the files that are its content, by file name."""

@@ -103,6 +103,12 @@ def _bar(label: str, total: float | None) -> Iterator[Task]:
         yield Bar()
 
 
+def fitted(head: str, tail: str, indent: int) -> str:
+    """Two parts of a row on one line where 80 columns hold both, else the second below the first."""
+    line = f"{head} {tail}".rstrip()
+    return line if len(line) < 80 or not tail.strip() else f"{head.rstrip()}\n{'':{indent}}{tail.strip()}"
+
+
 def duration(seconds: float) -> str:
     """Seconds for people: 48 s, 12 min, 3.5 h, 20 d."""
     for limit, unit, factor in ((100, "s", 1), (6000, "min", 60), (172_800, "h", 3600)):

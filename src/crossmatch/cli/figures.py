@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from crossmatch.cli.console import fitted
 from crossmatch.cli.sections import print_sections
 
 # What is read first; --json and summary.json have all.
@@ -13,6 +14,8 @@ _SHOWN = (
     *("acc", "acc_norm", "acc_generated", "invalid", "followed_strict", "followed_loose", "sustained"),
     *("kl_first", "kl_answer", "kl_first_base", "kl_answer_base", "perplexity", "bits_per_byte"),
 )
+# Of several seeds the first alone is probed; all others are means over seeds.
+_FIRST_SEED = "sustained"
 # Kinds of variants that have tables of their own.
 _APART = ("strength", "removal")
 
@@ -31,9 +34,9 @@ def print_summary(summary: Mapping[str, Any]) -> None:
             print(f"  unknown: with which template {', '.join(unknown)} was trained (no record beside it)")
         kept = [name for name, facts in summary["variants"].items() if facts["kind"] not in _APART]
         for suite, facts in condition["suites"].items():
-            _suite(suite, facts, kept)
+            _suite(suite, facts, kept, condition["seeds"])
             if facts.get("clean"):
-                _suite(f"{suite}, what no training data touch", facts["clean"], kept)
+                _suite(f"{suite}, what no training data touch", facts["clean"], kept, condition["seeds"])
         for d in condition["divergence"]:
             if d["value"] is not None:
                 line = f"{d['value']:+.1f} ({d['low']:+.1f} to {d['high']:+.1f})"
@@ -41,7 +44,7 @@ def print_summary(summary: Mapping[str, Any]) -> None:
         print_sections(condition)
 
 
-def _suite(name: str, facts: Mapping[str, Any], kept: Sequence[str]) -> None:
+def _suite(name: str, facts: Mapping[str, Any], kept: Sequence[str], seeds: int) -> None:
     left = f", {facts['left_out']} rows left out" if facts["left_out"] else ""
     print(f"\n  {name}, n = {facts['n']}{left}")
     for variant, fault in (facts["incomplete"] or {}).items():
@@ -51,21 +54,22 @@ def _suite(name: str, facts: Mapping[str, Any], kept: Sequence[str]) -> None:
         if metric.endswith("_raw") and whole == facts["metrics"].get(metric.removesuffix("_raw")):
             continue
         entries = {variant: whole[variant] for variant in kept}
+        of = f", first of {seeds} seeds" if metric == _FIRST_SEED and seeds > 1 else ""
         if all(e["value"] == 0 for e in entries.values()):
             bounds = [e["high"] for e in entries.values() if e["high"] is not None]
-            print(f"  {metric}: 0 for all" + (f" (up to {max(bounds):.3g})" if bounds else ""))
+            print(f"  {metric}{of}: 0 for all" + (f" (up to {max(bounds):.3g})" if bounds else ""))
             continue
         counts = {e["n"] for e in entries.values() if e["n"]}
-        print(f"  {metric}" + (f" (n = {max(counts)})" if counts - {facts["n"]} else ""))
+        print(f"  {metric}{of}" + (f" (n = {max(counts)})" if counts - {facts["n"]} else ""))
         for variant, e in entries.items():
-            print(f"    {_row(variant, e)}")
+            print(_row(variant, e))
 
 
 def _row(variant: str, e: Mapping[str, Any]) -> str:
     if e["value"] is None:
-        return f"{variant:13} (none)"
+        return f"    {variant:13} (none)"
     bounds = f"({e['low']:.3g} to {e['high']:.3g})" if e["low"] is not None else "(no interval)"
     d, tail = e["difference"], ""
     if d:
-        tail = f" {d['value']:+.2g} ({d['low']:+.2g} to {d['high']:+.2g}) p={d['p_holm']:.2g}"
-    return f"{variant:13} {e['value']:.3g} {bounds:22}{tail}".rstrip()
+        tail = f"{d['value']:+.2g} ({d['low']:+.2g} to {d['high']:+.2g}) p={d['p_holm']:.2g}"
+    return fitted(f"    {variant:13} {e['value']:.3g} {bounds:22}", tail, 18)

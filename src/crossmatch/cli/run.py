@@ -33,7 +33,7 @@ def run_command(
     started = time.monotonic()
     recipe = load_recipe(study)
     if dry_run:
-        plan = plan_study(recipe)
+        plan = plan_study(recipe, runs)
         emit(plan) if as_json else _print_plan(plan)
         return
     keep_heap()
@@ -72,6 +72,9 @@ def _print_plan(plan: dict[str, Any]) -> None:
         seconds = duration(stage["seconds"]) if stage["seconds"] is not None else "-"
         gib = f"{stage['gib']:.1f}" if stage["gib"] is not None else "-"
         print(f"{stage['name']:18} {tokens:>10} {seconds:>8} {gib:>5}  {stage['what']}")
+    done = list(dict.fromkeys(stage["name"] for stage in plan["stages"] if stage["finished"]))
+    if done:
+        print(f"finished already, skipped if nothing that they read has changed: {', '.join(done)}")
     print(f"about {duration(plan['seconds'])} on this machine, {plan['flops'] / 1e9:,.0f} GFLOP/s measured")
 
 

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from crossmatch.cli.console import fitted
+
 # Of a suite's metrics the first of these is shown; --json and summary.json have all.
 _FIRST = ("number", "exact", "acc", "followed_strict", "rougeL", "bleu")
 
@@ -14,7 +16,7 @@ def print_sections(condition: Mapping[str, Any]) -> None:
         for suite, metrics in suites.items():
             _curve(suite, metrics)
     for name, suites in condition.get("critical", {}).items():
-        print(f"\n  is {name} critical? what removing it costs, and how much more that is than removing a null")
+        print(f"\n  is {name} critical? the cost of removing it, and how much more than a null's")
         for suite, metrics in suites.items():
             for metric in _shown(metrics):
                 _critical(suite, metric, metrics[metric])
@@ -38,7 +40,8 @@ def _critical(suite: str, metric: str, facts: Mapping[str, Any]) -> None:
     print(f"      removed          {_difference(facts['removed'])}")
     for kind, null in facts["nulls"].items():
         seeds = f"{null['seeds']} seed{'s' if null['seeds'] > 1 else ''}"
-        print(f"      beyond {kind:9} {_difference(null['beyond'])}  ({seeds} cost {_short(null['drop'])})")
+        head = f"      beyond {kind:9} {_difference(null['beyond'])}"
+        print(fitted(head, f" ({seeds} cost {_short(null['drop'])})", 23))
 
 
 def _combination(found: Mapping[str, Any]) -> None:
@@ -60,11 +63,11 @@ def _points(table: Mapping[str, Any], figures: Mapping[str, Any]) -> None:
     for name, figure in figures.items():
         gaps = [table[key]["differences"].get(name) for key in compared]
         tail = "  ".join(_short(gap) for gap in gaps if gap)
-        print(f"      {name:28} {_value(figure)}  {tail}".rstrip())
+        print(fitted(f"      {name:28} {_value(figure)} ", tail, 8))
     for key in compared:
         best, other = table[key]["best"], table[key]["other"]
         bounds = f"{best['value']:+.3g} (simultaneous {best['low']:+.3g} to {best['high']:+.3g})"
-        print(f"      better than {other}: {best['verdict']}; best point {best['variant']} {bounds}")
+        print(fitted(f"      better than {other}: {best['verdict']}; best point {best['variant']}", bounds, 8))
 
 
 def _value(figure: Mapping[str, Any]) -> str:

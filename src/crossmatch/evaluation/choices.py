@@ -132,12 +132,6 @@ def extract_choice(output: str, options: Sequence[str]) -> int | None:
     return None
 
 
-def choice_statistics(chosen: Sequence[int | None], right: Sequence[int]) -> Array:
-    """Right and invalid, (n, 2) of 0 and 1; an invalid answer is a wrong one."""
-    rows = [[c == r, c is None] for c, r in zip(chosen, right, strict=True)]
-    return np.array(rows, dtype=float).reshape(-1, 2)
-
-
 @dataclass(frozen=True)
 class Flips:
     """Items by right and wrong under two variants: both right, gained, lost, and wrong twice, alike or otherwise."""

@@ -168,12 +168,16 @@ def _wish(header: str | None) -> float | None:
     if header is None:
         return None
     try:
-        return max(0.0, float(header))
+        wished = float(header)
     except ValueError:
-        pass
+        wished = _seconds_until(header)
+    return None if wished is None else max(0.0, wished)
+
+
+def _seconds_until(date: str) -> float | None:
+    """Seconds from now to a date as HTTP writes it, in UTC where it names no zone; None for what is no date."""
     try:
-        moment = parsedate_to_datetime(header)
+        moment = parsedate_to_datetime(date)
     except ValueError:
         return None
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return max(0.0, (moment - datetime.now(UTC)).total_seconds())
+    return ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - datetime.now(UTC)).total_seconds()

@@ -44,8 +44,8 @@ def with_constraints(prompt: str, constraints: Sequence[Constraint]) -> str:
 def sustain(before: Sequence[float], after: Sequence[float]) -> Array:
     """Item statistics of the drop, (n, 2): score after, score before, both 0 where there was nothing to lose.
 
-    before, after: task scores (0 to 1) without and with the constraints. Take `sustained` of their means, or
-    1 - sustained for the drop. Raises DataError if the two differ in length or a score is out of bounds.
+    before, after: task scores (0 to 1) without and with the constraints. Take `sustained` of their means; what
+    is missing to 1 is the drop. Raises DataError if the two differ in length or a score is out of bounds.
     """
     one, other = np.asarray(before, dtype=float), np.asarray(after, dtype=float)
     if one.shape != other.shape or one.ndim != 1:
@@ -56,14 +56,8 @@ def sustain(before: Sequence[float], after: Sequence[float]) -> Array:
     return np.stack([np.where(solved, other, 0.0), one], axis=1)
 
 
-def _lost(ratio: Array) -> Array:
-    return 1.0 - ratio
-
-
 sustained = Ratio(0, 1)
 """Score after over score before, on items solved before; (draws, 2) to (draws,), not a number where none was."""
-dropped = Ratio(0, 1, _lost)
-"""1 - sustained: the share of the score that was lost."""
 
 
 def _candidates(answer: str, rng: np.random.Generator) -> Iterator[Constraint]:

@@ -62,6 +62,8 @@ METRICS: Mapping[str, tuple[str, str, float, str]] = {
     "token_nats": ("nats / token", ".3f", 1.0, "negative log-likelihood per token; long documents weigh more"),
     "bits_per_byte": ("bits / byte", ".3f", 1.0, "the same per byte of UTF-8, which no tokenizer changes"),
 }
+# Of several seeds the first alone is probed; all others are means over seeds.
+_FIRST_SEED = "sustained"
 _KINDS = {
     "base": "base",
     "adapter": "adapter alone",
@@ -103,7 +105,7 @@ def measured_view(number: int, name: str, summary: Json) -> tuple[dict[str, Any]
         "seeds": condition["seeds"],
         "untrained": [adapter for adapter, alike in trained.items() if alike is False],
         "unknown": [adapter for adapter, alike in trained.items() if alike is None],
-        "tables": [_table(suite, facts, summary) for suite, facts in suites],
+        "tables": [_table(suite, facts, summary, condition["seeds"]) for suite, facts in suites],
         "flips": [
             {"suite": s, "what": what, "rows": _flips(f[key])}
             for s, f in suites
@@ -117,7 +119,7 @@ def measured_view(number: int, name: str, summary: Json) -> tuple[dict[str, Any]
     return view, charts
 
 
-def _table(name: str, suite: Json, summary: Json) -> dict[str, Any]:
+def _table(name: str, suite: Json, summary: Json, seeds: int) -> dict[str, Any]:
     metrics = [metric for metric in METRICS if metric in suite["metrics"]]
     rows = []
     for variant, facts in summary["variants"].items():
@@ -133,9 +135,17 @@ def _table(name: str, suite: Json, summary: Json) -> dict[str, Any]:
         "left_out": suite["left_out"],
         "incomplete": faults,
         "signatures": suite["signatures"],
-        "heads": [{"title": METRICS[m][0], "help": METRICS[m][3], "n": counts[m]} for m in metrics],
+        "heads": [
+            {
+                "title": METRICS[m][0],
+                "help": METRICS[m][3],
+                "n": counts[m],
+                "note": f"first of {seeds} seeds" if m == _FIRST_SEED and seeds > 1 else "",
+            }
+            for m in metrics
+        ],
         "rows": rows,
-        "clean": _table(name, suite["clean"], summary) if suite.get("clean") else None,
+        "clean": _table(name, suite["clean"], summary, seeds) if suite.get("clean") else None,
     }
 
 

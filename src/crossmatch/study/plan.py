@@ -2,13 +2,15 @@
 
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from crossmatch.checkpoint import read_json
 from crossmatch.errors import InputError, RecipeError
-from crossmatch.evaluation import load_suite
+from crossmatch.evaluation import Suite, Variant, load_suite, merge_name
+from crossmatch.evaluation.conditions import Condition, cells, conditions_of
 from crossmatch.sample import write_data
 from crossmatch.study.check import variants_of
 from crossmatch.study.recipe import SAMPLE, AdapterRecipe, Recipe
@@ -41,17 +43,24 @@ class Shape:
 
 @dataclass(frozen=True)
 class PlannedStage:
-    """One stage: what it does, tokens through the model, seconds and GiB at the peak; None where it cannot be told."""
+    """One stage: what it does, tokens through the model, seconds and GiB at the peak; None where it cannot be told.
+
+    records: what the stages of a run are called that this one stands for.
+    """
 
     name: str
     what: str
     tokens: int | None = None
     seconds: float | None = None
     gib: float | None = None
+    records: tuple[str, ...] = ()
 
 
-def plan_study(recipe: Recipe) -> dict[str, Any]:
+def plan_study(recipe: Recipe, runs: str | Path = "runs") -> dict[str, Any]:
     """The stages of a study with tokens, estimated seconds on this machine and memory; plain JSON.
+
+    finished: stages of which `<runs>/<name>` has a record already; they are skipped if their inputs are unchanged,
+    which is not looked at here.
 
     Shapes come from the recipe's `architecture`, else from the base's config.json. Raises RecipeError if there is
     neither, or if transformers does not know the model type.
@@ -61,13 +70,19 @@ def plan_study(recipe: Recipe) -> dict[str, Any]:
         data = Path(scratch) / "data"
         if recipe.sample:
             write_data(data, recipe.sample.size, arithmetic=recipe.sample.questions)
-        stages = [PlannedStage("base", f"{recipe.base}: {shape.parameters / 1e6:,.0f} M parameters")]
+        stages = [
+            PlannedStage(
+                "base", f"{recipe.base}: {shape.parameters / 1e6:,.0f} M parameters", records=_base_record(recipe)
+            )
+        ]
         for name, adapter in recipe.adapters.items():
             stages.append(_training(name, adapter, shape, speed, data))
         for weights in recipe.mixtures:
             sizes = recipe.dtype or "stored as the base"
             what = " + ".join(f"{weight:g} {name}" for name, weight in weights.items())
-            stages.append(PlannedStage("merge and verify", f"{what}, {len(shape.linear)} modules, {sizes}"))
+            done = tuple(f"{step}-{merge_name(weights)}" for step in ("merge", "verify"))
+            said = f"{what}, {len(shape.linear)} modules, {sizes}"
+            stages.append(PlannedStage("merge and verify", said, records=done))
         stages += _evaluation(recipe, shape, speed, data)
     total = [s.seconds for s in stages if s.seconds is not None]
     return {
@@ -76,10 +91,21 @@ def plan_study(recipe: Recipe) -> dict[str, Any]:
         "parameters": shape.parameters,
         "adapted_modules": len(shape.linear),
         "flops": speed,
-        "stages": [asdict(stage) for stage in stages],
+        "stages": [_shown(stage, Path(runs) / recipe.name / "stages") for stage in stages],
         "seconds": sum(total),
         "gib": max((s.gib for s in stages if s.gib is not None), default=None),
     }
+
+
+def _shown(stage: PlannedStage, ledger: Path) -> dict[str, Any]:
+    facts = asdict(stage)
+    names = facts.pop("records")
+    return {**facts, "finished": bool(names) and all((ledger / f"{name}.json").is_file() for name in names)}
+
+
+def _base_record(recipe: Recipe) -> tuple[str, ...]:
+    """A base from elsewhere is read, not made."""
+    return ("base",) if recipe.base.startswith(SAMPLE) else ()
 
 
 def model_shape(recipe: Recipe) -> Shape:
@@ -152,6 +178,7 @@ def _training(name: str, adapter: AdapterRecipe, shape: Shape, speed: float, dat
         tokens,
         work / (speed * EFFICIENCY["train"]) if tokens else None,
         memory / GIB,
+        (f"train-{name}",),
     )
 
 
@@ -175,20 +202,34 @@ def _evaluation(recipe: Recipe, shape: Shape, speed: float, data: Path) -> list[
     wanted = recipe.evaluation
     if wanted is None:
         return []
-    variants = variants_of(recipe, dict.fromkeys(recipe.adapters))
+    variants = len(variants_of(recipe, dict.fromkeys(recipe.adapters))) + len(wanted.checkpoints)
+    conditions = conditions_of(wanted.templates, wanted.decodings)
     stages = []
     for suite_name in wanted.suites:
         sampled = suite_name.startswith(SAMPLE)
         suite = load_suite(data / f"{suite_name.removeprefix(SAMPLE)}.yaml" if sampled else suite_name)
         asked = [len(i.question) / CHARACTERS_PER_TOKEN + TEMPLATE_TOKENS for i in suite.items]
         options = [sum(map(len, i.options)) / CHARACTERS_PER_TOKEN for i in suite.items]
-        scored = sum(asked) + sum(options)
-        answered = suite.settings.kind in ("generation", "instructions") or suite.settings.generative
+        read, answers = _passes(suite, conditions)
+        scored = (sum(asked) + sum(options)) * read
         # Asked again, every answer is generated twice at most.
-        times = (1 + bool(suite.settings.sustain)) * answered
-        generated = suite.settings.max_new_tokens * len(suite.items) * times
+        generated = suite.settings.max_new_tokens * len(suite.items) * answers * (1 + bool(suite.settings.sustain))
         seconds = 2.0 * shape.parameters * (scored / EFFICIENCY["score"] + generated / EFFICIENCY["generate"]) / speed
-        what = f"{len(suite.items)} {suite.settings.kind} items x {len(variants)} variants"
-        tokens = int((scored + generated) * len(variants))
-        stages.append(PlannedStage(f"evaluate {suite.settings.name}", what, tokens, seconds * len(variants)))
+        under = f" under {len(conditions)} conditions" if len(conditions) > 1 else ""
+        what = f"{len(suite.items)} {suite.settings.kind} items x {variants} variants{under}"
+        tokens = int((scored + generated) * variants)
+        stages.append(
+            PlannedStage(f"evaluate {suite.settings.name}", what, tokens, seconds * variants, None, ("evaluate",))
+        )
     return stages
+
+
+def _passes(suite: Suite, conditions: Sequence[Condition]) -> tuple[int, int]:
+    """How often a variant reads the items of a suite, and how often it answers them, under all conditions: once a seed
+    for answers, once an order for options."""
+    kind = suite.settings.kind
+    answered = kind in ("generation", "instructions") or suite.settings.generative
+    asked = cells([Variant("base", "base", {})], [suite], conditions)
+    answers = sum(len(cell.condition.seeds) for cell in asked) if answered else 0
+    scored = sum(cell.scored for cell in asked) if kind in ("choice", "text") else 0
+    return answers + scored * (1 + suite.settings.permutations), answers
