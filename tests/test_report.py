@@ -158,7 +158,7 @@ def test_verdict_and_numbers_are_shown_as_they_are() -> None:
     row = view["conditions"][0]["tables"][0]["rows"][0]
     assert row["cells"][0]["value"] == "5.0"
     assert row["cells"][2]["value"] == "10"
-    assert not row["cells"][0]["excludes_zero"]
+    assert not row["cells"][0]["diffs"][0]["stands_out"]
 
 
 def failing() -> dict[str, Any]:
@@ -285,7 +285,7 @@ def opened(browser: Any, tmp_path: Path) -> Iterator[Any]:
 def test_page_renders_without_a_complaint(opened: Any, tmp_path: Path) -> None:
     assert opened.complaints == []
     assert opened.locator(".word").inner_text() == "Verified"
-    assert opened.locator("[data-chart] svg").count() == 7
+    assert opened.locator("[data-chart] svg").count() == 8
     assert opened.evaluate("window.hacked") is None
     opened.screenshot(path=tmp_path / "page.png", full_page=True)
     assert (tmp_path / "page.png").stat().st_size > 50_000

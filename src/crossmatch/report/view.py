@@ -7,6 +7,7 @@ from crossmatch.report.changed import changed_view
 from crossmatch.report.charts import loss_chart, overlap_charts, weight_text
 from crossmatch.report.interference import interference_charts, interference_view
 from crossmatch.report.measured import audit_view, measured_view
+from crossmatch.report.metrics import names_against
 from crossmatch.report.proof import proof_view
 from crossmatch.report.words import plain
 
@@ -40,6 +41,7 @@ def build_view(facts: Mapping[str, Any]) -> dict[str, Any]:
         "adapters": facts["adapters"],
         "verdicts": verdicts,
         "reference": summary["reference"] if summary else None,
+        "against": [{"key": key, "name": plain(n)} for key, n in names_against(summary).items()] if summary else [],
         "conditions": conditions,
         "order": [condition["name"] for condition in conditions],
         "changed": changed,
