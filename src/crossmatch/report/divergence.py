@@ -9,7 +9,7 @@ from typing import Any
 import altair as alt
 
 from crossmatch.report.metrics import AGAINST
-from crossmatch.report.pictures import COLOURS, Spec, spec
+from crossmatch.report.pictures import COLOURS, Spec, filtered, selectable, spec
 from crossmatch.report.words import plain
 
 Json = Mapping[str, Any]
@@ -113,15 +113,8 @@ def plane_chart(rows: list[dict[str, Any]]) -> Spec:
 
     Which output and what the differences are from can be chosen where there is a choice.
     """
-    chosen = []
-    shared = alt.Chart(alt.Data(values=rows))
-    # Filters, not opacity: the axes follow what is shown.
-    for field, title in (("output", "BLEU of the "), ("against", "differences from ")):
-        options = list(dict.fromkeys(row[field] for row in rows))
-        if len(options) > 1:
-            select = alt.binding_select(options=options, name=title)
-            chosen.append(alt.param(name=field, value=options[0], bind=select))
-            shared = shared.transform_filter(f"datum.{field} == {field}")
+    params, filters = selectable(rows, {"output": "BLEU of the", "against": "differences from"})
+    shared = filtered(rows, filters)
     offset = 8
     x = alt.X("x:Q", title="difference in accuracy, percentage points")
     y = alt.Y("y:Q", title="difference in BLEU")
@@ -146,7 +139,7 @@ def plane_chart(rows: list[dict[str, Any]]) -> Spec:
         ),
     ]
     drawn = alt.layer(*layers).properties(height=380)
-    return spec(drawn.add_params(*chosen) if chosen else drawn)
+    return spec(drawn.add_params(*params) if params else drawn)
 
 
 _TIPS = (

@@ -179,6 +179,30 @@ def scatter(rows: Sequence[Row], x: str, y: str, *, x_title: str, y_title: str, 
     return alt.layer(*layers).properties(height=300)
 
 
+def selectable(rows: Sequence[Row], titles: Mapping[str, str]) -> tuple[list[Any], list[str]]:
+    """Parameters with a menu each, and the filters that they stand for: of every field that has several values.
+
+    titles: field -> what stands before its menu. The first value is chosen. Filters, not opacity: axes follow them.
+    """
+    params, filters = [], []
+    for field, title in titles.items():
+        options = list(dict.fromkeys(row[field] for row in rows))
+        if len(options) > 1:
+            params.append(
+                alt.param(name=field, value=options[0], bind=alt.binding_select(options=options, name=f"{title} "))
+            )
+            filters.append(f"datum.{field} == {field}")
+    return params, filters
+
+
+def filtered(rows: Sequence[Row], filters: Iterable[str]) -> alt.Chart:
+    """A chart of rows that pass all filters."""
+    chart = alt.Chart(alt.Data(values=list(rows)))
+    for text in filters:
+        chart = chart.transform_filter(text)
+    return chart
+
+
 def spec(chart: Any, width: int | str = "container") -> Spec:
     """A chart as Vega-Lite JSON. The page sets colours and fonts of its own, for light and dark."""
     found: Spec = chart.properties(width=width).to_dict(validate=True)

@@ -5,7 +5,7 @@ from typing import Any
 
 from crossmatch.report.changed import changed_view
 from crossmatch.report.charts import loss_chart, overlap_charts, weight_text
-from crossmatch.report.interference import interference_charts, interference_view
+from crossmatch.report.interference import interference_view
 from crossmatch.report.measured import audit_view, measured_view
 from crossmatch.report.metrics import names_against
 from crossmatch.report.proof import proof_view
@@ -24,7 +24,8 @@ def build_view(facts: Mapping[str, Any]) -> dict[str, Any]:
         charts["loss"] = losses
     if facts.get("overlap") and any(row["layer"] is not None for row in facts["overlap"]["modules"]):
         charts["cosine"], charts["energy"] = overlap_charts(facts["overlap"])
-    charts |= interference_charts(facts.get("interference"))
+    interference, drawn = interference_view(facts.get("interference"))
+    charts |= drawn
     changed, drawn = changed_view(facts.get("analysis"), without=("cosine", "ratio") if "cosine" in charts else ())
     charts |= drawn
     summary = facts.get("summary")
@@ -47,7 +48,7 @@ def build_view(facts: Mapping[str, Any]) -> dict[str, Any]:
         "changed": changed,
         "overlap": _overlap(facts.get("overlap")),
         "audit": audit_view(facts.get("audit")),
-        "interference": interference_view(facts.get("interference")),
+        "interference": interference,
         "seconds": list(facts["seconds"].items()),
         "samples": facts.get("samples"),
         "charts": charts,
