@@ -9,6 +9,7 @@ import typer
 from crossmatch.cli.comparing import Checkpoints, Kl, Memory, read_checkpoints
 from crossmatch.cli.console import Terminal, emit, say
 from crossmatch.cli.figures import print_summary
+from crossmatch.cli.interfering import Interference, interfere, print_interference, wanted_pair
 from crossmatch.cli.measuring import Measuring, Nulls, Strengths, read_measuring
 from crossmatch.cli.options import Adapters, Json, Weights
 from crossmatch.errors import InputError
@@ -37,6 +38,7 @@ def evaluate_command(
     nulls: Nulls = 0,
     checkpoint: Checkpoints = None,
     kl: Kl = 16,
+    interference: Interference = 0,
     batch_size: Annotated[int, typer.Option(min=1, help="Prompts at a time at most.")] = 64,
     memory: Memory = None,
     server: Annotated[str | None, typer.Option(help="Ask a server instead: URL of its completions API.")] = None,
@@ -64,20 +66,24 @@ def evaluate_command(
         raise InputError("two suites have the same name; their answers would overwrite each other")
     if (server is None) != (model is None):
         raise InputError("--server and --model belong together: where it runs, and what it is called there")
-    if server is not None and (adapter or strengths or nulls or checkpoint):
+    if server is not None and (adapter or strengths or nulls or checkpoint or interference):
         raise InputError("a server has its own weights; leave out -a, -w and what goes with them, or --server")
-    whole = Checkpoint(base)
+    whole, interfering = Checkpoint(base), None
     if server is not None:
         summary = _served(whole, server, str(model), suites, conditions, output)
     else:
         wanted = read_measuring(adapter, weight, reference, strengths, nulls, bool(checkpoint))
         plan = Plan(conditions, None, batch_size, kl, wanted.reference, parse_memory(memory))
+        pair = wanted_pair(wanted, suites, interference)
         summary = _here(whole, wanted, checkpoint, suites, plan, output)
+        interfering = interfere(whole, wanted, pair, interference, output) if pair else None
     replace_json(output / "summary.json", summary)
     if as_json:
-        emit(summary)
+        emit({**summary, "interference": interfering} if interfering else summary)
     else:
         print_summary(summary)
+        if interfering:
+            print_interference(interfering)
     say(f"answers and summary: {output}")
 
 

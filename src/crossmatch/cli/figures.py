@@ -72,7 +72,7 @@ def _difference(found: Mapping[str, Any], n: int) -> str:
     notes = [f"{p}{'*' if is_clear(found) else ''}"]
     notes += [f"mde {mde:.2g}"] if mde else []
     notes += [f"n={found['n']}"] if found["n"] != n else []
-    return f"{change:{_CHANGE}} {'  '.join(f'{note:9}' for note in notes)}"
+    return f"{change:{_CHANGE}} {' '.join(f'{note:9}' for note in notes)}"
 
 
 def _diverged(row: Mapping[str, Any]) -> str:

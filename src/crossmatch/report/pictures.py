@@ -137,7 +137,9 @@ def curves(
     """
     data = [{**row, "series": plain(row["series"])} for row in rows]
     shared = alt.Chart(alt.Data(values=data))
-    across, up = alt.X(f"{x}:Q", title=x_title), alt.Y("value:Q", title=y_title, scale=alt.Scale(zero=False))
+    whole = all(isinstance(row[x], int) for row in rows)
+    axis = alt.Axis(tickMinStep=1, format="d") if whole else alt.Axis()
+    across, up = alt.X(f"{x}:Q", title=x_title, axis=axis), alt.Y("value:Q", title=y_title, scale=alt.Scale(zero=False))
     colour = _legend("series")
     tooltip = ["series:N", f"{x}:Q", *(alt.Tooltip(f"{k}:Q", format=".4g") for k in ("value", "low", "high"))]
     layers: list[Any] = [

@@ -15,15 +15,15 @@ from crossmatch.report.words import plain
 
 Json = Mapping[str, Any]
 UNITS = {"loss": "nats per token", "odds": "nats"}
-# The first two are made of the same gates as what they are compared with: they check it more than they foresee it.
+# The last two are made of the same gates as what they are compared with: they check it more than they foresee it.
 PREDICTORS = {
-    "integrated": "integrated gradients of the gates",
-    "gradient": "gradient of the gates",
     "activation_ratio": "guest's activations over the host's, ratio of energies",
     "activation_size": "guest's activations over the base's, ratio of energies",
     "activation_reversed": "share of the host's activations taken back",
     "overlap_cosine": "cosine of the deltas",
     "overlap_energy": "energy ratio of the deltas",
+    "integrated": "integrated gradients of the gates",
+    "gradient": "gradient of the gates",
 }
 # These predict the change itself, in its own units: the diagonal is a perfect prediction.
 _SAME_UNITS = ("integrated", "gradient")

@@ -36,6 +36,7 @@ def build_view(facts: Mapping[str, Any]) -> dict[str, Any]:
         charts |= drawn
     return {
         "study": facts["study"],
+        "what": "study",
         "question": facts["question"],
         "base": facts["base"],
         "data": facts.get("data"),
@@ -53,6 +54,14 @@ def build_view(facts: Mapping[str, Any]) -> dict[str, Any]:
         "samples": facts.get("samples"),
         "charts": charts,
     }
+
+
+def evaluation_view(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The same for an evaluation by itself: no proof, no training, no weight space."""
+    study = {"study": plain(facts["name"]), "question": "What does merging these adapters gain and lose?"}
+    none: dict[str, Any] = {"base": None, "adapters": {}, "verdicts": {}, "seconds": {}}
+    found = {name: facts.get(name) for name in ("summary", "samples", "interference")}
+    return {**build_view({**study, **none, **found}), "what": "evaluation"}
 
 
 def analysis_view(facts: Mapping[str, Any]) -> dict[str, Any]:
