@@ -580,3 +580,17 @@ def test_charts_are_drawn(facts: dict[str, Any]) -> None:
         weights_chart(facts),
     ):
         assert "Spearman" in (svg := vl_convert.vegalite_to_svg({**(spec or {}), "width": 500})) or "adds" in svg
+
+
+def test_classes_pool_the_modules_that_both_change(model: Instrumented, texts: list[Text]) -> None:
+    sums = activation_interference(model, texts)
+    rows = {row.kind: row for row in sums.classes()}
+    assert set(rows) == set(KINDS)
+    shared = [n for n, pair in enumerate(model.branches) if None not in pair]
+    for kind, row in rows.items():
+        one = sums.of("guest", [kind])[shared].sum(1) / sums.of("host", [kind])[shared].sum(1)
+        assert row.modules == len(shared) == 6
+        assert row.n == sum(text.kinds.count(kind) for text in texts if kind == "think" or not text.is_probe)
+        assert row.spread == pytest.approx((one.min(), np.median(one), one.max()))
+        assert one.min() < (row.ratio.value or 0) < one.max()
+        assert row.ratio.stderr is not None

@@ -99,7 +99,7 @@ def test_the_terminal_shows_all_differences_in_80_columns(capsys: pytest.Capture
         "      less sft         -0.3 (-0.4 to -0.2)          p=0.5     mde 0.25",
         "      less base        +1.5 (+1.4 to +1.6)          p=0.01*   mde 0.25",
         "      less control     -0.7 (-0.8 to -0.6)          p=0.049*  mde 0.25",
-        "      less nulls       -0.9 (-1 to -0.8)            p=0.01 (not adjusted) mde 0.25",
+        "      less nulls       -0.9 (-1 to -0.8)            p=0.01 (raw) mde 0.25",
     ):
         assert line in [shown.rstrip() for shown in out.splitlines()], line
 

@@ -21,7 +21,7 @@ def print_summary(summary: Mapping[str, Any]) -> None:
     for name, condition in summary["conditions"].items():
         print(f"\nunder {name}")
         if names:
-            print("  p: adjusted (Holm), * below 0.05; mde: what the test would find in 4 cases of 5")
+            print("  p: adjusted (Holm), * below 0.05; mde: what 4 such tests of 5 would find")
         untrained = [a for a, alike in summary.get("trained_with", {}).get(name, {}).items() if alike is False]
         if untrained:
             print(f"  WARNING: {', '.join(untrained)} was trained with another template than this")
@@ -68,7 +68,7 @@ def _rows(variant: str, entry: Mapping[str, Any], names: Mapping[str, str]) -> I
 
 def _difference(found: Mapping[str, Any], n: int) -> str:
     change = f"{found['value']:+.2g} ({found['low']:+.2g} to {found['high']:+.2g})"
-    p, mde = p_text(found).replace(" = ", "=").replace(" < ", "<"), found.get("mde")
+    p, mde = p_text(found).replace(" = ", "=").replace(" < ", "<").replace("not adjusted", "raw"), found.get("mde")
     notes = [f"{p}{'*' if is_clear(found) else ''}"]
     notes += [f"mde {mde:.2g}"] if mde else []
     notes += [f"n={found['n']}"] if found["n"] != n else []

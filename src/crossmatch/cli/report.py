@@ -12,9 +12,7 @@ from crossmatch.errors import InputError
 
 
 def report_command(
-    run: Annotated[
-        Path, typer.Argument(help="A run directory, or what analyse -o or evaluate -o wrote.")
-    ],
+    run: Annotated[Path, typer.Argument(help="A run directory, or what analyse -o or evaluate -o wrote.")],
     output: Annotated[Path | None, typer.Option("-o", "--output", help="The page; default: beside its JSON.")] = None,
     as_json: Json = False,
 ) -> None:

@@ -109,7 +109,7 @@ def interference_view(facts: Mapping[str, Any] | None) -> tuple[dict[str, Any] |
     }
     missing = {
         "predicted": "no module could be switched apart",
-        "layers": "there is no residual stream in the facts",
+        "layers": "non-additivity is not defined behind any layer",
         "attribution": "no module of it lies in a layer",
         "merge_weights": "no other weights were measured",
     }
