@@ -5,7 +5,7 @@ from typing import Any
 
 from crossmatch.cli.console import plain
 from crossmatch.cli.sections import print_sections
-from crossmatch.report.metrics import is_clear, names_against, p_text, telling, test_name
+from crossmatch.report.metrics import is_clear, mde_of, names_against, p_text, telling, test_name
 
 # Kinds of variants that have tables of their own.
 _APART = ("strength", "removal")
@@ -68,9 +68,9 @@ def _rows(variant: str, entry: Mapping[str, Any], names: Mapping[str, str]) -> I
 
 def _difference(found: Mapping[str, Any], n: int) -> str:
     change = f"{found['value']:+.2g} ({found['low']:+.2g} to {found['high']:+.2g})"
-    p, mde = p_text(found).replace(" = ", "=").replace(" < ", "<").replace("not adjusted", "raw"), found.get("mde")
+    p, mde = p_text(found).replace(" = ", "=").replace(" < ", "<").replace("not adjusted", "raw"), mde_of(found)
     notes = [f"{p}{'*' if is_clear(found) else ''}"]
-    notes += [f"mde {mde:.2g}"] if mde else []
+    notes += [f"mde {mde:.2g}"] if mde is not None else []
     notes += [f"n={found['n']}"] if found["n"] != n else []
     return f"{change:{_CHANGE}} {' '.join(f'{note:9}' for note in notes)}"
 

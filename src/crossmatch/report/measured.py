@@ -9,6 +9,7 @@ from crossmatch.report.metrics import (
     against_of,
     described,
     is_clear,
+    mde_of,
     names_against,
     order,
     p_text,
@@ -135,11 +136,11 @@ def _cell(suite: Json, metric: str, variant: str, names: Mapping[str, str]) -> d
 def _difference(found: Json, form: str, scale: float, count: int) -> dict[str, Any]:
     """One difference as text; its n where it is not the column's (`count`)."""
     flips = f"; {found['gained']} gained, {found['lost']} lost" if found.get("gained") is not None else ""
-    mde = found.get("mde")
+    mde = mde_of(found)
     return {
         "text": _bounded(found, form, scale),
         "p": p_text(found),
-        "mde": f"mde {_number(mde, form, scale)}" if mde else "",
+        "mde": f"mde {_number(mde, form, scale)}" if mde is not None else "",
         "n": "" if found["n"] == count else f"n = {found['n']}",
         "test": f"{found['test']}{flips}",
         "stands_out": is_clear(found),

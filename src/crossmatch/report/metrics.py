@@ -7,6 +7,7 @@ Json = Mapping[str, Any]
 LEVEL = 0.05
 # A probability below this, for all variants, is told in a line.
 _RARE = 1e-4
+_ROUNDING = 1e-12
 
 # metric -> (title, number form, scale, what it is)
 METRICS: Mapping[str, tuple[str, str, float, str]] = {
@@ -151,6 +152,12 @@ def against_of(found: Any) -> list[tuple[str, str, Json]]:
 def is_clear(difference: Json) -> bool:
     """Whether a difference is to stand out: its p, adjusted for its family, is below 0.05."""
     return difference.get("p_holm") is not None and difference["p_holm"] < LEVEL
+
+
+def mde_of(difference: Json) -> float | None:
+    """What the test would find; None where nothing varies, so that a difference of nothing but rounding would do."""
+    mde = difference.get("mde")
+    return mde if mde is not None and mde > _ROUNDING * abs(difference["value"]) else None
 
 
 def p_text(difference: Json) -> str:
