@@ -10,7 +10,7 @@ from crossmatch.cli.comparing import Checkpoints, Kl, Memory, read_checkpoints
 from crossmatch.cli.console import Terminal, emit, say
 from crossmatch.cli.figures import print_summary
 from crossmatch.cli.interfering import Interference, interfere, print_interference, wanted_pair
-from crossmatch.cli.measuring import Measuring, Nulls, Strengths, read_measuring
+from crossmatch.cli.measuring import Measuring, Nulls, Strengths, check_options, read_measuring
 from crossmatch.cli.options import Adapters, Json, Weights
 from crossmatch.errors import InputError
 
@@ -62,12 +62,7 @@ def evaluate_command(
     keep_heap()
     conditions = conditions_of(template or (), decoding or ())
     suites = [load_suite(file) for file in suite]
-    if len({s.settings.name for s in suites}) < len(suites):
-        raise InputError("two suites have the same name; their answers would overwrite each other")
-    if (server is None) != (model is None):
-        raise InputError("--server and --model belong together: where it runs, and what it is called there")
-    if server is not None and (adapter or strengths or nulls or checkpoint or interference):
-        raise InputError("a server has its own weights; leave out -a, -w and what goes with them, or --server")
+    check_options(suites, (server, model), bool(adapter or strengths or nulls or checkpoint or interference))
     whole, interfering = Checkpoint(base), None
     if server is not None:
         summary = _served(whole, server, str(model), suites, conditions, output)

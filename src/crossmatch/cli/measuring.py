@@ -11,7 +11,7 @@ from crossmatch.errors import InputError
 
 if TYPE_CHECKING:
     from crossmatch.adapter import Recorded
-    from crossmatch.evaluation import Variant
+    from crossmatch.evaluation import Suite, Variant
     from crossmatch.rules import Weight
 
 Strengths = Annotated[
@@ -47,6 +47,17 @@ class Measuring:
         merges = [self.merge] if self.merge else []
         against = self.reference if self.reference in self.adapters else None
         return all_variants(self.adapters, merges, against, strengths=self.strengths, nulls=self.nulls)
+
+
+def check_options(suites: "Sequence[Suite]", served: tuple[str | None, str | None], weights: bool) -> None:
+    """Raise InputError for options that contradict each other; weights: whether some are for weights that lie here."""
+    if len({s.settings.name for s in suites}) < len(suites):
+        raise InputError("two suites have the same name; their answers would overwrite each other")
+    server, model = served
+    if (server is None) != (model is None):
+        raise InputError("--server and --model belong together: where it runs, and what it is called there")
+    if server is not None and weights:
+        raise InputError("a server has its own weights; leave out -a, -w and what goes with them, or --server")
 
 
 def read_measuring(

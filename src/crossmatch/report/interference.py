@@ -99,8 +99,8 @@ def interference_view(facts: Mapping[str, Any] | None) -> tuple[dict[str, Any] |
         "merge_weights": weights_chart(facts),
     }
     words = {
-        "predicted": "Predicted against measured, a point for each module or band of modules. The line, where there is "
-        "one: prediction and measurement are equal.",
+        "predicted": "Predicted against measured, a point for each module or band of modules. The line: both are "
+        "equal; of a predictor in units of its own: no change.",
         "layers": "How far the network is from adding the two adapters' effects: energy of what both together do to "
         "the residual stream, less what each does alone, over that of the sum of the two. 0: they just add. Bands: "
         "95%, texts as clusters.",

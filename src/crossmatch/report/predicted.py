@@ -191,13 +191,13 @@ def _corners(facts: Json, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _diagonals(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Where both would be equal; of a predictor in units of its own, where nothing is measured."""
     same = {PREDICTORS[name] for name in _SAME_UNITS}
     groups: dict[tuple[str, str, str], list[float]] = {}
     for row in rows:
-        if row["predictor"] in same:
-            groups.setdefault((row["predictor"], row["target"], row["way"]), []).append(row["predicted"])
+        groups.setdefault((row["predictor"], row["target"], row["way"]), []).append(row["predicted"])
     return [
-        {"predictor": predictor, "target": target, "way": way, "predicted": end, "measured": end}
+        {"predictor": predictor, "target": target, "way": way, "predicted": end, "measured": end * (predictor in same)}
         for (predictor, target, way), values in groups.items()
         for end in (min(values), max(values))
     ]
