@@ -7,8 +7,10 @@ os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 os.environ.setdefault("TQDM_DISABLE", "1")
 
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -36,3 +38,47 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+def chromium() -> str | None:
+    return os.environ.get("CHROMIUM") or next(
+        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+    )
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    found = chromium()
+    if found is None:
+        assert not os.environ.get("CROSSMATCH_REQUIRE_BROWSER"), "a browser is required here and there is none"
+        pytest.skip("page tests skipped: no Chromium found (set CHROMIUM, or install Debian's package chromium)")
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+    flags += ["--disable-component-update", "--disable-sync"]
+    with sync_playwright() as playwright:
+        instance = playwright.chromium.launch(executable_path=found, args=flags)
+        yield instance
+        instance.close()
+
+
+@pytest.fixture
+def show(browser: Any, tmp_path: Path) -> Iterator[Callable[[str], Any]]:
+    """Open a page in the browser, all charts drawn; `complaints` are its errors, warnings and requests."""
+    pages = []
+
+    def opened(html: str) -> Any:
+        (tmp_path / "report.html").write_text(html)
+        page = browser.new_page(viewport={"width": 1200, "height": 900})
+        pages.append(page)
+        page.complaints = []
+        page.on("console", lambda m: page.complaints.append(m.text) if m.type in ("error", "warning") else None)
+        page.on("pageerror", lambda e: page.complaints.append(str(e)))
+        page.on("request", lambda r: page.complaints.append(r.url) if not r.url.startswith("file:") else None)
+        page.goto((tmp_path / "report.html").as_uri())
+        page.wait_for_function("document.querySelectorAll('[data-chart]:not([data-drawn])').length === 0")
+        return page
+
+    yield opened
+    for page in pages:
+        page.close()

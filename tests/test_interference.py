@@ -23,7 +23,8 @@ from crossmatch.analysis.texts import KINDS, Text, batches, read_texts
 from crossmatch.checkpoint import Checkpoint
 from crossmatch.delta import TuningVector, dense
 from crossmatch.errors import AdapterError, DataError, InputError
-from crossmatch.report.interference import agreement_chart, attribution_chart, weights_chart
+from crossmatch.report.interference import attribution_chart, weights_chart
+from crossmatch.report.predicted import predicted_chart
 from helpers import make_adapter, make_chat_model, make_gpt2, make_llama
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -519,23 +520,25 @@ def values(spec: dict[str, Any], place: int) -> list[dict[str, Any]]:
 
 
 def test_the_chart_shows_predicted_against_measured(facts: dict[str, Any]) -> None:
-    for way in ("mean", "off"):
-        spec = agreement_chart(facts, way=way)
-        assert spec is not None
-        found = facts["agreement"]["loss"]["integrated"][way]["change"]
-        assert spec["title"] == f"Spearman {found['value']:.2f} (95% {found['low']:.2f} to {found['high']:.2f}), n = 14"
-        drawn = values(spec, -1)
-        units = facts["measured"]["loss"]["units"]
+    spec = predicted_chart(facts)
+    assert spec is not None
+    _, bars, points, corner = (values(spec, place) for place in range(4))
+    assert bars == points
+    units = facts["measured"]["loss"]["units"]
+    for way, title in (("mean", "mean of off and on"), ("off", "switching it off in the merge")):
+        chosen = {"predictor": "integrated gradients of the gates", "target": "loss, nats per token", "way": title}
+        drawn = [row for row in points if chosen.items() <= row.items()]
         assert [row["predicted"] for row in drawn] == [unit["predicted"]["integrated"][way] for unit in units]
         assert [row["measured"] for row in drawn] == [
             unit[way]["value"] if way == "off" else unit[way] for unit in units
         ]
+        found = facts["agreement"]["loss"]["integrated"][way]["change"]
+        said = [row["said"] for row in corner if chosen.items() <= row.items()]
+        assert said == [f"Spearman {found['value']:.2f} (95% {found['low']:.2f} to {found['high']:.2f}), n = 14"]
     # Where the predictor is defined for a part of the modules only, these alone are drawn.
-    part = agreement_chart(facts, predictor="overlap_cosine")
-    assert part is not None
-    assert len(values(part, -1)) == facts["agreement"]["loss"]["overlap_cosine"]["mean"]["change"]["n"] == 6
-    assert agreement_chart(facts, target="accuracy") is None
-    assert agreement_chart(facts, predictor="tea leaves") is None
+    part = [r for r in points if r["predictor"] == "cosine of the deltas" and r["way"] == "mean of off and on"]
+    assert len(part) == 2 * facts["agreement"]["loss"]["overlap_cosine"]["mean"]["change"]["n"] == 12
+    assert {param["name"] for param in spec["params"]} == {"predictor", "target", "way"}
 
 
 def test_the_heat_map_holds_every_module(facts: dict[str, Any]) -> None:
@@ -564,9 +567,22 @@ def test_charts_are_drawn(facts: dict[str, Any]) -> None:
     import vl_convert
 
     for spec in (
-        agreement_chart(facts),
-        agreement_chart(facts, way="on"),
+        predicted_chart(facts),
         attribution_chart(facts),
         weights_chart(facts),
     ):
         assert "Spearman" in (svg := vl_convert.vegalite_to_svg({**(spec or {}), "width": 500})) or "adds" in svg
+
+
+def test_classes_pool_the_modules_that_both_change(model: Instrumented, texts: list[Text]) -> None:
+    sums = activation_interference(model, texts)
+    rows = {row.kind: row for row in sums.classes()}
+    assert set(rows) == set(KINDS)
+    shared = [n for n, pair in enumerate(model.branches) if None not in pair]
+    for kind, row in rows.items():
+        one = sums.of("guest", [kind])[shared].sum(1) / sums.of("host", [kind])[shared].sum(1)
+        assert row.modules == len(shared) == 6
+        assert row.n == sum(text.kinds.count(kind) for text in texts if kind == "think" or not text.is_probe)
+        assert row.spread == pytest.approx((one.min(), np.median(one), one.max()))
+        assert one.min() < (row.ratio.value or 0) < one.max()
+        assert row.ratio.stderr is not None

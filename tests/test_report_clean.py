@@ -12,9 +12,9 @@ def test_the_clean_part_has_its_table_on_the_page() -> None:
     found = facts()
     condition = next(iter(found["summary"]["conditions"].values()))
     name = next(iter(condition["suites"]))
-    whole = {"bleu": 0.5, "kl_first": 0.25}
+    whole = {"bleu": 0.5, "kl_answer": 0.25}
     condition["suites"][name] = suite(whole, clean={**suite({"bleu": 0.75}), "n": 4})
-    kl = condition["suites"][name]["metrics"]["kl_first"]
+    kl = condition["suites"][name]["metrics"]["kl_answer"]
     for variant in VARIANTS:
         kl[variant]["n"] = 3
     # The reference has no divergence from itself.
@@ -24,10 +24,11 @@ def test_the_clean_part_has_its_table_on_the_page() -> None:
     assert page.startswith("<!doctype html>")
     assert EVIL not in page
     (part,) = re.findall(rf"<details><summary>{name}: the same of the 4 items.*?</details>", page, re.DOTALL)
-    assert part.count("<tr") == 1 + len(VARIANTS)
+    assert part.count("<tr") == 2
+    assert part.count("<td") == len(VARIANTS)
     assert "0.8<small>0.7 to 0.8</small>" in part.replace("0.75", "0.8")
-    heads = re.findall(r"<th scope=\"col\"[^>]*>KL first(.*?)</th>", page)
-    assert heads == ["<small>n = 3</small>"]
+    heads = re.findall(r"<th scope=\"col\"[^>]*>KL answer(.*?)</th>", page)
+    assert heads == ["<small>n = 3</small><small>McNemar exact</small>"]
     assert "–<small></small>" in page
     assert "– to –" not in page
     assert "4 of them touched by no training data" in page

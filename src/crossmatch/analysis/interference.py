@@ -20,6 +20,16 @@ from crossmatch.progress import SILENT, Progress
 
 # Sums over tokens; `both` counts tokens at which neither effect is zero, `hosted` those at which the host has one.
 STATISTICS = ("n", "guest", "host", "base", "inner", "inside", "cosine", "both", "reversed", "obscured", "hosted")
+# Each is a sum of one statistic over that of another.
+_ESTIMATES = {
+    "ratio": ("guest", "host"),
+    "guest": ("guest", "base"),
+    "host": ("host", "base"),
+    "inside": ("inside", "guest"),
+    "cosine": ("cosine", "both"),
+    "reversed": ("reversed", "host"),
+    "obscured": ("obscured", "hosted"),
+}
 
 
 @dataclass(frozen=True)
@@ -50,9 +60,34 @@ class Interference:
         """As plain JSON, each estimate as {value, stderr}."""
         facts = {"name": self.site.name, "layer": self.site.layer, "module": self.site.module}
         facts |= {"kind": self.kind, "n": self.n, "texts": self.texts, "inside_null": self.inside_null}
-        for name in ("ratio", "guest", "host", "inside", "cosine", "reversed", "obscured"):
-            facts[name] = getattr(self, name).to_dict()
-        return facts
+        return facts | {name: getattr(self, name).to_dict() for name in _ESTIMATES}
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """Of all `modules` modules that both adapters change, at the tokens of one class, as if they were one: sums run
+    over modules too, so that wide outputs weigh more. Estimates are those of `Interference`; spread: the lowest, the
+    median and the highest ratio of single modules, None where the host does nothing in one.
+    """
+
+    kind: str
+    n: int
+    texts: int
+    modules: int
+    ratio: Estimate
+    guest: Estimate
+    host: Estimate
+    inside: Estimate
+    cosine: Estimate
+    reversed: Estimate
+    obscured: Estimate
+    spread: tuple[float, float, float] | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON, each estimate as {value, stderr}."""
+        facts: dict[str, Any] = {"kind": self.kind, "n": self.n, "texts": self.texts, "modules": self.modules}
+        facts |= {name: getattr(self, name).to_dict() for name in _ESTIMATES}
+        return {**facts, "spread": None if self.spread is None else list(self.spread)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +111,26 @@ class ActivationSums:
             if self.of("n", [kind])[number].any()
         ]
 
+    def classes(self) -> list[Pooled]:
+        """One row for each class of which there are tokens; none where no module is changed by both adapters."""
+        shared = [n for n, both in enumerate(self.of("both").sum(1)) if both]
+        return [
+            self._pooled(shared, kind) for kind in KINDS if any(self.of("n", [kind])[number].any() for number in shared)
+        ]
+
+    def _pooled(self, shared: list[int], kind: str) -> Pooled:
+        sums: Mapping[str, Array] = {s: self.of(s, [kind])[shared] for s in STATISTICS}
+        whole = {name: table.sum(0) for name, table in sums.items()}
+        single = np.sort(sums["guest"].sum(1) / sums["host"].sum(1)) if sums["host"].sum(1).all() else None
+        return Pooled(
+            kind=kind,
+            n=int(sums["n"][0].sum()),
+            texts=int((sums["n"][0] > 0).sum()),
+            modules=len(shared),
+            **_estimates(whole),
+            spread=None if single is None else (float(single[0]), float(np.median(single)), float(single[-1])),
+        )
+
     def _row(self, number: int, kind: str) -> Interference:
         sums: Mapping[str, Array] = {s: self.of(s, [kind])[number] for s in STATISTICS}
         return Interference(
@@ -83,14 +138,8 @@ class ActivationSums:
             kind=kind,
             n=int(sums["n"].sum()),
             texts=int((sums["n"] > 0).sum()),
-            ratio=ratio(sums["guest"], sums["host"]),
-            guest=ratio(sums["guest"], sums["base"]),
-            host=ratio(sums["host"], sums["base"]),
-            inside=ratio(sums["inside"], sums["guest"]),
             inside_null=self.nulls[number],
-            cosine=ratio(sums["cosine"], sums["both"]),
-            reversed=ratio(sums["reversed"], sums["host"]),
-            obscured=ratio(sums["obscured"], sums["hosted"]),
+            **_estimates(sums),
         )
 
 
@@ -111,6 +160,11 @@ def activation_interference(
                 model.hidden(batch)
             task.advance(len(batch.numbers))
     return ActivationSums(model.sites, sums, tuple(meter.null for meter in meters))
+
+
+def _estimates(sums: Mapping[str, Array]) -> dict[str, Estimate]:
+    """From (texts,) sums of every statistic."""
+    return {name: ratio(sums[above], sums[below]) for name, (above, below) in _ESTIMATES.items()}
 
 
 def _add(sums: Array, meter: "_Meter", site: int, seen: tuple[Tensor, Tensor], batch: Batch) -> None:

@@ -63,6 +63,7 @@ def predict_and_measure(
         schema_version, guest, host, weights, scope
         texts         items, probes, tokens; measured_items, measured_probes
         activation    by module and class of tokens: `Interference.to_dict`
+        classes       by class of tokens, of all modules together: `Pooled.to_dict`
         residual      by layer and class of tokens: `NonAdditivity.to_dict`
         divergence    KL(merge || host alone) in nats: first_token, per_token
         attribution   by target: host_alone, merge, change (values of the target), integrated (sum over modules),
@@ -114,6 +115,7 @@ def _facts(
     return {
         "texts": _counts(texts, chosen),
         "activation": [row.to_dict() for row in sums.table()],
+        "classes": [row.to_dict() for row in sums.classes()],
         "residual": [row.to_dict() for row in residual],
         "divergence": _divergence(model, chosen, scope, progress),
         "attribution": {t: _attribution(model, path, share) for t, share in counted.items()},

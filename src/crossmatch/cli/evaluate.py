@@ -8,6 +8,7 @@ import typer
 from crossmatch.cli.comparing import Checkpoints, Kl, Memory
 from crossmatch.cli.console import emit, say
 from crossmatch.cli.figures import print_summary
+from crossmatch.cli.interfering import Interference, interfere, print_interference, wanted_pair
 from crossmatch.cli.measured import Asked, measured
 from crossmatch.cli.measuring import Clean, Nulls, Strengths, clean_parts, read_measuring
 from crossmatch.cli.options import Adapters, Json, Weights
@@ -33,6 +34,7 @@ def evaluate_command(
     nulls: Nulls = 0,
     checkpoint: Checkpoints = None,
     kl: Kl = 16,
+    interference: Interference = 0,
     batch_size: Annotated[int, typer.Option(min=1, help="Prompts at a time at most.")] = 256,
     memory: Memory = None,
     server: Server = None,
@@ -62,13 +64,20 @@ def evaluate_command(
         raise InputError("two suites have the same name; their answers would overwrite each other")
     serving = read_serving(server, model, same_as)
     wanted = None
-    if serving is None or reference == "base" or any((adapter, weight, strengths, nulls, checkpoint)):
+    if serving is None or reference == "base" or any((adapter, weight, strengths, nulls, checkpoint, interference)):
         wanted = read_measuring(adapter, weight, reference, strengths, nulls, bool(checkpoint or serving))
     against = wanted.reference if wanted else reference or "served"
     plan = Plan(conditions, None, batch_size, kl, against, parse_memory(memory))
-    asked = Asked(suites, plan, clean_parts(clean, suites))
-    summary = measured(Checkpoint(base), (wanted, serving), checkpoint, asked, output)
+    pair = wanted_pair(wanted, suites, interference) if wanted else None
+    asked, whole = Asked(suites, plan, clean_parts(clean, suites)), Checkpoint(base)
+    summary = measured(whole, (wanted, serving), checkpoint, asked, output)
     replace_json(output / "summary.json", summary)
-    (emit if as_json else print_summary)(summary)
+    interfering = interfere(whole, wanted, pair, interference, output) if wanted and pair else None
+    if as_json:
+        emit({**summary, "interference": interfering} if interfering else summary)
+    else:
+        print_summary(summary)
+        if interfering:
+            print_interference(interfering)
     say(f"answers and summary: {output}")
     exit_unjudged(summary)

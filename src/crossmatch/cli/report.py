@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,22 +12,26 @@ from crossmatch.errors import InputError
 
 
 def report_command(
-    run: Annotated[Path, typer.Argument(help="A run directory, as in runs/sample, or what analyse -o wrote.")],
+    run: Annotated[Path, typer.Argument(help="A run directory, or what analyse -o or evaluate -o wrote.")],
     output: Annotated[Path | None, typer.Option("-o", "--output", help="The page; default: beside its JSON.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Make the page of a finished study, or of an analysis, again from its report.json or analysis.json."""
-    from crossmatch.report import write_analysis, write_report
+    """Make the page of a finished study, of an analysis or of an evaluation from its report.json, analysis.json or
+    summary.json."""
+    from crossmatch.report import write_analysis, write_evaluation, write_report
 
     file, write = run / "report.json", write_report
     if not file.is_file() and (run / "analysis.json").is_file():
         file, write = run / "analysis.json", write_analysis
+    elif not file.is_file() and (run / "summary.json").is_file():
+        file, write = run / "summary.json", write_evaluation
     if not file.is_file():
-        raise InputError(f"{run} holds no report.json and no analysis.json; run the study to its end first")
-    try:
-        facts = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{file} is not JSON: {error}") from error
+        raise InputError(f"{run} holds no report.json, analysis.json or summary.json; run the study to its end first")
+    facts = _read(file)
+    if write is write_evaluation:
+        beside = {name: run / f"{name}.json" for name in ("samples", "interference")}
+        facts = {"summary": facts, "name": run.resolve().name}
+        facts |= {name: _read(path) for name, path in beside.items() if path.is_file()}
     out = output or file.with_suffix(".html")
     try:
         write(facts, out)
@@ -38,3 +42,10 @@ def report_command(
     else:
         print(out)
         say(f"open {out} in a browser")
+
+
+def _read(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{file} is not JSON: {error}") from error

@@ -11,6 +11,13 @@ def write_report(facts: dict[str, Any], out: Path) -> None:
     write_page(render_report(facts), out)
 
 
+def write_evaluation(facts: dict[str, Any], out: Path) -> None:
+    """The same for what `crossmatch evaluate` left: name, summary, and samples and interference if there are any."""
+    from crossmatch.report.render import render_evaluation, write_page
+
+    write_page(render_evaluation(facts), out)
+
+
 def write_analysis(facts: dict[str, Any], out: Path) -> None:
     """The same for the facts of `crossmatch analyse`."""
     from crossmatch.report.render import render_analysis, write_page
@@ -32,4 +39,4 @@ def write_pictures(facts: dict[str, Any], directory: Path) -> list[Path]:
     return files
 
 
-__all__ = ["write_analysis", "write_pictures", "write_report"]
+__all__ = ["write_analysis", "write_evaluation", "write_pictures", "write_report"]

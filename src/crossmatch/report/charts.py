@@ -1,6 +1,6 @@
 """The charts of the report, as Vega-Lite specifications made with altair. Colours and fonts come from the page."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import altair as alt
@@ -136,27 +136,3 @@ def _number(field: str, form: str, title: str | None = None) -> alt.Tooltip:
 def _colour(field: str) -> alt.Color:
     legend = alt.Legend(orient="top", title=None)
     return alt.Color(f"{field}:N", scale=alt.Scale(range=list(COLOURS)), legend=legend)
-
-
-def divergence_chart(rows: Sequence[Mapping[str, Any]]) -> Spec:
-    """Divergence of surface from choices by variant, with intervals, in standard errors; zero is marked."""
-    data = [
-        {**row, "variant": plain(row["variant"]), "pair": plain(f"{row['surface']} against {row['choices']}")}
-        for row in rows
-    ]
-    shared = alt.Chart(alt.Data(values=data))
-    y, offset = alt.Y("variant:N", title=None, sort=None), alt.YOffset("pair:N")
-    colour = alt.Color("pair:N", title=None, scale=alt.Scale(range=list(COLOURS)), legend=alt.Legend(orient="top"))
-    tooltip = ["variant:N", "pair:N", *(_number(name, "+.2f") for name in ("value", "low", "high"))]
-    title = "standard errors: below 0 the surface fell further, above 0 the choices"
-    bars = shared.mark_rule(strokeWidth=2).encode(
-        x=alt.X("low:Q", title=title), x2="high:Q", y=y, yOffset=offset, color=colour
-    )
-    points = shared.mark_point(filled=True, size=70).encode(
-        x="value:Q", y=y, yOffset=offset, color=colour, tooltip=tooltip
-    )
-    zero = alt.Chart(alt.Data(values=[{"zero": 0}])).mark_rule(strokeDash=[4, 3]).encode(x="zero:Q")
-    pairs = len({row["pair"] for row in data})
-    return spec(
-        alt.layer(zero, bars, points).properties(height=24 * pairs * max(1, len({row["variant"] for row in data})))
-    )

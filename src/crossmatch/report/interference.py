@@ -8,67 +8,16 @@ from typing import Any
 
 import altair as alt
 
-from crossmatch.report.pictures import COLOURS, GREY, Spec, heat_map, order_of, spec
+from crossmatch.report.pictures import GREY, Spec, heat_map, spec
+from crossmatch.report.predicted import (
+    UNITS,
+    agreement_tables,
+    classes_table,
+    correlation,
+    layers_chart,
+    predicted_chart,
+)
 from crossmatch.report.words import plain
-
-_UNITS = {"loss": "nats per token", "odds": "nats"}
-_PREDICTORS = {
-    "gradient": "gradient of the gates",
-    "integrated": "integrated gradients of the gates",
-    "activation_ratio": "guest's activations over the host's, ratio of energies",
-    "activation_size": "guest's activations over the base's, ratio of energies",
-    "activation_reversed": "share of the host's activations taken back",
-    "overlap_cosine": "cosine of the deltas",
-    "overlap_energy": "energy ratio of the deltas",
-}
-# These predict the change itself, in its own units: the diagonal is a perfect prediction.
-_SAME_UNITS = ("gradient", "integrated")
-_WAYS = {"off": "switching it off", "on": "switching it on", "mean": "mean of switching it off and on"}
-
-
-def agreement_chart(
-    facts: Mapping[str, Any], target: str = "loss", predictor: str = "integrated", way: str = "mean"
-) -> Spec | None:
-    """Predicted against measured change of a target, a point for each unit; the rank correlation in the title.
-
-    None without the target, the predictor or a unit for which it is defined.
-    """
-    if target not in facts["measured"] or predictor not in facts["agreement"][target]:
-        return None
-    rows = []
-    for unit in facts["measured"][target]["units"]:
-        measured, predicted = unit[way], unit["predicted"][predictor][way]
-        value = measured if way == "mean" else measured["value"]
-        if value is None or predicted is None:
-            continue
-        error = None if way == "mean" else measured["stderr"]
-        bar = {"low": value - error, "high": value + error} if error is not None else {"low": value, "high": value}
-        facets = {"unit": plain(unit["name"]), "module": plain(unit["module"])}
-        rows.append({**facets, "predicted": predicted, "measured": value, **bar})
-    if not rows:
-        return None
-    found = facts["agreement"][target][predictor][way]["change"]
-    guest = plain(facts["guest"])
-    unit = _UNITS.get(target, "")
-    x = alt.X("predicted:Q", title=_PREDICTORS.get(predictor, predictor), axis=alt.Axis(format="~g"))
-    y = alt.Y("measured:Q", title=f"{target} due to {guest}, {unit}: {_WAYS[way]}", axis=alt.Axis(format="~g"))
-    order = order_of(rows)
-    # Seven types of modules: grey joins the six colours; the shape helps where colours do not.
-    colours = alt.Scale(range=[*COLOURS, GREY])
-    colour = alt.Color("module:N", sort=order, scale=colours, legend=alt.Legend(title=None))
-    shape = alt.Shape("module:N", sort=order, legend=None)
-    tooltip = ["unit:N", _number("predicted"), _number("measured")]
-    shared = alt.Chart(alt.Data(values=rows))
-    points = shared.mark_point(filled=True, size=70, opacity=0.85).encode(
-        x=x, y=y, color=colour, shape=shape, tooltip=tooltip
-    )
-    bars = shared.mark_rule(strokeWidth=1, opacity=0.5).encode(
-        x=x, y=alt.Y("low:Q", title=y["title"]), y2="high:Q", color=colour
-    )
-    layers = [bars, points] if way != "mean" else [points]
-    if predictor in _SAME_UNITS:
-        layers.insert(0, _diagonal([row["predicted"] for row in rows]))
-    return spec(alt.layer(*layers).properties(height=320, title=_correlation(found)))
 
 
 def attribution_chart(facts: Mapping[str, Any], target: str = "loss", adapter: str | None = None) -> Spec | None:
@@ -87,7 +36,7 @@ def attribution_chart(facts: Mapping[str, Any], target: str = "loss", adapter: s
         rows.append({**row, "value": estimate["value"], "stderr": estimate["stderr"]})
     if not rows:
         return None
-    drawn = heat_map(rows, "value", _UNITS.get(target, ""))
+    drawn = heat_map(rows, "value", UNITS.get(target, ""))
     return spec(drawn.properties(title=_added(found, name, facts)))
 
 
@@ -111,19 +60,13 @@ def weights_chart(facts: Mapping[str, Any], target: str = "loss", order: str = "
         .mark_point(filled=True, size=70, opacity=0.85)
         .encode(
             x=alt.X("predicted:Q", title=f"{target}, {name} about the merge", scale=alt.Scale(zero=False)),
-            y=alt.Y("measured:Q", title=f"{target} measured, {_UNITS.get(target, '')}", scale=alt.Scale(zero=False)),
+            y=alt.Y("measured:Q", title=f"{target} measured, {UNITS.get(target, '')}", scale=alt.Scale(zero=False)),
             color=alt.Color("guest:O", title=f"{plain(facts['guest'])} x", scale=alt.Scale(scheme="viridis")),
             tooltip=["weights:N", _number("predicted"), _number("measured")],
         )
     )
     diagonal = _diagonal([row["predicted"] for row in rows])
-    return spec(alt.layer(diagonal, points).properties(height=300, title=_correlation(grid["agreement"][order])))
-
-
-def _correlation(found: Mapping[str, Any]) -> str:
-    if found["value"] is None:
-        return f"Spearman: not defined, n = {found['n']}"
-    return f"Spearman {found['value']:.2f} (95% {found['low']:.2f} to {found['high']:.2f}), n = {found['n']}"
+    return spec(alt.layer(diagonal, points).properties(height=300, title=correlation(grid["agreement"][order])))
 
 
 def _added(found: Mapping[str, Any], adapter: str, facts: Mapping[str, Any]) -> str:
@@ -144,28 +87,81 @@ def _number(field: str, title: str | None = None) -> alt.Tooltip:
     return alt.Tooltip(f"{field}:Q", format=".4g", title=title or field)
 
 
-def interference_charts(facts: Mapping[str, Any] | None) -> dict[str, Spec]:
-    """The charts of the page, by name; none without facts."""
+def interference_view(facts: Mapping[str, Any] | None) -> tuple[dict[str, Any] | None, dict[str, Spec]]:
+    """What the page says in words and tables, with its charts by name; None, and none, without facts."""
     if not facts:
-        return {}
+        return None, {}
+    guest, host = plain(facts["guest"]), plain(facts["host"])
     drawn = {
-        "agreement": agreement_chart(facts),
+        "predicted": predicted_chart(facts),
+        "layers": layers_chart(facts),
         "attribution": attribution_chart(facts),
         "merge_weights": weights_chart(facts),
     }
-    return {f"interference_{name}": chart for name, chart in drawn.items() if chart is not None}
-
-
-def interference_view(facts: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """What the page says in words: who, on how many texts, the change of the loss, whether the parts add up."""
-    if not facts:
-        return None
-    found = facts["attribution"]["loss"]
-    change = found["change"]
-    return {
-        "guest": plain(facts["guest"]),
-        "host": plain(facts["host"]),
-        "count": facts["texts"]["measured_items"],
-        "change": f"{change['value']:+.4f} ± {change['stderr']:.4f}",
-        "completeness": f"{found['completeness']:.3f}",
+    words = {
+        "predicted": "Predicted against measured, a point for each module or band of modules. The line: both are "
+        "equal; of a predictor in units of its own: no change.",
+        "layers": "How far the network is from adding the two adapters' effects: energy of what both together do to "
+        "the residual stream, less what each does alone, over that of the sum of the two. 0: they just add. Bands: "
+        "95%, texts as clusters.",
+        "attribution": f"Where {guest} changes the loss: integrated gradients of a gate on each module.",
+        "merge_weights": "The loss at other merge weights, expanded to second order about the merge, against measured.",
     }
+    missing = {
+        "predicted": "no module could be switched apart",
+        "layers": "non-additivity is not defined behind any layer",
+        "attribution": "no module of it lies in a layer",
+        "merge_weights": "no other weights were measured",
+    }
+    charts = {f"interference_{name}": chart for name, chart in drawn.items() if chart is not None}
+    view = {
+        "guest": guest,
+        "host": host,
+        "sentences": _sentences(facts, guest, host),
+        "tables": agreement_tables(facts),
+        "classes": classes_table(facts),
+        "charts": [{"chart": f"interference_{k}", "text": words[k]} for k, chart in drawn.items() if chart is not None],
+        "left_out": [f"No picture: {missing[name]}." for name, chart in drawn.items() if chart is None],
+    }
+    return view, charts
+
+
+def _sentences(facts: Mapping[str, Any], guest: str, host: str) -> list[str]:
+    texts = facts["texts"]
+    found = facts["attribution"].get("loss")
+    counted = f"{texts['measured_items']} held-out answers"
+    lines = []
+    if found:
+        share = found["completeness"]
+        change = _estimate(found["change"])
+        ends = " to ".join(_estimate(found[name], sign="") for name in ("host_alone", "merge"))
+        whole = "–" if share is None else f"{share:.3f}"
+        lines.append(
+            f"Switching {guest} on beside {host} changes the loss on {counted} by {change} nats per token, "
+            f"from {ends}. Integrated gradients of a gate on each module account for {whole} of it (1: all)."
+        )
+    else:
+        lines.append("No loss was measured: there is no item with an answer.")
+    odds = facts["attribution"].get("odds")
+    if odds:
+        change = _estimate(odds["change"])
+        lines.append(
+            f"The log-odds of a trace's opener against the answer's first token change by {change} nats, on "
+            f"{texts['measured_probes']} probes."
+        )
+    else:
+        lines.append("No log-odds of a trace: there are no probes.")
+    far = facts["divergence"]
+    lines.append(
+        f"KL(merge || {host} alone) is {_estimate(far['first_token'], sign='')} nats at an answer's first token and "
+        f"{_estimate(far['per_token'], sign='')} nats per token of it."
+    )
+    lines.append(f"± is one standard error, texts as clusters; activations were taken on {texts['items']} answers.")
+    return lines
+
+
+def _estimate(found: Mapping[str, Any], sign: str = "+") -> str:
+    if found["value"] is None:
+        return "–"
+    error = "–" if found["stderr"] is None else f"{found['stderr']:.2g}"
+    return f"{found['value']:{sign}.4g} ± {error}"

@@ -1,69 +1,26 @@
 """The measurement on the page: one tab a condition, with tables, flips and the divergence picture."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from crossmatch.report.charts import divergence_chart
+from crossmatch.report.divergence import divergence_view
+from crossmatch.report.metrics import (
+    METRICS,
+    against_of,
+    described,
+    is_clear,
+    mde_of,
+    names_against,
+    order,
+    p_text,
+    seeds_note,
+    telling,
+    test_name,
+)
 from crossmatch.report.strengths import strengths_view
 
 Json = Mapping[str, Any]
 
-# metric -> (title, number form, scale, what it is)
-METRICS: Mapping[str, tuple[str, str, float, str]] = {
-    "exact": (
-        "exact %",
-        ".1f",
-        100.0,
-        "the answer without its trace is the reference, but for case and full stop",
-    ),
-    "exact_raw": ("exact raw %", ".1f", 100.0, "the same of the whole output"),
-    "number": ("number %", ".1f", 100.0, "the last number of the answer without its trace is the reference"),
-    "number_raw": ("number raw %", ".1f", 100.0, "the same of the whole output"),
-    "bleu": ("BLEU", ".1f", 1.0, "corpus BLEU-4 of the answer without its trace"),
-    "bleu_raw": ("BLEU raw", ".1f", 1.0, "corpus BLEU-4 of the whole output"),
-    "chrf": ("chrF", ".1f", 1.0, "corpus chrF of the answer without its trace"),
-    "rougeL": ("ROUGE-L", ".1f", 1.0, "F-score of the answer without its trace, mean over items"),
-    "rouge1": ("ROUGE-1", ".1f", 1.0, "F-score, mean over items"),
-    "rouge2": ("ROUGE-2", ".1f", 1.0, "F-score, mean over items"),
-    "lf_bleu4": ("LF BLEU-4", ".1f", 1.0, "as LLaMA-Factory has it: characters, whole output, mean over items"),
-    "lf_rougeL": ("LF ROUGE-L", ".1f", 1.0, "as LLaMA-Factory has it: jieba words, whole output, mean over items"),
-    "length_ratio": ("length", ".2f", 1.0, "length of the output over length of the reference"),
-    "truncated": ("cut %", ".0f", 100.0, "outputs that were cut at the token limit"),
-    "trace_structural": ("traces %", ".0f", 100.0, "outputs with a think block, by its tags"),
-    "trace_lexical": ("openers %", ".0f", 100.0, "answers that begin with a reasoning phrase"),
-    "openers_calibrated": ("openers - ref %", ".0f", 100.0, "the same, less their share among the references"),
-    "think_probability": ("P(<think>)", ".1e", 1.0, "probability that the answer begins with <think>"),
-    "opener_probability": ("P(opener)", ".1e", 1.0, "probability that the answer begins with a reasoning opener"),
-    "first_entropy": ("entropy", ".2f", 1.0, "of the output's first token, in nats"),
-    "first_margin": ("margin", ".2f", 1.0, "probability by which the first token is ahead of the second"),
-    "answer_entropy": ("entropy, answer", ".2f", 1.0, "of the first token of the answer, behind its trace, in nats"),
-    "answer_margin": ("margin, answer", ".2f", 1.0, "the margin there; answers that never begin have neither"),
-    "acc": ("accuracy %", ".1f", 100.0, "option of highest log-likelihood"),
-    "acc_norm": ("acc. norm %", ".1f", 100.0, "the same, divided by the option's length in characters"),
-    "acc_majority": ("majority %", ".1f", 100.0, "right by the majority of option orders"),
-    "acc_worst": ("every order %", ".1f", 100.0, "right under every option order"),
-    "consistency": ("consistency %", ".0f", 100.0, "pairs of option orders that agree"),
-    "acc_generated": ("generated %", ".1f", 100.0, "right by the generated text; an unreadable answer is wrong"),
-    "invalid": ("unreadable %", ".1f", 100.0, "generated answers that name no option, nothing asked again"),
-    "followed_strict": ("followed %", ".0f", 100.0, "items all of whose instructions were followed, strict"),
-    "followed_loose": ("loose %", ".0f", 100.0, "the same, with any of eight variants of the output"),
-    "instructions_strict": ("instructions %", ".0f", 100.0, "instructions that were followed, strict"),
-    "sustained": (
-        "sustained %",
-        ".0f",
-        100.0,
-        "of the score left when constraints are added that the answer met already",
-    ),
-    "kl_first": ("KL first", ".3f", 1.0, "KL(variant || reference) of the answer's first token, in nats"),
-    "kl_answer": ("KL answer", ".3f", 1.0, "KL(variant || reference) per token along the reference answer, in nats"),
-    "kl_first_base": ("KL first, base", ".3f", 1.0, "KL(variant || base) of the answer's first token, in nats"),
-    "kl_answer_base": ("KL answer, base", ".3f", 1.0, "KL(variant || base) per token along the reference answer"),
-    "perplexity": ("perplexity", ".2f", 1.0, "of plain documents: exp of the mean negative log-likelihood per token"),
-    "token_nats": ("nats / token", ".3f", 1.0, "negative log-likelihood per token; long documents weigh more"),
-    "bits_per_byte": ("bits / byte", ".3f", 1.0, "the same per byte of UTF-8, which no tokenizer changes"),
-}
-# Of several seeds the first alone is probed; all others are means over seeds.
-_FIRST_SEED = "sustained"
 _KINDS = {
     "base": "base",
     "adapter": "adapter alone",
@@ -75,6 +32,8 @@ _KINDS = {
     "removal": "the adapter less a null",
     "checkpoint": "written checkpoint",
 }
+# Table of flips -> what flipped, and the accuracy that it changes.
+_FLIPS = {"flips": ("answers", "acc"), "flips_generated": ("generated answers", "acc_generated")}
 LEVELS = ("exact", "normalised", "ngram", "near")
 _PARTS = {
     "total": "BLEU of the whole output",
@@ -88,12 +47,8 @@ def measured_view(number: int, name: str, summary: Json) -> tuple[dict[str, Any]
     """One condition's tab, and its charts by name."""
     condition = summary["conditions"][name]
     trained = summary.get("trained_with", {}).get(name, {})
-    charts: dict[str, Any] = {}
-    known = [row for row in condition["divergence"] if row["value"] is not None]
-    chart = f"divergence{number}"
-    if known:
-        charts[chart] = divergence_chart(known)
-    suites = condition["suites"].items()
+    divergence, charts = divergence_view(number, name, summary)
+    suites, names = condition["suites"].items(), names_against(summary)
     # Scores stand there as they are, not in percent.
     titles = {metric: title.removesuffix(" %") for metric, (title, *_) in METRICS.items()}
     further, curves = strengths_view(number, condition, titles)
@@ -105,94 +60,139 @@ def measured_view(number: int, name: str, summary: Json) -> tuple[dict[str, Any]
         "seeds": condition["seeds"],
         "untrained": [adapter for adapter, alike in trained.items() if alike is False],
         "unknown": [adapter for adapter, alike in trained.items() if alike is None],
-        "tables": [_table(suite, facts, summary, condition["seeds"]) for suite, facts in suites],
-        "flips": [
-            {"suite": s, "what": what, "rows": _flips(f[key])}
-            for s, f in suites
-            for key, what in (("flips", "answers"), ("flips_generated", "generated answers"))
-            if f.get(key)
-        ],
-        "falls": [{"suite": s, "rows": _falls(f["fall"])} for s, f in suites if f.get("fall")],
-        "divergence": chart if known else None,
+        "tables": [_table(suite, facts, summary, names, condition["seeds"]) for suite, facts in suites],
+        "elsewhere": _elsewhere(name, summary),
+        "flips": [_flips(s, f, key, summary) for s, f in suites for key in _FLIPS if f.get(key)],
+        "falls": [_falls(s, f, summary) for s, f in suites if f.get("fall")],
+        "divergence": divergence,
         "further": further,
     }
     return view, charts
 
 
-def _table(name: str, suite: Json, summary: Json, seeds: int) -> dict[str, Any]:
-    metrics = [metric for metric in METRICS if metric in suite["metrics"]]
+def _elsewhere(name: str, summary: Json) -> list[str]:
+    """Suites that other conditions have and this one has not: why, and where they are."""
+    here, lines = summary["conditions"][name]["suites"], []
+    for suite in dict.fromkeys(s for c in summary["conditions"].values() for s in c["suites"] if s not in here):
+        homes = [other for other, c in summary["conditions"].items() if suite in c["suites"]]
+        kind = summary["conditions"][homes[0]]["suites"][suite]["kind"]
+        why = "no template and no decoding acts on a text" if kind == "text" else "no decoding acts on what is scored"
+        lines.append(f"{suite} is not asked again here, since {why}: see {', '.join(homes)}.")
+    return lines
+
+
+def _table(name: str, suite: Json, summary: Json, names: Mapping[str, str], seeds: int) -> dict[str, Any]:
+    """What is read first, a row a variant; `all`: every figure, a row a metric; `clean`: the same of clean items."""
+    shown, lines = telling(suite["metrics"], list(summary["variants"]))
     rows = []
     for variant, facts in summary["variants"].items():
-        cells = [_cell(suite["metrics"][metric][variant], *METRICS[metric][1:3]) for metric in metrics]
         reference = variant == summary["reference"]
         kind = _KINDS[facts["kind"]] + (f"; {facts['note']}" if facts.get("note") else "")
+        cells = [_cell(suite, metric, variant, names) for metric in shown]
         rows.append({"variant": variant, "kind": kind, "reference": reference, "cells": cells})
-    counts = {m: max(entry["n"] for entry in suite["metrics"][m].values()) for m in metrics}
     faults = [f"{v}: no answer to {f['failed']} items ({f['reason']})" for v, f in (suite["incomplete"] or {}).items()]
+    clean = suite.get("clean")
     return {
         "name": name,
         "n": suite["n"],
         "left_out": suite["left_out"],
         "incomplete": faults,
         "signatures": suite["signatures"],
-        "heads": [
-            {
-                "title": METRICS[m][0],
-                "help": METRICS[m][3],
-                "n": counts[m],
-                "note": f"first of {seeds} seeds" if m == _FIRST_SEED and seeds > 1 else "",
-            }
-            for m in metrics
-        ],
+        "heads": [_head(metric, suite, seeds) for metric in shown],
         "rows": rows,
-        "clean": _table(name, suite["clean"], summary, seeds) if suite.get("clean") else None,
+        "lines": lines,
+        "all": _whole(suite, list(summary["variants"]), names, seeds),
+        "clean": {"n": clean["n"], **_whole(clean, list(summary["variants"]), names, seeds)} if clean else None,
     }
 
 
-def _cell(entry: Json, form: str, scale: float) -> dict[str, Any]:
-    def show(value: float | None, sign: str = "") -> str:
-        return "–" if value is None else format(value * scale, sign + form)
-
-    bounds = f"{show(entry['low'])} to {show(entry['high'])}" if entry["value"] is not None else ""
-    difference = entry["difference"]
-    if difference is None:
-        return {"value": show(entry["value"]), "interval": bounds, "diff": None}
-    p = difference["p_holm"] if difference["p_holm"] is not None else difference["p"]
-    flips = f"; {difference['gained']} gained, {difference['lost']} lost" if difference["gained"] is not None else ""
-    found = f"; a difference of {show(difference['mde'])} would be found" if difference["mde"] is not None else ""
-    return {
-        "value": show(entry["value"]),
-        "interval": bounds,
-        "diff": f"{show(difference['value'], '+')} ({show(difference['low'], '+')} to {show(difference['high'], '+')})",
-        "p": "p < 0.001" if p < 0.001 else f"p = {p:.2g}",
-        "test": f"{difference['test']}, p adjusted by Holm{flips}{found}",
-        "excludes_zero": difference["low"] > 0 or difference["high"] < 0,
-    }
-
-
-def _flips(table: Json) -> list[dict[str, Any]]:
-    return [
-        {
-            "variant": variant,
-            **{key: f[key] for key in ("kept", "gained", "lost", "wrong_alike", "wrong_otherwise")},
-            "ids": [*f["lost_ids"], *f["gained_ids"]],
-        }
-        for variant, found in table.items()
-        for f in (found if isinstance(found, list) else [found])[:1]
+def _whole(suite: Json, variants: Sequence[str], names: Mapping[str, str], seeds: int) -> dict[str, Any]:
+    rows = [
+        {**_head(metric, suite, seeds), "metric": metric, "cells": [_cell(suite, metric, v, names) for v in variants]}
+        for metric in order(list(suite["metrics"]))
     ]
+    return {"variants": variants, "rows": rows}
 
 
-def _falls(falls: Json) -> list[dict[str, Any]]:
+def _head(metric: str, suite: Json, seeds: int) -> dict[str, Any]:
+    title, _, _, meaning = described(metric)
+    entries = suite["metrics"][metric]
+    n = max((entry["n"] for entry in entries.values()), default=0)
+    note = seeds_note(metric, seeds)
+    return {"title": title, "help": meaning, "n": n, "test": test_name(entries), "note": note}
+
+
+def _cell(suite: Json, metric: str, variant: str, names: Mapping[str, str]) -> dict[str, Any]:
+    """A value, its interval, and what it differs from each of `names` by."""
+    _, form, scale, _ = described(metric)
+    entries = suite["metrics"][metric]
+    entry = entries[variant]
+    known = entry["value"] is not None and entry["low"] is not None
+    bounds = f"{_number(entry['low'], form, scale)} to {_number(entry['high'], form, scale)}" if known else ""
+    count = max(other["n"] for other in entries.values())
+    diffs = [
+        {"key": key, "other": other, **_difference(entry[key], form, scale, count)}
+        for key, other in names.items()
+        if entry.get(key)
+    ]
+    return {"value": _number(entry["value"], form, scale), "interval": bounds, "diffs": diffs}
+
+
+def _difference(found: Json, form: str, scale: float, count: int) -> dict[str, Any]:
+    """One difference as text; its n where it is not the column's (`count`)."""
+    flips = f"; {found['gained']} gained, {found['lost']} lost" if found.get("gained") is not None else ""
+    mde = mde_of(found)
+    return {
+        "text": _bounded(found, form, scale),
+        "p": p_text(found),
+        "mde": f"mde {_number(mde, form, scale)}" if mde is not None else "",
+        "n": "" if found["n"] == count else f"n = {found['n']}",
+        "test": f"{found['test']}{flips}",
+        "stands_out": is_clear(found),
+    }
+
+
+def _number(value: float | None, form: str, scale: float = 1.0) -> str:
+    return "–" if value is None else format(value * scale, form)
+
+
+def _bounded(found: Json, form: str, scale: float = 1.0) -> str:
+    value, low, high = (_number(found[key], f"+{form}", scale) for key in ("value", "low", "high"))
+    return f"{value} ({low} to {high})"
+
+
+def _flips(name: str, suite: Json, flips: str, summary: Json) -> dict[str, Any]:
+    """Answers that flipped; what becomes of the accuracy by it, tested, stands beside."""
+    what, metric = _FLIPS[flips]
     rows = []
-    for variant, found in falls.items():
-        parts = found[0] if isinstance(found, list) else found
+    for variant, against, found in against_of(suite[flips]):
+        key = "difference_control" if against == "control" else "difference"
+        difference = suite["metrics"].get(metric, {}).get(variant, {}).get(key)
+        change = f"{_bounded(difference, '.1f', 100.0)}, {p_text(difference)}" if difference else "–"
+        counts = {k: found[k] for k in ("kept", "gained", "lost", "wrong_alike", "wrong_otherwise")}
+        n = sum(counts.values())
+        ids = [*found["lost_ids"], *found["gained_ids"]]
+        other = "its own control" if against == "control" else summary["reference"]
+        rows.append({"variant": variant, "other": other, **counts, "n": n, "change": change, "ids": ids})
+    return {"suite": name, "what": what, "rows": rows}
+
+
+def _falls(name: str, suite: Json, summary: Json) -> dict[str, Any]:
+    """The difference in BLEU taken apart, each part with its interval, its n, and its p where it is tested."""
+    rows = []
+    for variant, against, parts in against_of(suite["fall"]):
         cells = []
         for part, title in _PARTS.items():
-            d = parts[part]
-            text = "–" if not d or d["value"] is None else f"{d['value']:+.1f} ({d['low']:+.1f} to {d['high']:+.1f})"
-            cells.append({"title": title, "text": text})
-        rows.append({"variant": variant, "cells": cells})
-    return rows
+            found = parts.get(part)
+            if not found or found["value"] is None:
+                cells.append({"title": title, "text": "–", "p": ""})
+                continue
+            counted = [f"n = {found['n']}"] if found.get("n") else []
+            said = ", ".join([p_text(found), *counted] if p_text(found) else counted)
+            cells.append({"title": title, "text": _bounded(found, ".1f"), "p": said})
+        other = "its own control" if against == "control" else summary["reference"]
+        rows.append({"variant": variant, "other": other, "cells": cells})
+    return {"suite": name, "rows": rows}
 
 
 def audit_view(found: Json | None) -> list[dict[str, Any]]:

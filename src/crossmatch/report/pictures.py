@@ -137,7 +137,9 @@ def curves(
     """
     data = [{**row, "series": plain(row["series"])} for row in rows]
     shared = alt.Chart(alt.Data(values=data))
-    across, up = alt.X(f"{x}:Q", title=x_title), alt.Y("value:Q", title=y_title, scale=alt.Scale(zero=False))
+    whole = all(isinstance(row[x], int) for row in rows)
+    axis = alt.Axis(tickMinStep=1, format="d") if whole else alt.Axis()
+    across, up = alt.X(f"{x}:Q", title=x_title, axis=axis), alt.Y("value:Q", title=y_title, scale=alt.Scale(zero=False))
     colour = _legend("series")
     tooltip = ["series:N", f"{x}:Q", *(alt.Tooltip(f"{k}:Q", format=".4g") for k in ("value", "low", "high"))]
     layers: list[Any] = [
@@ -177,6 +179,30 @@ def scatter(rows: Sequence[Row], x: str, y: str, *, x_title: str, y_title: str, 
         line = alt.Chart(alt.Data(values=[{x: end, y: end} for end in ends]))
         layers.insert(0, line.mark_line(strokeDash=[4, 4], strokeWidth=1, color=GREY).encode(x=f"{x}:Q", y=f"{y}:Q"))
     return alt.layer(*layers).properties(height=300)
+
+
+def selectable(rows: Sequence[Row], titles: Mapping[str, str]) -> tuple[list[Any], list[str]]:
+    """Parameters with a menu each, and the filters that they stand for: of every field that has several values.
+
+    titles: field -> what stands before its menu. The first value is chosen. Filters, not opacity: axes follow them.
+    """
+    params, filters = [], []
+    for field, title in titles.items():
+        options = list(dict.fromkeys(row[field] for row in rows))
+        if len(options) > 1:
+            params.append(
+                alt.param(name=field, value=options[0], bind=alt.binding_select(options=options, name=f"{title} "))
+            )
+            filters.append(f"datum.{field} == {field}")
+    return params, filters
+
+
+def filtered(rows: Sequence[Row], filters: Iterable[str]) -> alt.Chart:
+    """A chart of rows that pass all filters."""
+    chart = alt.Chart(alt.Data(values=list(rows)))
+    for text in filters:
+        chart = chart.transform_filter(text)
+    return chart
 
 
 def spec(chart: Any, width: int | str = "container") -> Spec:

@@ -10,12 +10,17 @@ import jinja2
 import vl_convert
 from markupsafe import Markup
 
-from crossmatch.report.view import analysis_view, build_view
+from crossmatch.report.view import analysis_view, build_view, evaluation_view
 
 
 def render_report(facts: Mapping[str, Any]) -> str:
     """The page of a study's facts (report.json). The same facts give the same bytes."""
     return _rendered("page.html", build_view(facts))
+
+
+def render_evaluation(facts: Mapping[str, Any]) -> str:
+    """The page of what `crossmatch evaluate` left: `name`, its `summary`, and `samples` and `interference` if any."""
+    return _rendered("page.html", evaluation_view(facts))
 
 
 def render_analysis(facts: Mapping[str, Any]) -> str:

@@ -5,8 +5,9 @@ from typing import Any
 
 from crossmatch.report.changed import changed_view
 from crossmatch.report.charts import loss_chart, overlap_charts, weight_text
-from crossmatch.report.interference import interference_charts, interference_view
+from crossmatch.report.interference import interference_view
 from crossmatch.report.measured import audit_view, measured_view
+from crossmatch.report.metrics import names_against
 from crossmatch.report.proof import proof_view
 from crossmatch.report.words import plain
 
@@ -23,7 +24,8 @@ def build_view(facts: Mapping[str, Any]) -> dict[str, Any]:
         charts["loss"] = losses
     if facts.get("overlap") and any(row["layer"] is not None for row in facts["overlap"]["modules"]):
         charts["cosine"], charts["energy"] = overlap_charts(facts["overlap"])
-    charts |= interference_charts(facts.get("interference"))
+    interference, drawn = interference_view(facts.get("interference"))
+    charts |= drawn
     changed, drawn = changed_view(facts.get("analysis"), without=("cosine", "ratio") if "cosine" in charts else ())
     charts |= drawn
     summary = facts.get("summary")
@@ -34,22 +36,32 @@ def build_view(facts: Mapping[str, Any]) -> dict[str, Any]:
         charts |= drawn
     return {
         "study": facts["study"],
+        "what": "study",
         "question": facts["question"],
         "base": facts["base"],
         "data": facts.get("data"),
         "adapters": facts["adapters"],
         "verdicts": verdicts,
         "reference": summary["reference"] if summary else None,
+        "against": [{"key": key, "name": plain(n)} for key, n in names_against(summary).items()] if summary else [],
         "conditions": conditions,
         "order": [condition["name"] for condition in conditions],
         "changed": changed,
         "overlap": _overlap(facts.get("overlap")),
         "audit": audit_view(facts.get("audit")),
-        "interference": interference_view(facts.get("interference")),
+        "interference": interference,
         "seconds": list(facts["seconds"].items()),
         "samples": facts.get("samples"),
         "charts": charts,
     }
+
+
+def evaluation_view(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The same for an evaluation by itself: no proof, no training, no weight space."""
+    study = {"study": plain(facts["name"]), "question": "What does merging these adapters gain and lose?"}
+    none: dict[str, Any] = {"base": None, "adapters": {}, "verdicts": {}, "seconds": {}}
+    found = {name: facts.get(name) for name in ("summary", "samples", "interference")}
+    return {**build_view({**study, **none, **found}), "what": "evaluation"}
 
 
 def analysis_view(facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from crossmatch.adapter import Adapter
-from crossmatch.chat import open_tokenizer
 from crossmatch.checkpoint import Checkpoint, file_digest, read_json, replace_json, side_digest
 from crossmatch.evaluation import Suite, Variant
 from crossmatch.evaluation.conditions import RECORDS_VERSION, SUMMARY_VERSION, Plan, cells, conditions_of
 from crossmatch.evaluation.memory import parse_memory
 from crossmatch.rules import weight_json
 from crossmatch.study.check import combination_of
+from crossmatch.study.interference import find_pair, measure_pair
 from crossmatch.study.recipe import EvaluationRecipe, Recipe
 from crossmatch.study.stages import Ledger
 
@@ -111,27 +111,22 @@ def interfere(subject: Subject, root: Path, ledger: Ledger) -> dict[str, Any] | 
     """Interference of the other adapter of the first merge with the reference, predicted and measured; None if it is
     not asked for, or there are not two adapters and a suite with references."""
     wanted, weights = subject.wanted, subject.recipe.mixtures[0]
-    guests = [name for name in weights if name != wanted.reference]
-    suite = next((s for s in subject.suites if s.settings.kind == "generation"), None)
-    if not wanted.interference or suite is None or len(guests) != 1 or wanted.reference not in weights:
+    if not wanted.interference:
         return None
-    pair = {name: subject.adapters[name] for name in (guests[0], wanted.reference)}
+    found = find_pair(weights, wanted.reference, subject.suites)
+    if isinstance(found, str):
+        ledger.progress.say(f"interference: not measured; {found}")
+        return None
+    pair = {name: subject.adapters[name] for name in found.names}
     chosen = {name: weights[name] for name in pair}
     out = root / "interference.json"
     inputs = [
-        [subject.base.digest, side_digest(subject.base.path), suite.digest, wanted.interference],
+        [subject.base.digest, side_digest(subject.base.path), found.suite.digest, wanted.interference],
         [[name, adapter.digest, weight_json(chosen[name])] for name, adapter in pair.items()],
     ]
 
     def work() -> None:
-        from crossmatch.analysis.predict import Scope, predict_and_measure
-        from crossmatch.analysis.texts import read_texts
-
-        tokenizer = open_tokenizer(subject.base.path)
-        answers = [[*suite.messages(i), {"role": "assistant", "content": i.reference}] for i in suite.items]
-        scope = Scope(measured=wanted.interference)
-        texts = read_texts(tokenizer, answers)
-        facts = predict_and_measure(subject.base, pair, chosen, texts, scope, progress=ledger.progress)
+        facts = measure_pair(subject.base, pair, chosen, found.suite, wanted.interference, progress=ledger.progress)
         replace_json(out, facts)
 
     ledger.run("interference", inputs, lambda: [out], work)

@@ -122,6 +122,8 @@ class EvaluationRecipe(_Strict):
     def _known_conditions(self) -> "EvaluationRecipe":
         if not self.templates or not self.decodings:
             raise ValueError("a template and a decoding are needed; leave the field out for own and greedy")
+        if self.interference == 1:
+            raise ValueError("interference: 0 for none, or 2 items at least; one item has no standard error")
         unsafe = next((name for name in self.checkpoints if not safe_name(name)), None)
         if unsafe is not None:
             raise ValueError(f"checkpoints: {unsafe!r} is no name: letters, digits, '_', '.', '-', no path")

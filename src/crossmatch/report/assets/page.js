@@ -64,6 +64,18 @@
   });
   if (tabs.length) open(tabs[0]);
 
+  // Differences from one thing at a time; without scripts all are shown, each with its name.
+  const against = document.getElementById("against");
+  const compare = () => {
+    const key = against.value;
+    document.getElementById("measured").classList.toggle("one", key !== "all");
+    for (const part of document.querySelectorAll("[data-against]")) part.hidden = key !== "all" && part.dataset.against !== key;
+  };
+  if (against) {
+    against.addEventListener("change", compare);
+    compare();
+  }
+
   if (!view.samples) return;
   const at = (id) => document.getElementById(id);
   const element = (tag, className, text) => {
