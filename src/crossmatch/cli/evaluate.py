@@ -51,11 +51,12 @@ def evaluate_command(
     With --server the model that runs there is one more variant, `served`; without -a, --checkpoint and --reference base
     it is measured alone. BASE gives the tokenizer and its chat template. A key is taken from CROSSMATCH_API_KEY.
     """
-    from crossmatch.checkpoint import Checkpoint, replace_json
+    from crossmatch.checkpoint import Checkpoint
     from crossmatch.evaluation import load_suite
     from crossmatch.evaluation.conditions import Plan, conditions_of
     from crossmatch.evaluation.memory import parse_memory
     from crossmatch.process import keep_heap
+    from crossmatch.report import write_evaluation
 
     keep_heap()
     conditions = conditions_of(template or (), decoding or ())
@@ -70,14 +71,16 @@ def evaluate_command(
     plan = Plan(conditions, None, batch_size, kl, against, parse_memory(memory))
     pair = wanted_pair(wanted, suites, interference) if wanted else None
     asked, whole = Asked(suites, plan, clean_parts(clean, suites)), Checkpoint(base)
-    summary = measured(whole, (wanted, serving), checkpoint, asked, output)
-    replace_json(output / "summary.json", summary)
-    interfering = interfere(whole, wanted, pair, interference, output) if wanted and pair else None
+    facts = measured(whole, (wanted, serving), checkpoint, asked, output)
+    summary, further = facts["summary"], {}
+    if wanted and pair:
+        further["interference"] = interfere(whole, wanted, pair, interference, output)
+    write_evaluation({**facts, **further}, output / "summary.html")
     if as_json:
-        emit({**summary, "interference": interfering} if interfering else summary)
+        emit({**summary, **further})
     else:
         print_summary(summary)
-        if interfering:
-            print_interference(interfering)
-    say(f"answers and summary: {output}")
+        for found in further.values():
+            print_interference(found)
+    say(f"answers and summary: {output}; the page: {output / 'summary.html'}")
     exit_unjudged(summary)

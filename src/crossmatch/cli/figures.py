@@ -5,13 +5,15 @@ from typing import Any
 
 from crossmatch.cli.console import plain
 from crossmatch.cli.sections import print_sections
-from crossmatch.report.metrics import is_clear, mde_of, names_against, p_text, seeds_note, telling, test_name
+from crossmatch.report.metrics import distinct, is_clear, mde_of, names_against, p_text, seeds_note, telling, test_name
 
 # Kinds of variants that have tables of their own.
 _APART = ("strength", "removal")
 # What a line says a difference is from; the other two are names.
 _SHORT = {"difference_control": "control", "difference_null": "nulls"}
 _WIDTH, _NAME, _CHANGE = 80, 18, 28
+# Clean items of a suite with fewer are not shown.
+_ENOUGH = 20
 
 
 def print_summary(summary: Mapping[str, Any]) -> None:
@@ -32,9 +34,12 @@ def print_summary(summary: Mapping[str, Any]) -> None:
         kept = [name for name, facts in summary["variants"].items() if facts["kind"] not in _APART]
         for suite, facts in condition["suites"].items():
             _suite(suite, facts, (kept, names, condition["seeds"]))
-            if facts.get("clean"):
-                _suite(f"{suite}, what no training data touch", facts["clean"], (kept, names, condition["seeds"]))
-        for row in condition["divergence"]:
+            clean = facts.get("clean")
+            if clean and clean["n"] >= _ENOUGH:
+                _suite(f"{suite}, what no training data touch", clean, (kept, names, condition["seeds"]))
+            elif clean:
+                print(f"  no training data touch {clean['n']} of these: too few to tell anything; figures: --json")
+        for row in distinct(condition["divergence"]):
             print("\n".join(_wrapped(_diverged(row))))
         print_sections(condition)
 
@@ -84,7 +89,8 @@ def _difference(found: Mapping[str, Any], n: int) -> str:
 
 def _diverged(row: Mapping[str, Any]) -> str:
     beside = " (from its own control)" if row.get("against") == "control" else ""
-    pair = f"{row['variant']}{beside}: {row['surface']} against {row['choices']}"
+    pair = f"{row['variant']}{beside}: {row['surface_metric']} of {row['surface']} "
+    pair += f"against {row['choices_metric']} of {row['choices']}"
     if row["value"] is None:
         return f"{pair}: no divergence; one of the two differences has no standard error, n = {row['n']}"
     return f"{pair} diverge by {row['value']:+.1f} ({row['low']:+.1f} to {row['high']:+.1f}) standard errors"

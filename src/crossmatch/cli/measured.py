@@ -33,10 +33,16 @@ def measured(
     asked: Asked,
     output: Path,
 ) -> dict[str, Any]:
-    """What is asked of models here, and of the one on a server, which is asked first: no model is loaded till then."""
+    """What is asked of models here, and of the one on a server, which is asked first: no model is loaded till then.
+
+    Leaves summary.json, and samples.json with the answers side by side, in `output`; gives the page's facts.
+    """
+    from crossmatch.checkpoint import replace_json
     from crossmatch.evaluation.run import SERVED, evaluate
+    from crossmatch.evaluation.samples import side_by_side
     from crossmatch.evaluation.summary import summarise
     from crossmatch.evaluation.trained import trained_with
+    from crossmatch.evaluation.variants import APART
 
     (wanted, serving), plan, suites = models, asked.plan, asked.suites
     variants = [SERVED] if serving else []
@@ -57,7 +63,14 @@ def measured(
         records |= evaluate(base, wanted.adapters, here, suites, output, plan=plan, progress=Terminal())
         further["trained_with"] = trained_with(base, wanted.adapters, plan.conditions)
     summary = summarise(records, variants, suites, str(plan.kl_to), conditions=plan.conditions, clean=asked.clean)
-    return {**summary, **further}
+    beside = [variant for variant in variants if variant.kind not in APART]
+    found = {
+        "summary": {**summary, **further},
+        "samples": side_by_side(records, beside, suites, conditions=plan.conditions),
+    }
+    for name, value in found.items():
+        replace_json(output / f"{name}.json", value)
+    return {"name": output.resolve().name, **found}
 
 
 def _on_its_base(base: "Checkpoint", wanted: Measuring) -> dict[str, bool | None]:

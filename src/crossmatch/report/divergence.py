@@ -8,7 +8,7 @@ from typing import Any
 
 import altair as alt
 
-from crossmatch.report.metrics import AGAINST
+from crossmatch.report.metrics import AGAINST, described, distinct
 from crossmatch.report.pictures import COLOURS, Spec, filtered, selectable, spec
 from crossmatch.report.words import plain
 
@@ -34,15 +34,16 @@ def divergence_view(number: int, name: str, summary: Json) -> tuple[dict[str, An
                 if table["incomplete"]:
                     lines.append(f"{plain(suite)} is incomplete, so it is not compared and not in the picture.")
             rows += _points(surface, suites[surface], picked, facts, summary, lines)
-    known = [row for row in condition["divergence"] if row["value"] is not None]
+    indices = list(distinct(condition["divergence"]))
+    known = [row for row in indices if row["value"] is not None]
     lines += [
         f"No index for {plain(row['variant'])}, {_pair(row)}: {_why(row, summary, name)}."
-        for row in condition["divergence"]
+        for row in indices
         if row["value"] is None
     ]
     if rows and home != name:
-        lines.append(f"Choices are scored once for each template: theirs are those under {plain(home)}, without index.")
-    elif rows and not known and not condition["divergence"]:
+        lines.append(f"Choices are scored once for each template: theirs are those under {plain(home)}.")
+    if rows and not indices:
         lines.append("No index was computed.")
     charts = {}
     if rows:
@@ -92,8 +93,12 @@ _ENDS = ("value", "low", "high")
 
 
 def _pair(row: Json) -> str:
-    beside = ", against its own control" if row.get("against") == "control" else ""
-    return f"{plain(row['surface'])} against {plain(row['choices'])}{beside}"
+    surface, choices = (
+        f"{plain(row[suite])}: {described(row.get(f'{suite}_metric', default))[0].removesuffix(' %')}"
+        for suite, default in (("surface", "bleu"), ("choices", _CHOICE))
+    )
+    beside = ", from its control" if row.get("against") == "control" else ""
+    return f"{surface} less {choices}{beside}"
 
 
 def _why(row: Json, summary: Json, name: str) -> str:
@@ -101,7 +106,8 @@ def _why(row: Json, summary: Json, name: str) -> str:
     if row.get("n", 2) < 2:
         return f"n = {row['n']}, and one item has no standard error"
     suites, key = summary["conditions"][name]["suites"], _KEYS[row.get("against") or "reference"]
-    for suite, metric in ((row["surface"], "bleu"), (row["choices"], _CHOICE)):
+    measured = row.get("surface_metric", "bleu"), row.get("choices_metric", _CHOICE)
+    for suite, metric in zip((row["surface"], row["choices"]), measured, strict=True):
         found = suites.get(suite, {}).get("metrics", {}).get(metric, {}).get(row["variant"], {}).get(key)
         if found and found["low"] == found["high"]:
             return f"every item of {plain(suite)} has the same {metric} in both, so that its difference has no error"
@@ -153,7 +159,8 @@ def index_chart(rows: list[Json]) -> Spec:
     data = [{**{end: row[end] for end in _ENDS}, "variant": plain(row["variant"]), "pair": _pair(row)} for row in rows]
     shared = alt.Chart(alt.Data(values=data))
     y, offset = alt.Y("variant:N", title=None, sort=None), alt.YOffset("pair:N")
-    colour = alt.Color("pair:N", title=None, scale=alt.Scale(range=list(COLOURS)), legend=alt.Legend(orient="top"))
+    legend = alt.Legend(orient="top", labelLimit=0, columns=2)
+    colour = alt.Color("pair:N", title=None, scale=alt.Scale(range=list(COLOURS)), legend=legend)
     tooltip = ["variant:N", "pair:N", *(alt.Tooltip(f"{end}:Q", format="+.2f") for end in _ENDS)]
     title = "standard errors: below 0 the surface fell further, above 0 the choices"
     bars = shared.mark_rule(strokeWidth=2).encode(

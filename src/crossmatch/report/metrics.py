@@ -1,6 +1,6 @@
 """Metrics for readers: titles and number forms, which are read first, how a difference is said. No number is made."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 Json = Mapping[str, Any]
@@ -156,6 +156,17 @@ def against_of(found: Any) -> list[tuple[str, str, Json]]:
         for variant, value in pairs
         for row in (value if isinstance(value, list) else [value])
     ]
+
+
+def distinct(rows: Sequence[Json]) -> Iterator[Json]:
+    """Rows of a divergence, but for those of raw outputs where these are the answers, since none has a trace."""
+    found: dict[tuple[Any, ...], tuple[Any, ...]] = {}
+    for row in rows:
+        metric = str(row.get("surface_metric", "")).removesuffix("_raw")
+        key = *(row.get(k) for k in ("variant", "against", "surface", "choices", "choices_metric")), metric
+        figures = (row["value"], row["low"], row["high"])
+        if found.setdefault(key, figures) != figures or metric == row.get("surface_metric", ""):
+            yield row
 
 
 def is_clear(difference: Json) -> bool:
