@@ -17,7 +17,7 @@ from crossmatch.evaluation.compare import figure
 from crossmatch.evaluation.conditions import Condition
 from crossmatch.evaluation.engine import Engine
 from crossmatch.evaluation.metrics import measure
-from crossmatch.evaluation.model import Generated
+from crossmatch.evaluation.model import Generated, item_seed
 from crossmatch.evaluation.samples import side_by_side
 from crossmatch.evaluation.sheets import Record, Sheet
 from crossmatch.evaluation.summary import summarise
@@ -37,10 +37,11 @@ class Thinks(Engine):
 
     outputs: Sequence[dict[str, str]] = ()
 
-    def generate(self, prompts: Any, max_new_tokens: Any, decoding: Any, keys: Any, done: Any) -> None:
-        del prompts, max_new_tokens
-        for index, key in enumerate(keys):
-            text = self.outputs[decoding.seed][key]
+    def generate(self, prompts: Any, max_new_tokens: Any, decoding: Any, seeds: Any, done: Any) -> None:
+        del prompts, max_new_tokens, decoding
+        said = {item_seed(s, key): text for s, texts in enumerate(self.outputs) for key, text in texts.items()}
+        for index, seed in enumerate(seeds):
+            text = said[seed]
             done(index, Generated(text, "<think>" in text and "</think>" not in text, 3))
 
 

@@ -255,7 +255,7 @@ def test_nulls_and_strengths_that_cannot_be(room: Path, tmp_path: Path, capsys: 
         ([*adapter, "--strengths", "0:1:1"], "--strengths 0:1:1: write it as NAME=VALUE"),
         ([*adapter], "adapter v has no weight; add -w v=NUMBER"),
         ([*adapter, "-w", "v=1", "--nulls", "2"], "--nulls 2: v has no partner to stand in for"),
-        (["--server", "http://x", "--model", "m", "--nulls", "1"], "a server has its own weights"),
+        (["--server", "http://x", "--model", "m", "--nulls", "1"], "--nulls 1: base has no partner to stand in for"),
     ):
         assert run([*base, *more]) == 2
         out, err = capsys.readouterr()

@@ -375,7 +375,7 @@ def test_the_command(chat: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert summary == json.loads((tmp_path / "summary.json").read_text())
     assert summary["reference"] == "sft"
     assert run([*command, "--reference", "pt"]) == 0
-    assert "differences against pt" in capsys.readouterr().out
+    assert "less pt " in capsys.readouterr().out
 
 
 def test_variants_that_answered_other_prompts_are_not_compared(chat: Path, tmp_path: Path) -> None:

@@ -288,7 +288,7 @@ def test_the_command_takes_checkpoints(room: Path, tmp_path: Path, capsys: pytes
     command = ["evaluate", str(room / "base"), "--suite", str(room / "ask.yaml"), "--checkpoint", f"file={path}"]
     assert run([*command, "-o", str(tmp_path / "a"), "--kl", "3"]) == 0
     said = capsys.readouterr()
-    assert "differences against base" in said.out
+    assert "less base " in said.out
     assert "kl_first (n = 3)" in said.out
     assert "note: checkpoint file: its chat template is another" in said.err
     facts = json.loads((tmp_path / "a/summary.json").read_text())

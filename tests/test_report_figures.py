@@ -60,7 +60,13 @@ def test_heads_have_n_and_test_and_an_odd_n_is_said() -> None:
     bleu = found["summary"]["conditions"]["own.greedy"]["suites"]["ask"]["metrics"]["bleu"]
     bleu[MERGE]["difference_base"]["n"] = 4
     table = build_view(found)["conditions"][0]["tables"][0]
-    assert table["heads"][0] | {"help": ""} == {"title": "BLEU", "help": "", "n": 9, "test": "paired bootstrap"}
+    assert table["heads"][0] | {"help": ""} == {
+        "title": "BLEU",
+        "help": "",
+        "n": 9,
+        "test": "paired bootstrap",
+        "note": "",
+    }
     assert [d["n"] for d in table["rows"][3]["cells"][0]["diffs"]] == ["", "n = 4", "", ""]
 
 

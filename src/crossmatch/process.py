@@ -1,4 +1,4 @@
-"""What a program of ours sets up once for its process, before the heavy libraries are loaded.
+"""The process: its cores and memory, and what a program of ours sets up once, before the heavy libraries are loaded.
 
 The heap: a step on CPU allocates and frees a few hundred MB (the logits alone 200 MB for 1,000 tokens of a vocabulary
 of 49,152). glibc serves such blocks by mmap and gives them back at once, and the kernel clears the pages anew in every
@@ -10,6 +10,9 @@ import gc
 import os
 import sys
 import warnings
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
@@ -18,6 +21,31 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 def cores() -> int:
     """Cores that this process may use, where the system tells, else all."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def single_threads() -> Iterator[None]:
+    """One thread for each operation of torch: where tensors or blocks of rows are the unit of parallel work, threads
+    inside one would only wait for each other."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@contextmanager
+def workers() -> Iterator[ThreadPoolExecutor]:
+    """A pool with a thread for each core, with `single_threads` within; what is not begun at its end is given up."""
+    with single_threads():
+        pool = ThreadPoolExecutor(cores(), "crossmatch")
+        try:
+            yield pool
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
 def free_memory(root: Path = Path("/")) -> int | None:

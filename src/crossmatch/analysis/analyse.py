@@ -7,13 +7,9 @@ are threads, and the base's directions are read once for all vectors.
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from crossmatch.analysis import alignment, pairs, readings
 from crossmatch.analysis import size as sizes
@@ -25,7 +21,7 @@ from crossmatch.analysis.subspaces import Space, Subspaces, cache_directory
 from crossmatch.checkpoint import Checkpoint
 from crossmatch.delta import TuningVector
 from crossmatch.errors import InputError
-from crossmatch.process import cores
+from crossmatch.process import workers
 from crossmatch.progress import SILENT, Progress
 
 SCHEMA_VERSION = 1
@@ -92,25 +88,12 @@ def analyse(
     if not names:
         raise InputError(f"none of {', '.join(vectors)} changes a tensor of {base.path}")
     found = _Found()
-    with progress.task("weights", len(names)) as task, _workers() as pool:
+    with progress.task("weights", len(names)) as task, workers() as pool:
         work = _Work(base, vectors, wanted, subspaces)
         for name, part in zip(names, pool.map(work, names), strict=True):
             found.add(part)
             task.advance(note=name)
     return _facts(list(vectors), found, wanted)
-
-
-@contextmanager
-def _workers() -> Iterator[ThreadPoolExecutor]:
-    """One thread a core, each with one thread of its own for products: tensors are the unit of parallel work."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    pool = ThreadPoolExecutor(cores(), "analyse")
-    try:
-        yield pool
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-        torch.set_num_threads(threads)
 
 
 @dataclass(frozen=True)

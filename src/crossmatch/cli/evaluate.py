@@ -1,7 +1,7 @@
 """crossmatch evaluate."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -56,7 +56,6 @@ def evaluate_command(
     from crossmatch.evaluation.conditions import Plan, conditions_of
     from crossmatch.evaluation.memory import parse_memory
     from crossmatch.process import keep_heap
-    from crossmatch.report import write_evaluation
 
     keep_heap()
     conditions = conditions_of(template or (), decoding or ())
@@ -72,15 +71,22 @@ def evaluate_command(
     pair = wanted_pair(wanted, suites, interference) if wanted else None
     asked, whole = Asked(suites, plan, clean_parts(clean, suites)), Checkpoint(base)
     facts = measured(whole, (wanted, serving), checkpoint, asked, output)
-    summary, further = facts["summary"], {}
     if wanted and pair:
-        further["interference"] = interfere(whole, wanted, pair, interference, output)
-    write_evaluation({**facts, **further}, output / "summary.html")
+        facts["interference"] = interfere(whole, wanted, pair, interference, output)
+    _tell(facts, output, as_json)
+
+
+def _tell(facts: dict[str, Any], output: Path, as_json: bool) -> None:
+    """The page, and the figures on stdout."""
+    from crossmatch.report import write_evaluation
+
+    write_evaluation(facts, output / "summary.html")
+    summary, interfering = facts["summary"], facts.get("interference")
     if as_json:
-        emit({**summary, **further})
+        emit({**summary, "interference": interfering} if interfering else summary)
     else:
         print_summary(summary)
-        for found in further.values():
-            print_interference(found)
+        if interfering:
+            print_interference(interfering)
     say(f"answers and summary: {output}; the page: {output / 'summary.html'}")
     exit_unjudged(summary)

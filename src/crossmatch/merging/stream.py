@@ -24,7 +24,7 @@ from crossmatch.checkpoint import Checkpoint, OutputFile
 from crossmatch.delta import Delta, Workspace, round_once, round_randomly, summed_rows
 from crossmatch.errors import CheckpointError, OutputError
 from crossmatch.merging.plan import MergePlan, PlannedTensor
-from crossmatch.process import cores
+from crossmatch.process import cores, workers
 from crossmatch.progress import Task
 from crossmatch.rules import uniform
 
@@ -85,21 +85,13 @@ class Stream:
 
     def run(self, *, durable: bool = False) -> None:
         """Write all files. `durable`: wait until the disk has them."""
-        workers = cores()
-        threads = torch.get_num_threads()
-        # Blocks are the unit of parallel work: inside one, threads would only wait for each other.
-        torch.set_num_threads(1)
-        pool = ThreadPoolExecutor(workers, "merge")
-        try:
+        with workers() as pool:
             for file, tensors in self.plan.files().items():
                 output = OutputFile(self.out / file, [(t.name, t.dtype, t.shape) for t in tensors])
                 try:
-                    self.digests[file] = self._write(pool, output, tensors, window=2 * workers + 2)
+                    self.digests[file] = self._write(pool, output, tensors, window=2 * cores() + 2)
                 finally:
                     output.close(durable=durable)
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-            torch.set_num_threads(threads)
 
     def _write(
         self, pool: ThreadPoolExecutor, output: OutputFile, tensors: Sequence[PlannedTensor], *, window: int

@@ -23,9 +23,10 @@ from crossmatch.checkpoint import (
 )
 from crossmatch.delta import Delta, LowRank, Stack, TuningVector, frobenius, linear, norm, round_once
 from crossmatch.errors import InputError, RuleError
+from crossmatch.process import single_threads
 from crossmatch.progress import SILENT, Progress
 from crossmatch.rules import Heads, Weight, Weights, weight_json
-from crossmatch.vectors.blocks import in_order, single_threads
+from crossmatch.vectors.blocks import in_order
 from crossmatch.vectors.extract import FORMS
 from crossmatch.vectors.gram import cosine_of, gram, ranges
 from crossmatch.vectors.masks import weighted

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
+from crossmatch.process import single_threads
 from crossmatch.progress import SILENT, Progress
-from crossmatch.vectors.blocks import in_order, single_threads
+from crossmatch.vectors.blocks import in_order
 from crossmatch.vectors.pair import Pair, Site, unequal_bits
 
 

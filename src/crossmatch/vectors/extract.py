@@ -20,9 +20,10 @@ from crossmatch.checkpoint import (
 )
 from crossmatch.delta import STORABLE, round_once
 from crossmatch.errors import CheckpointError, EqualError, RuleError
+from crossmatch.process import single_threads
 from crossmatch.progress import SILENT, Progress, Task
 from crossmatch.rules import Heads
-from crossmatch.vectors.blocks import in_order, single_threads
+from crossmatch.vectors.blocks import in_order
 from crossmatch.vectors.pair import Pair, Site, pair_checkpoints, same_bits, unequal_bits
 from crossmatch.vectors.write import Entry, copy_text_files, vector_statement, write_entries
 

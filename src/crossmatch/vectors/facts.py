@@ -10,8 +10,8 @@ from crossmatch.adapter import VECTOR_FILE, StoredDense, StoredVector
 from crossmatch.checkpoint import DTYPE_NAMES, MANIFEST, Checkpoint, layer_of, module_type_of, read_json, text_facts
 from crossmatch.delta import Delta, norm
 from crossmatch.errors import CrossmatchError
+from crossmatch.process import single_threads
 from crossmatch.progress import SILENT, Progress
-from crossmatch.vectors.blocks import single_threads
 from crossmatch.vectors.gram import gram
 
 _FORMS = {"delta": "dense", "shared": "dense, of both tied embeddings", "low-rank": "factors", "experts": "factors"}

@@ -27,8 +27,9 @@ from crossmatch.checkpoint import (
 )
 from crossmatch.delta import top_singular
 from crossmatch.errors import CheckpointError, RuleError
+from crossmatch.process import single_threads
 from crossmatch.progress import SILENT, Progress
-from crossmatch.vectors.blocks import in_order, single_threads
+from crossmatch.vectors.blocks import in_order
 from crossmatch.vectors.extract import Changes, find_changes, pair_facts
 from crossmatch.vectors.pair import Pair, Site, pair_checkpoints
 from crossmatch.vectors.write import Entry, copy_text_files, statement, write_entries

@@ -4,11 +4,12 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from crossmatch.process import workers
 from crossmatch.progress import Progress
 from crossmatch.verification.judge import ModuleVerdict, Rounded, Thresholds, fits, judge_module, resolves
 from crossmatch.verification.look import Looked, look, sample
 from crossmatch.verification.recover import estimate
-from crossmatch.verification.scan import Claimed, ModuleScan, Scan, Subject, one_thread_each
+from crossmatch.verification.scan import Claimed, ModuleScan, Scan, Subject
 
 # Looks with found weights; and how little they may move, of themselves or of a small weight, to count as settled.
 _TURNS, _STAYS, _SMALL = 3, 2e-3, 0.1
@@ -31,7 +32,7 @@ def look_again(subject: Subject, result: Scan, t: Thresholds, rounded: Rounded, 
             doubts.append(module)
     if not doubts:
         return
-    with progress.task("look again", len(doubts)) as task, one_thread_each() as pool:
+    with progress.task("look again", len(doubts)) as task, workers() as pool:
         for module in pool.map(lambda m: _complete(subject, m, t, rounded), doubts):
             task.advance(1, module.name)
 

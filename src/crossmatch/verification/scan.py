@@ -9,7 +9,6 @@ import threading
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,7 +17,7 @@ from torch import Tensor
 
 from crossmatch.checkpoint import Checkpoint, PassingDigests, input_embedding, is_output
 from crossmatch.delta import Delta, LowRank, TokenRows, TuningVector, Workspace, linear
-from crossmatch.process import cores
+from crossmatch.process import workers
 from crossmatch.progress import Progress
 from crossmatch.verification.claim import Resolved
 from crossmatch.verification.look import ROWS, Looked, Rows, bound, check_readable, look, read, row_sizes, sample
@@ -138,7 +137,7 @@ def glance(subject: Subject, progress: Progress) -> list[Looked]:
     both = [n for n, i in subject.merged.tensors.items() if n in adapted and subject.base.tensors[n].shape == i.shape]
     for name in both:
         check_readable(name, subject.base.tensors[name].dtype, subject.merged.tensors[name].dtype)
-    with progress.task("look", len(both)) as task, one_thread_each() as pool:
+    with progress.task("look", len(both)) as task, workers() as pool:
 
         def one(name: str) -> Looked:
             return look(subject.some(name, subject.on(name)), subject.weights)
@@ -148,19 +147,6 @@ def glance(subject: Subject, progress: Progress) -> list[Looked]:
             found.append(looked)
             task.advance(1, name)
     return found
-
-
-@contextmanager
-def one_thread_each() -> Iterator[ThreadPoolExecutor]:
-    """A pool with a worker per core: tensors are the unit of parallel work, threads inside one would only wait."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    pool = ThreadPoolExecutor(cores(), "verify")
-    try:
-        yield pool
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-        torch.set_num_threads(threads)
 
 
 def scan(subject: Subject, progress: Progress, *, quick: bool = False) -> Scan:
@@ -180,7 +166,7 @@ def scan(subject: Subject, progress: Progress, *, quick: bool = False) -> Scan:
     # In the order of the file, so that it is digested while it is read.
     files = {file: place for place, file in enumerate(merged.layout.files)}
     names.sort(key=lambda n: (files[merged.tensors[n].file], merged.tensors[n].offset, n))
-    with one_thread_each() as pool:
+    with workers() as pool:
         _Pass(subject, result, pool, quick=quick).run(names, progress)
     return result
 
