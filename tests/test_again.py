@@ -162,7 +162,7 @@ def test_what_is_shown_says_that_one_seed_was_probed(
 
 def test_rows_of_small_numbers_keep_to_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
     tiny = {"value": 1.234e-12, "low": -1.234e-12, "high": 1.234e-12, "n": 9}
-    difference = {**tiny, "value": -1.234e-12, "p": 1.2e-5, "p_holm": 1.2e-5}
+    difference = {**tiny, "value": -1.234e-12, "p": 1.2e-5, "p_holm": 1.2e-5, "test": "randomisation"}
     entry = {**tiny, "difference": difference}
     facts = {"n": 9, "left_out": 0, "incomplete": None, "metrics": {"kl_answer": {"null0-pt0.3+sft0.7": entry}}}
     null = {"seeds": 2, "drop": difference, "beyond": difference}

@@ -289,7 +289,7 @@ def test_the_command_takes_checkpoints(room: Path, tmp_path: Path, capsys: pytes
     assert run([*command, "-o", str(tmp_path / "a"), "--kl", "3"]) == 0
     said = capsys.readouterr()
     assert "less base " in said.out
-    assert "kl_first (n = 3)" in said.out
+    assert "kl_answer (n = 3)" in said.out
     assert "note: checkpoint file: its chat template is another" in said.err
     facts = json.loads((tmp_path / "a/summary.json").read_text())
     assert set(facts["variants"]) == {"base", "file"}

@@ -120,6 +120,7 @@ def facts() -> dict[str, Any]:
                     "suites": {"ask": suite(metrics), **({"pick": picked()} if seeds == 1 else {})},
                     "divergence": [
                         {"surface": "ask", "choices": "pick", "variant": v, "value": -1.0, "low": -3.0, "high": 1.0}
+                        | {"surface_metric": "bleu", "choices_metric": "acc", "against": "reference", "other": "sft"}
                         for v in VARIANTS[1:]
                         if seeds == 1
                     ],

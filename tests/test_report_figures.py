@@ -151,9 +151,9 @@ def test_nothing_is_dropped_from_the_divergence_without_a_word() -> None:
     shown = build_view(found)["conditions"][0]["divergence"]
     assert shown["lines"] == [
         f"{MERGE} is not in the picture: no difference is known for ask.",
-        "No index for pt, ask against pick: every item of pick has the same acc in both, so that its difference has no "
-        "error.",
-        "No index for sft, ask against pick: n = 1, and one item has no standard error.",
+        "No index for pt, ask: BLEU less pick: accuracy: every item of pick has the same acc in both, so that its "
+        "difference has no error.",
+        "No index for sft, ask: BLEU less pick: accuracy: n = 1, and one item has no standard error.",
     ]
     condition["suites"]["ask"]["incomplete"] = {"pt": {"failed": 1, "reason": "timeout"}}
     lines = build_view(found)["conditions"][0]["divergence"]["lines"]
@@ -167,7 +167,8 @@ def test_the_choices_of_another_decoding_are_used_and_named() -> None:
     shown = build_view(found)["conditions"][1]["divergence"]
     assert (shown["plane"], shown["index"]) == ("plane1", None)
     assert shown["lines"] == [
-        "Choices are scored once for each template: theirs are those under own.greedy, without index."
+        "Choices are scored once for each template: theirs are those under own.greedy.",
+        "No index was computed.",
     ]
 
 

@@ -84,7 +84,7 @@ METRICS: Mapping[str, tuple[str, str, float, str]] = {
 # What is read first of a suite, in this order.
 TELLING = (
     *("exact", "number", "bleu", "bleu_raw", "rougeL", "length_ratio", "truncated"),
-    *("trace_structural", "trace_lexical", "think_probability", "kl_answer"),
+    *("trace_structural", "trace_lexical", "think_probability", "kl_answer", "kl_answer_base"),
     *("acc", "acc_norm", "acc_worst", "acc_generated", "invalid"),
     *("followed_strict", "instructions_strict", "sustained"),
     *("perplexity", "bits_per_byte"),
