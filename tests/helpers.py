@@ -108,6 +108,13 @@ def make_chat_model(out: Path, **options: Any) -> Path:
     return out
 
 
+def make_interfering(root: Path) -> None:
+    """A chat model `base` with initial weights large enough that its logits differ; adapters `pt` and `sft` on it."""
+    make_chat_model(root / "base", initializer_range=0.15)
+    make_adapter(root / "base", root / "pt", seed=1, size=0.3)
+    make_adapter(root / "base", root / "sft", seed=2, size=0.3, target_modules=["q_proj", "down_proj", "up_proj"], r=4)
+
+
 def generate(
     engine: Any, prompts: list[str], limit: int, decoding: Any = None, seeds: list[int] | None = None
 ) -> list[Any]:

@@ -25,7 +25,7 @@ from crossmatch.delta import TuningVector, dense
 from crossmatch.errors import AdapterError, DataError, InputError
 from crossmatch.report.interference import attribution_chart, weights_chart
 from crossmatch.report.predicted import predicted_chart
-from helpers import make_adapter, make_chat_model, make_gpt2, make_llama
+from helpers import make_adapter, make_chat_model, make_gpt2, make_interfering, make_llama
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 WEIGHTS = {"pt": 0.3, "sft": 0.7}
@@ -47,9 +47,7 @@ DIALOGUES = [
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A chat model `base` in float32 with initial weights large enough that its logits differ; adapters on it."""
     root = tmp_path_factory.mktemp("interference")
-    make_chat_model(root / "base", initializer_range=0.15)
-    make_adapter(root / "base", root / "pt", seed=1, size=0.3)
-    make_adapter(root / "base", root / "sft", seed=2, size=0.3, target_modules=["q_proj", "down_proj", "up_proj"], r=4)
+    make_interfering(root)
     return root
 
 

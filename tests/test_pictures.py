@@ -1,7 +1,6 @@
 """Pictures of an analysis: as charts, as SVG files, on the page, linked in a real browser."""
 
 import json
-import os
 import re
 import shutil
 import warnings
@@ -99,25 +98,16 @@ def test_curves_and_scatters_are_drawn() -> None:
 
 
 @pytest.fixture(scope="module")
-def opened(analysed: Path) -> Iterator[Any]:
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        if os.environ.get("CROSSMATCH_REQUIRE_BROWSER"):
-            pytest.fail("no chromium; CI installs it")
-        pytest.skip("no chromium: the page was not opened")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-        page: Any = browser.new_page(viewport={"width": 1100, "height": 900})
-        page.complaints = []
-        page.on("console", lambda message: page.complaints.append(message.text))
-        page.on("pageerror", lambda error: page.complaints.append(str(error)))
-        page.goto((analysed / "analysis.html").as_uri())
-        charts = page.locator("[data-chart]").count()
-        page.wait_for_function(f"document.querySelectorAll('[data-drawn]').length === {charts}")
-        yield page
-        browser.close()
+def opened(analysed: Path, browser: Any) -> Iterator[Any]:
+    page: Any = browser.new_page(viewport={"width": 1100, "height": 900})
+    page.complaints = []
+    page.on("console", lambda message: page.complaints.append(message.text))
+    page.on("pageerror", lambda error: page.complaints.append(str(error)))
+    page.goto((analysed / "analysis.html").as_uri())
+    charts = page.locator("[data-chart]").count()
+    page.wait_for_function(f"document.querySelectorAll('[data-drawn]').length === {charts}")
+    yield page
+    page.close()
 
 
 def marked(page: Any, chart: str) -> int:

@@ -15,7 +15,7 @@ from crossmatch.report.interference import interference_view
 from crossmatch.report.predicted import PREDICTORS, agreement_tables, layers_chart, predicted_chart
 from crossmatch.report.render import render_report
 from crossmatch.study.recipe import load_recipe
-from helpers import make_adapter, make_chat_model
+from helpers import make_interfering
 from test_report import facts as study
 
 QUESTIONS = (("anaemia", "low blood cell level"), ("bone", "the old heart ."), ("lung", "high pressure in the lung"))
@@ -24,9 +24,7 @@ QUESTIONS = (("anaemia", "low blood cell level"), ("bone", "the old heart ."), (
 @pytest.fixture(scope="module")
 def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("interfering")
-    make_chat_model(root / "base", initializer_range=0.15)
-    make_adapter(root / "base", root / "pt", seed=1, size=0.3)
-    make_adapter(root / "base", root / "sft", seed=2, size=0.3, target_modules=["q_proj", "down_proj", "up_proj"], r=4)
+    make_interfering(root)
     rows = [{"id": str(n), "question": f"what is {a} ?", "reference": b} for n, (a, b) in enumerate(QUESTIONS)]
     (root / "ask.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     suite = {"name": "ask", "version": 1, "kind": "generation", "language": "en", "data": "ask.jsonl"}

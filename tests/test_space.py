@@ -257,19 +257,19 @@ def test_nulls_hold_over_two_hundred_random_changes() -> None:
     spread = SplitNull(M, N, k, q).parts() | {"write_existing": SplitNull(M, N, k, q).parts()["left"]}
     drawn = [parts_at(random(seed, SIGMA), k) for seed in range(count)]
     for name in ("ee", "ew", "er", "nn", "diagonal", "write_existing"):
-        _agrees([float(row[name] or 0.0) for row in drawn], *spread[name])
+        assert_agrees([float(row[name] or 0.0) for row in drawn], *spread[name])
     (row,) = alignment.align(change(random(0, SIGMA)), SPACE, [("12", k)])
-    _agrees([float(row["gain"] or 0.0) for row in drawn], 0.0, row.gain.null_sd or 0.0)
+    assert_agrees([float(row["gain"] or 0.0) for row in drawn], 0.0, row.gain.null_sd or 0.0)
     fixed = change(random(9999, SIGMA[:3]))
     found = [pairs.compare(fixed, change(random(seed, SIGMA))) for seed in range(count)]
-    _agrees([f.cosine.value or 0.0 for f in found], 0.0, found[0].cosine.null_sd or 0.0)
+    assert_agrees([f.cosine.value or 0.0 for f in found], 0.0, found[0].cosine.null_sd or 0.0)
     null = inside(None, 3, M, q)
-    _agrees([f.energies["second_in_columns"].value or 0.0 for f in found], null.null or 0.0, null.null_sd or 0.0)
+    assert_agrees([f.energies["second_in_columns"].value or 0.0 for f in found], null.null or 0.0, null.null_sd or 0.0)
     null = overlap_of_spaces(None, 3, 4, N)
-    _agrees([f.rows.overlap.value or 0.0 for f in found if f.rows], null.null or 0.0, null.null_sd or 0.0)
+    assert_agrees([f.rows.overlap.value or 0.0 for f in found if f.rows], null.null or 0.0, null.null_sd or 0.0)
 
 
-def _agrees(values: list[float], mean: float, sd: float) -> None:
+def assert_agrees(values: list[float], mean: float, sd: float) -> None:
     """Mean within four, deviation within five standard errors of what the null says."""
     n, found = len(values), torch.tensor(values, dtype=torch.float64)
     assert float(found.mean()) == pytest.approx(mean, abs=4 * sd / math.sqrt(n))

@@ -1,10 +1,7 @@
 """Traces: what counts as one, where it stands, and that the page marks what was counted."""
 
 import json
-import os
-import shutil
 from collections.abc import Iterator
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -154,14 +151,7 @@ def test_a_generated_choice_is_shown_beside_the_scored_one() -> None:
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    names = ("chromium", "chromium-browser", "google-chrome")
-    found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
-    if found is None:
-        assert not os.environ.get("CROSSMATCH_REQUIRE_BROWSER"), "a browser is required here and there is none"
-        pytest.skip("page tests skipped: no Chromium found (set CHROMIUM, or install Debian's package chromium)")
+def page(tmp_path_factory: pytest.TempPathFactory, browser: Any) -> Iterator[Any]:
     condition = {"template": "own", "decoding": "greedy", "seeds": 1, "suites": {}, "divergence": []}
     summary = {"reference": "base", "variants": {}, "conditions": {"own.greedy": condition}}
     facts: dict[str, Any] = {"study": "s", "question": "q", "base": {"name": "b", "digest": "2" * 64, "parameters": 1}}
@@ -169,13 +159,10 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     facts |= {"overlap": None, "seconds": {}, "versions": {}}
     file = tmp_path_factory.mktemp("page") / "report.html"
     file.write_text(render_report(json.loads(json.dumps(facts))))
-    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=flags)
-        opened = browser.new_page(viewport={"width": 900, "height": 900})
-        opened.goto(Path(file).as_uri())
-        yield opened
-        browser.close()
+    opened = browser.new_page(viewport={"width": 900, "height": 900})
+    opened.goto(file.as_uri())
+    yield opened
+    opened.close()
 
 
 @pytest.mark.browser

@@ -29,7 +29,7 @@ def values(vector: Any) -> dict[str, torch.Tensor]:
     return {name: dense(vector[name]) for name in vector}
 
 
-def close(first: Any, second: Any, rtol: float = 1e-10) -> None:
+def assert_close(first: Any, second: Any, rtol: float = 1e-10) -> None:
     ours, theirs = (x if isinstance(x, dict) else values(x) for x in (first, second))
     assert set(ours) == set(theirs)
     for name in ours:
@@ -68,7 +68,7 @@ def test_factors_stay_factors_and_equal_the_dense_sum(room: Path, tmp_path: Path
     low, whole = StoredVector(tmp_path / "low"), StoredVector(tmp_path / "dense")
     assert {d.rank for d in low.values() if isinstance(d, LowRank)} == {10}
     assert all(isinstance(d, LowRank) for d in low.values())
-    close(low, whole)
+    assert_close(low, whole)
     want = -0.3 * Adapter(room / "pt") + 0.7 * Adapter(room / "sft")
     for name in want:
         # Nothing is rounded: the very factors, the weights beside them.
@@ -100,9 +100,9 @@ def test_sums_are_linear(room: Path, tmp_path: Path, first: float, second: float
         name: sum(w * part[name] for w, part in zip(numbers.values(), parts, strict=True) if name in part)
         for name in dict.fromkeys(n for part in parts for n in part)
     }
-    close(StoredVector(tmp_path / "sum"), want)
+    assert_close(StoredVector(tmp_path / "sum"), want)
     add({k: (vectors[k], numbers[k]) for k in reversed(kinds)}, tmp_path / "sum", summing=summing)
-    close(StoredVector(tmp_path / "sum"), want)
+    assert_close(StoredVector(tmp_path / "sum"), want)
 
 
 def test_a_dense_part_alone_keeps_its_tensor(room: Path, tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_a_dense_part_alone_keeps_its_tensor(room: Path, tmp_path: Path) -> None
     for name in before:
         assert torch.equal(before.files[f"delta/{name}"], after.files[f"delta/{name}"])
         assert after.files[f"scale/{name}"].item() == 0.3 * 2
-    close(after, {n: t * 0.6 for n, t in values(before).items()}, rtol=1e-15)
+    assert_close(after, {n: t * 0.6 for n, t in values(before).items()}, rtol=1e-15)
 
 
 def test_sums_are_rounded_once(room: Path, tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_matched_norms(room: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     # Each has its share by weight: the second half of the first's norm.
     assert facts["parts"]["v"]["norm_used"] == pytest.approx(0.5 * pt.norm(), rel=1e-9)
     assert facts["parts"]["v"]["norm"] == pytest.approx(v.norm(), rel=1e-9)
-    close(StoredVector(tmp_path / "sum"), pt - 0.5 * factor * v, rtol=1e-6)
+    assert_close(StoredVector(tmp_path / "sum"), pt - 0.5 * factor * v, rtol=1e-6)
     assert facts["norm"] == pytest.approx(StoredVector(tmp_path / "sum").norm(), rel=1e-6)
     assert run([*arguments[:-1], "other", "-o", str(tmp_path / "no")]) == 2
     assert "--match-norm other: the vectors are pt, v" in capsys.readouterr().err
@@ -171,7 +171,7 @@ def test_masks_split_a_vector(room: Path, tmp_path: Path) -> None:
             )
             pieces.append(StoredVector(out))
         total = pieces[0] + pieces[1] + pieces[2]
-        close(total, vector, rtol=1e-15)
+        assert_close(total, vector, rtol=1e-15)
         # A mask rounds nothing, and what it masks is not there.
         assert torch.equal(dense(pieces[0][Q])[:32], dense(vector[Q])[:32])
         assert not dense(pieces[0][Q])[32:].any()
@@ -194,7 +194,7 @@ def test_weights_of_heads(room: Path, tmp_path: Path) -> None:
                 want[name][16:32] = 2 * delta[16:32]
             if name == OUT:
                 want[name][:, 32:] = -delta[:, 32:]
-        close(StoredVector(tmp_path / kind), want, rtol=1e-14)
+        assert_close(StoredVector(tmp_path / kind), want, rtol=1e-14)
 
 
 def test_heads_that_cannot_be_meant() -> None:
@@ -380,7 +380,7 @@ def test_a_grid_of_strengths(room: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert run([*arguments, "--overwrite"]) == 0
     capsys.readouterr()
     assert run(["vectors", "scale", str(room / "v"), "-g", "0:1:0.5", "-o", str(tmp_path / "scaled")]) == 0
-    close(StoredVector(tmp_path / "scaled" / "g0.5"), 0.5 * StoredVector(room / "v"), rtol=1e-15)
+    assert_close(StoredVector(tmp_path / "scaled" / "g0.5"), 0.5 * StoredVector(room / "v"), rtol=1e-15)
 
 
 def test_a_grid_that_fails_leaves_nothing(room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

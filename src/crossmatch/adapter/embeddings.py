@@ -92,6 +92,7 @@ def _padded(placed: Placed, shape: tuple[int, ...]) -> Placed:
         return placed
 
     def build() -> Delta:
+        """The delta, with zeros for the added rows."""
         parts = []
         for part in summands(placed.build()):
             if isinstance(part, LowRank):

@@ -203,6 +203,7 @@ class ServedModel:
         patience, silent, closed = 2 * self.parallel + 1, 0, False
 
         def labour() -> None:
+            """Take one index after the other, until all are taken, or the server is given up."""
             nonlocal silent
             while True:
                 with lock:

@@ -45,6 +45,7 @@ def audit_data(subject: Subject, root: Path, ledger: Ledger) -> dict[str, Any] |
     inputs = [[n, file_digest(Path(f)), columns[n]] for n, f in local.items()]
 
     def work() -> None:
+        """Compare every set with every other."""
         from crossmatch.evaluation.audit import SuiteCorpus, audit, open_corpus
 
         train = {name: open_corpus(file, columns[name]) for name, file in local.items()}
@@ -76,6 +77,7 @@ def evaluate_variants(
     ]
 
     def work() -> None:
+        """Ask, and summarise what was answered."""
         from crossmatch.evaluation.clean import touched
         from crossmatch.evaluation.run import evaluate
         from crossmatch.evaluation.samples import side_by_side
@@ -126,6 +128,7 @@ def interfere(subject: Subject, root: Path, ledger: Ledger) -> dict[str, Any] | 
     ]
 
     def work() -> None:
+        """Predict, ablate, compare."""
         facts = measure_pair(subject.base, pair, chosen, found.suite, wanted.interference, progress=ledger.progress)
         replace_json(out, facts)
 
