@@ -4,19 +4,25 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+
 from crossmatch.process import workers
 from crossmatch.progress import Progress
-from crossmatch.verification.judge import ModuleVerdict, Rounded, Thresholds, fits, judge_module, resolves
-from crossmatch.verification.look import Looked, look, sample
+from crossmatch.verification.fitting import other_program
+from crossmatch.verification.judge import ModuleVerdict, Thresholds, fits, judge_module, resolves
+from crossmatch.verification.look import Looked, look, read_rows, sample
 from crossmatch.verification.recover import estimate
+from crossmatch.verification.remainder import Remainder
+from crossmatch.verification.rounding import step
 from crossmatch.verification.scan import Claimed, ModuleScan, Scan, Subject
 
 # Looks with found weights; and how little they may move, of themselves or of a small weight, to count as settled.
 _TURNS, _STAYS, _SMALL = 3, 2e-3, 0.1
 
 
-def look_again(subject: Subject, result: Scan, t: Thresholds, rounded: Rounded, progress: Progress) -> None:
-    """Complete the scan of every module that its sample leaves in doubt, in place."""
+def look_again(subject: Subject, result: Scan, t: Thresholds, progress: Progress) -> None:
+    """Complete the scan of every module that the pass leaves in doubt, in place: whether another program explains it,
+    what its own weights are, and what is left over, over all rows."""
     claimed = subject.weights
     pooled = estimate([m.looked.strata for m in result.modules], claimed) if result.modules else None
     settled = (
@@ -24,34 +30,40 @@ def look_again(subject: Subject, result: Scan, t: Thresholds, rounded: Rounded, 
         and pooled.identifiable
         and all(e != e or resolves(e, c, t) for e, c in zip(pooled.stderr, claimed, strict=True))
     )
+    random = subject.program.order == "stochastic"
     doubts = []
     for module in result.modules:
-        judged = judge_module(module, estimate([module.looked.strata], claimed), claimed, t, rounded)
-        exact = module.looked.mismatches <= t.violations * module.looked.elements
-        if judged.state == "disagree" or not settled or (judged.state == "undecided" and not exact):
+        judged = _judged(module, claimed, t)
+        state = judged.state
+        if random or state == "disagree" or not settled or (state == "undecided" and module.outside):
             doubts.append(module)
     if not doubts:
         return
     with progress.task("look again", len(doubts)) as task, workers() as pool:
-        for module in pool.map(lambda m: _complete(subject, m, t, rounded), doubts):
+        for module in pool.map(lambda m: _complete(subject, m, t), doubts):
             task.advance(1, module.name)
 
 
-def _complete(subject: Subject, module: ModuleScan, t: Thresholds, rounded: Rounded) -> ModuleScan:
-    claimed = subject.weights
-    on = subject.on(module.name)
+def _complete(subject: Subject, module: ModuleScan, t: Thresholds) -> ModuleScan:
+    claimed, on = subject.weights, subject.on(module.name)
+    if module.outside and not module.nonfinite:
+        whole = other_program(subject, module)
+        if whole is not None:
+            module.program, module.outside, module.bad = whole.program, 0, None
+            module.mismatches = whole.mismatches
+            on = subject.on(module.name, module.program)
+            module.looked = look(subject.some(module.name, on), claimed)
     module.base_own = subject.is_base(module.name)
-    judged = _judged(module, claimed, t, rounded)
+    judged = _judged(module, claimed, t)
     if not module.base_own:
         if not judged.resolved and module.looked.elements < module.elements:
             module.whole = True
         _settle(subject, module, on)
-        judged = _judged(module, claimed, t, rounded)
-    if module.violations.once and not module.violations.gross and not module.looked.replayed and judged.clean:
-        # Some elements lie elsewhere, none of the sample: whether a route gives both.
-        module.looked = look(subject.some(module.name, on), claimed, replay=True)
-        judged = _judged(module, claimed, t, rounded)
-    if module.bad and judged.clean and fits(judged, claimed, t):
+        judged = _judged(module, claimed, t)
+    if (module.outside or module.program.order == "stochastic") and judged.clean and fits(judged, claimed, t):
+        module.remainder = _remainder(subject, module, on)
+        judged = _judged(module, claimed, t)
+    if module.bad and judged.clean and fits(judged, claimed, t) and not judged.noise:
         # The sample is as claimed, other rows are not: what is there, in place of what is not in question.
         first, last = module.bad
         if last - first + 1 < module.elements // max(1, on.columns):
@@ -59,8 +71,23 @@ def _complete(subject: Subject, module: ModuleScan, t: Thresholds, rounded: Roun
     return module
 
 
-def _judged(module: ModuleScan, claimed: Sequence[float], t: Thresholds, rounded: Rounded) -> ModuleVerdict:
-    return judge_module(module, estimate([module.looked.strata], claimed), claimed, t, rounded)
+def _remainder(subject: Subject, module: ModuleScan, on: Claimed) -> Remainder:
+    """What the program leaves over, over all rows of a module."""
+    result = Remainder.empty(module.name, on.columns)
+    for start, stop in subject.base.blocks(module.name, on.columns):
+        where = [slice(start, stop)]
+        raw, stored = (read_rows(s, module.name, where, on.columns) for s in (subject.base, subject.merged))
+        some = on.applied.read(raw, where)
+        exact = on.applied.exact(some)
+        ulp = step(torch.maximum(exact.abs(), some.ours.abs()), stored.dtype)
+        reach = sum(some.reach.values(), torch.zeros_like(ulp)) / ulp
+        left = (stored.double() - on.applied.centre(some).double()) / ulp
+        result.add(left, reach, (exact - some.ours) / ulp)
+    return result
+
+
+def _judged(module: ModuleScan, claimed: Sequence[float], t: Thresholds) -> ModuleVerdict:
+    return judge_module(module, estimate([module.looked.strata], claimed), claimed, t)
 
 
 def _settle(subject: Subject, module: ModuleScan, on: Claimed) -> None:

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from crossmatch.checkpoint import expert_of
 from crossmatch.delta import Dora, LowRank, Stack, cat, singular_values, truncated
-from crossmatch.verification.look import Rows, delta_rows
+from crossmatch.verification.arithmetic import rows_of
+from crossmatch.verification.look import Rows
 from crossmatch.verification.recover import MIN_ENTRIES, Estimate, Strata, estimate
 from crossmatch.verification.rounding import step
 from crossmatch.verification.scan import Claimed, Subject
@@ -138,7 +139,7 @@ def _candidates(
     where, low = rows.where, {i: d for i, d in claimed.parts.items() if isinstance(d, LowRank)}
     pairs = [(i, j) for i in low for j in low if i != j and low[i].rank == low[j].rank]
     crossed = {
-        first + n: delta_rows(LowRank(low[i].b, low[j].a, _common(low[i], low[j])), where, rows.ours)
+        first + n: rows_of(LowRank(low[i].b, low[j].a, _common(low[i], low[j])), where, rows.ours)
         for n, (i, j) in enumerate(pairs)
     }
     if crossed:
@@ -147,7 +148,7 @@ def _candidates(
         yield _Candidate("factor-cross-terms", text, crossed, shares, list(low))
     plain = {i: d.low for i, d in claimed.parts.items() if isinstance(d, Dora)}
     if plain:
-        bare = {first + n: delta_rows(d, where, rows.ours) for n, d in enumerate(plain.values())}
+        bare = {first + n: rows_of(d, where, rows.ours) for n, d in enumerate(plain.values())}
         kept = [i for i in claimed.parts if i not in plain]
         shares = {first + n: weights[i] for n, i in enumerate(plain)}
         text = "the factors alone explain it, without the magnitudes"
@@ -155,7 +156,7 @@ def _candidates(
     square = {i: d for i, d in low.items() if d.dims is None and d.b.shape[0] == d.a.shape[1]}
     for chosen in [[i] for i in square] + ([list(square)] if len(square) > 1 else []):
         turned = {first + n: LowRank(low[i].a.T, low[i].b.T, low[i].scale) for n, i in enumerate(chosen)}
-        extra = {n: delta_rows(d, where, rows.ours) for n, d in turned.items()}
+        extra = {n: rows_of(d, where, rows.ours) for n, d in turned.items()}
         shares = {first + n: weights[i] for n, i in enumerate(chosen)}
         kept = [i for i in claimed.parts if i not in chosen]
         fault = "expert-scrambled" if expert_of(name) else "transposed"
@@ -165,7 +166,7 @@ def _candidates(
         total = cat([d.scaled(weights[i]) for i, d in low.items()])
         # Largest first, so that every lower rank is a part of it.
         whole = truncated(total, int((singular_values(total) > 0).sum()))[0]
-        left = delta_rows(whole, where, rows.ours) if whole.rank else torch.zeros_like(rows.ours)
+        left = rows_of(whole, where, rows.ours) if whole.rank else torch.zeros_like(rows.ours)
         b = torch.cat([whole.b[s] for s in where])
         for rank in range(whole.rank - 1, 0, -1):
             left = left - b[:, rank : rank + 1] @ whole.a[rank : rank + 1]
@@ -191,7 +192,7 @@ def _siblings(
         if other == name or info is None or info.shape != shape:
             continue
         theirs = {i: d for i, d in subject.on(other).parts.items() if i in claimed.parts}
-        extra = {len(weights) + n: delta_rows(d, rows.where, rows.ours) for n, d in enumerate(theirs.values())}
+        extra = {len(weights) + n: rows_of(d, rows.where, rows.ours) for n, d in enumerate(theirs.values())}
         shares = {len(weights) + n: weights[i] for n, i in enumerate(theirs)}
         kept = [i for i in claimed.parts if i not in theirs]
         if extra:
@@ -298,9 +299,9 @@ def _experts(subject: Subject, name: str, claimed: Claimed, weights: Sequence[fl
         change = _left(rows, [0.0] * len(weights))
         options: dict[str, Tensor] = {"none": torch.zeros_like(change)}
         for other, theirs in enumerate(total.parts):
-            options[f"that of expert {other}"] = delta_rows(theirs, inside, rows.ours)
+            options[f"that of expert {other}"] = rows_of(theirs, inside, rows.ours)
         if part.b.shape[0] == part.a.shape[1]:
-            options["its own, transposed"] = delta_rows(LowRank(part.a.T, part.b.T, part.scale), inside, rows.ours)
+            options["its own, transposed"] = rows_of(LowRank(part.a.T, part.b.T, part.scale), inside, rows.ours)
         left = {what: float((change - d).square().sum()) for what, d in options.items()}
         best, own = min(left, key=lambda what: left[what]), f"that of expert {number}"
         if best != own and left[best] < 0.7 * left[own]:

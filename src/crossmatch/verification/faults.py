@@ -167,6 +167,8 @@ NOTES: Mapping[str, str] = {
     "dtype-changed": "stored in another dtype than the base",
     "weight-in-bf16": "the weights were rounded to bfloat16 before they were used; within the tolerance",
     "merged-as-models": "each adapter was merged into a model of its own first; an honest route, a little less exact",
+    "rounded-otherwise": "no known way of rounding gives every element; what is left over is noise, with no direction",
+    "claim-rounded": "the claim has fewer digits than the weights that were merged; the same within the tolerance",
     "sampled": "some rows of every tensor were judged, not all: what lies in few rows can be missed",
     "quantised": "stored quantised: weights are recovered with wider errors, and no element is certified",
     "eos-mismatch-in-base": "end tokens disagree in the base, too, and in the same way",

@@ -13,7 +13,6 @@ from crossmatch.verification.judge import (
     Reading,
     Thresholds,
     config_hypotheses,
-    excess_limit,
     fits,
     read_weights,
 )
@@ -183,17 +182,16 @@ class _Findings:
         """The weights fit and elements do not: what lies there, in those rows."""
         scan = self.judged.by_name[module.name]
         rows = f", between rows {scan.bad[0]} and {scan.bad[1]}" if scan.bad else ""
-        outside = min(scan.violations.once, max(scan.violations.unexplained, scan.violations.models))
-        self.add(
-            "unexplained-delta",
-            [module.name],
-            f"{outside} of {scan.elements} elements lie outside every honest rounding{rows}",
-        )
+        left = scan.remainder
+        text = f"no honest way of rounding gives {scan.outside} of {scan.elements} elements{rows}"
+        if left is not None and left.structured:
+            text += "; what is left over has a direction, as a delta has and rounding has not"
+        self.add("unexplained-delta", [module.name], text)
 
     def _diagnose(self, module: ModuleVerdict, reading: Reading) -> Diagnosis:
         self._diagnosed += 1
         scan = self.judged.by_name[module.name]
-        limit = min(excess_limit(scan, self.judged.claimed, self.t), max(1.3, 0.6 * module.estimate.excess))
+        limit = min(self.t.excess * scan.looked.noise, max(1.3, 0.6 * module.estimate.excess))
         return diagnose(self.subject, module.name, self._options(module, reading), limit)
 
     def _options(self, module: ModuleVerdict, reading: Reading) -> list[list[float]]:

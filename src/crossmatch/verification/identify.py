@@ -9,8 +9,9 @@ from crossmatch.delta import TuningVector
 from crossmatch.errors import InputError
 from crossmatch.progress import SILENT, Progress
 from crossmatch.verification.claim import Claim
-from crossmatch.verification.judge import DEFAULTS, Thresholds, same
-from crossmatch.verification.recover import Estimate, Strata, estimate, sums
+from crossmatch.verification.fitting import discover, recover, shortest
+from crossmatch.verification.judge import DEFAULTS, Thresholds
+from crossmatch.verification.recover import sums
 from crossmatch.verification.scan import glance
 from crossmatch.verification.verdict import RecoveredWeight, Verdict
 from crossmatch.verification.verify import open_claim, verify_claim
@@ -26,9 +27,10 @@ def identify(
 ) -> Verdict:
     """Say which of `candidates` are in `merged`, how much of each, and whether anything else is.
 
-    Weights are recovered from some rows of every tensor; then the whole file is held against exactly that sum, as if it
-    had been claimed. verdict: `identified`; `failed` if something is in the file beside it; `inconclusive` if
-    the data cannot tell. evidence.absent names the candidates of which nothing is there. Raises as `verify` does.
+    Weights are recovered from some rows of every tensor; then the whole file is held against that sum: at numbers as
+    people type them, if these explain it, else at the recovered ones as far as they are known. verdict: `identified`;
+    `failed` if something is in the file beside it; `inconclusive` if the data cannot tell. evidence.absent names the
+    candidates of which nothing is there. Raises as `verify` does.
     """
     if not candidates:
         raise InputError("no candidate given; add -a NAME=PATH")
@@ -38,30 +40,22 @@ def identify(
     opened = open_claim(merged, claim)
     if isinstance(opened, Verdict):
         return opened
-    subject, _ = opened
-    looked = glance(subject, progress)
-    found = estimate([x.strata for x in looked] or [Strata.empty(len(candidates))], subject.weights)
-    inside = _inside(found, thresholds)
-    if not found.identifiable:
+    subject, resolved = opened
+    found = recover(subject, progress)
+    if found.identifiable:
+        subject = discover(subject, resolved, found, thresholds)
+        inside = subject.weights
+    else:
         # Of nearly parallel ones the first stands for all.
-        groups = sums([x.strata for x in looked], subject.weights)
+        groups = sums([x.strata for x in glance(subject, progress)], subject.weights)
         inside = [0.0 if groups else 1.0] * len(candidates)
         for group in groups:
             inside[next(iter(group.terms))] = shortest(group.value, group.stderr)
     parts = {n: (v, inside[i]) for i, (n, v) in enumerate(candidates.items())}
-    verdict = verify_claim(subject.merged, replace(claim, parts=parts), thresholds=thresholds, progress=progress)
+    settled = subject if found.identifiable else None
+    claim = replace(claim, parts=parts)
+    verdict = verify_claim(subject.merged, claim, thresholds=thresholds, progress=progress, settled=settled)
     absent = [n for n, (_, w) in parts.items() if found.identifiable and w == 0.0]
     weights = {n: RecoveredWeight(None, w.recovered, w.stderr) for n, w in verdict.weights.items()}
     word = {"verified": "identified"}.get(verdict.verdict, verdict.verdict)
     return replace(verdict, verdict=word, weights=weights, evidence={**verdict.evidence, "absent": absent})
-
-
-def _inside(found: Estimate, t: Thresholds) -> list[float]:
-    """Weights to hold the file against: the shortest decimals that the estimate allows, none where it shows none."""
-    pairs = zip(found.weights, found.stderr, strict=True)
-    return [0.0 if w != w or same(w, 0.0, s, t) else shortest(w, s) for w, s in pairs]
-
-
-def shortest(value: float, stderr: float) -> float:
-    """The decimal with the fewest digits within three standard errors."""
-    return next((r for d in range(1, 7) if abs((r := round(value, d)) - value) <= 3 * stderr), value)

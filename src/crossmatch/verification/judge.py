@@ -10,28 +10,19 @@ from crossmatch.verification.recover import Estimate
 from crossmatch.verification.scan import ModuleScan
 
 Weights = Sequence[float]
-# Of the elements that rounding once does not give, the share that a route's replay may miss: its float32 product.
-_REPLAY_SHARE = 0.02
-# Elements that do not have the bits of rounding once, in a file that was: near a tie, and single precision.
-_ONCE_SHARE = 1e-3
-# Variance of 12 u^2 for u uniform in a step; mean of 12 u^2 where rounding is at random.
-_SPREAD, _STOCHASTIC = 0.8, 2.0
-# How much further an unknown route may be off than the known ones, in mean square.
-_MARGIN = 1.15
 
 
 @dataclass(frozen=True)
 class Thresholds:
     """When two weights are the same, and when a rounding is honest; printed with every verdict.
 
-    weight: absolute tolerance; sigmas: or that many standard errors, whichever is larger; violations: share of elements
-    that a route may leave unexplained; swallow: share of a delta's energy below which its loss is not mentioned;
-    excess: residual variance, over that of one rounding, above which something else is in the file.
+    weight: absolute tolerance; sigmas: or that many standard errors, whichever is larger; swallow: share of a delta's
+    energy below which its loss is not mentioned; excess: residual variance, over that of the file's own arithmetic,
+    above which something else is in the file.
     """
 
     weight: float = 0.01
     sigmas: float = 4.0
-    violations: float = 1e-4
     swallow: float = 0.1
     excess: float = 4.0
 
@@ -45,7 +36,7 @@ class ModuleVerdict:
 
     resolved: whether the estimate is precise enough to tell a claimed adapter from none; silent: numbers of the claimed
     adapters of which nothing is here; clean: whether no more than rounding is left over; where: of this adapter's
-    numbers, those with a delta here.
+    numbers, those with a delta here; noise: whether no program gives every element, and what is left over is noise.
     """
 
     name: str
@@ -55,6 +46,7 @@ class ModuleVerdict:
     silent: tuple[int, ...]
     clean: bool
     where: tuple[int, ...]
+    noise: bool = False
 
 
 def same(value: float, wanted: float, stderr: float, t: Thresholds, sigmas: float | None = None) -> bool:
@@ -80,82 +72,35 @@ def absent(found: Estimate, claimed: Weights, where: Sequence[int], t: Threshold
     return tuple(i for i in zero if abs(found.weights[i]) < abs(claimed[i]) / 2)
 
 
-@dataclass(frozen=True)
-class Rounded:
-    """How the file as a whole was rounded: once, so that no element may lie elsewhere; at random, up or down."""
-
-    once: bool = True
-    stochastic: bool = False
-
-    @classmethod
-    def of(cls, modules: Sequence[ModuleScan], t: Thresholds, route: str | None = None) -> "Rounded":
-        """As it seems, or as is said by `route`: half of the modules have to show it."""
-        if route is not None:
-            return cls(route == "once", route == "stochastic")
-        shares = [m.violations.bits / m.elements for m in modules if m.elements]
-        return cls(median(shares) <= _ONCE_SHARE if shares else True)
-
-
-def explained(scan: ModuleScan, rounded: Rounded, t: Thresholds) -> bool:
-    """Whether an honest rounding gives every element of a module.
-
-    Once; or the operations of a known route, which must give nearly all that rounding once does not; or, if the file as
-    a whole was not rounded once, an unknown route that stays within `twice` and is in error no more than known ones.
-    """
-    found, seen = scan.violations, scan.looked
-    allowed = t.violations * scan.elements
-    if found.once == 0:
-        return True
-    if found.gross:
-        return False
-    # A route must give the looked-at rows at least as well as rounding once does: else some route fits any element.
-    routes = [r for r, count in seen.replayed.items() if count <= seen.violations.bits]
-    if any(found.replays.get(r, found.once) <= _REPLAY_SHARE * found.once for r in routes):
-        return True
-    if rounded.once or found.twice > allowed or found.models > allowed:
-        return False
-    noise = t.sigmas * math.sqrt(_SPREAD * seen.elements)
-    honest = _STOCHASTIC * seen.elements if rounded.stochastic else max(seen.honest.values(), default=0.0)
-    return seen.error <= _MARGIN * honest + noise
-
-
-def judge_module(scan: ModuleScan, found: Estimate, claimed: Weights, t: Thresholds, rounded: Rounded) -> ModuleVerdict:
+def judge_module(scan: ModuleScan, found: Estimate, claimed: Weights, t: Thresholds) -> ModuleVerdict:
     """Judge one module.
 
-    It agrees if an honest rounding of the claimed sum explains every element, and the effect of each claimed adapter is
-    there: in the bits (twice as many elements show it as differ from a replay) or in recovered weights precise enough
-    to tell. It disagrees if recovered weights contradict the claim, more than rounding is left over, or elements are
-    unexplained. Otherwise there is no evidence: undecided.
+    It agrees if its program can have stored every element, and the effect of each claimed adapter is there: in the bits
+    (twice as many elements show it as differ from the program's own) or in recovered weights precise enough to tell. It
+    disagrees if recovered weights contradict the claim, more than rounding is left over, or an element lies outside of
+    the program; unless all that is left over, over all rows, is noise of one more rounding. Otherwise there is no
+    evidence: undecided.
     """
     seen = scan.looked
-    certified = explained(scan, rounded, t)
+    random = scan.program.order == "stochastic"
+    certified = scan.outside == 0 and not random
+    noise = not certified and scan.remainder is not None and scan.remainder.is_noise
     here = tuple(i for i in seen.effects if float(seen.strata.gram[i, i]) > 0)
-    clean = not found.identifiable or found.excess <= excess_limit(scan, claimed, t)
-    contradicts = found.identifiable and not near(found, claimed, here, t)
+    clean = certified or not found.identifiable or found.excess <= t.excess * seen.noise
+    contradicts = not certified and found.identifiable and not near(found, claimed, here, t)
     resolved = found.identifiable and all(resolves(found.stderr[i], claimed[i], t) for i in here)
-    silent = absent(found, claimed, here, t) if resolved else ()
+    silent = absent(found, claimed, here, t) if resolved and not certified else ()
     if scan.base_own and seen.flips:
         silent = tuple(i for i in range(len(claimed)) if claimed[i] != 0 and i in here)
     shown = all(seen.effects.get(i, 0) > 2 * seen.mismatches for i in here if claimed[i] != 0)
-    if scan.nonfinite or contradicts or silent or not certified or not clean:
+    pending = random and scan.remainder is None and not scan.outside
+    if scan.nonfinite or contradicts or silent or not (certified or noise or pending) or not clean:
         state = "disagree"
-    elif shown or resolved:
+    elif (shown and not noise) or resolved:
         state = "agree"
     else:
         state = "undecided"
-    return ModuleVerdict(scan.name, state, found, resolved, silent, clean, here)
-
-
-def excess_limit(scan: ModuleScan, claimed: Weights, t: Thresholds) -> float:
-    """Residual variance, over that of one rounding, that an honest merge can leave: more where every adapter was
-    rounded into a model of its own first, and where the arithmetic is as coarse as what is stored."""
-    allowed = t.violations * scan.elements
-    bits = scan.looked.violations.bits
-    by_models = bits > 0 and scan.looked.replayed.get("models", bits) <= _REPLAY_SHARE * bits
-    wide = by_models or scan.violations.twice > allowed
-    limit = t.excess * (1 + sum(w * w for w in claimed)) if wide else t.excess
-    noise = max((scan.looked.honest.get(kind, 0.0) for kind in ("long", "scaled")), default=0.0)
-    return limit * max(1.0, noise / max(1, scan.looked.elements))
+    return ModuleVerdict(scan.name, state, found, resolved, silent, clean, here, noise)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A close look at some rows of one tensor: sums for the weights, what each adapter does there, which route fits."""
+"""A close look at some rows of a tensor: sums for the weights, what each adapter does, what the program gives."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,13 +11,12 @@ from torch import Tensor
 from crossmatch.checkpoint import Checkpoint, TensorFiles
 from crossmatch.delta import Delta
 from crossmatch.errors import AdapterError
+from crossmatch.verification.arithmetic import Applied, Elements, rows_of
 from crossmatch.verification.recover import Strata
-from crossmatch.verification.rounding import Violations, replays, step, violations
+from crossmatch.verification.rounding import step
 
 # Rows that a look takes of a tensor: at least so many, or as many as hold so many elements.
 ROWS, ELEMENTS = 32, 1 << 16
-# Errors of tools that work in the single precision in which they store: relative to the delta, and to W.
-_LONG, _SCALED = 2.0**-19, 2.0**-23
 _FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -25,16 +24,16 @@ _FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 class Looked:
     """What some rows of an adapted tensor showed.
 
-    strata: sums for the weights; violations: against the claimed sum; elements; flips: elements that the claim says
-    differ from the base; effects: elements that each adapter alone makes differ, by the claim; changed: elements
-    that do differ; lost, energy: energy of the claimed delta where it rounds away, and in all; alone: the same for each
-    adapter by itself; nonfinite: stored NaN or infinite elements; replayed: elements that are not what a route's
-    operations give, by its name, where any element is not the exact sum's; error: summed squares of the distances from
-    the exact sum, in those of one rounding at the largest intermediate sum; honest: the same for what a route gives.
+    strata: sums for the weights; elements; flips: elements that the claim says differ from the base; effects: elements
+    that each adapter alone makes differ, by the claim; changed: elements that do differ; lost, energy: energy of the
+    claimed delta where it rounds away, and in all; alone: the same for each adapter by itself; nonfinite: stored NaN or
+    infinite elements; mismatches: elements that are not what the program's operations give, bit for bit; outside: those
+    that they cannot give, whatever the order of additions; error, honest: summed squares of the distances from the
+    exact sum, in those of one rounding there, of what is stored and of what the program gives; room, size: summed
+    squares of what the order of additions leaves open, and of the claimed sum.
     """
 
     strata: Strata
-    violations: Violations = field(default_factory=Violations)
     elements: int = 0
     flips: int = 0
     effects: dict[int, int] = field(default_factory=dict)
@@ -43,14 +42,17 @@ class Looked:
     energy: float = 0.0
     alone: dict[int, tuple[float, float]] = field(default_factory=dict)
     nonfinite: int = 0
-    replayed: dict[str, int] = field(default_factory=dict)
+    mismatches: int = 0
+    outside: int = 0
     error: float = 0.0
-    honest: dict[str, float] = field(default_factory=dict)
+    honest: float = 0.0
+    room: float = 0.0
+    size: float = 0.0
 
     @property
-    def mismatches(self) -> int:
-        """Elements that are not what the best of the routes gives."""
-        return min([self.violations.bits, *self.replayed.values()])
+    def noise(self) -> float:
+        """Mean square of the program's own error, in that of one rounding; at least 1."""
+        return max(1.0, self.honest / max(1, self.elements))
 
     @classmethod
     def empty(cls, weights: Sequence[float]) -> "Looked":
@@ -60,14 +62,17 @@ class Looked:
 
 @dataclass(frozen=True)
 class Rows:
-    """Some rows of one tensor: as stored, and, in float64, the base's and those of every delta at weight one, by
-    number; scaled: whether a delta scales W itself."""
+    """Some rows of one tensor: as stored, and, in float64, the base's as the program takes them and those of every
+    delta at weight one, with factors as the program rounds them, by number; applied, some: the program and what it
+    makes of these rows; grain: the coarsest dtype on the way."""
 
     stored: Tensor
     ours: Tensor
     deltas: Mapping[int, Tensor]
     where: Sequence[slice]
-    scaled: bool = False
+    applied: Applied
+    some: Elements
+    grain: torch.dtype
 
 
 def sample(name: str, height: int, columns: int, least: int = ROWS) -> list[slice]:
@@ -80,25 +85,35 @@ def sample(name: str, height: int, columns: int, least: int = ROWS) -> list[slic
     return [slice(first, first + 1) for first in firsts]
 
 
-def read(merged: TensorFiles, base: Checkpoint, name: str, deltas: Mapping[int, Delta], where: Sequence[slice]) -> Rows:
-    """Those rows of one tensor."""
-    columns = columns_of(base, name, deltas)
-    check_readable(name, base.tensors[name].dtype, merged.tensors[name].dtype)
-    stored = torch.cat([merged.rows(name, s.start, s.stop, columns) for s in where])
-    ours = torch.cat([base.rows(name, s.start, s.stop, columns) for s in where]).double()
-    scaled = any(delta.needs_base for delta in deltas.values())
-    return Rows(stored, ours, {i: delta_rows(delta, where, ours) for i, delta in deltas.items()}, where, scaled)
-
-
-def delta_rows(delta: Delta, where: Sequence[slice], ours: Tensor) -> Tensor:
-    """Those rows of a delta; ours: these rows of W."""
-    parts, done = [], 0
-    for s in where:
-        count = s.stop - s.start
-        base = ours[done : done + count] if delta.needs_base else None
-        parts.append(delta.rows(s.start, s.stop, ours.dtype, base))
-        done += count
-    return torch.cat(parts)
+def rows_from(
+    stored: Tensor,
+    raw: Tensor,
+    parts: Mapping[int, Delta],
+    applied: Applied,
+    where: Sequence[slice],
+    window: slice | None = None,
+) -> Rows:
+    """Rows that are read already; stored: M's, raw: W's as it is stored, parts: deltas at weight one; window: of these
+    rows, some columns alone."""
+    some = applied.read(raw, where)
+    deltas = {}
+    for i, delta in parts.items():
+        own = applied.shares[i]
+        value = some.shares[i]
+        for factor in own.after:
+            value = value * factor
+        if applied.program.by_models:
+            deltas[i] = value
+        else:
+            deltas[i] = value / own.weight if own.weight else rows_of(delta, where, some.ours)
+    if window is not None:
+        shares = {i: t[:, window] for i, t in some.shares.items()}
+        reach = {i: t[:, window] for i, t in some.reach.items()}
+        some = Elements(some.ours[:, window], shares, reach)
+        stored, deltas = stored[:, window], {i: t[:, window] for i, t in deltas.items()}
+    narrow = applied.program.base
+    grain = narrow if narrow in (torch.bfloat16, torch.float16) else stored.dtype
+    return Rows(stored, some.ours, deltas, where, applied, some, grain)
 
 
 def bound(base: Checkpoint, name: str, deltas: Mapping[int, Delta]) -> dict[int, Delta]:
@@ -112,6 +127,11 @@ def columns_of(base: Checkpoint, name: str, deltas: Mapping[int, Delta]) -> int:
     return next((delta.columns for delta in deltas.values()), base.tensors[name].columns)
 
 
+def read_rows(files: TensorFiles, name: str, where: Sequence[slice], columns: int) -> Tensor:
+    """Those rows of one tensor, as they are stored."""
+    return torch.cat([files.rows(name, s.start, s.stop, columns) for s in where])
+
+
 def check_readable(name: str, *dtypes: torch.dtype) -> None:
     """Raise AdapterError for a tensor that is not stored as floating numbers of a kind that a merge has."""
     for dtype in dtypes:
@@ -119,15 +139,9 @@ def check_readable(name: str, *dtypes: torch.dtype) -> None:
             raise AdapterError(f"{name} is stored as {dtype}, which cannot be verified; dequantise it first")
 
 
-def look(
-    rows: Rows,
-    weights: Sequence[float],
-    into: Looked | None = None,
-    *,
-    replay: bool = False,
-) -> Looked:
-    """Take in some rows; weights: the claim's, by number; into: made with the weights that seem to be inside, which say
-    how far an element got; replay: try the routes although every element is the exact sum's."""
+def look(rows: Rows, weights: Sequence[float], into: Looked | None = None) -> Looked:
+    """Take in some rows; weights: those that the program has, by number; into: made with the weights that seem to be
+    inside, which say how far an element got."""
     found = into or Looked.empty(weights)
     theirs, ours, deltas = rows.stored, rows.ours, rows.deltas
     finite = torch.isfinite(theirs)
@@ -138,54 +152,38 @@ def look(
     for i, x in deltas.items():
         for j, y in deltas.items():
             if j >= i:
-                product = float((x.double() * y.double()).sum())
+                product = float((x * y).sum())
                 found.strata.gram[i, j] += product
                 found.strata.gram[j, i] += product if i != j else 0.0
     # The step where the element has got to: weights far above one carry it further than the deltas themselves.
-    moved = torch.maximum(size, row_sizes(weights[i] * d for i, d in deltas.items()))
     offset = found.strata.offset.tolist()
+    moved = torch.maximum(size, row_sizes(weights[i] * d for i, d in deltas.items()))
     moved = torch.maximum(moved, row_sizes(offset[i] * d for i, d in deltas.items()))
-    grain = step(ours.abs() + 3 * moved, theirs.dtype)
+    grain = step(ours.abs() + 3 * moved, rows.grain)
     # Errors are of the size of the step where an element is said to be; not far below, in case it is not.
     there = ours + sum((offset[i] * d for i, d in deltas.items()), torch.zeros((), dtype=ours.dtype))
-    steps = torch.maximum(step(torch.maximum(there.abs(), ours.abs()), theirs.dtype), grain / 4)
+    steps = torch.maximum(step(torch.maximum(there.abs(), ours.abs()), rows.grain), grain / 4)
     found.strata.add(theirs.to(ours.dtype) - there, list(deltas.values()), list(deltas), steps, size, grain)
-    seen = violations(theirs, ours, deltas, weights, size, scaled=rows.scaled)
-    found.violations += seen
+    _compare(found, rows, theirs)
     _effects(found, theirs, ours, {i: weights[i] * d for i, d in deltas.items()})
-    if seen.bits or replay:
-        _compare_routes(found, rows, weights, size, routes=not seen.gross or replay)
     return found
 
 
-def _compare_routes(found: Looked, rows: Rows, weights: Sequence[float], size: Tensor, *, routes: bool) -> None:
-    """How far elements are off, and how far the routes would be; routes: whether these are tried: where an element lies
-    far off, none is asked for."""
-    ours, deltas, dtype = rows.ours, rows.deltas, rows.stored.dtype
-    theirs = torch.where(torch.isfinite(rows.stored), rows.stored, ours.to(dtype))
-    zero = torch.zeros((), dtype=ours.dtype)
-    offset = found.strata.offset.tolist()
-    moved = sum(((weights[i] * d).abs() for i, d in deltas.items()), zero)
-    exact = ours + sum((weights[i] * d for i, d in deltas.items()), zero)
-    # Where shares cancel, an intermediate sum has a coarser step than the result.
-    ulp = step(ours.abs() + moved, dtype)
+def _compare(found: Looked, rows: Rows, theirs: Tensor) -> None:
+    """How many elements the program does not give, and how far it is from the exact sum itself."""
+    use, some = rows.applied, rows.some
+    centre = use.centre(some)
+    unequal = centre != theirs
+    found.mismatches += int(unequal.sum())
+    if bool(unequal.any()):
+        found.outside += int(use.outside(theirs, some).sum())
+    exact = use.exact(some)
+    ulp = step(exact.abs(), rows.grain)
     found.error += _spread(theirs, exact, ulp)
-    if dtype == torch.float32:
-        # A long way in the precision of what is stored, as an SVD; W itself times a factor of that precision.
-        inside = sum(((offset[i] * d).abs() for i, d in deltas.items()), size)
-        there = step(ours.abs() + inside, dtype)
-        found.honest["long"] = found.honest.get("long", 0.0) + _noise(_LONG * inside / there)
-        if rows.scaled:
-            found.honest["scaled"] = found.honest.get("scaled", 0.0) + _noise(_SCALED * ours.abs() / there)
-    if routes:
-        for route, stored in replays(ours, deltas, weights, dtype):
-            found.replayed[route] = found.replayed.get(route, 0) + int((stored != theirs).sum())
-            found.honest[route] = found.honest.get(route, 0.0) + _spread(stored, exact, ulp)
-
-
-def _noise(steps: Tensor) -> float:
-    """Of an error of that many steps, in root mean square, on top of that of one rounding."""
-    return steps.numel() + 12.0 * float(steps.square().sum())
+    reach = sum(some.reach.values(), torch.zeros((), dtype=exact.dtype))
+    found.honest += _spread(centre, exact, ulp) + 12.0 * float((reach / ulp).square().sum())
+    found.room += float((reach * torch.ones_like(exact)).square().sum())
+    found.size += float((exact - some.ours).square().sum())
 
 
 def _spread(stored: Tensor, exact: Tensor, ulp: Tensor) -> float:

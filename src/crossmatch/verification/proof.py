@@ -10,15 +10,15 @@ from typing import Any
 from zlib import crc32
 
 import torch
-from torch import Tensor
 
 from crossmatch.checkpoint import Checkpoint, TensorFiles
-from crossmatch.delta import Delta, LowRank, TuningVector
+from crossmatch.delta import LowRank, TuningVector
 from crossmatch.progress import SILENT, Progress
 from crossmatch.verification.again import look_again
+from crossmatch.verification.arithmetic import Applied, Program
 from crossmatch.verification.claim import Resolved
-from crossmatch.verification.judge import DEFAULTS, Rounded, Thresholds
-from crossmatch.verification.look import Rows, bound, check_readable, look
+from crossmatch.verification.judge import DEFAULTS, Thresholds
+from crossmatch.verification.look import bound, check_readable, look, read_rows, rows_from
 from crossmatch.verification.scan import ModuleScan, Scan, Subject, same_bytes, scan
 from crossmatch.verification.verdict import Verdict
 from crossmatch.verification.verify import decide
@@ -42,18 +42,17 @@ class WholeProof:
 
     def verdict(self, path: Path) -> Mapping[str, Any]:
         """The verdict on all rows of all tensors."""
-        subject = Subject(Checkpoint(path), self.claim)
+        subject = Subject(Checkpoint(path), self.claim, self._program)
         found = scan(subject, self.progress)
-        rounded = Rounded.of(found.modules, self.thresholds, self._route)
-        look_again(subject, found, self.thresholds, rounded, self.progress)
+        look_again(subject, found, self.thresholds, self.progress)
         return self._manifest(self._decide(subject, found), "all rows")
 
     @property
-    def _route(self) -> str:
-        return "stochastic" if self.stochastic else "once"
+    def _program(self) -> Program:
+        return Program(order="stochastic") if self.stochastic else Program()
 
     def _decide(self, subject: Subject, found: Scan) -> Verdict:
-        return decide(subject, self.claim, found, self.thresholds, route=self._route)
+        return decide(subject, self.claim, found, self.thresholds)
 
     @staticmethod
     def _manifest(verdict: Verdict, scope: str) -> Mapping[str, Any]:
@@ -77,14 +76,14 @@ class SampledProof(WholeProof):
     ) -> "Sampling":
         """Keep the claim; the sampling that is to be told of every block."""
         super().watch(base, claim, stochastic=stochastic)
-        self.sampling = Sampling(self.claim)
+        self.sampling = Sampling(self.claim, self._program)
         return self.sampling
 
     def verdict(self, path: Path) -> Mapping[str, Any]:
         """The verdict on what was seen; on all of the file, if that does not verify it, or if a row was not seen."""
         merged = Checkpoint(path)
         found = self.sampling.result(merged)
-        verdict = self._decide(Subject(merged, self.claim), found) if found else None
+        verdict = self._decide(Subject(merged, self.claim, self._program), found) if found else None
         if verdict is None or not verdict.verified:
             return super().verdict(path)
         return self._manifest(verdict, "sampled rows")
@@ -94,8 +93,8 @@ class Sampling:
     """A witness of the writing: takes some rows of every merged tensor when it is complete, and compares all bytes of
     the others."""
 
-    def __init__(self, claim: Resolved) -> None:
-        self.claim = claim
+    def __init__(self, claim: Resolved, program: Program) -> None:
+        self.claim, self.program = claim, program
         self._files: dict[Path, TensorFiles] = {}
         self._name: str | None = None
         self._columns = 1
@@ -154,28 +153,27 @@ class Sampling:
 
     def _scan(self, name: str, file: TensorFiles, lines: Sequence[slice], width: int) -> ModuleScan:
         """What some rows of one tensor show, those of the base and of the output read anew."""
-        parts, base = self.claim.parts, self.claim.base
+        claimed, base = self.claim.parts, self.claim.base
         check_readable(name, base.tensors[name].dtype, file.tensors[name].dtype)
         columns = min(width, SAMPLED_COLUMNS)
         left = crc32(name.encode()) % (width - columns + 1)
-        window = slice(left, left + columns)
-        whole = torch.cat([base.rows(name, s.start, s.stop, width) for s in lines]).double()
-        theirs = torch.cat([file.rows(name, s.start, s.stop, width) for s in lines])[:, window]
-        deltas = bound(base, name, {i: v[name] for i, (v, _) in enumerate(parts.values()) if name in v})
-        rows = {i: _some_rows(delta, lines, window, whole) for i, delta in deltas.items()}
-        seen = look(Rows(theirs, whole[:, window], rows, lines), [weight for _, weight in parts.values()])
-        return ModuleScan(name, seen, seen.violations, seen.elements, nonfinite=seen.nonfinite)
+        window: slice | None = slice(left, left + columns)
+        raw, theirs = (read_rows(side, name, lines, width) for side in (base, file))
+        parts = bound(base, name, {i: v[name] for i, (v, _) in enumerate(claimed.values()) if name in v})
+        weights = [weight for _, weight in claimed.values()]
+        exact = [0.0] * len(weights)
+        where = lines
+        if all(isinstance(delta, LowRank) for delta in parts.values()):
+            # Factors are cut to these rows and columns, so that no more is computed.
+            parts = {i: _cut(d, lines, window) for i, d in parts.items() if isinstance(d, LowRank)}
+            raw, theirs, window, where = raw[:, window], theirs[:, window], None, [slice(0, len(raw))]
+        use = Applied.of(self.program, parts, weights, exact, theirs.dtype)
+        seen = look(rows_from(theirs, raw, parts, use, where, window), weights)
+        return ModuleScan(
+            name, seen, self.program, seen.outside, seen.mismatches, seen.elements, nonfinite=seen.nonfinite
+        )
 
 
-def _some_rows(delta: Delta, lines: Sequence[slice], columns: slice, base: Tensor) -> Tensor:
-    """Those rows and columns of a delta; base: these rows of W, whole."""
-    if isinstance(delta, LowRank):
-        b = torch.cat([delta.b[s] for s in lines])
-        return LowRank(b, delta.a[:, columns], delta.scale).rows(0, len(b), base.dtype)
-    parts, done = [], 0
-    for s in lines:
-        count = s.stop - s.start
-        weight = base[done : done + count] if delta.needs_base else None
-        parts.append(delta.rows(s.start, s.stop, base.dtype, weight)[:, columns])
-        done += count
-    return torch.cat(parts)
+def _cut(delta: LowRank, lines: Sequence[slice], columns: slice) -> LowRank:
+    """Those rows and columns of a delta, as one of their own."""
+    return LowRank(torch.cat([delta.b[s] for s in lines]), delta.a[:, columns], delta.scale)

@@ -22,9 +22,9 @@ from torch import Tensor
 from crossmatch.checkpoint import Checkpoint, QuantisedCheckpoint, QuantisedTensor
 from crossmatch.delta import Delta
 from crossmatch.verification.allowance import ALLOWED
+from crossmatch.verification.look import row_sizes
 from crossmatch.verification.recover import MAX_CONDITION, Strata, condition
 from crossmatch.verification.rounding import step
-from crossmatch.verification.scan import row_sizes
 
 # The replay quantises again for every adapter and route: some rows of every block are evidence enough.
 REPLAY_ELEMENTS = 1 << 17

@@ -1,7 +1,8 @@
 """One pass over base and merged: every element is compared with what it should be, and files are digested in passing.
 
-An element that has the very bits of the claimed sum needs no second look; the others are judged in float64, route by
-route. What weights are inside follows from some rows of every tensor, and from all of them where these do not suffice.
+An element that has the very bits that the file's program gives (see arithmetic) needs no second look; the others are
+held in float64 against all that the program can give. What weights are inside follows from some rows of every tensor,
+and from all of them where these do not suffice.
 """
 
 import math
@@ -10,18 +11,30 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from crossmatch.checkpoint import Checkpoint, PassingDigests, input_embedding, is_output
-from crossmatch.delta import Delta, LowRank, TokenRows, TuningVector, Workspace, linear
+from crossmatch.delta import Delta, TokenRows, TuningVector, Workspace, linear
 from crossmatch.process import workers
 from crossmatch.progress import Progress
+from crossmatch.verification.arithmetic import Applied, Program
 from crossmatch.verification.claim import Resolved
-from crossmatch.verification.look import ROWS, Looked, Rows, bound, check_readable, look, read, row_sizes, sample
-from crossmatch.verification.rounding import Violations, violations
+from crossmatch.verification.look import (
+    ROWS,
+    Looked,
+    Rows,
+    bound,
+    check_readable,
+    look,
+    read_rows,
+    rows_from,
+    sample,
+)
+from crossmatch.verification.remainder import Remainder
 
 _INTEGERS = {torch.bfloat16: torch.int16, torch.float16: torch.int16, torch.float32: torch.int32}
 _INFINITE = {torch.bfloat16: 0x7F80, torch.float16: 0x7C00}
@@ -37,15 +50,19 @@ _WINDOW = 6
 class ModuleScan:
     """What one adapted tensor showed: at some rows (`looked`), and at all of them.
 
-    violations: against the claimed sum, of `elements`; bad: first and last row with an element that no route explains;
-    base_own: whether the whole tensor is the base's, known where it is not as claimed; whole: whether all rows were
-    looked at.
+    outside: of `elements`, those that the program cannot have stored; mismatches: those of other bits than its own;
+    program: the one that it was held against; bad: first and last row with an element outside; base_own: whether the
+    whole tensor is the base's, known where it is not as claimed; whole: whether all rows were looked at; remainder:
+    what no program explains, over all rows, where that was looked at.
     """
 
     name: str
     looked: Looked
-    violations: Violations = field(default_factory=Violations)
+    program: Program = field(default_factory=Program)
+    outside: int = 0
+    mismatches: int = 0
     elements: int = 0
+    remainder: Remainder | None = None
     bad: tuple[int, int] | None = None
     base_own: bool = False
     nonfinite: int = 0
@@ -72,7 +89,8 @@ class _Checked:
     name: str
     ours: Tensor
     theirs: Tensor
-    violations: Violations = field(default_factory=Violations)
+    outside: int = 0
+    mismatches: int = 0
     bad: tuple[int, int] | None = None
     nonfinite: int = 0
     differs: bool = False
@@ -80,32 +98,66 @@ class _Checked:
 
 @dataclass(frozen=True)
 class Claimed:
-    """The claim on one tensor: deltas at weight one by the number of their vector, and their weighted sum."""
+    """The claim on one tensor: deltas at weight one by the number of their vector, and the program that adds them."""
 
     parts: Mapping[int, Delta]
-    total: Delta
+    weights: Sequence[float]
+    applied: Applied
+
+    @cached_property
+    def total(self) -> Delta:
+        """The weighted sum of the deltas."""
+        return linear(list(self.parts.values()), [self.weights[i] for i in self.parts])
 
     @property
     def columns(self) -> int:
         """Width of the matrix as which the tensor is read."""
-        return self.total.columns
+        return next(iter(self.parts.values())).columns
 
 
 class Subject:
-    """A merged checkpoint beside the claim about it: where rows of any tensor can be looked at, at any time."""
+    """A merged checkpoint beside the claim about it: where rows of any tensor can be looked at, at any time.
 
-    def __init__(self, merged: Checkpoint, claim: Resolved) -> None:
+    weights: those that seem to be inside, and doubts: how far each may be off; program: by which the file seems to have
+    been made.
+    """
+
+    def __init__(
+        self, merged: Checkpoint, claim: Resolved, program: Program | None = None, doubts: Sequence[float] | None = None
+    ) -> None:
         self.merged, self.base, self.names = merged, claim.base, list(claim.parts)
         self.vectors: list[TuningVector] = [vector for vector, _ in claim.parts.values()]
         self.weights = [weight for _, weight in claim.parts.values()]
+        self.doubts = list(doubts) if doubts is not None else [0.0] * len(self.weights)
+        self.program = program or Program()
 
-    def on(self, name: str) -> Claimed:
-        """What the claim says of a tensor."""
-        found = {i: vector[name] for i, vector in enumerate(self.vectors) if name in vector}
-        parts = bound(self.base, name, found)
-        return Claimed(parts, linear(list(parts.values()), [self.weights[i] for i in parts]))
+    @property
+    def adapted(self) -> list[str]:
+        """Names of the tensors that carry a delta, of those that base and file have in one shape."""
+        names = {name for vector in self.vectors for name in vector}
+        theirs = self.merged.tensors
+        return [n for n, i in self.base.tensors.items() if n in names and n in theirs and theirs[n].shape == i.shape]
 
-    def some(self, name: str, claimed: Claimed, within: tuple[int, int] | None = None, least: int = ROWS) -> Rows:
+    def parts(self, name: str) -> dict[int, Delta]:
+        """Deltas on a tensor at weight one, by the number of their vector."""
+        return bound(self.base, name, {i: v[name] for i, v in enumerate(self.vectors) if name in v})
+
+    def on(self, name: str, program: Program | None = None) -> Claimed:
+        """What the claim says of a tensor, as a program has it (default: the file's)."""
+        parts = self.parts(name)
+        use = program or self.program
+        applied = Applied.of(use, parts, self.weights, self.doubts, self.merged.tensors[name].dtype)
+        return Claimed(parts, self.weights, applied)
+
+    def read(self, name: str, claimed: Claimed, where: Sequence[slice]) -> Rows:
+        """Those rows of a tensor."""
+        check_readable(name, self.base.tensors[name].dtype, self.merged.tensors[name].dtype)
+        stored, raw = (read_rows(side, name, where, claimed.columns) for side in (self.merged, self.base))
+        return rows_from(stored, raw, claimed.parts, claimed.applied, where)
+
+    def places(
+        self, name: str, claimed: Claimed, within: tuple[int, int] | None = None, least: int = ROWS
+    ) -> list[slice]:
         """Some rows of a tensor, at least so many, of all of it or `within` a range of rows."""
         height = self.base.tensors[name].elements // max(1, claimed.columns)
         first, last = within or (0, height - 1)
@@ -116,37 +168,64 @@ class Subject:
             few = {int(i) for d in claimed.parts.values() if isinstance(d, TokenRows) for i in d.indices[:least]}
             rows = {s.start for s in where} | {i for i in few if first <= i <= last}
             where = [slice(row, row + 1) for row in sorted(rows)]
-        return read(self.merged, self.base, name, claimed.parts, where)
+        return where
+
+    def some(self, name: str, claimed: Claimed, within: tuple[int, int] | None = None, least: int = ROWS) -> Rows:
+        """Those rows."""
+        return self.read(name, claimed, self.places(name, claimed, within, least))
 
     def all(self, name: str, claimed: Claimed) -> Iterator[Rows]:
         """All rows of a tensor, block by block."""
         for start, stop in self.base.blocks(name, claimed.columns):
-            yield read(self.merged, self.base, name, claimed.parts, [slice(start, stop)])
+            yield self.read(name, claimed, [slice(start, stop)])
+
+    def same(self, ours: Tensor, theirs: Tensor) -> bool:
+        """Whether rows are the base's, bit for bit, or its cast to the stored dtype, at once or by way of the dtype in
+        which the file was made."""
+        if same_bytes(ours.to(theirs.dtype), theirs):
+            return True
+        narrow = self.program.base
+        return narrow is not None and same_bytes(ours.to(narrow).to(theirs.dtype), theirs)
 
     def is_base(self, name: str) -> bool:
-        """Whether a tensor is the base's, bit for bit, or the base's cast to the stored dtype."""
+        """The same of a whole tensor."""
         return all(
-            same_bytes(self.base.rows(name, *rows).to(self.merged.tensors[name].dtype), self.merged.rows(name, *rows))
-            for rows in self.base.blocks(name)
+            self.same(self.base.rows(name, *rows), self.merged.rows(name, *rows)) for rows in self.base.blocks(name)
         )
 
 
 def glance(subject: Subject, progress: Progress) -> list[Looked]:
     """Some rows of every adapted tensor: what weights are inside, before anything is claimed."""
-    adapted = {name for vector in subject.vectors for name in vector}
-    both = [n for n, i in subject.merged.tensors.items() if n in adapted and subject.base.tensors[n].shape == i.shape]
-    for name in both:
+    names = subject.adapted
+    for name in names:
         check_readable(name, subject.base.tensors[name].dtype, subject.merged.tensors[name].dtype)
-    with progress.task("look", len(both)) as task, workers() as pool:
+    with progress.task("look", len(names)) as task, workers() as pool:
 
         def one(name: str) -> Looked:
             return look(subject.some(name, subject.on(name)), subject.weights)
 
         found = []
-        for name, looked in zip(both, pool.map(one, both), strict=True):
+        for name, looked in zip(names, pool.map(one, names), strict=True):
             found.append(looked)
             task.advance(1, name)
     return found
+
+
+def check_whole(subject: Subject, name: str, program: Program) -> ModuleScan:
+    """All rows of one tensor held against another program than the file's, until one element lies outside it."""
+    claimed = subject.on(name, program)
+    held = _Pass(subject, Scan(), None, quick=False)
+    result = ModuleScan(name, Looked.empty(subject.weights), program)
+    for start, stop in subject.base.blocks(name, claimed.columns):
+        done = held.check(name, start, stop, claimed)
+        result.outside += done.outside
+        result.mismatches += done.mismatches
+        result.nonfinite += done.nonfinite
+        result.elements += done.theirs.numel()
+        result.bad = result.bad or done.bad
+        if done.outside:
+            break
+    return result
 
 
 def scan(subject: Subject, progress: Progress, *, quick: bool = False) -> Scan:
@@ -174,13 +253,20 @@ def scan(subject: Subject, progress: Progress, *, quick: bool = False) -> Scan:
 class _Pass:
     """The pass over all tensors, blocks checked by all cores and taken in in order."""
 
-    def __init__(self, subject: Subject, result: Scan, pool: ThreadPoolExecutor, *, quick: bool) -> None:
-        self.subject, self.result, self.pool, self.quick = subject, result, pool, quick
+    def __init__(self, subject: Subject, result: Scan, pool: ThreadPoolExecutor | None, *, quick: bool) -> None:
+        self.subject, self.result, self.quick = subject, result, quick
+        self._pool = pool
         self._adapted = {name for vector in subject.vectors for name in vector}
         self._local = threading.local()
         self._modules: dict[str, ModuleScan] = {}
         self._differs: dict[str, bool] = {}
         self._spoilt: set[str] = set()
+
+    @property
+    def pool(self) -> ThreadPoolExecutor:
+        """Where blocks are checked."""
+        assert self._pool is not None
+        return self._pool
 
     def run(self, names: Sequence[str], progress: Progress) -> None:
         """Fill the result."""
@@ -208,7 +294,7 @@ class _Pass:
                 if claimed:
                     looks.append((name, self.pool.submit(self._look, name, claimed)))
                 for start, stop in self._blocks(name, claimed):
-                    pending.append(self.pool.submit(self._check, name, start, stop, claimed))
+                    pending.append(self.pool.submit(self.check, name, start, stop, claimed))
                     while len(pending) > _WINDOW:
                         finish()
                 self._differs.setdefault(name, False)
@@ -220,7 +306,8 @@ class _Pass:
             found = self._module(name)
             found.looked = future.result()
             if self.quick:
-                found.violations, found.elements = found.looked.violations, found.looked.elements
+                found.outside, found.mismatches = found.looked.outside, found.looked.mismatches
+                found.elements = found.looked.elements
                 found.nonfinite = found.looked.nonfinite
         self.result.modules = [self._modules[name] for name in self.subject.base.tensors if name in self._modules]
         plain = [name for name in base.tensors if name in self._differs and name not in self._adapted]
@@ -244,61 +331,49 @@ class _Pass:
             self._local.space = Workspace()
         return self._local.space
 
-    def _check(self, name: str, start: int, stop: int, claimed: Claimed | None) -> _Checked:
+    def check(self, name: str, start: int, stop: int, claimed: Claimed | None) -> _Checked:
+        """One block: bytes, and what they show."""
         columns = claimed.columns if claimed else None
         ours = self.subject.base.rows(name, start, stop, columns)
         theirs = self.subject.merged.rows(name, start, stop, columns)
         if claimed is None:
-            same = same_bytes(ours.to(theirs.dtype), theirs)
+            same = self.subject.same(ours, theirs)
             return _Checked(name, ours, theirs, nonfinite=0 if _is_finite(theirs) else 1, differs=not same)
-        unequal = self._unexpected(ours, theirs, claimed.total, start)
-        count = np.count_nonzero(unequal)
+        return self._against(name, ours, theirs, claimed, start)
+
+    def _against(self, name: str, ours: Tensor, theirs: Tensor, claimed: Claimed, start: int) -> _Checked:
+        """A block held against the program: by bits, then element by element, or whole rows where these are many."""
+        use = claimed.applied
+        predicted = use.predict(ours, start, self._space())
+        integer = _INTEGERS[theirs.dtype]
+        unequal = predicted.view(integer).numpy() != theirs.view(integer).numpy()
+        if not _is_finite(predicted):
+            unequal[:] = True
+        count = int(np.count_nonzero(unequal))
         if not count:
             return _Checked(name, ours, theirs)
-        if count <= _FEW * unequal.size and all(isinstance(part, LowRank) for part in claimed.parts.values()):
-            seen = self._elements(unequal, ours, theirs, claimed.parts, start)
-            if not seen.once:
-                return _Checked(name, ours, theirs, seen)
-        rows = np.flatnonzero(unequal.any(axis=1))
-        where = [slice(start, stop)]
-        if len(rows) <= _MANY_ROWS * (stop - start):
-            where = [slice(start + int(r), start + int(r) + 1) for r in rows]
-        found = read(self.subject.merged, self.subject.base, name, claimed.parts, where)
-        return self._judge(name, ours, theirs, found, where)
-
-    def _elements(
-        self, unequal: "np.ndarray", ours: Tensor, theirs: Tensor, parts: Mapping[int, Delta], start: int
-    ) -> Violations:
-        """What a few elements show by themselves, where deltas are factors; with less slack than rows have, which also
-        know how large a delta is around them."""
-        rows, columns = (torch.from_numpy(x) for x in np.nonzero(unequal))
-        deltas = {i: part.at(start + rows, columns) for i, part in parts.items() if isinstance(part, LowRank)}
-        stored, before = theirs[rows, columns], ours[rows, columns].double()
-        return violations(stored, before, deltas, self.subject.weights, torch.zeros((), dtype=torch.float64))
-
-    def _unexpected(self, ours: Tensor, theirs: Tensor, total: Delta, start: int) -> "np.ndarray":
-        """Elements that are not, bit for bit, the claimed sum in single precision (in double for one that is stored in
-        single); all, if one is not finite."""
-        wide = torch.float64 if theirs.dtype == torch.float32 else torch.float32
-        exact = self._space().buffer(ours.shape, wide).copy_(ours)
-        total.add_to(exact, start, start + len(ours))
-        predicted = exact.to(theirs.dtype)
-        if not _is_finite(predicted):
-            return np.ones(ours.shape, dtype=bool)
-        integer = _INTEGERS[theirs.dtype]
-        return predicted.view(integer).numpy() != theirs.view(integer).numpy()
-
-    def _judge(self, name: str, ours: Tensor, theirs: Tensor, rows: Rows, where: Sequence[slice]) -> _Checked:
-        """A block with unexpected rows, these in double precision."""
-        finite = torch.isfinite(rows.stored)
-        stored = torch.where(finite, rows.stored, rows.ours.to(rows.stored.dtype))
-        size = row_sizes(rows.deltas.values())
-        seen = violations(stored, rows.ours, rows.deltas, self.subject.weights, size, scaled=rows.scaled)
-        bad = (where[0].start, where[-1].stop - 1) if seen.once else None
-        return _Checked(name, ours, theirs, seen, bad, nonfinite=int((~finite).sum()))
+        if count <= _FEW * unequal.size:
+            rows, columns = (torch.from_numpy(x) for x in np.nonzero(unequal))
+            some = use.at(ours[rows, columns], start + rows, columns)
+            if some is not None and not bool(use.outside(theirs[rows, columns], some).any()):
+                return _Checked(name, ours, theirs, mismatches=count)
+        lines = np.flatnonzero(unequal.any(axis=1))
+        chosen, where = slice(None), [slice(start, start + len(ours))]
+        if len(lines) <= _MANY_ROWS * len(ours):
+            chosen, where = torch.from_numpy(lines), [slice(start + int(r), start + int(r) + 1) for r in lines]
+        held = theirs[chosen]
+        outside = use.outside(held, use.read(ours[chosen], where))
+        wrong, bad = outside.any(dim=1), None
+        if bool(wrong.any()):
+            numbers = torch.cat([torch.arange(s.start, s.stop) for s in where])[wrong]
+            bad = (int(numbers[0]), int(numbers[-1]))
+        spoilt = int((~torch.isfinite(held)).sum())
+        return _Checked(name, ours, theirs, int(outside.sum()), count, bad, nonfinite=spoilt)
 
     def _module(self, name: str) -> ModuleScan:
-        return self._modules.setdefault(name, ModuleScan(name, Looked.empty(self.subject.weights)))
+        return self._modules.setdefault(
+            name, ModuleScan(name, Looked.empty(self.subject.weights), self.subject.program)
+        )
 
     def _take(self, done: _Checked) -> None:
         if done.name not in self._adapted:
@@ -307,7 +382,8 @@ class _Pass:
                 self._spoilt.add(done.name)
             return
         module = self._module(done.name)
-        module.violations += done.violations
+        module.outside += done.outside
+        module.mismatches += done.mismatches
         module.elements += done.theirs.numel()
         module.nonfinite += done.nonfinite
         if done.bad:

@@ -72,6 +72,10 @@ class Verdict:
         """Ids of the findings, in their order."""
         return tuple(finding.fault for finding in self.findings)
 
+    def __bool__(self) -> bool:
+        """Whether it is verified: `if verify(...)` is a gate."""
+        return self.verified
+
     @property
     def verified(self) -> bool:
         """True only for `verified`: an inconclusive answer is not one."""

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -19,11 +20,11 @@ from crossmatch.verification.again import look_again, quick_scope
 from crossmatch.verification.claim import Claim, Parts, Resolved
 from crossmatch.verification.directory import Directory, inspect_directory
 from crossmatch.verification.findings import Judged, weight_findings
-from crossmatch.verification.judge import DEFAULTS, ModuleVerdict, Rounded, Thresholds, judge_module, resolves
+from crossmatch.verification.fitting import settle
+from crossmatch.verification.judge import DEFAULTS, ModuleVerdict, Thresholds, judge_module, resolves
 from crossmatch.verification.look import Looked
 from crossmatch.verification.quantised import verify_quantised_claim
 from crossmatch.verification.recover import Estimate, Strata, estimate, sums
-from crossmatch.verification.rounding import Violations
 from crossmatch.verification.scan import ModuleScan, Scan, Subject, scan
 from crossmatch.verification.verdict import Finding, RecoveredWeight, Verdict
 
@@ -58,8 +59,9 @@ def verify_claim(
     thresholds: Thresholds = DEFAULTS,
     quick: bool = False,
     progress: Progress = SILENT,
+    settled: Subject | None = None,
 ) -> Verdict:
-    """Judge a claim; see `verify`."""
+    """Judge a claim; see `verify`. settled: the program and the weights that are inside, where these are known."""
     started = time.monotonic()
     if not isinstance(merged, Checkpoint) and is_quantised(merged):
         if quick or claim.dtypes:
@@ -74,11 +76,12 @@ def verify_claim(
     with ThreadPoolExecutor(1, "directory") as pool:
         # Beside the weights: tokenizers and templates are loaded by processes of their own.
         directory = pool.submit(inspect_directory, checkpoint, resolved.base, vectors, claim.tokenizer_from)
+        subject = settled or settle(subject, resolved, thresholds, progress, claim.route)
         result = scan(subject, progress, quick=quick)
         if not quick:
-            look_again(subject, result, thresholds, Rounded.of(result.modules, thresholds, claim.route), progress)
+            look_again(subject, result, thresholds, progress)
         beside = directory.result()
-    verdict = decide(subject, resolved, result, thresholds, beside=beside, route=claim.route)
+    verdict = decide(subject, resolved, result, thresholds, beside=beside)
     other = _other_dtype(checkpoint, claim.dtypes)
     if other:
         verdict = replace(verdict, verdict="failed", findings=(*verdict.findings, other))
@@ -123,29 +126,25 @@ def decide(
     thresholds: Thresholds,
     *,
     beside: Directory | None = None,
-    route: str | None = None,
 ) -> Verdict:
-    """The verdict on what a scan has shown; beside: what the directory's other files have shown; route: how
-    it is said to be rounded, `once` or `stochastic`."""
+    """The verdict on what a scan has shown; beside: what the directory's other files have shown.
+
+    Modules are judged at the weights that are inside (the subject's), which are the claim's or round to them.
+    """
     claimed = subject.weights
-    rounded = Rounded.of(result.modules, thresholds, route)
-    modules = [
-        judge_module(m, estimate([m.looked.strata], claimed), claimed, thresholds, rounded) for m in result.modules
-    ]
+    modules = [judge_module(m, estimate([m.looked.strata], claimed), claimed, thresholds) for m in result.modules]
     pooled = _pooled(result.modules, claimed)
     judged = Judged(result, modules, pooled, claimed)
     beside = beside or Directory((), (), (), _UNSEEN)
     findings = _findings(subject, claim, judged, thresholds)
     findings = _ordered(findings, beside.findings)
-    rounding = _rounding(judged, subject.names, thresholds)
-    notes, conclusive = _notes(judged, rounding, thresholds, failed=bool(findings))
-    if rounded.stochastic:
-        notes = ["rounded-stochastically" if note == "rounded-twice" else note for note in notes]
+    rounding = _rounding(judged, subject)
+    notes, conclusive = _notes(subject, claim, judged, rounding, thresholds, failed=bool(findings))
     return Verdict(
         verdict="failed" if findings else "verified" if conclusive else "inconclusive",
         findings=tuple(findings),
         notes=(*notes, *beside.notes),
-        weights=_recovered(subject, judged, by_models="merged-as-models" in notes),
+        weights=_recovered(subject, claim, judged),
         modules={
             "adapted": len(modules),
             **{s: sum(m.state == s for m in modules) for s in ("agree", "disagree", "undecided")},
@@ -156,6 +155,7 @@ def decide(
             "elements": sum(m.elements for m in result.modules),
             "entries": pooled.entries,
             "residual_excess": None if math.isnan(pooled.excess) else pooled.excess,
+            "unseen": _unseen(judged, subject),
             "modules_in_question": [m.name for m in modules if m.state == "disagree"],
             "sums": _sums(judged, subject.names),
             "checked": list(beside.checked),
@@ -169,19 +169,22 @@ def decide(
     )
 
 
-def _recovered(subject: Subject, judged: Judged, *, by_models: bool) -> dict[str, RecoveredWeight]:
-    """What the verdict says of the weights.
-
-    On the way over models every difference times its weight is rounded, and few differences occur: that error, up to
-    half a step of the product, averages out only in part; half of its root mean square was seen to be left.
-    """
-    pooled, relative = judged.pooled, 0.0
-    if by_models:
-        dtypes = {subject.merged.tensors[m.name].dtype for m in judged.scan.modules}
-        relative = max(torch.finfo(dtype).eps for dtype in dtypes) / math.sqrt(12) / 2
-    errors = [math.hypot(e, relative * w) for w, e in zip(pooled.weights, pooled.stderr, strict=True)]
-    every = zip(subject.names, judged.claimed, pooled.weights, errors, strict=True)
+def _recovered(subject: Subject, claim: Resolved, judged: Judged) -> dict[str, RecoveredWeight]:
+    """What the verdict says of the weights, beside those that are claimed."""
+    pooled, said = judged.pooled, [weight for _, weight in claim.parts.values()]
+    every = zip(subject.names, said, pooled.weights, pooled.stderr, strict=True)
     return {name: RecoveredWeight.of(claimed, w, e) for name, claimed, w, e in every}
+
+
+def _unseen(judged: Judged, subject: Subject) -> float | None:
+    """The smallest further delta, over the size of the claimed sum, that would move more elements than the file's
+    arithmetic leaves open: what could hide is below it. None where nothing adapted was looked at."""
+    rooms = [m.remainder.unseen for m in judged.scan.modules if m.remainder is not None]
+    looked = [m.looked for m in judged.scan.modules]
+    sizes = sum(x.size for x in looked)
+    if rooms:
+        return max(rooms)
+    return math.sqrt(sum(x.room for x in looked) / sizes) if sizes else None
 
 
 def _ordered(weights: Sequence[Finding], beside: Sequence[Finding]) -> list[Finding]:
@@ -223,7 +226,15 @@ def _findings(subject: Subject, claim: Resolved, judged: Judged, t: Thresholds) 
     return first + weights + [Finding(fault, where) for fault, where in rest.items() if where]
 
 
-def _notes(judged: Judged, rounding: Mapping[str, Any], t: Thresholds, *, failed: bool) -> tuple[list[str], bool]:
+def _notes(
+    subject: Subject,
+    claim: Resolved,
+    judged: Judged,
+    rounding: Mapping[str, Any],
+    t: Thresholds,
+    *,
+    failed: bool,
+) -> tuple[list[str], bool]:
     """Honest peculiarities, and whether the evidence decides at all."""
     result, pooled, claimed = judged.scan, judged.pooled, judged.claimed
     notes = []
@@ -236,25 +247,22 @@ def _notes(judged: Judged, rounding: Mapping[str, Any], t: Thresholds, *, failed
         identifiable, absent = True, False
     if (not identifiable or absent) and not failed:
         notes.append("not-identifiable")
-    replay = (rounding["replay"] or {}).get("route")
-    named = {"weights-rounded": "weight-in-bf16", "models": "merged-as-models"}
-    by_bound = {"models": "merged-as-models", "twice": "rounded-twice"}
-    if replay in named:
-        notes.append(named[replay])
-    elif rounding["route"] in by_bound:
-        notes.append("rounded-twice" if replay else by_bound[rounding["route"]])
+    said = [weight for _, weight in claim.parts.values()]
+    if list(claimed) != said:
+        halves = [[float(torch.tensor(w, dtype=half)) for w in said] for half in (torch.bfloat16, torch.float16)]
+        notes.append("weight-in-bf16" if list(claimed) in halves else "claim-rounded")
+    named = {"models": "merged-as-models", "twice": "rounded-twice", "stochastic": "rounded-stochastically"}
+    if rounding["route"] in named:
+        notes.append(named[rounding["route"]])
+    if any(m.noise for m in judged.modules) and rounding["route"] != "stochastic":
+        notes.append("rounded-otherwise")
     if rounding["swallowed_energy"] is not None and rounding["swallowed_energy"] > t.swallow:
         notes.append("rounding-swallow")
     if result.cast:
         notes.append("dtype-changed")
     # A module without evidence may still be exactly what the claim predicts; then it is no open question.
     scans = judged.by_name
-    is_open = [
-        m
-        for m in judged.modules
-        if m.state == "undecided"
-        and scans[m.name].looked.mismatches > t.violations * max(1, scans[m.name].looked.elements)
-    ]
+    is_open = [m for m in judged.modules if m.state == "undecided" and (scans[m.name].outside or m.noise)]
     return notes, identifiable and not absent and not is_open
 
 
@@ -280,31 +288,35 @@ def _tensors(base: Checkpoint, result: Scan) -> dict[str, Any]:
     }
 
 
-def _rounding(judged: Judged, names: Sequence[str], t: Thresholds) -> dict[str, Any]:
-    """The first route that explains all but a tolerated share of elements, with the shares themselves; and the replay
-    that gives the most of the looked-at bits, if one gives nearly all."""
+def _rounding(judged: Judged, subject: Subject) -> dict[str, Any]:
+    """The program by which the file was made, if it explains most of it, with the share of elements outside it and of
+    those that a different order of additions made; and what of the deltas rounding lost."""
     modules = judged.scan.modules
-    total = sum((m.violations for m in modules), Violations())
-    elements = sum(m.elements for m in modules)
     looked = [m.looked for m in modules]
-    energy, seen = sum(x.energy for x in looked), sum(x.elements for x in looked)
-    shares = {form: getattr(total, form) / elements for form in ("once", "twice", "models")} if elements else {}
-    route = next((form for form, share in shares.items() if share <= t.violations), None)
-    bits = sum(x.violations.bits for x in looked)
-    replayed = {"once": bits}
-    for form in {form for x in looked for form in x.replayed}:
-        replayed[form] = sum(x.replayed.get(form, x.violations.bits) for x in looked)
-    best = min(sorted(replayed), key=lambda form: (replayed[form], form != "once"))
-    known = seen and replayed[best] <= t.violations * seen
-    for i, name in enumerate(names):
-        best = best.replace(f" {i}", f" {name}").replace(f",{i}", f",{name}") if " " in best else best
+    energy = sum(x.energy for x in looked)
+    elements = sum(m.elements for m in modules)
+    explained = Counter(m.program for m in modules if not m.outside)
+    program = max(explained, key=lambda p: (explained[p], p == subject.program), default=None)
+    if program is not None and 2 * explained[program] <= len(modules):
+        program = None
+    noise = any(m.noise for m in judged.modules)
+    route = None
+    if program is not None:
+        route = "once" if program.once else "models" if program.by_models else "twice"
+        route = "stochastic" if program.order == "stochastic" else route
+    elif noise:
+        route = "twice"
+    stored = next((subject.merged.tensors[m.name].dtype for m in modules), torch.float32)
+    mismatch = sum(m.mismatches for m in modules) / elements if elements else None
+    identifier = program.identifier(subject.names) if program else None
     return {
         "route": route,
-        "replay": {"route": best, "mismatch": min(replayed.values()) / seen} if known else None,
-        "violations": shares.get(route or "models"),
-        "bit_mismatch": total.bits / elements if elements else None,
+        "replay": {"route": identifier, "mismatch": mismatch} if program else None,
+        "arithmetic": program.describe(subject.names, stored) if program else None,
+        "violations": sum(m.outside for m in modules) / elements if elements else None,
+        "bit_mismatch": mismatch,
         "swallowed_energy": sum(x.lost for x in looked) / energy if energy else None,
-        "swallowed_by_adapter": {name: _swallowed(looked, i) for i, name in enumerate(names)},
+        "swallowed_by_adapter": {name: _swallowed(looked, i) for i, name in enumerate(subject.names)},
     }
 
 
@@ -347,10 +359,9 @@ def _detail(scanned: ModuleScan, judged: ModuleVerdict, names: Sequence[str]) ->
         "residual_excess": None if math.isnan(found.excess) else found.excess,
         "elements": scanned.elements,
         "looked_at": seen.elements,
-        "violations_once": scanned.violations.once,
-        "violations_twice": scanned.violations.twice,
-        "violations_models": scanned.violations.models,
-        "bit_mismatches": scanned.violations.bits,
+        "outside": scanned.outside,
+        "bit_mismatches": scanned.mismatches,
+        "arithmetic": scanned.program.identifier([str(i) for i in range(len(found.weights))]),
         "rows_in_question": list(scanned.bad) if scanned.bad else None,
         "changed": seen.changed,
         "predicted_changed": seen.flips,

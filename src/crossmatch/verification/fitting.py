@@ -1,0 +1,255 @@
+"""Which program made a file, and at which weights: from a few rows of a few modules, before all of them are held
+against it."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+import torch
+from torch import Tensor
+
+from crossmatch.checkpoint import module_type_of
+from crossmatch.delta import Delta
+from crossmatch.progress import Progress
+from crossmatch.verification.arithmetic import Applied, Program, programs
+from crossmatch.verification.claim import Resolved
+from crossmatch.verification.judge import Thresholds, resolves, same
+from crossmatch.verification.look import check_readable, read_rows
+from crossmatch.verification.recover import Estimate, Strata, estimate
+from crossmatch.verification.scan import ModuleScan, Subject, check_whole, glance
+
+# Modules and rows of each by which programs are told apart.
+_MODULES, _ROWS = 8, 4
+# Denominators that people divide by, and digits that they type.
+_DENOMINATOR, _DIGITS = 12, 4
+# Standard errors within which a weight lies.
+_DOUBT = 4.5
+_HALVES = (torch.bfloat16, torch.float16)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A few rows of one tensor: M and W as they are stored, and the deltas at weight one."""
+
+    name: str
+    where: list[slice]
+    stored: Tensor
+    raw: Tensor
+    parts: Mapping[int, Delta]
+
+    def holds(self, program: Program, weights: Sequence[float], doubts: Sequence[float]) -> bool:
+        """Whether a program can have stored every element."""
+        use = Applied.of(program, self.parts, weights, doubts, self.stored.dtype)
+        return not bool(use.outside(self.stored, use.read(self.raw, self.where)).any())
+
+    def misses(self, program: Program, weights: Sequence[float]) -> int:
+        """Elements of other bits than the program's own."""
+        use = Applied.of(program, self.parts, weights, [0.0] * len(weights), self.stored.dtype)
+        return int((use.centre(use.read(self.raw, self.where)) != self.stored).sum())
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A program at some weights, each known to its doubt; whole: whether it explains every piece."""
+
+    program: Program
+    weights: tuple[float, ...]
+    doubts: tuple[float, ...]
+    whole: bool = False
+
+
+def settle(subject: Subject, claim: Resolved, t: Thresholds, progress: Progress, route: str | None = None) -> Subject:
+    """The subject with the program by which the file was made, at the weights that are inside.
+
+    These are the claim's; or, where no program gives the file at those and the recovered ones are the same within the
+    tolerance, the recovered ones: people type fewer digits than they merge with. route: how it is said to be rounded.
+    """
+    if route == "stochastic":
+        return Subject(subject.merged, claim, Program(order="stochastic"))
+    pieces = list(_pieces(subject))
+    if not pieces:
+        return subject
+    claimed = tuple(subject.weights)
+    none = (0.0,) * len(claimed)
+    found = fit(pieces, [Fit(Program(), claimed, none)]) or fit(pieces, _at(pieces, claimed, none))
+    if found is None or not found.whole:
+        recovered = recover(subject, progress)
+        near = recovered.identifiable and all(
+            math.isnan(w) or (same(w, c, e, t) and resolves(e, c, t))
+            for w, c, e in zip(recovered.weights, claimed, recovered.stderr, strict=True)
+        )
+        if near:
+            other = fit(pieces, _candidates(pieces, claimed, recovered))
+            found = other if other and (found is None or other.whole) else found
+    if found is None:
+        return Subject(subject.merged, claim, _cast(pieces, claimed))
+    return with_fit(subject, claim, found)
+
+
+def with_fit(subject: Subject, claim: Resolved, found: Fit) -> Subject:
+    """The subject at a fit's weights, made by its program."""
+    parts = {n: (v, w) for (n, (v, _)), w in zip(claim.parts.items(), found.weights, strict=True)}
+    return Subject(subject.merged, replace(claim, parts=parts), found.program, found.doubts)
+
+
+def discover(subject: Subject, claim: Resolved, found: Estimate, t: Thresholds) -> Subject:
+    """The subject at recovered weights, where nothing is claimed: at the shortest numbers that explain the file."""
+    pieces = list(_pieces(subject))
+    inside = tuple(0.0 if w != w or same(w, 0.0, e, t) else w for w, e in zip(found.weights, found.stderr, strict=True))
+    kept = replace(found, weights=inside)
+    fitted = fit(pieces, _candidates(pieces, inside, kept)) if pieces else None
+    if fitted is None:
+        nearest = tuple(shortest(w, e) if w else 0.0 for w, e in zip(inside, found.stderr, strict=True))
+        fitted = Fit(_cast(pieces, nearest) if pieces else Program(), nearest, _doubts(kept))
+    return with_fit(subject, claim, fitted)
+
+
+def recover(subject: Subject, progress: Progress) -> Estimate:
+    """Weights from some rows of every module; where a tensor's values all lie on a coarser grid, by that grid."""
+    best: Estimate | None = None
+    grids = (None, *(d for d in _HALVES if d != _stored(subject)))
+    for grid in grids:
+        if grid is not None and not _on_grid(subject, grid):
+            continue
+        looked = glance(Subject(subject.merged, _resolved(subject), Program(grid)), progress)
+        found = estimate([x.strata for x in looked] or [Strata.empty(len(subject.weights))], subject.weights)
+        if best is None or grid is not None:
+            best = found
+    assert best is not None
+    return best
+
+
+def fit(pieces: Sequence[Piece], candidates: "Iterator[Fit] | Sequence[Fit]") -> Fit | None:
+    """The first candidate that explains every piece; else the one that explains the most, and more than half."""
+    best, most = None, len(pieces) // 2
+    for candidate in candidates:
+        right = missed = 0
+        for piece in pieces:
+            if piece.holds(candidate.program, candidate.weights, candidate.doubts):
+                right += 1
+            else:
+                missed += 1
+            if missed >= len(pieces) - most:
+                break
+        if right == len(pieces):
+            return replace(candidate, whole=True)
+        if right > most:
+            best, most = candidate, right
+    return best
+
+
+def other_program(subject: Subject, module: ModuleScan) -> ModuleScan | None:
+    """Another program that explains all of a module which the file's does not: its scan by that one."""
+    claimed = subject.on(module.name)
+    where = subject.places(module.name, claimed)[:_ROWS]
+    if module.bad:
+        where = sorted([*where, *(slice(r, r + 1) for r in set(module.bad))], key=lambda s: s.start)
+    piece = _piece(subject, module.name, claimed.parts, where)
+    for candidate in _at([piece], tuple(subject.weights), tuple(subject.doubts)):
+        if candidate.program != module.program and piece.holds(candidate.program, candidate.weights, candidate.doubts):
+            whole = check_whole(subject, module.name, candidate.program)
+            if not whole.outside:
+                return whole
+    return None
+
+
+def _resolved(subject: Subject) -> Resolved:
+    parts = dict(zip(subject.names, zip(subject.vectors, subject.weights, strict=True), strict=True))
+    return Resolved(subject.base, parts)
+
+
+def _stored(subject: Subject) -> torch.dtype:
+    return next((subject.merged.tensors[n].dtype for n in subject.adapted), torch.float32)
+
+
+def _on_grid(subject: Subject, grid: torch.dtype) -> bool:
+    """Whether what is stored wide is all of a narrower dtype's numbers, in the pieces."""
+    return all(torch.equal(p.stored.to(grid).to(p.stored.dtype), p.stored) for p in _pieces(subject))
+
+
+def _pieces(subject: Subject) -> Iterator[Piece]:
+    """Rows of modules of every type, spread over the depth."""
+    names, kinds = subject.adapted, {}
+    for name in names:
+        check_readable(name, subject.base.tensors[name].dtype, subject.merged.tensors[name].dtype)
+        kinds.setdefault(module_type_of(name), []).append(name)
+    groups = list(kinds.values())
+    chosen = [group[(len(group) - 1) * n // max(1, len(groups) - 1)] for n, group in enumerate(groups)][:_MODULES]
+    chosen += [n for n in names[:: max(1, len(names) // _MODULES)] if n not in chosen][: _MODULES - len(chosen)]
+    for name in chosen:
+        claimed = subject.on(name)
+        places = subject.places(name, claimed)
+        if places and places[0].stop - places[0].start > _ROWS:
+            height = places[0].stop
+            places = [slice(r, r + 1) for r in sorted({height * k // _ROWS for k in range(_ROWS)})]
+        else:
+            places = places[:: max(1, len(places) // _ROWS)][:_ROWS]
+        if places:
+            yield _piece(subject, name, claimed.parts, places)
+
+
+def _piece(subject: Subject, name: str, parts: Mapping[int, Delta], where: list[slice]) -> Piece:
+    columns = next(iter(parts.values())).columns
+    stored, raw = (read_rows(side, name, where, columns) for side in (subject.merged, subject.base))
+    return Piece(name, where, stored, raw, parts)
+
+
+def _at(pieces: Sequence[Piece], weights: tuple[float, ...], doubts: tuple[float, ...]) -> Iterator[Fit]:
+    """All programs at some weights; then the common ones with these rounded to 16 bits."""
+    stored = pieces[0].stored.dtype
+    numbers = sorted({i for p in pieces for i in p.parts if weights[i]})
+    for program in programs(stored, numbers):
+        yield Fit(program, weights, doubts)
+    for half in _HALVES:
+        coarse = tuple(float(torch.tensor(w, dtype=half)) for w in weights)
+        if coarse != weights:
+            yield from (Fit(p, coarse, doubts) for p in (Program(), *map(Program, _HALVES)))
+
+
+def _candidates(pieces: Sequence[Piece], claimed: tuple[float, ...], found: Estimate) -> Iterator[Fit]:
+    """Numbers that people type, near the recovered ones; then these themselves, as far as they are known."""
+    none = (0.0,) * len(claimed)
+    known = [w if math.isnan(f) or not w else f for f, w in zip(found.weights, claimed, strict=True)]
+    pairs = list(zip(known, found.stderr, strict=True))
+    typed = [
+        tuple(_decimal(w, e) for w, e in pairs),
+        tuple(_fraction(w, e) for w, e in pairs),
+        tuple(_decimal(w, e, 3) for w, e in pairs),
+    ]
+    for weights in dict.fromkeys(typed):
+        if None not in weights:
+            yield from _at(pieces, weights, none)  # type: ignore[arg-type]
+    yield from _at(pieces, tuple(known), _doubts(found))
+
+
+def _doubts(found: Estimate) -> tuple[float, ...]:
+    return tuple(
+        0.0 if math.isnan(e) or not w else _DOUBT * e for w, e in zip(found.weights, found.stderr, strict=True)
+    )
+
+
+def _decimal(value: float, stderr: float, sigmas: float = _DOUBT, digits: int = _DIGITS) -> float | None:
+    """The decimal of fewest digits within some standard errors; none of more than four."""
+    return next((r for d in range(1, digits + 1) if abs((r := round(value, d)) - value) <= sigmas * stderr), None)
+
+
+def _fraction(value: float, stderr: float) -> float | None:
+    """The fraction of the smallest denominator within some standard errors."""
+    for denominator in range(1, _DENOMINATOR + 1):
+        near = Fraction(round(value * denominator), denominator)
+        if abs(float(near) - value) <= _DOUBT * stderr:
+            return float(near)
+    return None
+
+
+def shortest(value: float, stderr: float) -> float:
+    """The decimal with the fewest digits within three standard errors; the value itself if there is none of six."""
+    found = _decimal(value, stderr, 3, 6)
+    return value if found is None else found
+
+
+def _cast(pieces: Sequence[Piece], weights: tuple[float, ...]) -> Program:
+    """Where no program explains the file: the base's cast that comes closest."""
+    options = [Program(), *map(Program, _HALVES)]
+    return min(options, key=lambda p: sum(piece.misses(p, weights) for piece in pieces))
