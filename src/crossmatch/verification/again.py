@@ -8,7 +8,7 @@ import torch
 
 from crossmatch.process import workers
 from crossmatch.progress import Progress
-from crossmatch.verification.fitting import other_program
+from crossmatch.verification.fitting import Others
 from crossmatch.verification.judge import ModuleVerdict, Thresholds, fits, judge_module, resolves
 from crossmatch.verification.look import Looked, look, read_rows, sample
 from crossmatch.verification.recover import estimate
@@ -40,14 +40,15 @@ def look_again(subject: Subject, result: Scan, t: Thresholds, progress: Progress
     if not doubts:
         return
     with progress.task("look again", len(doubts)) as task, workers() as pool:
-        for module in pool.map(lambda m: _complete(subject, m, t), doubts):
+        others = Others(subject)
+        for module in pool.map(lambda m: _complete(subject, m, t, others), doubts):
             task.advance(1, module.name)
 
 
-def _complete(subject: Subject, module: ModuleScan, t: Thresholds) -> ModuleScan:
+def _complete(subject: Subject, module: ModuleScan, t: Thresholds, others: Others) -> ModuleScan:
     claimed, on = subject.weights, subject.on(module.name)
     if module.outside and not module.nonfinite:
-        whole = other_program(subject, module)
+        whole = others.explain(module)
         if whole is not None:
             module.program, module.outside, module.bad = whole.program, 0, None
             module.mismatches = whole.mismatches

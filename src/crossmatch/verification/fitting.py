@@ -10,19 +10,21 @@ import torch
 from torch import Tensor
 
 from crossmatch.checkpoint import module_type_of
-from crossmatch.delta import Delta
+from crossmatch.delta import Delta, LowRank
 from crossmatch.progress import Progress
 from crossmatch.verification.arithmetic import Applied, Program, programs
 from crossmatch.verification.claim import Resolved
 from crossmatch.verification.judge import Thresholds, resolves, same
 from crossmatch.verification.look import check_readable, read_rows
 from crossmatch.verification.recover import Estimate, Strata, estimate
-from crossmatch.verification.scan import ModuleScan, Subject, check_whole, glance
+from crossmatch.verification.scan import ModuleScan, Scan, Subject, check_whole, glance
 
 # Modules and rows of each by which programs are told apart.
-_MODULES, _ROWS = 8, 4
+_MODULES, _ROWS, _COLUMNS = 8, 4, 512
 # Denominators that people divide by, and digits that they type.
 _DENOMINATOR, _DIGITS = 12, 4
+# Looks with found weights, and how little they may move to count as settled; modules for which all programs are tried.
+_TURNS, _STAYS, _FULL = 3, 1e-3, 12
 # Standard errors within which a weight lies.
 _DOUBT = 4.5
 _HALVES = (torch.bfloat16, torch.float16)
@@ -75,11 +77,7 @@ def settle(subject: Subject, claim: Resolved, t: Thresholds, progress: Progress,
     found = fit(pieces, [Fit(Program(), claimed, none)]) or fit(pieces, _at(pieces, claimed, none))
     if found is None or not found.whole:
         recovered = recover(subject, progress)
-        near = recovered.identifiable and all(
-            math.isnan(w) or (same(w, c, e, t) and resolves(e, c, t))
-            for w, c, e in zip(recovered.weights, claimed, recovered.stderr, strict=True)
-        )
-        if near:
+        if _near(recovered, claimed, t):
             other = fit(pieces, _candidates(pieces, claimed, recovered))
             found = other if other and (found is None or other.whole) else found
     if found is None:
@@ -107,16 +105,19 @@ def discover(subject: Subject, claim: Resolved, found: Estimate, t: Thresholds) 
 
 def recover(subject: Subject, progress: Progress) -> Estimate:
     """Weights from some rows of every module; where a tensor's values all lie on a coarser grid, by that grid."""
-    best: Estimate | None = None
-    grids = (None, *(d for d in _HALVES if d != _stored(subject)))
-    for grid in grids:
+    best = Estimate((), (), 0, math.nan, identifiable=False)
+    for grid in (None, *(d for d in _HALVES if d != _stored(subject))):
         if grid is not None and not _on_grid(subject, grid):
             continue
-        looked = glance(Subject(subject.merged, _resolved(subject), Program(grid)), progress)
-        found = estimate([x.strata for x in looked] or [Strata.empty(len(subject.weights))], subject.weights)
-        if best is None or grid is not None:
+        at = subject.weights
+        for _ in range(_TURNS):
+            near = Subject(subject.merged, _resolved(subject, at), Program(grid))
+            found = estimate([x.strata for x in glance(near, progress)] or [Strata.empty(len(at))], at)
             best = found
-    assert best is not None
+            new = [a if math.isnan(w) else w for a, w in zip(at, found.weights, strict=True)]
+            if not found.identifiable or math.dist(new, at) <= _STAYS * math.hypot(*new):
+                break
+            at = new
     return best
 
 
@@ -139,23 +140,67 @@ def fit(pieces: Sequence[Piece], candidates: "Iterator[Fit] | Sequence[Fit]") ->
     return best
 
 
-def other_program(subject: Subject, module: ModuleScan) -> ModuleScan | None:
-    """Another program that explains all of a module which the file's does not: its scan by that one."""
+def settle_again(subject: Subject, claim: Resolved, result: Scan, t: Thresholds) -> Subject | None:
+    """After the pass: the subject at other numbers within the tolerance of the claim, where many modules hold a few
+    elements that the claimed ones do not give; None if that is not so, or if there are none."""
+    wrong = [m for m in result.modules if m.outside and not m.nonfinite]
+    if 10 * len(wrong) < len(result.modules) or not wrong:
+        return None
+    found = estimate([m.looked.strata for m in result.modules], subject.weights)
+    claimed = tuple(weight for _, weight in claim.parts.values())
+    if not _near(found, claimed, t):
+        return None
+    pieces = [_wrong_rows(subject, m) for m in wrong[:: max(1, len(wrong) // _MODULES)][:_MODULES]]
+    fitted = fit([*_pieces(subject), *pieces], _candidates(pieces, claimed, found))
+    if fitted is None or (fitted.weights == tuple(subject.weights) and fitted.program == subject.program):
+        return None
+    return with_fit(subject, claim, fitted)
+
+
+class Others:
+    """Other programs than the file's for modules that it does not explain: all of the grammar for the first few, and
+    what was found there for the others."""
+
+    def __init__(self, subject: Subject) -> None:
+        self.subject = subject
+        self._found: list[Program] = []
+        self._tried = 0
+
+    def explain(self, module: ModuleScan) -> ModuleScan | None:
+        """The module's scan by a program that explains all of it; None if there is none."""
+        subject = self.subject
+        piece = _wrong_rows(subject, module)
+        weights, doubts = tuple(subject.weights), tuple(subject.doubts)
+        options = [Fit(program, weights, doubts) for program in self._found]
+        self._tried += 1
+        if self._tried <= _FULL:
+            options += [o for o in _at([piece], weights, doubts) if o.weights == weights]
+        for option in options:
+            if option.program != module.program and piece.holds(option.program, weights, doubts):
+                whole = check_whole(subject, module.name, option.program)
+                if not whole.outside:
+                    if option.program not in self._found:
+                        self._found.append(option.program)
+                    return whole
+        return None
+
+
+def _wrong_rows(subject: Subject, module: ModuleScan) -> Piece:
+    """A few rows of a module, those in question first."""
     claimed = subject.on(module.name)
-    where = subject.places(module.name, claimed)[:_ROWS]
-    if module.bad:
-        where = sorted([*where, *(slice(r, r + 1) for r in set(module.bad))], key=lambda s: s.start)
-    piece = _piece(subject, module.name, claimed.parts, where)
-    for candidate in _at([piece], tuple(subject.weights), tuple(subject.doubts)):
-        if candidate.program != module.program and piece.holds(candidate.program, candidate.weights, candidate.doubts):
-            whole = check_whole(subject, module.name, candidate.program)
-            if not whole.outside:
-                return whole
-    return None
+    where = subject.places(module.name, claimed)[:2]
+    rows = {r for s in where for r in range(s.start, min(s.stop, s.start + 2))} | set(module.bad or ())
+    return _piece(subject, module.name, claimed.parts, [slice(r, r + 1) for r in sorted(rows)])
 
 
-def _resolved(subject: Subject) -> Resolved:
-    parts = dict(zip(subject.names, zip(subject.vectors, subject.weights, strict=True), strict=True))
+def _near(found: Estimate, claimed: Sequence[float], t: Thresholds) -> bool:
+    """Whether recovered weights are the claimed ones within the tolerance, and precise enough to say so."""
+    every = zip(found.weights, claimed, found.stderr, strict=True)
+    return found.identifiable and all(math.isnan(w) or (same(w, c, e, t) and resolves(e, c, t)) for w, c, e in every)
+
+
+def _resolved(subject: Subject, weights: Sequence[float]) -> Resolved:
+    parts = dict(zip(subject.names, zip(subject.vectors, weights, strict=True), strict=True))
     return Resolved(subject.base, parts)
 
 
@@ -190,9 +235,19 @@ def _pieces(subject: Subject) -> Iterator[Piece]:
 
 
 def _piece(subject: Subject, name: str, parts: Mapping[int, Delta], where: list[slice]) -> Piece:
+    """Those rows; of factors, cut to some columns, so that a thousand programs are tried in a second. These are columns
+    with an element that the subject's own program does not give, as far as there are any."""
     columns = next(iter(parts.values())).columns
     stored, raw = (read_rows(side, name, where, columns) for side in (subject.merged, subject.base))
-    return Piece(name, where, stored, raw, parts)
+    low = {i: d for i, d in parts.items() if isinstance(d, LowRank)}
+    if len(low) < len(parts) or columns <= _COLUMNS:
+        return Piece(name, where, stored, raw, parts)
+    use = Applied.of(subject.program, parts, subject.weights, subject.doubts, stored.dtype)
+    wrong = use.outside(stored, use.read(raw, where)).any(0).nonzero().flatten()
+    spread = torch.linspace(0, columns - 1, _COLUMNS // 2).long()
+    chosen = torch.cat([spread, wrong[: _COLUMNS // 2]]).unique()
+    cut = {i: LowRank(torch.cat([d.b[s] for s in where]), d.a[:, chosen], d.scale) for i, d in low.items()}
+    return Piece(name, [slice(0, len(raw))], stored[:, chosen], raw[:, chosen], cut)
 
 
 def _at(pieces: Sequence[Piece], weights: tuple[float, ...], doubts: tuple[float, ...]) -> Iterator[Fit]:

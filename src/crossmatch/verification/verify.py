@@ -20,7 +20,7 @@ from crossmatch.verification.again import look_again, quick_scope
 from crossmatch.verification.claim import Claim, Parts, Resolved
 from crossmatch.verification.directory import Directory, inspect_directory
 from crossmatch.verification.findings import Judged, weight_findings
-from crossmatch.verification.fitting import settle
+from crossmatch.verification.fitting import settle, settle_again
 from crossmatch.verification.judge import DEFAULTS, ModuleVerdict, Thresholds, judge_module, resolves
 from crossmatch.verification.look import Looked
 from crossmatch.verification.quantised import verify_quantised_claim
@@ -78,6 +78,10 @@ def verify_claim(
         directory = pool.submit(inspect_directory, checkpoint, resolved.base, vectors, claim.tokenizer_from)
         subject = settled or settle(subject, resolved, thresholds, progress, claim.route)
         result = scan(subject, progress, quick=quick)
+        other = settle_again(subject, resolved, result, thresholds) if settled is None else None
+        if other is not None:
+            subject = other
+            result = scan(subject, progress, quick=quick)
         if not quick:
             look_again(subject, result, thresholds, progress)
         beside = directory.result()
