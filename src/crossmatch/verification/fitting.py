@@ -106,9 +106,9 @@ def discover(subject: Subject, claim: Resolved, found: Estimate, t: Thresholds) 
 def recover(subject: Subject, progress: Progress) -> Estimate:
     """Weights from some rows of every module; where a tensor's values all lie on a coarser grid, by that grid."""
     best = Estimate((), (), 0, math.nan, identifiable=False)
-    for grid in (None, *(d for d in _HALVES if d != _stored(subject))):
-        if grid is not None and not _on_grid(subject, grid):
-            continue
+    stored = _stored(subject)
+    coarser = [d for d in _HALVES if stored == torch.float32 or (d, stored) == _HALVES]
+    for grid in (None, *[d for d in coarser if _on_grid(subject, d)][:1]):
         at = subject.weights
         for _ in range(_TURNS):
             near = Subject(subject.merged, _resolved(subject, at), Program(grid))
@@ -140,9 +140,10 @@ def fit(pieces: Sequence[Piece], candidates: "Iterator[Fit] | Sequence[Fit]") ->
     return best
 
 
-def settle_again(subject: Subject, claim: Resolved, result: Scan, t: Thresholds) -> Subject | None:
+def settle_again(subject: Subject, claim: Resolved, result: Scan, t: Thresholds, *, typed: bool) -> Subject | None:
     """After the pass: the subject at other numbers within the tolerance of the claim, where many modules hold a few
-    elements that the claimed ones do not give; None if that is not so, or if there are none."""
+    elements that the claimed ones do not give; None if that is not so, or if there are none. typed: numbers as people
+    type them first, else only the recovered ones as far as they are known."""
     wrong = [m for m in result.modules if m.outside and not m.nonfinite]
     if 10 * len(wrong) < len(result.modules) or not wrong:
         return None
@@ -151,7 +152,7 @@ def settle_again(subject: Subject, claim: Resolved, result: Scan, t: Thresholds)
     if not _near(found, claimed, t):
         return None
     pieces = [_wrong_rows(subject, m) for m in wrong[:: max(1, len(wrong) // _MODULES)][:_MODULES]]
-    fitted = fit([*_pieces(subject), *pieces], _candidates(pieces, claimed, found))
+    fitted = fit([*_pieces(subject), *pieces], _candidates(pieces, claimed, found, typed=typed))
     if fitted is None or (fitted.weights == tuple(subject.weights) and fitted.program == subject.program):
         return None
     return with_fit(subject, claim, fitted)
@@ -262,18 +263,20 @@ def _at(pieces: Sequence[Piece], weights: tuple[float, ...], doubts: tuple[float
             yield from (Fit(p, coarse, doubts) for p in (Program(), *map(Program, _HALVES)))
 
 
-def _candidates(pieces: Sequence[Piece], claimed: tuple[float, ...], found: Estimate) -> Iterator[Fit]:
+def _candidates(
+    pieces: Sequence[Piece], claimed: tuple[float, ...], found: Estimate, *, typed: bool = True
+) -> Iterator[Fit]:
     """Numbers that people type, near the recovered ones; then these themselves, as far as they are known."""
     none = (0.0,) * len(claimed)
     known = [w if math.isnan(f) or not w else f for f, w in zip(found.weights, claimed, strict=True)]
     pairs = list(zip(known, found.stderr, strict=True))
-    typed = [
+    options = [
         tuple(_decimal(w, e) for w, e in pairs),
         tuple(_fraction(w, e) for w, e in pairs),
         tuple(_decimal(w, e, 3) for w, e in pairs),
     ]
-    for weights in dict.fromkeys(typed):
-        if None not in weights:
+    for weights in dict.fromkeys(options):
+        if typed and None not in weights:
             yield from _at(pieces, weights, none)  # type: ignore[arg-type]
     yield from _at(pieces, tuple(known), _doubts(found))
 

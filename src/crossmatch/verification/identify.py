@@ -58,4 +58,5 @@ def identify(
     absent = [n for n, (_, w) in parts.items() if found.identifiable and w == 0.0]
     weights = {n: RecoveredWeight(None, w.recovered, w.stderr) for n, w in verdict.weights.items()}
     word = {"verified": "identified"}.get(verdict.verdict, verdict.verdict)
-    return replace(verdict, verdict=word, weights=weights, evidence={**verdict.evidence, "absent": absent})
+    notes = tuple(note for note in verdict.notes if note != "claim-rounded")
+    return replace(verdict, verdict=word, notes=notes, weights=weights, evidence={**verdict.evidence, "absent": absent})

@@ -78,10 +78,11 @@ def verify_claim(
         directory = pool.submit(inspect_directory, checkpoint, resolved.base, vectors, claim.tokenizer_from)
         subject = settled or settle(subject, resolved, thresholds, progress, claim.route)
         result = scan(subject, progress, quick=quick)
-        other = settle_again(subject, resolved, result, thresholds) if settled is None else None
-        if other is not None:
-            subject = other
-            result = scan(subject, progress, quick=quick)
+        for typed in (True, False):
+            other = settle_again(subject, resolved, result, thresholds, typed=typed)
+            if other is not None:
+                subject = other
+                result = scan(subject, progress, quick=quick)
         if not quick:
             look_again(subject, result, thresholds, progress)
         beside = directory.result()
