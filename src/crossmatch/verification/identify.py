@@ -7,6 +7,7 @@ from pathlib import Path
 from crossmatch.checkpoint import Checkpoint, is_quantised
 from crossmatch.delta import TuningVector
 from crossmatch.errors import InputError
+from crossmatch.process import single_threads
 from crossmatch.progress import SILENT, Progress
 from crossmatch.verification.claim import Claim
 from crossmatch.verification.fitting import discover, recover, shortest
@@ -17,6 +18,8 @@ from crossmatch.verification.verdict import RecoveredWeight, Verdict
 from crossmatch.verification.verify import open_claim, verify_claim
 
 
+# Also outside of the passes: threads that wait for each other spin, and on a busy machine each waits for a core.
+@single_threads()
 def identify(
     merged: str | Path | Checkpoint,
     base: Checkpoint,

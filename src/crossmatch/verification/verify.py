@@ -14,6 +14,7 @@ import torch
 from crossmatch.adapter import Recorded
 from crossmatch.checkpoint import Checkpoint, input_embedding, is_output, is_quantised, layer_of, module_type_of
 from crossmatch.errors import InputError
+from crossmatch.process import single_threads
 from crossmatch.progress import SILENT, Progress
 from crossmatch.rules import Recipe
 from crossmatch.verification.again import look_again, quick_scope
@@ -52,6 +53,8 @@ def verify(
     return verify_claim(merged, claim, thresholds=thresholds, quick=quick, progress=progress)
 
 
+# Also outside of the passes: threads that wait for each other spin, and on a busy machine each waits for a core.
+@single_threads()
 def verify_claim(
     merged: str | Path | Checkpoint,
     claim: Claim,
