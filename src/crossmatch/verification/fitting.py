@@ -3,8 +3,9 @@ against it."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,11 +13,12 @@ from torch import Tensor
 from crossmatch.checkpoint import module_type_of
 from crossmatch.delta import Delta, LowRank
 from crossmatch.progress import Progress
-from crossmatch.verification.arithmetic import Applied, Program, programs
+from crossmatch.verification.arithmetic import Applied, Program, programs, rows_of
 from crossmatch.verification.claim import Resolved
 from crossmatch.verification.judge import Thresholds, resolves, same
 from crossmatch.verification.look import check_readable, read_rows
 from crossmatch.verification.recover import Estimate, Strata, estimate
+from crossmatch.verification.rounding import step
 from crossmatch.verification.scan import ModuleScan, Scan, Subject, check_whole, glance
 
 # Modules and rows of each by which programs are told apart.
@@ -24,7 +26,7 @@ _MODULES, _ROWS, _COLUMNS = 8, 4, 512
 # Denominators that people divide by, and digits that they type.
 _DENOMINATOR, _DIGITS = 12, 4
 # Looks with found weights, and how little they may move to count as settled; modules for which all programs are tried.
-_TURNS, _STAYS, _FULL = 3, 1e-3, 12
+_TURNS, _STAYS, _FULL = 3, 1e-3, 4
 # Standard errors within which a weight lies.
 _DOUBT = 4.5
 _HALVES = (torch.bfloat16, torch.float16)
@@ -39,11 +41,39 @@ class Piece:
     stored: Tensor
     raw: Tensor
     parts: Mapping[int, Delta]
+    _seen: dict[Any, bool] = field(default_factory=dict, repr=False)
 
     def holds(self, program: Program, weights: Sequence[float], doubts: Sequence[float]) -> bool:
         """Whether a program can have stored every element."""
+        if (program.base in _HALVES and not self.on_grid(program.base)) or not self.possible(tuple(weights)):
+            return False
         use = Applied.of(program, self.parts, weights, doubts, self.stored.dtype)
         return not bool(use.outside(self.stored, use.read(self.raw, self.where)).any())
+
+    def on_grid(self, half: torch.dtype) -> bool:
+        """Whether what is stored may have been rounded to that dtype: in a wider one, all lies on its grid."""
+        if self.stored.dtype != torch.float32:
+            return True
+        if half not in self._seen:
+            self._seen[half] = torch.equal(self.stored.to(half).float(), self.stored)
+        return self._seen[half]
+
+    def possible(self, weights: tuple[float, ...]) -> bool:
+        """Whether any program can have stored every element: the coarsest rounds base, factors, deltas and every sum to
+        bfloat16. So a thousand programs need not be tried on a file that none of them made."""
+        if weights not in self._seen:
+            none = [0.0] * len(weights)
+            use = Applied.of(Program(), self.parts, weights, none, self.stored.dtype)
+            some = use.read(self.raw, self.where)
+            sizes = [x.abs() for x in some.shares.values()]
+            products = [s.magnitude for s in use.shares.values() if s.magnitude is not None]
+            sizes += [rows_of(delta, self.where, some.ours) for delta in products]
+            moved = sum(sizes, some.ours.abs())
+            coarsest = torch.bfloat16 if self.stored.dtype != torch.float32 or self.on_grid(torch.bfloat16) else None
+            unit = step(moved, coarsest or (torch.float16 if self.on_grid(torch.float16) else self.stored.dtype))
+            room = (2 + 2 * len(sizes)) * unit + 2.0**-6 * sum(sizes, torch.zeros_like(moved))
+            self._seen[weights] = not bool(((self.stored.double() - use.exact(some)).abs() > room).any())
+        return self._seen[weights]
 
     def misses(self, program: Program, weights: Sequence[float]) -> int:
         """Elements of other bits than the program's own."""
