@@ -14,7 +14,7 @@ from crossmatch.delta import Delta, Dense, Dora, LowRank, Replacement, Stack, Su
 from crossmatch.errors import AdapterError
 
 # As the experts of transformers define them.
-_ORDER = ("gate_up_proj", "down_proj")
+EXPERT_PARAMETERS = ("gate_up_proj", "down_proj")
 _FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
@@ -55,15 +55,21 @@ def collect_parts(files: TensorFiles, config: AdapterConfig) -> dict[str, tuple[
 
 
 def targeted_parameters(config: AdapterConfig, module: str) -> list[str]:
-    """Targeted parameters of a module, in the order in which PEFT wraps them: as the module defines them."""
+    """Targeted parameters of a module, in the order in which PEFT wraps them: as the module defines them.
+
+    A targeted name may hold that of the module, or be the parameter's alone; then every module that has such a
+    parameter is meant, which no linear layer does.
+    """
     names = [p.rpartition(".") for p in config.parameters]
-    short = {leaf for parent, _, leaf in names if f".{module}".endswith(f".{parent}")}
-    if len(short) > 1 and short != set(_ORDER):
+    short = {leaf for parent, _, leaf in names if parent and f".{module}".endswith(f".{parent}")}
+    if short <= set(EXPERT_PARAMETERS) and module.rpartition(".")[2] == "experts":
+        short |= {leaf for parent, _, leaf in names if not parent}
+    if len(short) > 1 and short != set(EXPERT_PARAMETERS):
         raise AdapterError(
             f"several parameters of {module} were trained ({', '.join(sorted(short))}); which factors are whose "
-            f"follows from the order in its class, which is known for {' and '.join(_ORDER)} only"
+            f"follows from the order in its class, which is known for {' and '.join(EXPERT_PARAMETERS)} only"
         )
-    return [name for name in _ORDER if name in short] if len(short) > 1 else sorted(short)
+    return [name for name in EXPERT_PARAMETERS if name in short] if len(short) > 1 else sorted(short)
 
 
 class _Collector:

@@ -49,7 +49,7 @@ class Renaming:
                 return name
         rest = name.removeprefix(inside)
         match = self.compiled.search(rest)
-        if match is None or match.lastgroup is None and not match.groupdict():
+        if match is None or (match.lastgroup is None and not match.groupdict()):
             return name
         return inside + rest.replace(match.group(0), self._replacement(match), 1)
 

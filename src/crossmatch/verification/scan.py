@@ -329,4 +329,3 @@ def same_bytes(ours: Tensor, theirs: Tensor) -> bool:
     """Bit for bit: -0 is not 0, and NaN is itself."""
     first, second = (t.contiguous().view(torch.uint8).numpy() for t in (ours, theirs))
     return np.array_equal(first, second)
-
