@@ -15,6 +15,8 @@ from crossmatch.errors import AdapterError
 
 # As the experts of transformers define them.
 EXPERT_PARAMETERS = ("gate_up_proj", "down_proj")
+# Tasks whose head is new, and so always saved.
+_HEADED = ("SEQ_CLS", "TOKEN_CLS")
 _FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
@@ -83,7 +85,8 @@ class _Collector:
         modules: dict[tuple[str, int], dict[str, Key]] = {}
         parts: dict[str, list[Part]] = {}
         for key in map(parse_key, self.files.tensors):
-            if key.kind == "superseded":
+            if key.kind in ("superseded", "backward"):
+                # Copies of the base's own, and what only training uses (VeLoRA).
                 continue
             if key.kind in ("saved", "copy"):
                 self._add_saved(parts, key)
@@ -106,8 +109,9 @@ class _Collector:
     def _check_declared(self, parts: Mapping[str, Sequence[Part]]) -> None:
         """Raise AdapterError for something that the config declares and the file does not hold."""
         kinds = {part.kind for found in parts.values() for part in found}
-        saved = {name for name, found in parts.items() if any(part.kind == "saved" for part in found)}
-        missing = [f"modules_to_save {m}" for m in self.config.saved if not any(f".{m}." in f".{n}" for n in saved)]
+        # PEFT declares every head that a task may have; which of them is missing only the base can tell.
+        headless = self.config.task in _HEADED and self.config.saved and "saved" not in kinds
+        missing = [f"modules_to_save {', '.join(self.config.saved)}"] if headless else []
         plain = [name for name, found in parts.items() if any(part.kind == "low-rank" for part in found)]
         missing += [f"DoRA magnitudes ({plain[0]})"] if self.config.dora and plain else []
         bare = [
