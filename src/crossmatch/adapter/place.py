@@ -94,18 +94,22 @@ def find_holes(adapter: Adapter, names: Names, places: Places) -> list[str]:
     layers = _layers(base)
     for name, info in base.tensors.items():
         layer = layer_of(name)
-        if name in places or (layers is not None and layer is not None and layer >= layers) or not names.built(name):
+        if name in places or (layers is not None and layer is not None and layer >= layers):
             continue
         module, _, leaf = name.rpartition(".")
-        known = [module, *theirs(module), *names.of_model(module)]
         linear = leaf == "weight" and len(info.shape) >= 2 and not is_output(name)
         apart = not experts and re.search(r"\.experts\.\d+\.", name) is not None
+        known = [module, *theirs(module), *(names.of_model(module) if linear and not apart else ())]
         if linear and not apart and any(map(config.targeted, known)):
-            holes.append(module)
+            hole = module
         elif any(m.endswith(saved) for m in known for saved in config.saved) or (
             leaf == "bias" and (config.bias == "all" or (config.bias == "lora_only" and f"{module}.weight" in places))
         ):
-            holes.append(name)
+            hole = name
+        else:
+            continue
+        if names.built(name):
+            holes.append(hole)
     return holes + _missing_experts(adapter, base, layers)
 
 

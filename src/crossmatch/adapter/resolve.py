@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 
 from crossmatch.checkpoint import Checkpoint, Naming, namings
 
@@ -32,7 +33,11 @@ class Names:
 
     def __init__(self, base: Checkpoint, naming: Naming | None = None) -> None:
         self.base, self.naming = base, naming
-        self._keys = naming.keys(base.tensors) if naming else {}
+
+    @cached_property
+    def _keys(self) -> dict[str, str]:
+        """The base's tensors by what their names mean to the class; asked for only where names differ."""
+        return self.naming.keys(self.base.tensors) if self.naming else {}
 
     def find(self, name: str) -> str | None:
         """The base's name of a tensor of the model; it may also be called as older versions called it."""
@@ -69,6 +74,6 @@ def names_for(wanted: Iterable[str], base: Checkpoint) -> Names:
     """The names of a base by the class that knows most of those wanted: an adapter may have been trained on another
     class than the one that the base names, as on the text model of a larger one."""
     readings = [Names(base, naming) for naming in namings(base.config)] or [Names(base)]
-    names = list(wanted)
+    strange = [name for name in wanted if name not in base.tensors]
     # max takes the first of the best ones.
-    return max(readings, key=lambda reading: sum(map(reading.knows, names)))
+    return max(readings, key=lambda reading: sum(map(reading.knows, strange))) if strange else readings[0]

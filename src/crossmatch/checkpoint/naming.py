@@ -55,7 +55,7 @@ class Renaming:
 
     def _replacement(self, match: re.Match[str]) -> str:
         branch = next(key for key, value in match.groupdict().items() if value is not None)
-        target = self.targets[int(branch[1:])] if len(self.targets) > 1 else self.targets[0]
+        target = self.targets[min(int(branch[1:]), len(self.targets) - 1)]
         first = self.compiled.groupindex[branch]
 
         def kept(found: re.Match[str]) -> str:
