@@ -5,6 +5,7 @@ The tool reads the written file, so that nothing that works on files alone has t
 
 import json
 import logging
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -93,8 +94,16 @@ def facts(model: PreTrainedModel) -> dict[str, Any]:
     found["ignored"] = sorted(model._keys_to_ignore_on_load_unexpected or ())
     if any("original_inv_freq" in n or n.endswith("rotary_emb.inv_freq") for n in names):
         found["ignored"] = sorted({*found["ignored"], r"rotary_emb\.inv_freq"})
+    found["ignored"] = sorted({*found["ignored"], *unsaved(model)})
     found["parts"] = sorted({".".join(n.split(".")[:2]) for n in names})
     return found
+
+
+def unsaved(model: PreTrainedModel) -> Iterator[str]:
+    """Patterns of the buffers that a model makes by itself and that older versions stored."""
+    for name, module in model.named_modules():
+        for leaf in module._non_persistent_buffers_set:
+            yield "^" + re.sub(r"\d+", r"\\d+", re.escape(f"{name}.{leaf}" if name else leaf)) + "$"
 
 
 def described(cls: type[PreTrainedModel], transforms: list[WeightTransform]) -> dict[str, Any]:

@@ -61,6 +61,8 @@ def place(label: str, vector: TuningVector, base: Checkpoint, notes: list[str]) 
         )
         if missing[0].endswith(".bias"):
             why = "it adds to a bias (lora_bias) that the base does not have"
+        elif isinstance(vector, Adapter) and all(_is_saved(vector, name) for name in missing):
+            why = "it saved a layer that the base does not have, as a new head; give a base that was saved with it"
         raise AdapterError(
             f"adapter {label}: {len(missing)} of {len(vector)} modules match nothing in {base.path}, "
             f"first {missing[0]}; {why}",
@@ -79,6 +81,10 @@ def place(label: str, vector: TuningVector, base: Checkpoint, notes: list[str]) 
                 fault="adapter-incomplete",
             )
     return places
+
+
+def _is_saved(adapter: Adapter, name: str) -> bool:
+    return all(part.kind == "saved" for part in adapter.parts[name])
 
 
 def find_holes(adapter: Adapter, names: Names, places: Places) -> list[str]:

@@ -7,14 +7,15 @@ need not be imported where files alone decide.
 
 import json
 import re
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 _FILE = Path(__file__).with_name("naming.json")
 # Fields of a config that hold that of the text model inside a larger one.
+_TEXT_PARTS = ("language_model.", "text_model.")
 _INNER = ("text_config", "llm_config", "language_config", "thinker_config")
 
 
@@ -72,7 +73,7 @@ class Naming:
     prefix: of its base model, which files of the base model alone lack; renames: applied in order; experts: parameters
     that hold all experts -> what single experts' matrices are called in the file, in order; ignored: patterns of names
     that it passes over when it loads; tied: pattern of a name -> of the one whose tensor it shares; parts: its
-    parameters' first two names (none: not known).
+    parameters' first two names (none: not known); outer: the class of a larger model, whose text model this one is.
     """
 
     name: str
@@ -82,6 +83,7 @@ class Naming:
     ignored: tuple[str, ...] = ()
     tied: Mapping[str, str] = field(default_factory=dict)
     parts: frozenset[str] = frozenset()
+    outer: "Naming | None" = None
 
     def model_name(self, name: str) -> str:
         """What a tensor of a file is called in the model, but for the prefix, which may be there or not."""
@@ -95,6 +97,10 @@ class Naming:
 
     def key(self, name: str) -> str:
         """By what two tensors of files are the same one of the model."""
+        if self.outer is not None:
+            whole = self.outer.key(name)
+            inside = next((whole.removeprefix(part) for part in _TEXT_PARTS if whole.startswith(part)), None)
+            name = whole if whole.startswith("lm_head.") else inside or name
         return self.bare(self.model_name(name))
 
     def keys(self, names: Iterable[str]) -> dict[str, str]:
@@ -129,12 +135,21 @@ class Naming:
 def namings(config: Mapping[str, Any]) -> tuple[Naming, ...]:
     """The classes that a checkpoint may be loaded as, by its config.json: the one that it names first, then the others
     of its type, then those of the text model inside it. None for a model that is not transformers' own."""
-    table = _table()
     named = config.get("architectures")
-    names = [name for name in named if isinstance(name, str)] if isinstance(named, list) else []
-    for part in (config, *(config.get(key) for key in _INNER)):
-        kind = part.get("model_type") if isinstance(part, dict) else None
-        names += table["types"].get(kind, ()) if isinstance(kind, str) else ()
+    first = [name for name in named if isinstance(name, str)] if isinstance(named, list) else []
+    whole = _known((*first, *_classes(config)))
+    inner = _known(name for key in _INNER for name in _classes(config.get(key)))
+    cut = (replace(naming, outer=whole[0]) for naming in inner) if whole else ()
+    return (*dict.fromkeys((*whole, *inner)), *cut)
+
+
+def _classes(config: object) -> Iterator[str]:
+    """The classes of a config's type."""
+    kind = config.get("model_type") if isinstance(config, dict) else None
+    yield from _table()["types"].get(kind, ()) if isinstance(kind, str) else ()
+
+
+def _known(names: Iterable[str]) -> tuple[Naming, ...]:
     found = (_naming(name) for name in dict.fromkeys(names))
     return tuple(naming for naming in found if naming is not None)
 

@@ -6,6 +6,9 @@ from crossmatch.checkpoint.checkpoint import Checkpoint
 from crossmatch.checkpoint.names import input_embedding, is_output
 from crossmatch.checkpoint.naming import namings, same_tensors, ties_by_default
 
+# Constants that classes of former versions stored, and no class has any more.
+_FORMER = ("masked_bias",)
+
 
 def by_names_of(base: Checkpoint, other: Checkpoint) -> tuple[Checkpoint, dict[str, str]]:
     """Another checkpoint of the model by the base's tensor names, and its own names of those that go by another one.
@@ -35,7 +38,7 @@ def is_made_by_class(name: str, holder: Checkpoint) -> bool:
     module, _, leaf = name.rpartition(".")
     if leaf == "weight" or f"{module}.weight" in holder.tensors:
         return False
-    return any(naming.ignores(name) for naming in namings(holder.config)[:1])
+    return leaf in _FORMER or any(naming.ignores(name) for naming in namings(holder.config)[:1])
 
 
 def _is_second_copy(name: str, holder: Checkpoint, other: Checkpoint) -> bool:
