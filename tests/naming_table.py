@@ -1,4 +1,4 @@
-"""Writes what the installed transformers says of tensor names, class by class: `python tests/make_names.py`.
+"""Writes what the installed transformers says of tensor names, class by class: `python tests/naming_table.py`.
 
 The tool reads the written file, so that nothing that works on files alone has to load transformers.
 """
