@@ -91,7 +91,7 @@ def change(directory: Path, **fields: Any) -> None:
         ({"peft_type": "VERA"}, "type VERA"),
         ({"use_dora": True}, "declares DoRA magnitudes .*, which the file does not hold"),
         ({"lora_bias": True}, "declares LoRA biases"),
-        ({"modules_to_save": ["lm_head"]}, "declares modules_to_save lm_head"),
+        ({"modules_to_save": ["score"], "task_type": "SEQ_CLS"}, "declares modules_to_save score"),
         ({"target_parameters": ["experts"]}, "declares targeted parameters"),
         ({"trainable_token_indices": [1]}, "declares trainable tokens"),
         ({"use_qalora": True}, "use_qalora = True is not supported"),

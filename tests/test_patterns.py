@@ -89,8 +89,6 @@ def test_bombs_do_not_go_off(pattern: str) -> None:
 def test_what_has_no_bound_is_refused() -> None:
     for pattern in (
         r"(a)\1",
-        "(?i)x",
-        "(?i:x)",
         "(?>a)",
         "a++",
         "(?a)(?u)x",
@@ -104,6 +102,44 @@ def test_what_has_no_bound_is_refused() -> None:
     with pytest.raises(AdapterError, match="takes too long"):
         matches(f"(({'a?' * 300})*)*(?={'.*' * 400})*" + "(?=.)" * 300, "a" * 900)
     assert MAX_STEPS < 10**6
+
+
+FLAGGED = (
+    "a",
+    "B",
+    ".",
+    "[a-c]",
+    "[^A]",
+    r"\w",
+    "ſ",
+    "k",
+    "[A-Z]",
+    "(?-i:a)",
+    "(?i:b)",
+    "(?s:.)",
+    r"(?a:\w)",
+    "^",
+    "$",
+)
+FLAGGED += (r"\b", "\n", "é", "[é-ü]", "(?m:$)", "(?m:^)", "(?a:[éa])")
+LINES = ("aB", "Ab", "K", "\u212a", "s", "ſ", "é", "É", "a\nb", "A1", "b.", "aa\n", "_", "\nB")
+
+
+@settings(max_examples=600, deadline=None)
+@given(
+    flags=st.sampled_from(["(?i)", "(?s)", "(?m)", "(?a)", "(?ia)", "(?ms)", "(?x)", "(?imsx)"]),
+    items=st.lists(st.tuples(st.sampled_from(FLAGGED), st.sampled_from(COUNTS)).map("".join), min_size=1, max_size=3),
+    text=st.sampled_from(LINES),
+)
+def test_flags_mean_what_they_mean_to_python(flags: str, items: list[str], text: str) -> None:
+    pattern = flags + "".join(items)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            whole = re.compile(pattern)
+        except re.error:
+            return
+    assert matches(pattern, text) == (whole.fullmatch(text) is not None)
 
 
 def test_layers_follow_the_stack_that_is_named() -> None:

@@ -13,15 +13,19 @@ from crossmatch.errors import AdapterError
 
 CONFIG_FILE = "adapter_config.json"
 
-# Fields that say how the adapter was made or loaded; they do not change what its tensors mean.
+# Fields that say how the adapter was made or loaded; they do not change what its tensors mean. The configs of
+# initialisations count only with an init_lora_weights of their own; VeLoRA changes the backward pass alone.
 _HARMLESS = frozenset(
     {
         "auto_mapping",
         "base_model_name_or_path",
+        "corda_config",
         "ensure_weight_tying",
         "eva_config",
         "inference_mode",
+        "loftq_config",
         "lora_dropout",
+        "lora_ga_config",
         "megatron_config",
         "megatron_core",
         "peft_version",
@@ -29,6 +33,7 @@ _HARMLESS = frozenset(
         "revision",
         "runtime_config",
         "task_type",
+        "velora_config",
     }
 )
 _UNDERSTOOD = frozenset(

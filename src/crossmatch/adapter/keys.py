@@ -21,6 +21,7 @@ _FORMS = tuple(
         "embedding_b": rf"(?P<module>.+)\.lora_embedding_B{_NAME}",
         "magnitude": rf"(?P<module>.+)\.lora_magnitude_vector{_NAME}(?:\.weight)?",
         "tokens": rf"(?P<module>.+?)(?:\.token_adapter)?\.trainable_tokens_delta{_NAME}",
+        "backward": rf"(?P<module>.+)\.lora_velora_embed{_NAME}",
         "superseded": r"(?P<module>.+)\.(?:original_module|trainable_tokens_original)\..+",
         "copy": r"(?P<module>.+)\.modules_to_save(?:\.[^.]+)?\.(?P<leaf>weight|bias)",
         "saved": r"(?P<module>.+?)(?:\.token_adapter)?(?:\.base_layer)*\.(?P<leaf>[^.]+)",

@@ -14,7 +14,9 @@ from crossmatch.delta import Delta, Dense, Dora, LowRank, Replacement, Stack, Su
 from crossmatch.errors import AdapterError
 
 # As the experts of transformers define them.
-_ORDER = ("gate_up_proj", "down_proj")
+EXPERT_PARAMETERS = ("gate_up_proj", "down_proj")
+# Tasks whose head is new, and so always saved.
+_HEADED = ("SEQ_CLS", "TOKEN_CLS")
 _FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
@@ -55,15 +57,21 @@ def collect_parts(files: TensorFiles, config: AdapterConfig) -> dict[str, tuple[
 
 
 def targeted_parameters(config: AdapterConfig, module: str) -> list[str]:
-    """Targeted parameters of a module, in the order in which PEFT wraps them: as the module defines them."""
+    """Targeted parameters of a module, in the order in which PEFT wraps them: as the module defines them.
+
+    A targeted name may hold that of the module, or be the parameter's alone; then every module that has such a
+    parameter is meant, which no linear layer does.
+    """
     names = [p.rpartition(".") for p in config.parameters]
-    short = {leaf for parent, _, leaf in names if f".{module}".endswith(f".{parent}")}
-    if len(short) > 1 and short != set(_ORDER):
+    short = {leaf for parent, _, leaf in names if parent and f".{module}".endswith(f".{parent}")}
+    if short <= set(EXPERT_PARAMETERS) and module.rpartition(".")[2] == "experts":
+        short |= {leaf for parent, _, leaf in names if not parent}
+    if len(short) > 1 and short != set(EXPERT_PARAMETERS):
         raise AdapterError(
             f"several parameters of {module} were trained ({', '.join(sorted(short))}); which factors are whose "
-            f"follows from the order in its class, which is known for {' and '.join(_ORDER)} only"
+            f"follows from the order in its class, which is known for {' and '.join(EXPERT_PARAMETERS)} only"
         )
-    return [name for name in _ORDER if name in short] if len(short) > 1 else sorted(short)
+    return [name for name in EXPERT_PARAMETERS if name in short] if len(short) > 1 else sorted(short)
 
 
 class _Collector:
@@ -77,7 +85,8 @@ class _Collector:
         modules: dict[tuple[str, int], dict[str, Key]] = {}
         parts: dict[str, list[Part]] = {}
         for key in map(parse_key, self.files.tensors):
-            if key.kind == "superseded":
+            if key.kind in ("superseded", "backward"):
+                # Copies of the base's own, and what only training uses (VeLoRA).
                 continue
             if key.kind in ("saved", "copy"):
                 self._add_saved(parts, key)
@@ -100,8 +109,9 @@ class _Collector:
     def _check_declared(self, parts: Mapping[str, Sequence[Part]]) -> None:
         """Raise AdapterError for something that the config declares and the file does not hold."""
         kinds = {part.kind for found in parts.values() for part in found}
-        saved = {name for name, found in parts.items() if any(part.kind == "saved" for part in found)}
-        missing = [f"modules_to_save {m}" for m in self.config.saved if not any(f".{m}." in f".{n}" for n in saved)]
+        # PEFT declares every head that a task may have; which of them is missing only the base can tell.
+        headless = self.config.task in _HEADED and self.config.saved and "saved" not in kinds
+        missing = [f"modules_to_save {', '.join(self.config.saved)}"] if headless else []
         plain = [name for name, found in parts.items() if any(part.kind == "low-rank" for part in found)]
         missing += [f"DoRA magnitudes ({plain[0]})"] if self.config.dora and plain else []
         bare = [

@@ -17,6 +17,8 @@ from crossmatch.errors import AdapterError
 
 MAX_LENGTH = 20_000
 MAX_STEPS = 200_000
+# Flags that decide which characters are one.
+_OF_CHARACTERS = int(re.IGNORECASE | re.ASCII)
 _PLAIN = re.compile(r"[\w.-]*", re.ASCII)
 
 
@@ -25,8 +27,9 @@ def matches(pattern: str, text: str) -> bool:
     if _PLAIN.fullmatch(pattern):
         # Dots stand for any character; nothing else has a meaning.
         return len(pattern) == len(text) and all(p in (".", t) for p, t in zip(pattern, text, strict=True))
-    walk = _Walk(text, pattern)
-    return bool(walk.sequence(_parsed(pattern), 1) >> len(text) & 1)
+    parsed = _parsed(pattern)
+    walk = _Walk(text, pattern, parsed.state.flags)
+    return bool(walk.sequence(parsed, 1) >> len(text) & 1)
 
 
 def ends_in(pattern: str, text: str) -> bool:
@@ -47,16 +50,17 @@ def _parsed(pattern: str) -> Any:
             parsed = _parser.parse(pattern)
     except (re.error, RecursionError, OverflowError, ValueError) as error:
         raise AdapterError(f"pattern {_shown(pattern)} is no regular expression: {error}") from error
-    if parsed.state.flags & ~int(re.UNICODE):
-        raise AdapterError(f"pattern {_shown(pattern)} has flags, which are not supported")
     return parsed
 
 
 class _Walk:
-    """One text against one expression. A set of positions is a number whose bits they are."""
+    """One text against one expression. A set of positions is a number whose bits they are.
 
-    def __init__(self, text: str, pattern: str) -> None:
-        self.text, self.pattern = text, pattern
+    flags: those of Python's matcher that hold where the walk is; a group may have its own.
+    """
+
+    def __init__(self, text: str, pattern: str, flags: int) -> None:
+        self.text, self.pattern, self.flags = text, pattern, flags
         self.all = (1 << len(text)) - 1
         self.steps = 0
         self.where: dict[str, int] = {}
@@ -85,11 +89,19 @@ class _Walk:
 
     def _where(self, kind: str, value: Any) -> int:
         """Positions whose character an item of one character takes."""
+        if kind == "any":
+            return self.all if self.flags & re.DOTALL else self.all & ~self.where.get("\n", 0)
         if kind == "in":
-            taken = (mask for character, mask in self.where.items() if _in_set(tuple(value), character))
-            return sum(taken)
-        one = self.where.get("\n" if kind == "any" else chr(value), 0)
+            return self._those(lambda character: _in_set(tuple(value), character, self.flags))
+        if not self.flags & re.IGNORECASE:
+            one = self.where.get(chr(value), 0)
+        else:
+            one = self._those(lambda character: _is_letter(value, character, self.flags))
         return one if kind == "literal" else self.all & ~one
+
+    def _those(self, is_taken: Callable[[str], bool]) -> int:
+        """Positions of the characters that are taken."""
+        return sum(mask for character, mask in self.where.items() if is_taken(character))
 
     def _branch(self, value: Any, starts: int) -> int:
         ends = 0
@@ -99,9 +111,13 @@ class _Walk:
 
     def _subpattern(self, value: Any, starts: int) -> int:
         _, added, removed, items = value
-        if added or removed:
-            raise AdapterError(f"pattern {_shown(self.pattern)} has flags, which are not supported")
-        return self.sequence(items, starts)
+        before = self.flags
+        # Of the two ways to read characters one holds.
+        reading = re.ASCII | re.UNICODE if added & (re.ASCII | re.UNICODE) else 0
+        self.flags = (before & ~reading | added) & ~removed
+        ends = self.sequence(items, starts)
+        self.flags = before
+        return ends
 
     def _max_repeat(self, value: Any, starts: int) -> int:
         low, high, items = value
@@ -121,16 +137,17 @@ class _Walk:
 
     def _at(self, value: Any, starts: int) -> int:
         kind, last = str(value).lower(), len(self.text)
+        lines = self.where.get("\n", 0) if self.flags & re.MULTILINE else 0
         if kind in ("at_beginning", "at_beginning_string"):
-            return starts & 1
+            return starts & (1 | (lines << 1 if kind == "at_beginning" else 0))
         if kind == "at_end":
-            return starts & (1 << last | (1 << last - 1 if self.text.endswith("\n") else 0))
+            return starts & (1 << last | lines | (1 << last - 1 if self.text.endswith("\n") else 0))
         if kind == "at_end_string":
             return starts & 1 << last
         if not last and kind == "at_non_boundary":
             # So it is in Python before 3.14.
             return 0
-        words = [False, *(re.match(r"\w", c) is not None for c in self.text), False]
+        words = [False, *(_category("WORD", c, self.flags) for c in self.text), False]
         edges = sum(1 << i for i in range(last + 1) if words[i] != words[i + 1])
         return starts & edges if kind == "at_boundary" else starts & ~edges
 
@@ -149,19 +166,32 @@ class _Walk:
 
 
 @lru_cache(maxsize=4096)
-def _in_set(items: tuple[Any, ...], character: str) -> bool:
+def _in_set(items: tuple[Any, ...], character: str, flags: int) -> bool:
     negated = bool(items) and str(items[0][0]) == "NEGATE"
-    return any(_is(item, character) for item in items[negated:]) != negated
+    return any(_is(item, character, flags) for item in items[negated:]) != negated
 
 
-def _is(item: Any, character: str) -> bool:
+def _is(item: Any, character: str, flags: int) -> bool:
     kind, value = str(item[0]), item[1]
     if kind == "LITERAL":
-        return ord(character) == value
+        return _is_letter(value, character, flags)
     if kind == "RANGE":
-        return value[0] <= ord(character) <= value[1]
-    name = str(value).removeprefix("CATEGORY_")
-    found = re.match({"DIGIT": r"\d", "SPACE": r"\s", "WORD": r"\w"}[name.removeprefix("NOT_")], character)
+        # Python's own matcher says which letters are one but for their case; of a range that is not at once clear.
+        first, last = (re.escape(chr(end)) for end in value)
+        return re.fullmatch(f"[{first}-{last}]", character, flags & _OF_CHARACTERS) is not None
+    return _category(str(value).removeprefix("CATEGORY_"), character, flags)
+
+
+def _is_letter(code: int, character: str, flags: int) -> bool:
+    """Whether a character is that of a code, or differs from it in case only, where that does not count."""
+    if ord(character) == code or not flags & re.IGNORECASE:
+        return ord(character) == code
+    return re.fullmatch(re.escape(chr(code)), character, flags & _OF_CHARACTERS) is not None
+
+
+def _category(name: str, character: str, flags: int) -> bool:
+    classes = {"DIGIT": r"\d", "SPACE": r"\s", "WORD": r"\w"}
+    found = re.match(classes[name.removeprefix("NOT_")], character, flags & re.ASCII)
     return (found is not None) != name.startswith("NOT_")
 
 

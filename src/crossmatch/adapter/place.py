@@ -6,27 +6,13 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 
 from crossmatch.adapter.adapter import Adapter
-from crossmatch.adapter.parts import Part, build_parts
+from crossmatch.adapter.parts import EXPERT_PARAMETERS, Part, build_parts
+from crossmatch.adapter.resolve import Names, names_for
 from crossmatch.adapter.stored import StoredVector
 from crossmatch.checkpoint import Checkpoint, is_output, layer_of
 from crossmatch.delta import Delta, LowRank, Stack, TuningVector
 from crossmatch.errors import AdapterError
 
-# A model's own names against those of its file: prefixes that loaders add or drop, and parts that were renamed.
-_RENAMES: tuple[tuple[str, str], ...] = (
-    (r"^transformer\.", ""),
-    (r"^model\.", ""),
-    (r"^model\.language_model\.", "language_model.model."),
-    (r"^model\.language_model\.", "model."),
-    (r"^model\.(visual|vision_tower|multi_modal_projector)\.", r"\1."),
-    (r"^lm_head\.", "language_model.lm_head."),
-    (r"^lm_head\.", "embed_out."),
-    (r"\.mlp\.", ".block_sparse_moe."),
-    (r"^", "transformer."),
-    (r"^", "model."),
-)
-# The halves of a fused pair of expert matrices and the third one, as files name them that keep experts apart.
-_EXPERT_NAMES = (("gate_proj", "up_proj", "down_proj"), ("w1", "w3", "w2"))
 # Models whose linear layers are stored (d_in, d_out); their output embedding is not.
 CONV1D = ("gpt2", "openai-gpt", "imagegpt", "decision_transformer", "clvp")
 # Models that declare their fused experts to be stored (experts, d_in, d_out), which PEFT asks for.
@@ -57,8 +43,9 @@ def place(label: str, vector: TuningVector, base: Checkpoint, notes: list[str]) 
     places: Places = {}
     missing: list[str] = []
     renamed: list[tuple[str, str]] = []
+    names = names_for(vector, base)
     for name in vector:
-        for target, placed in _targets(name, vector, base):
+        for target, placed in _targets(name, vector, names):
             if target is None:
                 missing.append(name)
             elif target in places:
@@ -68,9 +55,14 @@ def place(label: str, vector: TuningVector, base: Checkpoint, notes: list[str]) 
                 if target != name:
                     renamed.append((name, target))
     if missing:
-        why = "adapter and base are of different architectures"
+        why = (
+            "adapter and base are of different architectures, or the base stores these weights in a form that "
+            "transformers converts as it loads, to which no delta can be added"
+        )
         if missing[0].endswith(".bias"):
             why = "it adds to a bias (lora_bias) that the base does not have"
+        elif isinstance(vector, Adapter) and all(_is_saved(vector, name) for name in missing):
+            why = "it saved a layer that the base does not have, as a new head; give a base that was saved with it"
         raise AdapterError(
             f"adapter {label}: {len(missing)} of {len(vector)} modules match nothing in {base.path}, "
             f"first {missing[0]}; {why}",
@@ -80,7 +72,7 @@ def place(label: str, vector: TuningVector, base: Checkpoint, notes: list[str]) 
         first = " is ".join(renamed[0])
         notes.append(f"{label}: {len(renamed)} tensors go by another name in the base's file, as {first}")
     if isinstance(vector, Adapter):
-        holes = find_holes(vector, base, places)
+        holes = find_holes(vector, names, places)
         if holes:
             shown = ", ".join(holes[:3]) + (f" and {len(holes) - 3} more" if len(holes) > 3 else "")
             raise AdapterError(
@@ -91,42 +83,56 @@ def place(label: str, vector: TuningVector, base: Checkpoint, notes: list[str]) 
     return places
 
 
-def find_holes(adapter: Adapter, base: Checkpoint, places: Places) -> list[str]:
+def _is_saved(adapter: Adapter, name: str) -> bool:
+    return all(part.kind == "saved" for part in adapter.parts[name])
+
+
+def find_holes(adapter: Adapter, names: Names, places: Places) -> list[str]:
     """Tensors of the base that the adapter's config says it changes and its file leaves out.
 
     Targeted modules; saved modules; biases, if they were trained; experts in every layer that has them. Experts kept
-    apart in the file are one parameter in memory and count as modules only if the adapter has any of them. Layers that
-    the model does not load (more than its config has) do not count.
+    apart in the file are one parameter in memory and count as modules only if the adapter has any of them. What the
+    model does not load does not count: layers beyond those of its config, and parts that its class never builds.
     """
-    config, holes = adapter.config, []
-    names = _model_names(places)
+    config, base, holes = adapter.config, names.base, []
+    theirs = _model_names(places)
     experts = any(re.search(r"\.experts\.\d+\.", name) for name in adapter)
-    text = base.config.get("text_config")
-    layers = base.config.get("num_hidden_layers", text.get("num_hidden_layers") if isinstance(text, dict) else None)
+    layers = _layers(base)
     for name, info in base.tensors.items():
         layer = layer_of(name)
-        if name in places or (isinstance(layers, int) and layer is not None and layer >= layers):
+        if name in places or (layers is not None and layer is not None and layer >= layers):
             continue
         module, _, leaf = name.rpartition(".")
-        known = [module, *(n for n in names(module))]
         linear = leaf == "weight" and len(info.shape) >= 2 and not is_output(name)
         apart = not experts and re.search(r"\.experts\.\d+\.", name) is not None
+        known = [module, *theirs(module), *(names.of_model(module) if linear and not apart else ())]
         if linear and not apart and any(map(config.targeted, known)):
-            holes.append(module)
+            hole = module
         elif any(m.endswith(saved) for m in known for saved in config.saved) or (
             leaf == "bias" and (config.bias == "all" or (config.bias == "lora_only" and f"{module}.weight" in places))
         ):
-            holes.append(name)
+            hole = name
+        else:
+            continue
+        if names.built(name):
+            holes.append(hole)
     return holes + _missing_experts(adapter, base, layers)
+
+
+def _layers(base: Checkpoint) -> int | None:
+    """How many layers the model loads, as far as its config says."""
+    text = base.config.get("text_config")
+    count = base.config.get("num_hidden_layers", text.get("num_hidden_layers") if isinstance(text, dict) else None)
+    return count if isinstance(count, int) else None
 
 
 def _missing_experts(adapter: Adapter, base: Checkpoint, layers: int | None) -> list[str]:
     """Layers with experts in which a targeted parameter of experts is not there."""
     present = {layer_of(name) for name in base.tensors if ".experts." in name}
-    loaded = {n for n in present if n is not None and (not isinstance(layers, int) or n < layers)}
+    loaded = {n for n in present if n is not None and (layers is None or n < layers)}
     holes = []
     for parameter in adapter.config.parameters:
-        if ".experts." in f".{parameter}":
+        if ".experts." in f".{parameter}" or parameter in EXPERT_PARAMETERS:
             found = {layer_of(name) for name in adapter if f".{name}".endswith(f".{parameter}")}
             holes += [f"{parameter} of layer {n}" for n in sorted(loaded - found)]
     return holes
@@ -143,21 +149,21 @@ def _model_names(places: Places) -> Callable[[str], list[str]]:
     return lambda module: [new + module.removeprefix(old) for old, new in sorted(pairs) if module.startswith(old)]
 
 
-def _targets(name: str, vector: TuningVector, base: Checkpoint) -> Iterator[tuple[str | None, Placed]]:
+def _targets(name: str, vector: TuningVector, names: Names) -> Iterator[tuple[str | None, Placed]]:
+    base = names.base
     if isinstance(vector, StoredVector):
         (part,) = vector.parts[name]
-        yield _name_in(name, base), Placed(name, (part.kind,), part.shape, part.build)
+        yield _name_in(name, names), Placed(name, (part.kind,), part.shape, part.build)
         return
     if not isinstance(vector, Adapter):
-        found = name if name in base.tensors else None
-        yield found, Placed(name, ("delta",), vector[name].shape, partial(vector.__getitem__, name))
+        yield names.find(name), Placed(name, ("delta",), vector[name].shape, partial(vector.__getitem__, name))
         return
     parts = vector.parts[name]
     kinds = tuple(part.kind for part in parts)
     if kinds == ("experts",):
-        yield from _expert_targets(name, vector, parts[0], base)
+        yield from _expert_targets(name, vector, parts[0], names)
         return
-    found = _name_in(name, base)
+    found = _name_in(name, names)
     info = base.tensors.get(found or name)
     turned = info is not None and any(_is_turned(part, info.shape, name, vector, base) for part in parts)
     if turned != vector.config.fan_in_fan_out:
@@ -165,9 +171,9 @@ def _targets(name: str, vector: TuningVector, base: Checkpoint) -> Iterator[tupl
     yield found, Placed(name, kinds, _largest(parts), partial(build_parts, parts), turned)
 
 
-def _name_in(name: str, base: Checkpoint) -> str | None:
+def _name_in(name: str, names: Names) -> str | None:
     """The base's name of a tensor; an output embedding that it does not store, because it is tied, keeps its own."""
-    return find_name(name, base) or (name if is_output(name) and base.tied else None)
+    return names.find(name) or (name if is_output(name) and names.base.tied else None)
 
 
 def _is_turned(part: Part, stored: tuple[int, ...], name: str, adapter: Adapter, base: Checkpoint) -> bool:
@@ -192,30 +198,21 @@ def _largest(parts: Sequence[Part]) -> tuple[int, ...]:
     return max((part.shape for part in parts), key=lambda shape: shape[0] if shape else 0)
 
 
-def find_name(name: str, base: Checkpoint) -> str | None:
-    """The base's name of a tensor: the same, or by the first renaming under which it is there."""
-    if name in base.tensors:
-        return name
-    renamed = (re.sub(old, new, name, count=1) for old, new in _RENAMES)
-    return next((candidate for candidate in renamed if candidate in base.tensors), None)
-
-
-def _expert_targets(name: str, adapter: Adapter, part: Part, base: Checkpoint) -> Iterator[tuple[str | None, Placed]]:
+def _expert_targets(name: str, adapter: Adapter, part: Part, names: Names) -> Iterator[tuple[str | None, Placed]]:
     """A fused parameter of experts: one tensor in the file, or one for each expert and half."""
-    found = find_name(name, base)
+    base, found = names.base, names.find(name)
     if found is not None:
         upright = _is_upright(adapter, part.shape, base.tensors[found].shape, base)
         shape = part.shape if upright else _turned_shape(part.shape)
         yield found, Placed(name, ("experts",), shape, part.build if upright else partial(_turned, part.build))
         return
     prefix, _, parameter = name.rpartition(".")
-    for gate, up, down in _EXPERT_NAMES:
-        names = (gate, up) if parameter == "gate_up_proj" else (down,) if parameter == "down_proj" else ()
-        targets = [[find_name(f"{prefix}.{e}.{leaf}.weight", base) for leaf in names] for e in range(part.shape[0])]
-        if not names or any(target is None for expert in targets for target in expert):
+    for leaves in names.experts(parameter):
+        targets = [[names.find(f"{prefix}.{e}.{leaf}.weight") for leaf in leaves] for e in range(part.shape[0])]
+        if any(target is None for expert in targets for target in expert):
             continue
         first = base.tensors[str(targets[0][0])].shape
-        upright = _is_upright(adapter, part.shape, (part.shape[0], len(names) * first[0], first[1]), base)
+        upright = _is_upright(adapter, part.shape, (part.shape[0], len(leaves) * first[0], first[1]), base)
         stack = partial(_stack, adapter, name, upright)
         for index, expert in enumerate(targets):
             for half, target in enumerate(expert):

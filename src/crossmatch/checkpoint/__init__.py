@@ -15,6 +15,7 @@ from crossmatch.checkpoint.names import (
     output_embedding,
     untied_output,
 )
+from crossmatch.checkpoint.naming import Naming, namings
 from crossmatch.checkpoint.publish import (
     OutputFile,
     atomic_directory,
@@ -28,6 +29,7 @@ from crossmatch.checkpoint.publish import (
     write_tensors,
 )
 from crossmatch.checkpoint.quantised import QuantisedCheckpoint, QuantisedTensor, is_quantised, open_quantised
+from crossmatch.checkpoint.same import by_names_of, is_made_by_class, is_needless
 from crossmatch.checkpoint.signature import SIGNATURE, SignatureResult, check_signature, sign
 from crossmatch.checkpoint.source import Source, is_hub_id, locate, upload
 
@@ -42,6 +44,7 @@ __all__ = [
     "TOKENIZER_FILES",
     "Checkpoint",
     "Layout",
+    "Naming",
     "OutputFile",
     "PassingDigests",
     "QuantisedCheckpoint",
@@ -54,6 +57,7 @@ __all__ = [
     "TextFacts",
     "Unchanged",
     "atomic_directory",
+    "by_names_of",
     "bytes_digest",
     "chat_template",
     "check_apart",
@@ -67,11 +71,14 @@ __all__ = [
     "find_weights",
     "input_embedding",
     "is_hub_id",
+    "is_made_by_class",
+    "is_needless",
     "is_output",
     "is_quantised",
     "layer_of",
     "locate",
     "module_type_of",
+    "namings",
     "open_quantised",
     "output_embedding",
     "read_header",

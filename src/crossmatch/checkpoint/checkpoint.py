@@ -167,6 +167,13 @@ class Checkpoint(TensorFiles):
         view.config = {**self.config, **config}
         return view
 
+    def renamed(self, names: Mapping[str, str]) -> "Checkpoint":
+        """This checkpoint with some tensors under other names, new name -> stored one: nothing on disk changes."""
+        view = self.extended({}, {}, {})
+        news = {stored: name for name, stored in names.items()}
+        view.tensors = {news.get(n, n): replace(i, name=news.get(n, n)) for n, i in self.tensors.items()}
+        return view
+
     def raw(self, name: str, start: int, nbytes: int) -> memoryview:
         """`nbytes` stored bytes of a tensor from byte `start` of it, those of added rows included."""
         tail = self._tails.get(name)

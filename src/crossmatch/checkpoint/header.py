@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ MAX_HEADER_BYTES = 50_000_000
 MAX_NAME = 1000
 MAX_AXES = 16
 MAX_BITS = 48
+# A string of JSON; one that does not end is left for the parser to refuse.
+_TEXT = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
 DTYPES: Mapping[str, torch.dtype] = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -77,7 +80,7 @@ def read_header(file: Path) -> dict[str, TensorInfo]:
                 raise _corrupt(file, f"it is {size} bytes long and announces a header of {length}")
             raw = stream.read(length)
         # A tensor has one brace, two brackets and some 60 characters; nests of brackets would fill the memory.
-        if raw.count(b"[") + raw.count(b"{") > length / 10 + 4:
+        if _brackets(raw) > length / 10 + 4 and _brackets(_TEXT.sub(b"", raw)) > length / 10 + 4:
             raise _corrupt(file, "its header is full of brackets")
         entries = parse_json(raw, _unique, _no_number)
         if not isinstance(entries, dict):
@@ -99,6 +102,11 @@ def read_header(file: Path) -> dict[str, TensorInfo]:
     if position != size:
         raise _corrupt(file, f"its tensors end at byte {position}, the file at {size}")
     return {info.name: info for info in infos}
+
+
+def _brackets(raw: bytes) -> int:
+    """How many lists and objects begin in a JSON text, those in its strings included."""
+    return raw.count(b"[") + raw.count(b"{")
 
 
 def encode_header(tensors: list[tuple[str, torch.dtype, tuple[int, ...]]]) -> bytes:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from crossmatch.checkpoint import DTYPE_NAMES, Checkpoint, input_embedding, output_embedding
+from crossmatch.checkpoint import DTYPE_NAMES, Checkpoint, by_names_of, input_embedding, is_needless, output_embedding
 from crossmatch.delta import STORABLE
 from crossmatch.errors import CheckpointError
 
@@ -99,11 +99,15 @@ def pair_checkpoints(base: Checkpoint, tuned: Checkpoint) -> Pair:
     """
     _check_models(base, tuned)
     notes: list[str] = []
+    tuned, renamed = by_names_of(base, tuned)
+    if renamed:
+        first = next(iter(renamed))
+        notes.append(f"{len(renamed)} tensors go by another name in the base's file, as {renamed[first]} is {first}")
     names, shared = _names(base, tuned, notes)
     # Of a tied pair the output embedding may be stored a second time.
     twice = {output_embedding(c.tensors) for c in (base, tuned) if shared is not None}
-    missing = [n for n in base.tensors if n not in {*names.values(), *twice}]
-    extra = [n for n in tuned.tensors if n not in {*names, *twice}]
+    missing = [n for n in base.tensors if n not in {*names.values(), *twice} and not is_needless(n, base, tuned)]
+    extra = [n for n in tuned.tensors if n not in {*names, *twice} and not is_needless(n, tuned, base)]
     for found, here, there in ((missing, base, tuned), (extra, tuned, base)):
         if found:
             raise CheckpointError(

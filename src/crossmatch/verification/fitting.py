@@ -339,5 +339,8 @@ def shortest(value: float, stderr: float) -> float:
 
 def _cast(pieces: Sequence[Piece], weights: tuple[float, ...]) -> Program:
     """Where no program explains the file: the base's cast that comes closest."""
-    options = [Program(), *map(Program, _HALVES)]
-    return min(options, key=lambda p: sum(piece.misses(p, weights) for piece in pieces))
+    stored = pieces[0].stored.dtype
+    halves = [h for h in _HALVES if h == stored or (stored == torch.float32 and all(p.on_grid(h) for p in pieces))]
+    misses = {p: sum(piece.misses(p, weights) for piece in pieces) for p in (Program(), *map(Program, halves))}
+    best = min(misses, key=lambda p: misses[p])
+    return best if 2 * misses[best] < misses[Program()] else Program()

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crossmatch.checkpoint import Checkpoint, PassingDigests, input_embedding, is_output
+from crossmatch.checkpoint import Checkpoint, PassingDigests, is_needless
 from crossmatch.delta import Delta, TokenRows, TuningVector, Workspace, linear
 from crossmatch.process import workers
 from crossmatch.progress import Progress
@@ -231,12 +231,13 @@ def check_whole(subject: Subject, name: str, program: Program) -> ModuleScan:
 def scan(subject: Subject, progress: Progress, *, quick: bool = False) -> Scan:
     """Compare every tensor with base and claim; memory is a few blocks of rows. `quick`: some rows of each only."""
     merged, base, result = subject.merged, subject.base, Scan()
-    result.extra = sorted(set(merged.tensors) - set(base.tensors))
+    outside = set(merged.tensors) - set(base.tensors)
+    result.extra = sorted(name for name in outside if not is_needless(name, merged, base))
     names = []
     for name, info in base.tensors.items():
         theirs = merged.tensors.get(name)
         if theirs is None or theirs.shape != info.shape:
-            if theirs is not None or not _tied_alias(name, merged, base):
+            if theirs is not None or not is_needless(name, base, merged):
                 result.missing.append(name)
             continue
         if theirs.dtype != info.dtype:
@@ -404,16 +405,3 @@ def same_bytes(ours: Tensor, theirs: Tensor) -> bool:
     """Bit for bit: -0 is not 0, and NaN is itself."""
     first, second = (t.contiguous().view(torch.uint8).numpy() for t in (ours, theirs))
     return np.array_equal(first, second)
-
-
-def _tied_alias(name: str, merged: Checkpoint, base: Checkpoint) -> bool:
-    """Whether a missing output embedding is no loss: both configs tie it, and the base stores it twice."""
-    entrance = input_embedding(base.tensors)
-    return (
-        is_output(name)
-        and merged.tied
-        and base.tied
-        and entrance in merged.tensors
-        and base.tensors[name].shape == base.tensors[entrance].shape
-        and torch.equal(base[name], base[entrance])
-    )

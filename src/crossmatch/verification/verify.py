@@ -12,7 +12,15 @@ from typing import Any
 import torch
 
 from crossmatch.adapter import Recorded
-from crossmatch.checkpoint import Checkpoint, input_embedding, is_output, is_quantised, layer_of, module_type_of
+from crossmatch.checkpoint import (
+    Checkpoint,
+    by_names_of,
+    input_embedding,
+    is_output,
+    is_quantised,
+    layer_of,
+    module_type_of,
+)
 from crossmatch.errors import InputError
 from crossmatch.process import single_threads
 from crossmatch.progress import SILENT, Progress
@@ -115,7 +123,8 @@ def open_claim(merged: str | Path | Checkpoint, claim: Claim) -> tuple[Subject, 
         if error.fault is None:
             raise
         return Verdict.refused(error.fault, str(error))
-    return Subject(checkpoint, resolved), resolved
+    named, _ = by_names_of(resolved.base, checkpoint)
+    return Subject(named, resolved), resolved
 
 
 def _other_dtype(merged: Checkpoint, claimed: Sequence[str]) -> Finding | None:
