@@ -9,7 +9,8 @@ from crossmatch.adapter import Recorded
 from crossmatch.checkpoint import INDEX, SINGLE, Checkpoint, input_embedding
 from crossmatch.delta import TuningVector
 from crossmatch.errors import CheckpointError
-from crossmatch.verification.configs import changed_config, stale_tie
+from crossmatch.verification.configs import compare_configs, stale_tie
+from crossmatch.verification.declared import remarks, stale_quantisation
 from crossmatch.verification.dialogues import TemplateChange, Templates, compare_templates, endings
 from crossmatch.verification.generating import Ends, changed_generation, disagreements, ends, vocabulary_defects
 from crossmatch.verification.sides import Side, read_side
@@ -33,12 +34,13 @@ _ADAPTER_FILES = ("adapter_config.json", "adapter_model.*")
 @dataclass(frozen=True)
 class Directory:
     """What a look at the small files has shown: faults, ids of notes, what was compared, and what could not be, each
-    with the reason after a colon."""
+    with the reason after a colon; noted: note -> what was seen of it."""
 
     findings: tuple[Finding, ...]
     notes: tuple[str, ...]
     checked: tuple[str, ...]
     not_checked: tuple[str, ...]
+    noted: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -47,11 +49,18 @@ class _Report:
     notes: list[str] = field(default_factory=list)
     checked: list[str] = field(default_factory=list)
     not_checked: list[str] = field(default_factory=list)
+    noted: dict[str, str] = field(default_factory=dict)
 
     def fault(self, name: str, where: Sequence[str], evidence: Sequence[str]) -> None:
         """Add a finding with a few of its sentences."""
         more = f"; and {len(evidence) - _SHOWN} more" if len(evidence) > _SHOWN else ""
         self.findings.append(Finding(name, tuple(where), "; ".join(evidence[:_SHOWN]) + more))
+
+    def note(self, name: str, seen: Sequence[str]) -> None:
+        """Add a note with a few of the things that were seen."""
+        more = f" and {len(seen) - 2 * _SHOWN} more" if len(seen) > 2 * _SHOWN else ""
+        self.notes.append(name)
+        self.noted[name] = "; ".join(seen[: 2 * _SHOWN]) + more
 
 
 @dataclass(frozen=True)
@@ -96,7 +105,11 @@ def inspect_directory(
     _config(merged, base, report)
     _files(merged, report)
     return Directory(
-        tuple(report.findings), tuple(dict.fromkeys(report.notes)), tuple(report.checked), tuple(report.not_checked)
+        tuple(report.findings),
+        tuple(dict.fromkeys(report.notes)),
+        tuple(report.checked),
+        tuple(report.not_checked),
+        report.noted,
     )
 
 
@@ -262,9 +275,17 @@ def _vocabulary(merged: Checkpoint, base: Checkpoint, sides: _Sides, encoders: E
 
 def _config(merged: Checkpoint, base: Checkpoint, report: _Report) -> None:
     report.checked.append("config")
-    fields = changed_config(merged, base)
-    if fields:
-        report.fault("config-changed", fields, [f"other than in the base: {', '.join(fields)}"])
+    found = compare_configs(merged.config, base.config)
+    left = stale_quantisation(merged)
+    if found.changed or left:
+        fields = dict.fromkeys([*(change.field for change in found.changed), *left])
+        report.fault("config-changed", list(fields), [*map(str, found.changed), *left.values()])
+    if found.other:
+        report.note("config-fields-differ", [*map(str, found.other)])
+    if found.unresolved is not None:
+        report.not_checked.append(f"config: compared field by field: {found.unresolved}")
+    for note, seen in remarks(merged, base).items():
+        report.note(note, [seen])
     try:
         tied = stale_tie(merged)
     except CheckpointError as error:

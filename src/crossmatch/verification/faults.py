@@ -175,5 +175,9 @@ NOTES: Mapping[str, str] = {
     "sources-disagree": "the adapters were trained with different tokenizers or templates; one of them is in the merge",
     "source-unknown": "the tokenizer is said to come from an adapter that is not among those given",
     "two-chat-templates": "a second chat template lies in the directory; older loaders take that one",
+    "config-fields-differ": "fields of config.json differ that act in training alone, or that no class declares",
+    "architectures-differ": "config.json names another class than the base's; servers choose the model by it",
+    "dtype-declared": "config.json declares a dtype other than the one stored; loaders cast the weights to it",
+    "quantisation-file": "a file beside the weights describes a quantisation, and the weights are plain",
     "chat-template-added": "there is a chat template, though neither the base nor an adapter has one",
 }

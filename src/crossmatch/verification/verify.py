@@ -158,6 +158,7 @@ def decide(
             "residual_excess": None if math.isnan(pooled.excess) else pooled.excess,
             "modules_in_question": [m.name for m in modules if m.state == "disagree"],
             "sums": _sums(judged, subject.names),
+            "noted": dict(beside.noted),
             "checked": list(beside.checked),
             "not_checked": list(beside.not_checked),
         },
