@@ -15,6 +15,7 @@ from crossmatch.checkpoint.names import (
     output_embedding,
     untied_output,
 )
+from crossmatch.checkpoint.neighbours import Neighbours, neighbours
 from crossmatch.checkpoint.publish import (
     OutputFile,
     atomic_directory,
@@ -30,6 +31,7 @@ from crossmatch.checkpoint.publish import (
 from crossmatch.checkpoint.quantised import QuantisedCheckpoint, QuantisedTensor, is_quantised, open_quantised
 from crossmatch.checkpoint.signature import SIGNATURE, SignatureResult, check_signature, sign
 from crossmatch.checkpoint.source import Source, is_hub_id, locate, upload
+from crossmatch.checkpoint.vocabulary import read_vocabulary
 
 __all__ = [
     "BLOCK_ELEMENTS",
@@ -42,6 +44,7 @@ __all__ = [
     "TOKENIZER_FILES",
     "Checkpoint",
     "Layout",
+    "Neighbours",
     "OutputFile",
     "PassingDigests",
     "QuantisedCheckpoint",
@@ -72,11 +75,13 @@ __all__ = [
     "layer_of",
     "locate",
     "module_type_of",
+    "neighbours",
     "open_quantised",
     "output_embedding",
     "read_header",
     "read_json",
     "read_text",
+    "read_vocabulary",
     "replace_json",
     "safe_name",
     "side_digest",

@@ -58,7 +58,8 @@ def merge_command(
     recipe = Recipe(rule, split_pairs(option, "--set"), seed, Calibration(calibration) if calibration else None)
     stored = storage(dtype, rounding, shard_size, tied)
     plan = plan_merge(Checkpoint(base), pair_up(adapter, weight), recipe=recipe, storage=stored)
-    for line in side_files(plan, tokenizer).disagreements:
+    sides = side_files(plan, tokenizer)
+    for line in (*sides.disagreements, *sides.left):
         say(f"note: {line}")
     if dry_run or output is None:
         _check_place(output, overwrite)

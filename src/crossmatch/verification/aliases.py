@@ -1,4 +1,4 @@
-"""What a config.json says where transformers cannot be asked: known names of one field, both forms of rotary settings."""
+"""What a config.json says where transformers cannot be asked: known names of a field, rotary settings in both forms."""
 
 import math
 from collections.abc import Mapping
