@@ -37,6 +37,11 @@ class SideFiles:
     disagreements: tuple[str, ...] = ()
     left: tuple[str, ...] = ()
 
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """What to say before the work."""
+        return (*self.disagreements, *self.left)
+
 
 def side_files(plan: MergePlan, wanted: str | None) -> SideFiles:
     """Choose the small files: all of the base's, in folders too, with tokenizer, template and generation config from

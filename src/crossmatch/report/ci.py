@@ -59,6 +59,9 @@ _CHECKS = {
     "eos-mismatch": "eos",
     "vocab-mismatch": "vocabulary",
     "generation-config-changed": "generation_config",
+    "trained-tokens-lost": "tokenizer",
+    "code-changed": "side_files",
+    "processor-changed": "side_files",
 }
 _MODULES, _OTHERS, _ROUNDING = "adapted modules", "other tensors", "rounding"
 

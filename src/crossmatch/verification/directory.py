@@ -9,12 +9,14 @@ from crossmatch.adapter import Recorded
 from crossmatch.checkpoint import INDEX, SINGLE, Checkpoint, input_embedding
 from crossmatch.delta import TuningVector
 from crossmatch.errors import CheckpointError
+from crossmatch.verification.beside import look_beside
 from crossmatch.verification.configs import compare_configs, stale_tie
 from crossmatch.verification.declared import remarks, stale_quantisation
 from crossmatch.verification.dialogues import TemplateChange, Templates, compare_templates, endings
 from crossmatch.verification.generating import Ends, changed_generation, disagreements, ends, vocabulary_defects
 from crossmatch.verification.sides import Side, read_side
 from crossmatch.verification.tokenization import Encoders, slow_differences
+from crossmatch.verification.tokens import lost_tokens
 from crossmatch.verification.verdict import Finding
 
 T = TypeVar("T")
@@ -72,21 +74,27 @@ class _Sides:
     tokenizers: tuple[Side, ...]
     templates: tuple[Side, ...]
     generations: tuple[Side, ...]
+    adapters: tuple[Side, ...] = ()
 
     @property
     def all(self) -> tuple[Side, ...]:
         """Each once, the merged one first."""
-        sides = (self.merged, self.base, *self.tokenizers, *self.templates)
+        sides = (self.merged, self.base, *self.tokenizers, *self.templates, *self.adapters)
         return tuple({side.name: side for side in sides}.values())
 
 
 def inspect_directory(
-    merged: Checkpoint, base: Checkpoint, vectors: Mapping[str, TuningVector], source: str | None = None
+    merged: Checkpoint,
+    base: Checkpoint,
+    vectors: Mapping[str, TuningVector],
+    source: str | None = None,
+    placed: Sequence[TuningVector] = (),
 ) -> Directory:
     """Compare a merged directory's small files with those it should have.
 
     source: the adapter whose tokenizer and template were taken, or `base`; None: those of the adapters that have them,
-    else the base's. No file's content raises anything; no model code runs, no template outside its sandbox.
+    else the base's; placed: what was merged, by the base's tensor names, to see whose rows were trained. No file's
+    content raises anything; no model code runs, no template outside its sandbox.
     """
     report = _Report()
     sides = _sides(merged, base, vectors, source, report)
@@ -102,8 +110,11 @@ def inspect_directory(
     stops = _ends(sides, templates, encoders, report)
     _generation(sides, stops, report)
     _vocabulary(merged, base, sides, encoders, report)
+    _tokens(vectors, placed, base, sides, encoders, report)
     _config(merged, base, report)
+    _dtypes(merged, base, report)
     _files(merged, report)
+    _beside(merged, base, report)
     return Directory(
         tuple(report.findings),
         tuple(dict.fromkeys(report.notes)),
@@ -132,6 +143,7 @@ def _sides(
         tuple(a for a in wanted if a.has_tokenizer) or (ours,),
         tuple(own or templates) or (ours,),
         (*(a for a in wanted if a.generation is not None), ours),
+        tuple(a for a in adapters.values() if a.has_tokenizer),
     )
 
 
@@ -273,6 +285,48 @@ def _vocabulary(merged: Checkpoint, base: Checkpoint, sides: _Sides, encoders: E
         report.fault("vocab-mismatch", [entrance, "vocab_size"], found)
 
 
+def _tokens(
+    vectors: Mapping[str, TuningVector],
+    placed: Sequence[TuningVector],
+    base: Checkpoint,
+    sides: _Sides,
+    encoders: Encoders,
+    report: _Report,
+) -> None:
+    mine = encoders.of(sides.merged)
+    if mine is None or not placed:
+        return
+    known = {side.name: found for side in sides.adapters if (found := encoders.of(side)) is not None}
+    trained, idle = lost_tokens(mine, known, placed, base)
+    if trained:
+        report.fault("trained-tokens-lost", ["tokenizer"], trained)
+    if idle:
+        report.note("added-tokens-not-taken", idle)
+
+
+def _dtypes(merged: Checkpoint, base: Checkpoint, report: _Report) -> None:
+    """Floating numbers of the base that are stored as whole ones: what was behind the point is gone."""
+    whole = [
+        name
+        for name, info in merged.tensors.items()
+        if not (info.dtype.is_floating_point or info.dtype.is_complex)
+        and name in base.tensors
+        and base.tensors[name].dtype.is_floating_point
+    ]
+    if whole:
+        stored = str(merged.tensors[whole[0]].dtype).removeprefix("torch.")
+        report.fault("dtype-changed", whole, [f"stored as {stored}, the base has floating numbers"])
+
+
+def _beside(merged: Checkpoint, base: Checkpoint, report: _Report) -> None:
+    report.checked.append("side_files")
+    faults, notes = look_beside(merged, base)
+    for name, seen in faults.items():
+        report.fault(name, [line.split(" ")[0] for line in seen], seen)
+    for name, seen in notes.items():
+        report.note(name, [*seen, *filter(None, [report.noted.get(name)])])
+
+
 def _config(merged: Checkpoint, base: Checkpoint, report: _Report) -> None:
     report.checked.append("config")
     found = compare_configs(merged.config, base.config)
@@ -312,7 +366,7 @@ def _files(merged: Checkpoint, report: _Report) -> None:
     if taken:
         report.fault("two-weight-sets", sorted(taken), ["other loaders take these, alone or together with the merge"])
     if others - taken:
-        report.notes.append("other-weights-beside")
+        report.note("other-weights-beside", sorted(others - taken))
 
 
 def _names(path: Path, patterns: Sequence[str]) -> set[str]:

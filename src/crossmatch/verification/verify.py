@@ -73,7 +73,8 @@ def verify_claim(
     vectors = {name: vector for name, (vector, _) in claim.parts.items()}
     with ThreadPoolExecutor(1, "directory") as pool:
         # Beside the weights: tokenizers and templates are loaded by processes of their own.
-        directory = pool.submit(inspect_directory, checkpoint, resolved.base, vectors, claim.tokenizer_from)
+        placed = [vector for vector, _ in resolved.parts.values()]
+        directory = pool.submit(inspect_directory, checkpoint, resolved.base, vectors, claim.tokenizer_from, placed)
         result = scan(subject, progress, quick=quick)
         if not quick:
             look_again(subject, result, thresholds, Rounded.of(result.modules, thresholds, claim.route), progress)
