@@ -36,12 +36,11 @@ DTYPES: Mapping[str, torch.dtype] = {
     "U32": torch.uint32,
     "U64": torch.uint64,
     "C64": torch.complex64,
-    "F8_E8M0": torch.float8_e8m0fnu,
     "F8_E4M3FNUZ": torch.float8_e4m3fnuz,
     "F8_E5M2FNUZ": torch.float8_e5m2fnuz,
 }
-# Known to the format, and to no tensor of torch: numbers that share bytes.
-_PACKED = ("F4", "F6_E2M3", "F6_E3M2")
+# Known to the format, and to no tensor of every torch that is supported: scales, and numbers that share bytes.
+_PACKED = ("F8_E8M0", "F4", "F6_E2M3", "F6_E3M2")
 DTYPE_NAMES: Mapping[torch.dtype, str] = {v: k for k, v in DTYPES.items()}
 
 

@@ -60,8 +60,8 @@ _CHECKS = {
     "vocab-mismatch": "vocabulary",
     "generation-config-changed": "generation_config",
     "trained-tokens-lost": "tokenizer",
-    "code-changed": "side_files",
-    "processor-changed": "side_files",
+    "code-changed": "config",
+    "processor-changed": "config",
 }
 _MODULES, _OTHERS, _ROUNDING = "adapted modules", "other tensors", "rounding"
 

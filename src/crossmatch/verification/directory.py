@@ -305,13 +305,11 @@ def _tokens(
 
 
 def _dtypes(merged: Checkpoint, base: Checkpoint, report: _Report) -> None:
-    """Floating numbers of the base that are stored as whole ones: what was behind the point is gone."""
+    """Floating numbers of the base that are stored as numbers of another kind: what was behind the point is gone."""
     whole = [
         name
         for name, info in merged.tensors.items()
-        if not (info.dtype.is_floating_point or info.dtype.is_complex)
-        and name in base.tensors
-        and base.tensors[name].dtype.is_floating_point
+        if not info.dtype.is_floating_point and name in base.tensors and base.tensors[name].dtype.is_floating_point
     ]
     if whole:
         stored = str(merged.tensors[whole[0]].dtype).removeprefix("torch.")
@@ -319,7 +317,6 @@ def _dtypes(merged: Checkpoint, base: Checkpoint, report: _Report) -> None:
 
 
 def _beside(merged: Checkpoint, base: Checkpoint, report: _Report) -> None:
-    report.checked.append("side_files")
     faults, notes = look_beside(merged, base)
     for name, seen in faults.items():
         report.fault(name, [line.split(" ")[0] for line in seen], seen)

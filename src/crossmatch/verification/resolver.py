@@ -25,7 +25,7 @@ def main() -> None:
     from transformers import AutoConfig, PreTrainedConfig
 
     used = resource.getrusage(resource.RUSAGE_SELF)
-    _limit(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime) + _CPU)
+    _limit(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime) + _CPU + len(request["configs"]))
     _limit(resource.RLIMIT_AS, _address_space() + _MEMORY)
     json.dump([_resolved(config, AutoConfig, PreTrainedConfig) for config in request["configs"]], sys.stdout)
 
