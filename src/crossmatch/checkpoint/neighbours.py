@@ -28,10 +28,11 @@ _OF_ITSELF = (MANIFEST, "README.md", "adapter_config.json", "model.sig", "traini
 @dataclass(frozen=True)
 class Neighbours:
     """files: path inside the directory, with slashes -> file, of what belongs to the model; left: lines that name what
-    does not travel with a merge, each with the reason."""
+    does not travel with a merge, each with the reason; nested: those of them in folders, and folders."""
 
     files: dict[str, Path]
     left: tuple[str, ...]
+    nested: tuple[str, ...] = ()
 
 
 def neighbours(directory: Path, weights: frozenset[str]) -> Neighbours:
@@ -56,7 +57,9 @@ def neighbours(directory: Path, weights: frozenset[str]) -> Neighbours:
             files[name] = file
         else:
             left.setdefault(why, []).append(name)
-    return Neighbours(files, tuple(f"not copied, {why}: {_some(names)}" for why, names in left.items()))
+    nested = [name for names in left.values() for name in names if "/" in name or (directory / name).is_dir()]
+    lines = tuple(f"not copied, {why}: {_some(names)}" for why, names in left.items())
+    return Neighbours(files, lines, tuple(nested))
 
 
 def _walk(folder: Path, prefix: str, depth: int) -> Iterator[tuple[str, Path]]:

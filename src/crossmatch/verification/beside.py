@@ -42,9 +42,7 @@ def look_beside(merged: Checkpoint, base: Checkpoint) -> tuple[dict[str, list[st
     if _code_map(merged.config) or any(name.endswith(".py") for name in ours.files):
         named = sorted({*_code_map(merged.config).values(), *(n for n in ours.files if n.endswith(".py"))})
         notes["remote-code"] = named
-    folders = [line for line in ours.left if "weights" in line or "exports" in line]
-    if folders:
-        notes["other-weights-beside"] = [line.removeprefix("not copied, ") for line in folders]
+    notes["other-weights-beside"] = list(ours.nested)
     return {k: v for k, v in faults.items() if v}, {k: v for k, v in notes.items() if v}
 
 

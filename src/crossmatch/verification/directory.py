@@ -27,7 +27,7 @@ _OTHER_FORMAT = ("consolidated*.safetensors",)
 _READ_TOGETHER = ("model*.safetensors", *_OTHER_FORMAT)
 _WITH_PARAMS = ("consolidated*.pt", "consolidated*.pth")
 _WEIGHTS = (
-    *("model*.safetensors", "pytorch_model*", "consolidated*", "tf_model*.h5", "flax_model*.msgpack"),
+    *("*.safetensors", "pytorch_model*", "consolidated*", "tf_model*.h5", "flax_model*.msgpack"),
     *("*.gguf", "*.onnx"),
 )
 _ADAPTER_FILES = ("adapter_config.json", "adapter_model.*")
@@ -353,7 +353,7 @@ def _files(merged: Checkpoint, report: _Report) -> None:
     if adapter:
         report.fault("adapter-left-behind", sorted(adapter), ["loaders attach it to the merge"])
     loaded = {file.name for file in merged.layout.files}
-    others = _names(merged.path, _WEIGHTS) - loaded
+    others = _names(merged.path, _WEIGHTS) - loaded - adapter
     # Where there is an index, servers keep to it.
     taken = others & _names(merged.path, _OTHER_FORMAT if merged.layout.index is not None else _READ_TOGETHER)
     if (merged.path / "params.json").is_file():
