@@ -33,7 +33,7 @@ def older(config: dict[str, Any]) -> dict[str, Any]:
     if "dtype" in old:
         old["torch_dtype"] = old.pop("dtype")
     old.pop("_name_or_path", None)
-    return {**old, "transformers_version": "4.46.0"}
+    return old
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,11 @@ def saved(family: str) -> dict[str, Any] | None:
 
 @pytest.mark.slow
 def test_every_family_saved_by_another_version_is_the_same() -> None:
-    pairs = {name: (old, config) for name in FAMILIES if (config := saved(name)) and (old := older(config)) != config}
+    pairs = {
+        name: (old, config)
+        for name in FAMILIES
+        if (config := saved(name)) and (old := {**older(config), "transformers_version": "4.46.0"})
+    }
     assert len(pairs) > 100
     configs.resolve([config for pair in pairs.values() for config in pair])  # type: ignore[arg-type]
     wrong = {}
