@@ -16,6 +16,7 @@ from crossmatch.checkpoint.names import (
     untied_output,
 )
 from crossmatch.checkpoint.naming import Naming, namings
+from crossmatch.checkpoint.neighbours import Neighbours, neighbours
 from crossmatch.checkpoint.publish import (
     OutputFile,
     atomic_directory,
@@ -32,6 +33,7 @@ from crossmatch.checkpoint.quantised import QuantisedCheckpoint, QuantisedTensor
 from crossmatch.checkpoint.same import by_names_of, is_made_by_class, is_needless
 from crossmatch.checkpoint.signature import SIGNATURE, SignatureResult, check_signature, sign
 from crossmatch.checkpoint.source import Source, is_hub_id, locate, upload
+from crossmatch.checkpoint.vocabulary import read_vocabulary
 
 __all__ = [
     "BLOCK_ELEMENTS",
@@ -45,6 +47,7 @@ __all__ = [
     "Checkpoint",
     "Layout",
     "Naming",
+    "Neighbours",
     "OutputFile",
     "PassingDigests",
     "QuantisedCheckpoint",
@@ -79,11 +82,13 @@ __all__ = [
     "locate",
     "module_type_of",
     "namings",
+    "neighbours",
     "open_quantised",
     "output_embedding",
     "read_header",
     "read_json",
     "read_text",
+    "read_vocabulary",
     "replace_json",
     "safe_name",
     "side_digest",

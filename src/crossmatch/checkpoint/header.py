@@ -35,7 +35,15 @@ DTYPES: Mapping[str, torch.dtype] = {
     "BOOL": torch.bool,
     "F8_E4M3": torch.float8_e4m3fn,
     "F8_E5M2": torch.float8_e5m2,
+    "U16": torch.uint16,
+    "U32": torch.uint32,
+    "U64": torch.uint64,
+    "C64": torch.complex64,
+    "F8_E4M3FNUZ": torch.float8_e4m3fnuz,
+    "F8_E5M2FNUZ": torch.float8_e5m2fnuz,
 }
+# Known to the format, and to no tensor of every torch that is supported: scales, and numbers that share bytes.
+_PACKED = ("F8_E8M0", "F4", "F6_E2M3", "F6_E3M2")
 DTYPE_NAMES: Mapping[torch.dtype, str] = {v: k for k, v in DTYPES.items()}
 
 
@@ -145,6 +153,8 @@ def _entry(name: str, spec: Any, file: Path, start: int) -> TensorInfo:
     except (KeyError, TypeError, ValueError):
         raise ValueError(f"{shown} has no dtype, shape and two data_offsets") from None
     dtype = DTYPES.get(stored) if isinstance(stored, str) else None
+    if stored in _PACKED:
+        raise CheckpointError(f"{file}: {shown} has dtype {stored}, which is not judged; dequantise it first")
     if dtype is None:
         raise ValueError(f"{shown} has dtype {_shown(stored)}, which is not supported")
     # True is an int, and what other readers refuse must not mean something here.

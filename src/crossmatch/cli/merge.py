@@ -58,7 +58,7 @@ def merge_command(
     recipe = Recipe(rule, split_pairs(option, "--set"), seed, Calibration(calibration) if calibration else None)
     stored = storage(dtype, rounding, shard_size, tied)
     plan = plan_merge(Checkpoint(base), pair_up(adapter, weight), recipe=recipe, storage=stored)
-    for line in side_files(plan, tokenizer).disagreements:
+    for line in side_files(plan, tokenizer).lines:
         say(f"note: {line}")
     if dry_run or output is None:
         _check_place(output, overwrite)

@@ -86,7 +86,6 @@ def _replace(file: Path, text: str) -> None:
 def show(merged: str, verdict: "Verdict") -> None:
     """The verdict for people: one line, the weights, then only what is wrong and what to do about it."""
     from crossmatch.report.words import plain, seen
-    from crossmatch.verification.faults import NOTES
 
     print(f"{verdict.verdict.upper()}  {plain(merged)}")
     for name, w in verdict.weights.items():
@@ -121,4 +120,4 @@ def show(merged: str, verdict: "Verdict") -> None:
     for text in verdict.evidence.get("not_checked", ()):
         print(f"\nnot checked: {plain(text)}.")
     for note in verdict.notes:
-        print(f"\nnote {note}: {NOTES[note]}.")
+        print(f"\nnote {note}: {plain(verdict.explained(note))}.")

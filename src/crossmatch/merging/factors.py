@@ -15,7 +15,6 @@ from crossmatch.adapter.parts import Part
 from crossmatch.adapter.written import PREFIX, module_targets, plain_config
 from crossmatch.checkpoint import (
     MANIFEST,
-    TOKENIZER_FILES,
     Checkpoint,
     Unchanged,
     atomic_directory,
@@ -31,7 +30,7 @@ from crossmatch.merging.card import write_card
 from crossmatch.merging.execute import Output
 from crossmatch.merging.manifest import statement
 from crossmatch.merging.plan import MergePlan, check_bases
-from crossmatch.merging.sidecar import side_files
+from crossmatch.merging.sidecar import of_tokenizer, side_files
 from crossmatch.progress import SILENT, Progress
 from crossmatch.rules import Combined
 
@@ -94,7 +93,8 @@ def merge_factors(
         digest = write_tensors(partial / WEIGHTS_FILE, dict(sorted(tensors.items())))
         write_json(partial / CONFIG_FILE, writer.config(base, width, away=output.away))
         for name, source in sides.files.items():
-            if name in TOKENIZER_FILES:
+            if of_tokenizer(name):
+                (partial / name).parent.mkdir(exist_ok=True)
                 shutil.copyfile(source, partial / name)
         inputs.check()
         facts = {"form": _costs(errors, rank, width), "dtypes": ["float32"], "verdict": None}

@@ -35,6 +35,7 @@ def merge_manifest(
         "tied": plan.storage.tied,
         "tokenizer_from": sides.tokenizer_from,
         "generation_config_from": sides.generation_from,
+        "not_copied": list(sides.left),
         "text": text_facts(out).to_dict(),
         "verdict": verdict,
     }

@@ -7,56 +7,83 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from crossmatch.checkpoint import MANIFEST, TOKENIZER_FILES, chat_template, file_digest, read_json, write_json
+from crossmatch.checkpoint import (
+    TOKENIZER_FILES,
+    chat_template,
+    check_links,
+    file_digest,
+    neighbours,
+    read_json,
+    write_json,
+)
 from crossmatch.errors import AdapterError, CheckpointError
 from crossmatch.merging.plan import MergePlan
+from crossmatch.merging.tokens import added_tokens, check_tokens, token_owner
 
 GENERATION = "generation_config.json"
-_WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".onnx", ".h5", ".msgpack", ".npz")
-# The base's card would describe another model; an adapter's files would be attached again at load.
-_LEFT_BEHIND = (MANIFEST, "README.md", "adapter_config.json", "training_args.bin")
+# Where transformers stores all templates but the default.
+TEMPLATES = "additional_chat_templates"
 
 
 @dataclass(frozen=True)
 class SideFiles:
-    """Files to copy, by output name; whose tokenizer and template they are, and whose generation config: `base` or an
-    adapter's name; where the sources disagree, in lines."""
+    """Files to copy, by output name (those in folders with slashes); whose tokenizer and template they are, and whose
+    generation config: `base` or an adapter's name; where the sources disagree, and what of the base is not copied, in
+    lines."""
 
     files: Mapping[str, Path]
     tokenizer_from: str
     generation_from: str
     disagreements: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """What to say before the work."""
+        return (*self.disagreements, *self.left)
 
 
 def side_files(plan: MergePlan, wanted: str | None) -> SideFiles:
-    """Choose the small files: all of the base's, with tokenizer, template and generation config from `wanted`.
+    """Choose the small files: all of the base's, in folders too, with tokenizer, template and generation config from
+    `wanted`.
 
     By default these are the base's, unless an adapter added tokens, or was trained with another chat template: then
     that adapter's. Raises AdapterError if two adapters were trained with two other templates and nothing was chosen,
-    if the chosen one carries no tokenizer, or if the tokens that an adapter added would be lost.
+    if the chosen one carries no tokenizer, if the tokens that an adapter added would be lost although their rows were
+    trained, or if a token of the chosen one has no row.
     """
     base = plan.fit.base.path
-    written = plan.files().keys()
-    files = {p.name: p for p in sorted(base.iterdir()) if p.is_file() and _travels(p.name) and p.name not in written}
+    beside = neighbours(base, frozenset((*plan.files(), *(file.name for file in plan.fit.base.layout.files))))
+    files, left = beside.files, beside.left
     adapters = {name: adapter.path for name, adapter in plan.adapters.items()}
     owner = plan.fit.grown_by
-    chosen = wanted if wanted is not None else owner or _template_owner(base, adapters)
+    added = added_tokens(base, adapters)
+    chosen = wanted if wanted is not None else owner or token_owner(added) or _template_owner(base, adapters)
     if owner is not None and chosen != owner:
         raise AdapterError(f"--tokenizer {chosen}: adapter {owner} added tokens, its tokenizer goes with them")
+    if chosen != "base" and chosen not in adapters:
+        raise AdapterError(f"--tokenizer {chosen}: give base or one of {', '.join(adapters)}")
+    check_tokens(plan.fit, base, added, chosen)
     disagreements = tuple(_disagreements(base, adapters, chosen))
     if chosen == "base":
-        return SideFiles(files, "base", "base", disagreements)
-    if chosen not in adapters:
-        raise AdapterError(f"--tokenizer {chosen}: give base or one of {', '.join(adapters)}")
+        return SideFiles(files, "base", "base", disagreements, left)
+    check_links(adapters[chosen])
     theirs = {name: adapters[chosen] / name for name in TOKENIZER_FILES if (adapters[chosen] / name).exists()}
     if not theirs:
         instead = "" if owner is not None else ", or --tokenizer base"
         raise AdapterError(f"adapter {chosen} carries no tokenizer; save it beside the adapter{instead}")
-    kept = {name: path for name, path in files.items() if name not in TOKENIZER_FILES}
+    kept = {name: path for name, path in files.items() if not of_tokenizer(name)}
+    if (adapters[chosen] / TEMPLATES).is_dir():
+        theirs |= {k: v for k, v in neighbours(adapters[chosen], frozenset()).files.items() if of_tokenizer(k)}
     generation = adapters[chosen] / GENERATION
     if generation.exists():
         theirs[GENERATION] = generation
-    return SideFiles(kept | theirs, chosen, chosen if generation.exists() else "base", disagreements)
+    return SideFiles(kept | theirs, chosen, chosen if generation.exists() else "base", disagreements, left)
+
+
+def of_tokenizer(name: str) -> bool:
+    """Whether a file belongs to a tokenizer, its templates among it."""
+    return name in TOKENIZER_FILES or name.startswith(f"{TEMPLATES}/")
 
 
 def _template_owner(base: Path, adapters: Mapping[str, Path]) -> str:
@@ -94,6 +121,7 @@ def copy_side_files(chosen: SideFiles, out: Path, changes: Mapping[str, Any]) ->
     for name, source in chosen.files.items():
         if not os.access(source, os.R_OK):
             raise CheckpointError(f"{source} cannot be read: permission denied; it belongs to the checkpoint")
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, out / name)
     config = out / "config.json"
     if changes and config.exists():
@@ -106,8 +134,3 @@ def _changed(config: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, An
     inside = {k: v for k, v in changes.items() if isinstance(inner, dict) and k in inner}
     outside = {k: v for k, v in changes.items() if k not in inside or k in config}
     return config | outside | ({"text_config": inner | inside} if inside and isinstance(inner, dict) else {})
-
-
-def _travels(name: str) -> bool:
-    indexes = name.endswith(".index.json")
-    return not (name.startswith(".") or name.endswith(_WEIGHT_SUFFIXES) or indexes or name in _LEFT_BEHIND)

@@ -59,6 +59,9 @@ _CHECKS = {
     "eos-mismatch": "eos",
     "vocab-mismatch": "vocabulary",
     "generation-config-changed": "generation_config",
+    "trained-tokens-lost": "tokenizer",
+    "code-changed": "config",
+    "processor-changed": "config",
 }
 _MODULES, _OTHERS, _ROUNDING = "adapted modules", "other tensors", "rounding"
 

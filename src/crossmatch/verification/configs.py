@@ -1,65 +1,200 @@
-"""config.json against the base's, and against the tensors beside it."""
+"""config.json against the base's, by what a loader makes of it, and against the tensors beside it."""
 
-import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from crossmatch.checkpoint import BLOCK_ELEMENTS, Checkpoint, input_embedding, output_embedding
+from crossmatch.verification.aliases import needed_and_lost, read_fields, same_value, text_fields, written_as
+from crossmatch.verification.probing import Resolution, resolve
 from crossmatch.verification.sides import too_deep
 
+__all__ = ["Change", "Comparison", "changed_config", "compare_configs", "same_value", "stale_tie", "text_fields"]
+
 # Fields that differ between honest exports of one model; where a sequence ends has a fault of its own, and trainers
-# write the tokenizer's special tokens here.
+# write the tokenizer's special tokens here. A quantisation, code of the model's own and the class are judged apart.
 _VOLATILE = {
     "_name_or_path",
     "architectures",
+    "auto_map",
     "bos_token_id",
     "dtype",
     "eos_token_id",
+    "name_or_path",
     "pad_token_id",
+    "quantization_config",
     "torch_dtype",
     "transformers_version",
     "use_cache",
 }
-# One field under the names that it has had.
-_RENAMED = {"num_local_experts": "num_experts", "in_chans": "in_channels"}
-_ROPE = ("rope_theta", "rope_scaling", "rope_parameters", "rope_local_base_freq")
-# Fields whose loss is no matter of a default left out: loaders fill in another value without a word.
-_NEEDED = {
-    "activation_function",
-    "attn_logit_softcapping",
-    "final_logit_softcapping",
-    "head_dim",
-    "hidden_act",
-    "hidden_activation",
-    "layer_norm_eps",
-    "layer_norm_epsilon",
-    "model_type",
-    "norm_topk_prob",
-    "num_attention_heads",
-    "num_experts_per_tok",
-    "num_key_value_heads",
-    "rms_norm_eps",
-    "sliding_window",
+# Fields that act in training alone, or on what a call returns besides the answer.
+_IN_TRAINING = re.compile(
+    r"dropout|pdrop|layerdrop|drop_path|initializer|init_std|init_method|aux_loss|z_loss|loss_coef|loss_weight|jitter"
+    r"|label_smoothing|gradient_checkpointing|pretraining_tp|finetuning_task|task_specific|problem_type|id2label"
+    r"|label2id|return_dict|output_hidden_states|output_attentions|output_router_logits|chunk_size_feed_forward"
+    r"|attn_implementation|experts_implementation|unsloth|transformers\.js"
+)
+# One function under several names: the exact one, the tanh form, the sigmoid.
+_ACTIVATIONS = {
+    "swish": "silu",
+    "gelu_python": "gelu",
+    "gelu_new": "gelu_pytorch_tanh",
+    "gelu_fast": "gelu_pytorch_tanh",
+    "gelu_python_tanh": "gelu_pytorch_tanh",
+    "gelu_accurate": "gelu_pytorch_tanh",
 }
+_ACTIVATION_FIELD = re.compile(r"(^|\.)(hidden_act|hidden_activation|activation_function|activation|ffn_act|mlp_act)$")
+_SHOWN = 60
+
+
+@dataclass(frozen=True)
+class Change:
+    """A field of two configs that is not the same: its dotted name, the merge's value and the base's (None: absent)."""
+
+    field: str
+    ours: Any
+    theirs: Any
+
+    def __str__(self) -> str:
+        return f"{self.field}: {_shown(self.ours)}, in the base {_shown(self.theirs)}"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What two configs have shown: fields that change what the model computes; fields that differ and do not, or that
+    only one side has and no class declares; why they were read field by field alone, if they were."""
+
+    changed: tuple[Change, ...] = ()
+    other: tuple[Change, ...] = ()
+    unresolved: str | None = None
 
 
 def changed_config(merged: Checkpoint, base: Checkpoint) -> list[str]:
-    """Fields that both configs have and give different values, and those that no default replaces and that are gone; in
-    nested parts with dots. An export of the same model by another version of transformers changes none."""
-    if base.config and not merged.config:
-        return ["config.json is missing"]
-    if too_deep(merged.config) or too_deep(base.config):
-        return ["config.json is nested too deep"]
-    ours, theirs = _plain(merged.config), _plain(base.config)
-    changed = _changed(ours, theirs, "")
-    lost = [key for key in _NEEDED & set(theirs) - set(ours) if not _follows(key, theirs)]
-    return sorted({*changed, *lost, *_changed_rope(_rope(merged.config), _rope(base.config))})
+    """Names of the fields of config.json that change what the model computes; see `compare_configs`."""
+    return [change.field for change in compare_configs(merged.config, base.config).changed]
 
 
-def text_fields(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of the language model: those of `text_config`, where there is one, before those on top."""
-    inner = config.get("text_config")
-    return {**config, **inner} if isinstance(inner, dict) else dict(config)
+def compare_configs(merged: Mapping[str, Any], base: Mapping[str, Any]) -> Comparison:
+    """Two parsed config.json by what transformers resolves them to: names that a field has had, defaults left out on
+    one side, rotary settings in either form. An export of the same model by another version changes none.
+
+    Fields of the language model have no prefix, those of other parts are dotted. Where transformers has no class for
+    the model, or cannot read either config, known names are resolved here, and fields on one side alone are not judged.
+    """
+    if base and not merged:
+        return Comparison((Change("config.json is missing", None, None),))
+    if too_deep(merged) or too_deep(base):
+        return Comparison((Change("config.json is nested too deep", None, None),))
+    if same_value(_stable(merged), _stable(base)):
+        return Comparison()
+    ours, theirs = resolve([merged, base])
+    if ours.fields is not None and theirs.fields is not None:
+        return _by_resolution(ours, theirs, merged, base)
+    own = _by_names(merged, base)
+    if ours.error and theirs.fields is not None:
+        # What a loader refuses is another config, whatever the fields say.
+        changed = own.changed or (Change("config.json", ours.error, "it can be loaded"),)
+        return Comparison(changed, own.other, f"transformers cannot read the merge's: {ours.error}")
+    reason = theirs.error if theirs.known else f"transformers has no class for {_shown(base.get('model_type'))}"
+    return Comparison(own.changed, own.other, reason)
+
+
+def _by_resolution(
+    ours: Resolution, theirs: Resolution, merged: Mapping[str, Any], base: Mapping[str, Any]
+) -> Comparison:
+    unread = {_named(name) for name in (*ours.unread, *theirs.unread)}
+    every = list(_differences(_canonical(ours.fields or {}), _canonical(theirs.fields or {}), ""))
+    every = [replace(change, field=written_as(change.field, base)) for change in every]
+    changed = [change for change in every if _computes(change, unread)]
+    if any(change.field.startswith("rope_parameters") for change in changed):
+        # Under the name in which the file says it.
+        old = {k for k in ("rope_scaling", "rope_theta") for c in (merged, base) if text_fields(c).get(k) is not None}
+        pairs = ((k, text_fields(merged).get(k), text_fields(base).get(k)) for k in sorted(old))
+        changed += [Change(*pair) for pair in pairs if not same_value(pair[1], pair[2]) and pair[1] is not None]
+    return Comparison(tuple(changed), tuple(change for change in every if change not in changed))
+
+
+def _computes(change: Change, unread: set[str]) -> bool:
+    """Whether a change is one of the model: neither of training alone, nor of a field that no class declares and that
+    one side lacks."""
+    if _IN_TRAINING.search(change.field):
+        return False
+    top = change.field
+    while top and top not in unread:
+        top = top.rpartition(".")[0]
+    return not top or (change.ours is not None and change.theirs is not None)
+
+
+def _by_names(merged: Mapping[str, Any], base: Mapping[str, Any]) -> Comparison:
+    """Without transformers: by the names that fields are known to have had."""
+    ours, theirs = _canonical(read_fields(merged)), _canonical(read_fields(base))
+    every = list(_differences(ours, theirs, ""))
+    lost = needed_and_lost(ours, theirs)
+    changed = [
+        change
+        for change in every
+        if not _IN_TRAINING.search(change.field)
+        and (
+            (change.ours is not None and change.theirs is not None)
+            or change.field in lost
+            or (change.field.startswith("rope_parameters.") and not change.field.endswith("rope_theta"))
+        )
+    ]
+    return Comparison(tuple(changed), tuple(change for change in every if change not in changed))
+
+
+def _stable(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config without the fields that differ between honest exports, on all levels."""
+    return {
+        key: _stable(value) if isinstance(value, dict) else value
+        for key, value in config.items()
+        if key not in _VOLATILE
+    }
+
+
+def _canonical(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Resolved fields with one way to write each: of names of activations, windows that are not used, sections."""
+    result: dict[str, Any] = {}
+    for key, value in fields.items():
+        if key in _VOLATILE or (key.startswith("_") and not isinstance(value, dict)):
+            continue
+        if isinstance(value, dict):
+            result[key] = _canonical(value)
+        elif isinstance(value, str) and _ACTIVATION_FIELD.search(key):
+            result[key] = _ACTIVATIONS.get(value, value)
+        else:
+            result[key] = value
+    if result.get("use_sliding_window") is False:
+        # Then these say nothing, and exports rewrite them.
+        result.pop("sliding_window", None)
+        result.pop("max_window_layers", None)
+    if "rope_type" in result:
+        result.pop("type", None)
+        # Sections are given apart; by themselves they leave the angles alone.
+        result["rope_type"] = "default" if result["rope_type"] == "mrope" else result["rope_type"]
+    return result
+
+
+def _differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str) -> Iterator[Change]:
+    """Every leaf that differs; null, an empty object and an empty list are the same as none."""
+    for key in sorted({*ours, *theirs}):
+        mine, other = (None if value in ({}, []) else value for value in (ours.get(key), theirs.get(key)))
+        if any(isinstance(value, dict) for value in (mine, other)) and all(
+            isinstance(value, dict | None) for value in (mine, other)
+        ):
+            yield from _differences(mine or {}, other or {}, f"{prefix}{key}.")
+        elif not same_value(mine, other):
+            yield Change(_named(prefix + key), mine, other)
+
+
+def _named(path: str) -> str:
+    return path.removeprefix("text_config.")
+
+
+def _shown(value: Any) -> str:
+    text = "nothing" if value is None else value if isinstance(value, str) else repr(value)
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
 
 
 def stale_tie(merged: Checkpoint) -> tuple[str, str] | None:
@@ -74,92 +209,3 @@ def stale_tie(merged: Checkpoint) -> tuple[str, str] | None:
     ranges = ((start, min(width, ours.nbytes - start)) for start in range(0, ours.nbytes, width))
     same = all(merged.raw(first, start, n) == merged.raw(second, start, n) for start, n in ranges)
     return None if same else (first, second)
-
-
-def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields to compare, by one name each; the language model's on top, where older configs have them."""
-    fields = {k: v for k, v in text_fields(config).items() if k not in _VOLATILE and k not in _ROPE}
-    fields.pop("text_config", None)
-    if isinstance(config.get("text_config"), dict):
-        # The inner type is a name of its own, and older configs lack it.
-        fields["model_type"] = config.get("model_type")
-    if fields.get("use_sliding_window") is False:
-        # Then these say nothing, and exports rewrite them.
-        fields.pop("sliding_window", None)
-        fields.pop("max_window_layers", None)
-    for old, new in _RENAMED.items():
-        value = fields.pop(old, None)
-        if value is not None:
-            fields.setdefault(new, value)
-    return fields
-
-
-def _follows(key: str, fields: Mapping[str, Any]) -> bool:
-    """Whether a field says what loaders take without it."""
-    value, heads, width = (fields.get(k) for k in (key, "num_attention_heads", "hidden_size"))
-    if key == "num_key_value_heads":
-        return value == heads
-    if key == "head_dim" and isinstance(heads, int) and isinstance(width, int) and heads > 0:
-        return value in (None, width // heads)
-    return value is None or value is False
-
-
-def _changed(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str) -> list[str]:
-    """Paths of shared fields that differ."""
-    changed = []
-    for key in sorted(set(ours) & set(theirs)):
-        mine, other = ours[key], theirs[key]
-        if isinstance(mine, dict) and isinstance(other, dict):
-            inner = ({k: v for k, v in part.items() if k not in _VOLATILE} for part in (mine, other))
-            changed += _changed(*inner, f"{prefix}{key}.")
-        elif not same_value(mine, other):
-            changed.append(prefix + key)
-    return changed
-
-
-def same_value(first: Any, second: Any) -> bool:
-    """Equality of parsed JSON in which NaN equals itself, and true is not one."""
-    if isinstance(first, list) and isinstance(second, list):
-        return len(first) == len(second) and all(map(same_value, first, second))
-    if isinstance(first, float) and isinstance(second, float) and math.isnan(first):
-        return math.isnan(second)
-    return isinstance(first, bool) == isinstance(second, bool) and first == second
-
-
-def _rope(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Rotary settings by type of layer, whichever fields hold them; `full_attention` where all layers have the same."""
-    fields = text_fields(config)
-    inner = [fields.get(key) for key in ("rope_scaling", "rope_parameters")]
-    given: dict[str, Any] = {}
-    for part in inner:
-        given |= part if isinstance(part, dict) else {}
-    theta, local = fields.get("rope_theta"), fields.get("rope_local_base_freq")
-    nested = {kind: value for kind, value in given.items() if isinstance(value, dict)}
-    if nested:
-        return {kind: _one_rope(value, None) for kind, value in nested.items()}
-    result = {"full_attention": _one_rope(given, theta)} if given or theta is not None else {}
-    return result | ({"sliding_attention": _one_rope({}, local)} if local is not None else {})
-
-
-def _one_rope(given: Mapping[str, Any], theta: Any) -> dict[str, Any]:
-    kind = given.get("rope_type", given.get("type", "default"))
-    rest = {k: v for k, v in given.items() if k not in ("rope_type", "type") and v is not None}
-    # Sections are given apart; by themselves they leave the angles alone.
-    return {"rope_theta": theta, **rest, "rope_type": "default" if kind == "mrope" else kind}
-
-
-def _changed_rope(ours: Mapping[str, Mapping[str, Any]], theirs: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    changed = []
-    for kind in theirs:
-        mine = ours.get(kind, {"rope_type": "default"} if not ours else None)
-        if mine is None:
-            changed.append(f"rope_parameters.{kind}")
-            continue
-        # What only ours has is a default written out; the base frequency has one, too.
-        for key, value in theirs[kind].items():
-            unknown = value is None or (key == "rope_theta" and mine.get(key) is None and bool(ours))
-            if not unknown and not same_value(mine.get(key), value):
-                changed.append(f"rope_parameters.{key}")
-    if not theirs and any(rope.get("rope_type") != "default" for rope in ours.values()):
-        changed.append("rope_parameters.rope_type")
-    return changed

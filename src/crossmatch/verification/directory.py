@@ -9,11 +9,14 @@ from crossmatch.adapter import Recorded
 from crossmatch.checkpoint import INDEX, SINGLE, Checkpoint, input_embedding
 from crossmatch.delta import TuningVector
 from crossmatch.errors import CheckpointError
-from crossmatch.verification.configs import changed_config, stale_tie
+from crossmatch.verification.beside import look_beside
+from crossmatch.verification.configs import compare_configs, stale_tie
+from crossmatch.verification.declared import remarks, stale_quantisation
 from crossmatch.verification.dialogues import TemplateChange, Templates, compare_templates, endings
 from crossmatch.verification.generating import Ends, changed_generation, disagreements, ends, vocabulary_defects
 from crossmatch.verification.sides import Side, read_side
 from crossmatch.verification.tokenization import Encoders, slow_differences
+from crossmatch.verification.tokens import lost_tokens
 from crossmatch.verification.verdict import Finding
 
 T = TypeVar("T")
@@ -24,7 +27,7 @@ _OTHER_FORMAT = ("consolidated*.safetensors",)
 _READ_TOGETHER = ("model*.safetensors", *_OTHER_FORMAT)
 _WITH_PARAMS = ("consolidated*.pt", "consolidated*.pth")
 _WEIGHTS = (
-    *("model*.safetensors", "pytorch_model*", "consolidated*", "tf_model*.h5", "flax_model*.msgpack"),
+    *("*.safetensors", "pytorch_model*", "consolidated*", "tf_model*.h5", "flax_model*.msgpack"),
     *("*.gguf", "*.onnx"),
 )
 _ADAPTER_FILES = ("adapter_config.json", "adapter_model.*")
@@ -33,12 +36,13 @@ _ADAPTER_FILES = ("adapter_config.json", "adapter_model.*")
 @dataclass(frozen=True)
 class Directory:
     """What a look at the small files has shown: faults, ids of notes, what was compared, and what could not be, each
-    with the reason after a colon."""
+    with the reason after a colon; noted: note -> what was seen of it."""
 
     findings: tuple[Finding, ...]
     notes: tuple[str, ...]
     checked: tuple[str, ...]
     not_checked: tuple[str, ...]
+    noted: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -47,11 +51,18 @@ class _Report:
     notes: list[str] = field(default_factory=list)
     checked: list[str] = field(default_factory=list)
     not_checked: list[str] = field(default_factory=list)
+    noted: dict[str, str] = field(default_factory=dict)
 
     def fault(self, name: str, where: Sequence[str], evidence: Sequence[str]) -> None:
         """Add a finding with a few of its sentences."""
         more = f"; and {len(evidence) - _SHOWN} more" if len(evidence) > _SHOWN else ""
         self.findings.append(Finding(name, tuple(where), "; ".join(evidence[:_SHOWN]) + more))
+
+    def note(self, name: str, seen: Sequence[str]) -> None:
+        """Add a note with a few of the things that were seen."""
+        more = f" and {len(seen) - 2 * _SHOWN} more" if len(seen) > 2 * _SHOWN else ""
+        self.notes.append(name)
+        self.noted[name] = "; ".join(seen[: 2 * _SHOWN]) + more
 
 
 @dataclass(frozen=True)
@@ -63,21 +74,27 @@ class _Sides:
     tokenizers: tuple[Side, ...]
     templates: tuple[Side, ...]
     generations: tuple[Side, ...]
+    adapters: tuple[Side, ...] = ()
 
     @property
     def all(self) -> tuple[Side, ...]:
         """Each once, the merged one first."""
-        sides = (self.merged, self.base, *self.tokenizers, *self.templates)
+        sides = (self.merged, self.base, *self.tokenizers, *self.templates, *self.adapters)
         return tuple({side.name: side for side in sides}.values())
 
 
 def inspect_directory(
-    merged: Checkpoint, base: Checkpoint, vectors: Mapping[str, TuningVector], source: str | None = None
+    merged: Checkpoint,
+    base: Checkpoint,
+    vectors: Mapping[str, TuningVector],
+    source: str | None = None,
+    placed: Sequence[TuningVector] = (),
 ) -> Directory:
     """Compare a merged directory's small files with those it should have.
 
     source: the adapter whose tokenizer and template were taken, or `base`; None: those of the adapters that have them,
-    else the base's. No file's content raises anything; no model code runs, no template outside its sandbox.
+    else the base's; placed: what was merged, by the base's tensor names, to see whose rows were trained. No file's
+    content raises anything; no model code runs, no template outside its sandbox.
     """
     report = _Report()
     sides = _sides(merged, base, vectors, source, report)
@@ -93,10 +110,17 @@ def inspect_directory(
     stops = _ends(sides, templates, encoders, report)
     _generation(sides, stops, report)
     _vocabulary(merged, base, sides, encoders, report)
+    _tokens(vectors, placed, base, sides, encoders, report)
     _config(merged, base, report)
+    _dtypes(merged, base, report)
     _files(merged, report)
+    _beside(merged, base, report)
     return Directory(
-        tuple(report.findings), tuple(dict.fromkeys(report.notes)), tuple(report.checked), tuple(report.not_checked)
+        tuple(report.findings),
+        tuple(dict.fromkeys(report.notes)),
+        tuple(report.checked),
+        tuple(report.not_checked),
+        report.noted,
     )
 
 
@@ -119,6 +143,7 @@ def _sides(
         tuple(a for a in wanted if a.has_tokenizer) or (ours,),
         tuple(own or templates) or (ours,),
         (*(a for a in wanted if a.generation is not None), ours),
+        tuple(a for a in adapters.values() if a.has_tokenizer),
     )
 
 
@@ -260,11 +285,58 @@ def _vocabulary(merged: Checkpoint, base: Checkpoint, sides: _Sides, encoders: E
         report.fault("vocab-mismatch", [entrance, "vocab_size"], found)
 
 
+def _tokens(
+    vectors: Mapping[str, TuningVector],
+    placed: Sequence[TuningVector],
+    base: Checkpoint,
+    sides: _Sides,
+    encoders: Encoders,
+    report: _Report,
+) -> None:
+    mine = encoders.of(sides.merged)
+    if mine is None or not placed:
+        return
+    known = {side.name: found for side in sides.adapters if (found := encoders.of(side)) is not None}
+    trained, idle = lost_tokens(mine, known, placed, base)
+    if trained:
+        report.fault("trained-tokens-lost", ["tokenizer"], trained)
+    if idle:
+        report.note("added-tokens-not-taken", idle)
+
+
+def _dtypes(merged: Checkpoint, base: Checkpoint, report: _Report) -> None:
+    """Floating numbers of the base that are stored as numbers of another kind: what was behind the point is gone."""
+    whole = [
+        name
+        for name, info in merged.tensors.items()
+        if not info.dtype.is_floating_point and name in base.tensors and base.tensors[name].dtype.is_floating_point
+    ]
+    if whole:
+        stored = str(merged.tensors[whole[0]].dtype).removeprefix("torch.")
+        report.fault("dtype-changed", whole, [f"stored as {stored}, the base has floating numbers"])
+
+
+def _beside(merged: Checkpoint, base: Checkpoint, report: _Report) -> None:
+    faults, notes = look_beside(merged, base)
+    for name, seen in faults.items():
+        report.fault(name, [line.split(" ")[0] for line in seen], seen)
+    for name, seen in notes.items():
+        report.note(name, [*seen, *filter(None, [report.noted.get(name)])])
+
+
 def _config(merged: Checkpoint, base: Checkpoint, report: _Report) -> None:
     report.checked.append("config")
-    fields = changed_config(merged, base)
-    if fields:
-        report.fault("config-changed", fields, [f"other than in the base: {', '.join(fields)}"])
+    found = compare_configs(merged.config, base.config)
+    left = stale_quantisation(merged)
+    if found.changed or left:
+        fields = dict.fromkeys([*(change.field for change in found.changed), *left])
+        report.fault("config-changed", list(fields), [*map(str, found.changed), *left.values()])
+    if found.other:
+        report.note("config-fields-differ", [*map(str, found.other)])
+    if found.unresolved is not None:
+        report.not_checked.append(f"config: compared field by field: {found.unresolved}")
+    for note, seen in remarks(merged, base).items():
+        report.note(note, [seen])
     try:
         tied = stale_tie(merged)
     except CheckpointError as error:
@@ -281,7 +353,7 @@ def _files(merged: Checkpoint, report: _Report) -> None:
     if adapter:
         report.fault("adapter-left-behind", sorted(adapter), ["loaders attach it to the merge"])
     loaded = {file.name for file in merged.layout.files}
-    others = _names(merged.path, _WEIGHTS) - loaded
+    others = _names(merged.path, _WEIGHTS) - loaded - adapter
     # Where there is an index, servers keep to it.
     taken = others & _names(merged.path, _OTHER_FORMAT if merged.layout.index is not None else _READ_TOGETHER)
     if (merged.path / "params.json").is_file():
@@ -291,7 +363,7 @@ def _files(merged: Checkpoint, report: _Report) -> None:
     if taken:
         report.fault("two-weight-sets", sorted(taken), ["other loaders take these, alone or together with the merge"])
     if others - taken:
-        report.notes.append("other-weights-beside")
+        report.note("other-weights-beside", sorted(others - taken))
 
 
 def _names(path: Path, patterns: Sequence[str]) -> set[str]:

@@ -130,6 +130,19 @@ FAULTS: Mapping[str, tuple[str, str]] = {
         "there is no signature by that key over these files: who made them is not shown, or they were changed since",
         "fetch the checkpoint again from whom you trust, or ask for the right public key",
     ),
+    "code-changed": (
+        "Python code in the directory, or where config.json says it is, differs from the base's: loaders that trust it "
+        "run it",
+        "copy the code from the base, or read it before you load the model",
+    ),
+    "processor-changed": (
+        "a processor's config differs from the base's: pictures or sounds reach the model as other numbers",
+        "copy the processor's files from the base",
+    ),
+    "trained-tokens-lost": (
+        "rows were trained for tokens that the directory's tokenizer does not have",
+        "copy the tokenizer from the adapter that added the tokens",
+    ),
     "adapter-left-behind": (
         "adapter_config.json lies in the directory: loaders attach that adapter a second time",
         "remove the adapter's files from the merged directory",
@@ -177,5 +190,12 @@ NOTES: Mapping[str, str] = {
     "sources-disagree": "the adapters were trained with different tokenizers or templates; one of them is in the merge",
     "source-unknown": "the tokenizer is said to come from an adapter that is not among those given",
     "two-chat-templates": "a second chat template lies in the directory; older loaders take that one",
+    "added-tokens-not-taken": "an adapter's tokenizer adds tokens that the directory's lacks; none was trained",
+    "side-files-missing": "files of the base that are no weights are missing; some loaders need them",
+    "remote-code": "the directory names Python code of the model's own, which was compared with the base's, not judged",
+    "config-fields-differ": "fields of config.json differ that act in training alone, or that no class declares",
+    "architectures-differ": "config.json names another class than the base's; servers choose the model by it",
+    "dtype-declared": "config.json declares a dtype other than the one stored; loaders cast the weights to it",
+    "quantisation-file": "a file beside the weights describes a quantisation, and the weights are plain",
     "chat-template-added": "there is a chat template, though neither the base nor an adapter has one",
 }

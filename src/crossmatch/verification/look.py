@@ -136,7 +136,9 @@ def check_readable(name: str, *dtypes: torch.dtype) -> None:
     """Raise AdapterError for a tensor that is not stored as floating numbers of a kind that a merge has."""
     for dtype in dtypes:
         if dtype not in _FLOATS:
-            raise AdapterError(f"{name} is stored as {dtype}, which cannot be verified; dequantise it first")
+            raise AdapterError(
+                f"{name} is stored as {dtype}, which cannot be verified; store it as float32, bfloat16 or float16 first"
+            )
 
 
 def look(rows: Rows, weights: Sequence[float], into: Looked | None = None) -> Looked:

@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-_PROGRAM = Path(__file__).with_name("sandbox.py")
+_PROGRAM, _RESOLVER = (Path(__file__).with_name(name) for name in ("sandbox.py", "resolver.py"))
 # Seconds of CPU and bytes; an honest template needs hundredths of a second and a few MB.
 _RENDER_CPU, _RENDER_MEMORY = 4, 1 << 29
 _TOKENIZE_CPU, _TOKENIZE_MEMORY = 60, 2 << 30
+# Nearly all of it is the loading of transformers; its memory limit is set by the child, beyond what the libraries take.
+_RESOLVE_CPU = 60
 # A parsed tokenizer takes some 20 times the size of its file.
 _MEMORY_PER_BYTE, _CPU_PER_BYTE = 40, 1e-6
 
@@ -44,6 +46,17 @@ class Encoder:
     ids: Mapping[str, tuple[int, ...] | None] = field(default_factory=dict)
     framed: tuple[int, ...] = ()
     error: str | None = None
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """What transformers makes of a config: its fields; dotted names of those that its class does not declare; error:
+    why it cannot be read; known: whether there is a class for this type of model."""
+
+    fields: Mapping[str, Any] | None = None
+    unread: tuple[str, ...] = ()
+    error: str | None = None
+    known: bool = False
 
 
 def render(template: str, variables: Mapping[str, Any], dialogues: Sequence[Mapping[str, Any]]) -> tuple[Rendered, ...]:
@@ -94,7 +107,21 @@ def _encoder(entry: Mapping[str, Any]) -> Encoder:
     )
 
 
-def _ask(request: Mapping[str, Any], cpu: int, memory: int) -> Any:
+def resolve(configs: Sequence[Mapping[str, Any]]) -> tuple[Resolution, ...]:
+    """What transformers makes of each parsed config.json: all fields under their present names, defaults filled in."""
+    request = {"configs": list(configs)}
+    answer = _ask(request, _RESOLVE_CPU, 0, program=_RESOLVER)
+    if answer is not None:
+        return tuple(
+            Resolution(e.get("fields"), tuple(e.get("unread", ())), e.get("error"), e.get("known", True))
+            for e in answer
+        )
+    if len(configs) == 1:
+        return (Resolution(error="it takes more time or memory than a config may, or transformers cannot be loaded"),)
+    return tuple(resolve([config])[0] for config in configs)
+
+
+def _ask(request: Mapping[str, Any], cpu: int, memory: int, program: Path = _PROGRAM) -> Any:
     """The child's answer, or None if it was stopped."""
     # Only what the interpreter needs: no tokens, no proxies. -P: the program's neighbours are not importable.
     environment = {
@@ -104,10 +131,13 @@ def _ask(request: Mapping[str, Any], cpu: int, memory: int) -> Any:
         "TOKENIZERS_PARALLELISM": "false",
         "RAYON_NUM_THREADS": "1",
         "MALLOC_ARENA_MAX": "2",
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_VERBOSITY": "critical",
     }
     try:
         done = subprocess.run(
-            [sys.executable, "-P", str(_PROGRAM)],
+            [sys.executable, "-P", str(program)],
             input=json.dumps({**request, "cpu": cpu, "memory": memory}).encode(),
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

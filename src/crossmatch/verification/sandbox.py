@@ -122,7 +122,7 @@ def tokenize(request: dict[str, Any]) -> list[dict[str, Any]]:
                 "model": entry["model"],
                 "strange": _strange(vocabulary, others[0]),
                 "added": {token: vocabulary[token] for token in entry["added"][:_MOST_ADDED]},
-                "special": {token: vocabulary.get(token) for token in request["lookup"]},
+                "special": {token: vocabulary.get(token) for token in (*request["lookup"], *added)},
                 "texts": texts,
                 "ids": [_ids(tokenizer, text) for text in texts],
                 "framed": _ids(tokenizer, "What is anaemia?", framed=True),

@@ -73,13 +73,18 @@ class Verdict:
         return tuple(finding.fault for finding in self.findings)
 
     def __bool__(self) -> bool:
-        """Whether it is verified: `if verify(...)` is a gate."""
+        """True only for `verified`, so that `if verify(...)` never takes a failed or an open answer for a pass."""
         return self.verified
 
     @property
     def verified(self) -> bool:
         """True only for `verified`: an inconclusive answer is not one."""
         return self.verdict == "verified"
+
+    def explained(self, note: str) -> str:
+        """What a note means, with what was seen of it here."""
+        seen = self.evidence.get("noted", {}).get(note)
+        return f"{NOTES[note]}: {seen}" if seen else NOTES[note]
 
     def for_manifest(self) -> dict[str, Any]:
         """As plain JSON without the time it took, so that the same inputs give the same bytes, and without the digests,
@@ -90,7 +95,7 @@ class Verdict:
         """As plain JSON; results by module, module type and layer only with `detail`."""
         plain = {key: value for key, value in asdict(self).items() if key not in ("findings", "details", "groups")}
         result = {"schema_version": SCHEMA_VERSION, "verdict": plain.pop("verdict"), "faults": list(self.faults)}
-        result |= {**plain, "notes": list(self.notes), "explained": {note: NOTES[note] for note in self.notes}}
+        result |= {**plain, "notes": list(self.notes), "explained": {note: self.explained(note) for note in self.notes}}
         result["findings"] = [f.to_dict() for f in self.findings]
         if detail:
             result |= {"details": list(self.details), "groups": self.groups}

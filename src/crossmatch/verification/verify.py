@@ -86,7 +86,8 @@ def verify_claim(
     vectors = {name: vector for name, (vector, _) in claim.parts.items()}
     with ThreadPoolExecutor(1, "directory") as pool:
         # Beside the weights: tokenizers and templates are loaded by processes of their own.
-        directory = pool.submit(inspect_directory, checkpoint, resolved.base, vectors, claim.tokenizer_from)
+        placed = [vector for vector, _ in resolved.parts.values()]
+        directory = pool.submit(inspect_directory, checkpoint, resolved.base, vectors, claim.tokenizer_from, placed)
         subject = settled or settle(subject, resolved, thresholds, progress, claim.route)
         result = scan(subject, progress, quick=quick)
         for typed in (True, False):
@@ -175,6 +176,7 @@ def decide(
             "unseen": _unseen(judged, subject),
             "modules_in_question": [m.name for m in modules if m.state == "disagree"],
             "sums": _sums(judged, subject.names),
+            "noted": dict(beside.noted),
             "checked": list(beside.checked),
             "not_checked": list(beside.not_checked),
         },
