@@ -37,6 +37,9 @@ def merge_command(
     verify: Annotated[bool, typer.Option("--verify/--no-verify", help="Prove what is written.")] = True,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what lies at the output.")] = False,
     any_base: Annotated[bool, typer.Option("--any-base", help="Allow another base than the adapters record.")] = False,
+    allow_partial: Annotated[
+        bool, typer.Option("--allow-partial-adapter", help="Merge truncated or untrained adapters as they are.")
+    ] = False,
     durable: Annotated[bool, typer.Option("--durable", help="Wait until the disk has it all.")] = False,
     sha256: Annotated[bool, typer.Option("--sha256", help="Add SHA-256 digests to the manifest.")] = False,
     sign: Annotated[
@@ -57,7 +60,10 @@ def merge_command(
         raise InputError("no output given; add -o DIRECTORY (or --dry-run)")
     recipe = Recipe(rule, split_pairs(option, "--set"), seed, Calibration(calibration) if calibration else None)
     stored = storage(dtype, rounding, shard_size, tied)
-    plan = plan_merge(Checkpoint(base), pair_up(adapter, weight), recipe=recipe, storage=stored)
+    parts = pair_up(adapter, weight)
+    plan = plan_merge(Checkpoint(base), parts, recipe=recipe, storage=stored, allow_partial=allow_partial)
+    for name, lacks in plan.lacking.items():
+        say(f"warning: adapter {name} is partial, as allowed: {'; '.join(lacks)}")
     for line in side_files(plan, tokenizer).disagreements:
         say(f"note: {line}")
     if dry_run or output is None:

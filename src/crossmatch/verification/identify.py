@@ -34,7 +34,8 @@ def identify(
         raise InputError("no candidate given; add -a NAME=PATH")
     if not isinstance(merged, Checkpoint) and is_quantised(merged):
         raise InputError(f"{merged} is a quantised export; its weights need a claim: crossmatch verify")
-    claim = Claim(base, {name: (vector, 1.0) for name, vector in candidates.items()})
+    # Nobody says here that they are whole.
+    claim = Claim(base, {name: (vector, 1.0) for name, vector in candidates.items()}, partial=tuple(candidates))
     opened = open_claim(merged, claim)
     if isinstance(opened, Verdict):
         return opened
@@ -53,7 +54,9 @@ def identify(
     absent = [n for n, (_, w) in parts.items() if found.identifiable and w == 0.0]
     weights = {n: RecoveredWeight(None, w.recovered, w.stderr) for n, w in verdict.weights.items()}
     word = {"verified": "identified"}.get(verdict.verdict, verdict.verdict)
-    return replace(verdict, verdict=word, weights=weights, evidence={**verdict.evidence, "absent": absent})
+    notes = tuple("adapter-partial" if note == "partial-adapter-allowed" else note for note in verdict.notes)
+    evidence = {**verdict.evidence, "absent": absent}
+    return replace(verdict, verdict=word, weights=weights, notes=notes, evidence=evidence)
 
 
 def _inside(found: Estimate, t: Thresholds) -> list[float]:
