@@ -45,13 +45,14 @@ _STAGE = 0.6
 class Lack:
     """One thing that an adapter lacks: a fault's id, the tensors in which it shows, and what was seen, as a sentence.
 
-    usable: whether what is there still makes deltas that fit a base.
+    usable: whether what is there still makes deltas that fit a base; absent: whether modules are not there at all.
     """
 
     fault: str
     where: tuple[str, ...]
     evidence: str
     usable: bool = True
+    absent: bool = False
 
 
 @dataclass(frozen=True)
@@ -323,8 +324,8 @@ def _holes(adapter: Adapter, base: Checkpoint, places: Places) -> list[Lack]:
         order = sorted(n for n in missing if n is not None)
         ours = _range(sorted(n for n in held if n is not None))
         text = f"its config targets layers {_range(order)}, too, its file has {ours} alone, as one pipeline stage has"
-        return [Lack(TRUNCATED, tuple(holes), text)]
-    return [Lack(INCOMPLETE, tuple(holes), incomplete(holes))]
+        return [Lack(TRUNCATED, tuple(holes), text, absent=True)]
+    return [Lack(INCOMPLETE, tuple(holes), incomplete(holes), absent=True)]
 
 
 def _stages(adapter: Adapter, base: Checkpoint, places: Places) -> list[Lack]:

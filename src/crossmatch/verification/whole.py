@@ -62,7 +62,7 @@ def examine_adapters(claim: Claim) -> Adapters | Verdict:
             return Verdict.refused(error.fault, f"adapter {name}: {error}")
     for name, whole in found.items():
         for lack in whole.lacks:
-            if not lack.usable or (lack.fault == "adapter-incomplete" and name not in claim.partial):
+            if not lack.usable or (lack.absent and name not in claim.partial):
                 return Verdict.refused(lack.fault, f"adapter {name}: {lack.evidence}")
     return Adapters(found, claim.partial)
 
