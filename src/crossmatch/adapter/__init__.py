@@ -7,6 +7,7 @@ from crossmatch.adapter.fit import Fit, Fitted, fit
 from crossmatch.adapter.place import stored_turned
 from crossmatch.adapter.recorded import Recorded
 from crossmatch.adapter.stored import LARGEST, VECTOR, VECTOR_FILE, StoredDense, StoredVector, is_vector, open_vector
+from crossmatch.adapter.wholeness import Lack, Wholeness, check_whole, examine
 
 __all__ = [
     "CONFIG_FILE",
@@ -18,10 +19,14 @@ __all__ = [
     "AdapterConfig",
     "Fit",
     "Fitted",
+    "Lack",
     "Recorded",
     "StoredDense",
     "StoredVector",
     "Tied",
+    "Wholeness",
+    "check_whole",
+    "examine",
     "fit",
     "is_vector",
     "open_vector",

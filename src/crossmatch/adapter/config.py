@@ -73,7 +73,7 @@ class AdapterConfig:
     r, alpha: defaults; rank_pattern, alpha_pattern: overrides by PEFT's regex keys; rslora: alpha/sqrt(r) for alpha/r;
     fan_in_fan_out: the base stores (d_in, d_out); targets: module names or one regex, as declared; parameters: targeted
     parameters; tokens: trainable token ids, by module name (or "" for the input embedding); layers: indices to which
-    the targets are limited.
+    the targets are limited; by_peft: PEFT wrote the config, all fields of it.
     """
 
     r: int
@@ -95,6 +95,7 @@ class AdapterConfig:
     base: str | None = None
     task: str | None = None
     peft_version: tuple[int, ...] | None = None
+    by_peft: bool = True
 
     def rank(self, module: str) -> int:
         """Rank of a module: its override, else r."""
@@ -222,6 +223,7 @@ def _parse(raw: Mapping[str, Any]) -> AdapterConfig:
         base=_word(raw.get("base_model_name_or_path")),
         task=_word(raw.get("task_type")),
         peft_version=_version(raw.get("peft_version")),
+        by_peft="fan_in_fan_out" in raw,
     )
 
 

@@ -5,7 +5,7 @@ Ties: one tensor serves as input and output embedding, and a change of one would
 were added to the embeddings before training.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -75,15 +75,17 @@ class Fitted(TuningVector):
         return self._places[name].kinds
 
 
-def fit(base: Checkpoint, vectors: Mapping[str, TuningVector], *, tied: Tied = "refuse") -> Fit:
-    """Find for every delta its tensor in `base`, and check that it fits.
+def fit(
+    base: Checkpoint, vectors: Mapping[str, TuningVector], *, tied: Tied = "refuse", incomplete: Collection[str] = ()
+) -> Fit:
+    """Find for every delta its tensor in `base`, and check that it fits; incomplete: adapters that may have holes.
 
     Raises AdapterError for a delta without a tensor of its shape, for targeted modules that an adapter leaves out
     although it covers others of their kind, for a change of one of two tied embeddings (unless `tied` says what to do),
     and for two vocabularies of different size.
     """
     notes: list[str] = []
-    places = {label: place(label, vector, base, notes) for label, vector in vectors.items()}
+    places = {label: place(label, v, base, notes, partial=label in incomplete) for label, v in vectors.items()}
     view, grown_by = grow(base, vectors, places)
     for label in places:
         _drop_unchanged(label, vectors[label], places[label], view)

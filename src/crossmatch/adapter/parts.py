@@ -181,7 +181,11 @@ class _Collector:
     def _shape(self, a: str, b: str, turned: bool) -> tuple[int, ...]:
         left, right = self.files.tensors[b].shape, self.files.tensors[a].shape
         if min(len(left), len(right)) < 2:
-            raise AdapterError(f"{a} has shape {list(right)}; a factor has two axes, or those of a convolution")
+            raise AdapterError(
+                f"{a} has shape {list(right)}, its lora_B {list(left)}; a factor has two axes, or those of a "
+                "convolution: sharded training saved what one machine has; gather the parts and save it again",
+                fault="adapter-truncated",
+            )
         return (*right[:0:-1], left[0]) if turned else (left[0], *right[1:])
 
     def _low_rank(self, module: str, key_a: str, key_b: str, turned: bool) -> LowRank:

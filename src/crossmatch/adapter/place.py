@@ -34,8 +34,8 @@ class Placed:
 Places = dict[str, Placed]
 
 
-def place(label: str, vector: TuningVector, base: Checkpoint, notes: list[str]) -> Places:
-    """For every delta the name of its tensor in `base`.
+def place(label: str, vector: TuningVector, base: Checkpoint, notes: list[str], *, partial: bool = False) -> Places:
+    """For every delta the name of its tensor in `base`; partial: modules that the file leaves out are allowed.
 
     Raises AdapterError for deltas without one, for two on one tensor, and for modules that the adapter's config targets
     and its file leaves out.
@@ -71,16 +71,20 @@ def place(label: str, vector: TuningVector, base: Checkpoint, notes: list[str]) 
     if renamed:
         first = " is ".join(renamed[0])
         notes.append(f"{label}: {len(renamed)} tensors go by another name in the base's file, as {first}")
-    if isinstance(vector, Adapter):
+    if isinstance(vector, Adapter) and not partial:
         holes = find_holes(vector, names, places)
         if holes:
-            shown = ", ".join(holes[:3]) + (f" and {len(holes) - 3} more" if len(holes) > 3 else "")
-            raise AdapterError(
-                f"adapter {label} is incomplete: its config targets {shown}, its file holds nothing for them; "
-                "it was saved half, or its target_modules are another adapter's",
-                fault="adapter-incomplete",
-            )
+            raise AdapterError(f"adapter {label} is incomplete: {incomplete(holes)}", fault="adapter-incomplete")
     return places
+
+
+def incomplete(holes: Sequence[str]) -> str:
+    """What holes in an adapter are, as a sentence."""
+    shown = ", ".join(holes[:3]) + (f" and {len(holes) - 3} more" if len(holes) > 3 else "")
+    return (
+        f"its config targets {shown}, its file holds nothing for them; it was saved half, or its target_modules are "
+        "another adapter's"
+    )
 
 
 def _is_saved(adapter: Adapter, name: str) -> bool:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crossmatch.cli.console import Terminal
+from crossmatch.cli.console import Terminal, say
 from crossmatch.errors import InputError, OutputError
 
 if TYPE_CHECKING:
@@ -55,6 +55,16 @@ def destination(output: str, key: Path | None = None) -> Iterator[tuple[Path, Ca
     finally:
         if not folder.exists():
             shutil.rmtree(scratch, ignore_errors=True)
+
+
+def say_notes(plan: "MergePlan", tokenizer: str | None) -> None:
+    """What adapters lack that may be partial, and what is left out of the files beside the weights."""
+    from crossmatch.merging import side_files
+
+    for name, lacks in plan.lacking.items():
+        say(f"warning: adapter {name} is partial, as allowed: {'; '.join(lacks)}")
+    for line in side_files(plan, tokenizer).lines:
+        say(f"note: {line}")
 
 
 def write_checkpoint(plan: "MergePlan", folder: Path, options: "Output", verify: bool) -> "Written":

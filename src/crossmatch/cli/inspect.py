@@ -68,15 +68,17 @@ def _checkpoint(path: str, directory: Path) -> dict[str, Any]:
 
 def adapter_facts(path: str, directory: Path) -> dict[str, Any]:
     """What an adapter is, as plain JSON."""
-    from crossmatch.adapter import Adapter
+    from crossmatch.adapter import Adapter, examine
     from crossmatch.checkpoint import DTYPE_NAMES, layer_of, module_type_of, text_facts
 
     adapter = Adapter(path)
+    whole = examine(adapter)
+    usable = all(lack.usable for lack in whole.lacks)
     layers = {layer_of(name) for name in adapter} - {None}
     kinds = {name: {part.kind for part in parts} for name, parts in adapter.parts.items()}
     modules = [name.removesuffix(".weight") for name in adapter if kinds[name] & {"low-rank", "dora", "experts"}]
     needs_base = any(found & {"dora", "saved", "tokens"} for found in kinds.values())
-    norm = None if needs_base else adapter.norm()
+    norm = None if needs_base or not usable else adapter.norm()
     dtypes = Counter(DTYPE_NAMES[info.dtype] for info in adapter.files.tensors.values())
     return {
         "kind": "adapter",
@@ -92,7 +94,9 @@ def adapter_facts(path: str, directory: Path) -> dict[str, Any]:
         "scales": {f"{k:.6g}": v for k, v in sorted(Counter(adapter.config.scaling(m) for m in modules).items())},
         "rslora": adapter.config.rslora,
         "fan_in_fan_out": adapter.config.fan_in_fan_out,
-        "norm": norm if norm is not None and math.isfinite(norm) else None,
+        **({"norm": norm if norm is not None and math.isfinite(norm) else None} if usable else {}),
+        "lacks": [{"fault": lack.fault, "evidence": lack.evidence} for lack in whole.lacks],
+        "remarks": "; ".join(whole.remarks) or None,
         "text": text_facts(directory).to_dict(),
         "digest": adapter.digest,
         "files": adapter.file_digests,
@@ -103,6 +107,9 @@ def fact_lines(key: str, value: Any) -> list[str]:
     """One fact as lines of 80 columns."""
     if key == "bytes":
         key, value = "size", size(value)
+    if key == "lacks":
+        told = {lack["fault"]: lack["evidence"] for lack in value}
+        key, value = "whole", told or "yes, as far as the file alone tells"
     if key == "norm" and value is None:
         value = "needs the base: DoRA, saved modules and tokens are relative to it"
     if isinstance(value, dict):

@@ -6,8 +6,18 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from crossmatch.cli.console import duration, emit, say, size
-from crossmatch.cli.destination import HUB, destination, write_adapter, write_checkpoint
-from crossmatch.cli.options import DTYPES, Adapters, Json, Weights, one_of, pair_up, shard_bytes, split_pairs
+from crossmatch.cli.destination import HUB, destination, say_notes, write_adapter, write_checkpoint
+from crossmatch.cli.options import (
+    DTYPES,
+    Adapters,
+    AllowPartial,
+    Json,
+    Weights,
+    one_of,
+    pair_up,
+    shard_bytes,
+    split_pairs,
+)
 from crossmatch.errors import InputError
 
 if TYPE_CHECKING:
@@ -37,6 +47,7 @@ def merge_command(
     verify: Annotated[bool, typer.Option("--verify/--no-verify", help="Prove what is written.")] = True,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what lies at the output.")] = False,
     any_base: Annotated[bool, typer.Option("--any-base", help="Allow another base than the adapters record.")] = False,
+    partial: AllowPartial = False,
     durable: Annotated[bool, typer.Option("--durable", help="Wait until the disk has it all.")] = False,
     sha256: Annotated[bool, typer.Option("--sha256", help="Add SHA-256 digests to the manifest.")] = False,
     sign: Annotated[
@@ -47,7 +58,7 @@ def merge_command(
 ) -> None:
     """Merge adapters into a base: deltas weighted once, summed exactly, rounded once, proved, published whole."""
     from crossmatch.checkpoint import Checkpoint
-    from crossmatch.merging import Output, plan_merge, side_files
+    from crossmatch.merging import Output, plan_merge
     from crossmatch.process import keep_heap
     from crossmatch.rules import Calibration, Recipe
 
@@ -57,9 +68,8 @@ def merge_command(
         raise InputError("no output given; add -o DIRECTORY (or --dry-run)")
     recipe = Recipe(rule, split_pairs(option, "--set"), seed, Calibration(calibration) if calibration else None)
     stored = storage(dtype, rounding, shard_size, tied)
-    plan = plan_merge(Checkpoint(base), pair_up(adapter, weight), recipe=recipe, storage=stored)
-    for line in side_files(plan, tokenizer).lines:
-        say(f"note: {line}")
+    plan = plan_merge(Checkpoint(base), pair_up(adapter, weight), recipe=recipe, storage=stored, allow_partial=partial)
+    say_notes(plan, tokenizer)
     if dry_run or output is None:
         _check_place(output, overwrite)
         _show_plan(plan, as_json)

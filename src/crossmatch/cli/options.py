@@ -23,7 +23,9 @@ Weights = Annotated[
     list[str] | None,
     typer.Option("-w", "--weight", metavar="NAME=NUMBER", help="Its merge weight; by module: docs/merge.md."),
 ]
-
+AllowPartial = Annotated[
+    bool, typer.Option("--allow-partial-adapter", help="Take truncated or untrained adapters as they are.")
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier output of ours.")]
 Strengths = Annotated[
     list[str] | None,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from crossmatch.cli.console import Terminal
-from crossmatch.cli.options import DTYPES, Adapters, Json, Weights, one_of, pair_up, split_pairs
+from crossmatch.cli.options import DTYPES, Adapters, AllowPartial, Json, Weights, one_of, pair_up, split_pairs
 from crossmatch.cli.options import weight as parse_weight
 from crossmatch.cli.verdict import EXIT, Annotate, Junit, Sarif, Shown, check_files, conclude
 from crossmatch.errors import InputError
@@ -25,6 +25,7 @@ def verify_command(
     dtype: Annotated[str | None, typer.Option(help="Claim that it is stored so: float32, bfloat16, float16.")] = None,
     public_key: Annotated[Path | None, typer.Option(help="Check model.sig, too, against this key (PEM).")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Judge some rows of every tensor, in seconds.")] = False,
+    partial: AllowPartial = False,
     detail: Annotated[bool, typer.Option("--detail", help="With --json: one entry per module.")] = False,
     as_json: Json = False,
     sarif: Sarif = None,
@@ -61,6 +62,7 @@ def verify_command(
             claim = claim_from_manifest(checkpoint, base, split_pairs(adapter, "-a"), calibration)
             claim = _with_weights(claim, weight)
         claim = replace(claim, dtypes=(DTYPES[dtype],)) if dtype else claim
+        claim = replace(claim, partial=tuple(claim.parts)) if partial else claim
         verdict = verify_claim(checkpoint, claim, quick=quick, progress=Terminal())
         if public_key is not None:
             verdict = with_signature(verdict, locate(merged).path, public_key)

@@ -20,6 +20,9 @@ def steps(plan: MergePlan) -> Iterator[str]:
     counts = ", ".join(f"{plan.count(a)} to {a}" for a in ("merge", "copy", "cast"))
     yield f"{len(plan.tensors)} tensors: {counts}; {plan.nbytes / 1e9:.3g} GB to write in {len(plan.files())} files"
     yield from plan.fit.notes
+    yield from (
+        f"adapter {name} is partial, as allowed: {text}" for name, all_ in plan.lacking.items() for text in all_
+    )
     if plan.summed:
         shown = ", ".join(plan.summed[:3]) + (f" and {len(plan.summed) - 3} more" if len(plan.summed) > 3 else "")
         yield f"linear in place of {plan.vector.recipe.rule} on {shown}: no factors or elements to act on"

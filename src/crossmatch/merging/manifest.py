@@ -65,6 +65,7 @@ def statement(
             "adapters": _adapter_facts(plan.parts, home),
             **plan.vector.recipe.to_dict(),
             "notes": list(plan.fit.notes),
+            **plan.allowed,
             "versions": {
                 # They decide the bytes.
                 "crossmatch": version("crossmatch"),

@@ -2,12 +2,12 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
-from crossmatch.adapter import Adapter, Fit, Recorded, Tied, fit
+from crossmatch.adapter import Adapter, Fit, Recorded, Tied, check_whole, fit
 from crossmatch.checkpoint import DTYPE_NAMES, SINGLE, Checkpoint, tensor_bytes
 from crossmatch.delta import STORABLE, TuningVector
 from crossmatch.errors import AdapterError, CheckpointError, RuleError
@@ -66,7 +66,7 @@ class MergePlan:
     """A merge that can run: every tensor of the base is accounted for, every delta has its place.
 
     parts: what it was made from; fit: the adapters on their base; vector: what is added to it; summed: tensors on
-    which another rule than `linear` cannot act.
+    which another rule than `linear` cannot act; lacking: what adapters lack that were allowed to be partial, by name.
     """
 
     parts: Parts
@@ -75,6 +75,7 @@ class MergePlan:
     storage: Storage
     tensors: tuple[PlannedTensor, ...]
     summed: tuple[str, ...]
+    lacking: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def nbytes(self) -> int:
@@ -85,6 +86,12 @@ class MergePlan:
     def adapters(self) -> dict[str, Recorded]:
         """The parts that lie in a directory: adapters and stored vectors."""
         return {name: vector for name, (vector, _) in self.parts.items() if isinstance(vector, Recorded)}
+
+    @property
+    def allowed(self) -> dict[str, Any]:
+        """What is recorded of adapters that were allowed to be partial: nothing, if all are whole."""
+        lacking = {name: list(lacks) for name, lacks in self.lacking.items()}
+        return {"partial_adapters": lacking} if lacking else {}
 
     def count(self, action: str) -> int:
         """Number of tensors to `copy`, `cast` or `merge`."""
@@ -119,17 +126,23 @@ class MergePlan:
             "files": len(self.files()),
             "linear_instead": list(self.summed),
             "notes": list(self.fit.notes),
+            **self.allowed,
             "tensors": tensors,
         }
 
 
 def plan_merge(
-    base: Checkpoint, parts: Parts, *, recipe: Recipe | None = None, storage: Storage | None = None
+    base: Checkpoint,
+    parts: Parts,
+    *,
+    recipe: Recipe | None = None,
+    storage: Storage | None = None,
+    allow_partial: bool = False,
 ) -> MergePlan:
-    """Plan the merge of `parts` into `base`.
+    """Plan the merge of `parts` into `base`; allow_partial: merge adapters that are truncated or untrained as they are.
 
-    Raises CheckpointError for a quantised base, AdapterError for a delta that does not fit or an adapter with holes,
-    RuleError for weights, rules or parameters that are not defined.
+    Raises CheckpointError for a quantised base, AdapterError for a delta that does not fit or an adapter that is not
+    whole, RuleError for weights, rules or parameters that are not defined.
     """
     recipe, storage = recipe or Recipe(), storage or Storage()
     if base.quantisation:
@@ -139,7 +152,10 @@ def plan_merge(
             f"{base.path} is quantised ({base.quantisation}): a delta cannot be added to it exactly; merge into the "
             f"16- or 32-bit checkpoint that it was made from, then quantise{other}"
         )
-    found = fit(base, {name: vector for name, (vector, _) in parts.items()}, tied=storage.tied)
+    vectors = {name: vector for name, (vector, _) in parts.items()}
+    lacking = {n: check_whole(n, v, base, partial=allow_partial) for n, v in vectors.items() if isinstance(v, Adapter)}
+    lacking = {name: lacks for name, lacks in lacking.items() if lacks}
+    found = fit(base, vectors, tied=storage.tied, incomplete=lacking)
     turned = [k for k, (v, _) in parts.items() if isinstance(v, Adapter) and v.config.fan_in_fan_out]
     if turned and recipe.calibration is not None:
         raise RuleError(
@@ -163,7 +179,8 @@ def plan_merge(
     if summed:
         note = f"DoRA on {len(summed)} tensors is not alone at weight one: multiples of its whole change are summed"
         found = replace(found, notes=(*found.notes, note))
-    return MergePlan(parts, found, vector, storage, tuple(_in_files(tensors, storage)), tuple(vector.summed(kinds)))
+    ordered, others = tuple(_in_files(tensors, storage)), tuple(vector.summed(kinds))
+    return MergePlan(parts, found, vector, storage, ordered, others, lacking)
 
 
 def _kinds(found: Fit, name: str) -> list[str]:

@@ -176,7 +176,8 @@ class Recipe(_Strict):
 
     base: directory, hub id or `sample:smollm2`; adapters: by name; merges: weights by adapter name, numbers or
     texts such as `0.3,mlp:0.2`; dtype: of the
-    merged checkpoints (None: the base's); architecture: the base's config, so that a plan needs no download.
+    merged checkpoints (None: the base's); allow_partial_adapter: merge truncated or untrained adapters as they are;
+    architecture: the base's config, so that a plan needs no download.
     """
 
     schema_version: Literal[1] = 1
@@ -187,6 +188,7 @@ class Recipe(_Strict):
     adapters: dict[str, AdapterRecipe] = Field(min_length=1)
     merges: tuple[dict[str, FiniteFloat | str], ...] = Field(min_length=1)
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    allow_partial_adapter: bool = False
     evaluation: EvaluationRecipe | None = None
     sample: SampleRecipe | None = None
 

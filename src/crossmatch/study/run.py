@@ -24,7 +24,7 @@ from crossmatch.study.measure import Subject, audit_data, evaluate_variants, int
 from crossmatch.study.recipe import SAMPLE, Recipe
 from crossmatch.study.stages import Ledger
 from crossmatch.training import StaleWorkError, train_stage
-from crossmatch.verification import SampledProof, verify
+from crossmatch.verification import Claim, SampledProof, verify_claim
 
 Weights = Mapping[str, Weight]
 
@@ -68,7 +68,7 @@ def run_study(recipe: Recipe, runs: str | Path = "runs", *, progress: Progress =
     verdicts = {}
     for weights in recipe.mixtures:
         _merge(recipe, weights, base, adapters, root, ledger)
-        verdicts[merge_name(weights)] = _verify(weights, base, adapters, root, ledger)
+        verdicts[merge_name(weights)] = _verify(recipe, weights, base, adapters, root, ledger)
     summary = samples = audited = measured = None
     if recipe.evaluation:
         variants = variants_of(recipe, adapters)
@@ -189,11 +189,13 @@ def _merge(
     out = root / "merges" / name
     parts = {key: (adapters[key], weight) for key, weight in weights.items()}
     inputs = [_identity(base), _described(weights, adapters), recipe.dtype]
+    inputs += ["partial"] * recipe.allow_partial_adapter
 
     def merge_anew() -> None:
         if not (out / MANIFEST).is_file():
             _remove(out)
-        plan = plan_merge(base, parts, storage=Storage(DTYPE_ARGUMENTS[recipe.dtype] if recipe.dtype else None))
+        stored = Storage(DTYPE_ARGUMENTS[recipe.dtype] if recipe.dtype else None)
+        plan = plan_merge(base, parts, storage=stored, allow_partial=recipe.allow_partial_adapter)
         proof = SampledProof(progress=ledger.progress)
         execute(plan, out, output=Output(overwrite=True), proof=proof, progress=ledger.progress)
 
@@ -204,16 +206,17 @@ def _merge(
 
 
 def _verify(
-    weights: Weights, base: Checkpoint, adapters: Mapping[str, Adapter], root: Path, ledger: Ledger
+    recipe: Recipe, weights: Weights, base: Checkpoint, adapters: Mapping[str, Adapter], root: Path, ledger: Ledger
 ) -> dict[str, Any]:
     name = merge_name(weights)
     merged = Checkpoint(root / "merges" / name)
     parts = {key: (adapters[key], weight) for key, weight in weights.items()}
     inputs = [_identity(merged), _identity(base), _described(weights, adapters)]
+    claim = Claim(base, parts, partial=tuple(parts) if recipe.allow_partial_adapter else ())
     out = root / "verify" / f"{name}.json"
 
     def judge() -> dict[str, Any]:
-        verdict = verify(merged, base, parts, progress=ledger.progress)
+        verdict = verify_claim(merged, claim, progress=ledger.progress)
         out.parent.mkdir(exist_ok=True)
         replace_json(out, verdict.to_dict(detail=True))
         return verdict.to_dict()

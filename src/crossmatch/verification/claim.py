@@ -24,7 +24,8 @@ class Claim:
     recipe: the rule by which they were combined; tied: what was done with a change of one of two tied embeddings;
     route: how it is said to be rounded, `once` or `stochastic` (None: nothing is said); base_digest: what the base's
     digest must be, if that is claimed too; tokenizer_from: the adapter, or `base`, whose tokenizer and
-    template it is said to have; dtypes: those in which it is said to be stored (none: nothing is said)."""
+    template it is said to have; dtypes: those in which it is said to be stored (none: nothing is said);
+    partial: adapters that may be truncated or untrained."""
 
     base: Checkpoint
     parts: Parts
@@ -34,6 +35,7 @@ class Claim:
     base_digest: str | None = None
     tokenizer_from: str | None = None
     dtypes: tuple[str, ...] = ()
+    partial: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.parts:
@@ -47,7 +49,8 @@ class Claim:
     def resolve(self) -> "Resolved":
         """The claim tensor by tensor. Raises AdapterError for a delta that does not fit the base, RuleError for weights
         that are not finite."""
-        found = fit(self.base, {name: vector for name, (vector, _) in self.parts.items()}, tied=self.tied)
+        vectors = {name: vector for name, (vector, _) in self.parts.items()}
+        found = fit(self.base, vectors, tied=self.tied, incomplete=self.partial)
         weights = {name: weight for name, (_, weight) in self.parts.items()}
         misread: dict[str, dict[str, dict[str, float]]] = {}
         kinds: dict[str, set[str]] = {}
@@ -127,7 +130,9 @@ def claim_from_manifest(
         raise CheckpointError(f"{merged.path / MANIFEST} does not describe a merge: {error!r}") from error
     source = source if isinstance(source, str) else None
     route = route if route in ("once", "stochastic") else None
-    return Claim(checkpoint, parts, recipe, tied, route, base_digest, source, dtypes)
+    allowed = predicate.get("partial_adapters")
+    partial = tuple(name for name in allowed if name in parts) if isinstance(allowed, dict) else ()
+    return Claim(checkpoint, parts, recipe, tied, route, base_digest, source, dtypes, partial)
 
 
 def _recipe(predicate: Mapping[str, Any], calibration: str | Path | None) -> Recipe:

@@ -15,6 +15,18 @@ FAULTS: Mapping[str, tuple[str, str]] = {
         "an adapter's file lacks factors that its config and the base promise: half of it was saved",
         "save the adapter again, or train the missing part",
     ),
+    "adapter-truncated": (
+        "an adapter's file holds a part of what was trained, and the model that ships lacks the rest",
+        "save the adapter again with the parts of all machines gathered, then merge again",
+    ),
+    "adapter-untrained": (
+        "an adapter's file holds starting values alone, so that it changes nothing",
+        "train the adapter, or save it after training, then merge again",
+    ),
+    "adapter-nonfinite": (
+        "an adapter's factors are NaN or infinite: training diverged, or memory was saved that was never written",
+        "train the adapter again, or save it again",
+    ),
     "adapter-keys-unused": (
         "an adapter holds tensors that belong to nothing in the base: loaders drop them in silence",
         "use the base that the adapter was trained on, or rename its keys",
@@ -173,6 +185,9 @@ FAULTS: Mapping[str, tuple[str, str]] = {
     ),
 }
 NOTES: Mapping[str, str] = {
+    "partial-adapter-allowed": "an adapter holds only a part of what was trained, or nothing; that was allowed",
+    "adapter-partial": "an adapter holds only a part of what was trained, or nothing: see evidence.adapters",
+    "modules-without-update": "some modules of an adapter hold no update: experts never chosen, or no gradient there",
     "not-identifiable": "the file does not hold the evidence to separate these weights",
     "rounded-twice": "the weights were rounded more than once on the way; an honest route, a little less exact",
     "rounded-stochastically": "each element was rounded to one of its two neighbours at random, as the manifest says",

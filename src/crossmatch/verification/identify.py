@@ -39,7 +39,8 @@ def identify(
         raise InputError("no candidate given; add -a NAME=PATH")
     if not isinstance(merged, Checkpoint) and is_quantised(merged):
         raise InputError(f"{merged} is a quantised export; its weights need a claim: crossmatch verify")
-    claim = Claim(base, {name: (vector, 1.0) for name, vector in candidates.items()})
+    # Nobody says here that they are whole.
+    claim = Claim(base, {name: (vector, 1.0) for name, vector in candidates.items()}, partial=tuple(candidates))
     opened = open_claim(merged, claim)
     if isinstance(opened, Verdict):
         return opened
@@ -61,5 +62,7 @@ def identify(
     absent = [n for n, (_, w) in parts.items() if found.identifiable and w == 0.0]
     weights = {n: RecoveredWeight(None, w.recovered, w.stderr) for n, w in verdict.weights.items()}
     word = {"verified": "identified"}.get(verdict.verdict, verdict.verdict)
-    notes = tuple(note for note in verdict.notes if note != "claim-rounded")
-    return replace(verdict, verdict=word, notes=notes, weights=weights, evidence={**verdict.evidence, "absent": absent})
+    renamed = {"partial-adapter-allowed": "adapter-partial"}
+    notes = tuple(renamed.get(note, note) for note in verdict.notes if note != "claim-rounded")
+    evidence = {**verdict.evidence, "absent": absent}
+    return replace(verdict, verdict=word, weights=weights, notes=notes, evidence=evidence)

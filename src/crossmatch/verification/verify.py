@@ -36,6 +36,7 @@ from crossmatch.verification.quantised import verify_quantised_claim
 from crossmatch.verification.recover import Estimate, Strata, estimate, sums
 from crossmatch.verification.scan import ModuleScan, Scan, Subject, scan
 from crossmatch.verification.verdict import Finding, RecoveredWeight, Verdict
+from crossmatch.verification.whole import examine_adapters
 
 # What a proof beside the writing does not look at.
 _UNSEEN = ("directory: only the weights were judged",)
@@ -74,10 +75,13 @@ def verify_claim(
 ) -> Verdict:
     """Judge a claim; see `verify`. settled: the program and the weights that are inside, where these are known."""
     started = time.monotonic()
+    whole = examine_adapters(claim)
+    if isinstance(whole, Verdict):
+        return whole
     if not isinstance(merged, Checkpoint) and is_quantised(merged):
         if quick or claim.dtypes:
             raise InputError(f"{merged} is a quantised export: it is judged whole, without --quick and --dtype")
-        return verify_quantised_claim(merged, claim, thresholds=thresholds, progress=progress)
+        return whole.added_to(verify_quantised_claim(merged, claim, thresholds=thresholds, progress=progress))
     opened = open_claim(merged, claim)
     if isinstance(opened, Verdict):
         return opened
@@ -112,7 +116,7 @@ def verify_claim(
         "base": None if quick else claim.base.digest,
         "adapters": {n: v.digest if isinstance(v, Recorded) else None for n, (v, _) in claim.parts.items()},
     }
-    return replace(verdict, digests=digests, seconds=round(time.monotonic() - started, 3))
+    return whole.added_to(replace(verdict, digests=digests, seconds=round(time.monotonic() - started, 3)))
 
 
 def open_claim(merged: str | Path | Checkpoint, claim: Claim) -> tuple[Subject, Resolved] | Verdict:
