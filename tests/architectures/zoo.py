@@ -114,11 +114,10 @@ OWN: dict[str, dict[str, Any]] = {
     "opt": {"ffn_dim": 80, "word_embed_proj_dim": 32},
     "phi": {"partial_rotary_factor": 0.5},
     "xglm": {"d_model": 48, "ffn_dim": 80, "num_layers": 2, "attention_heads": 4},
-    **{
-        kind: _LATENT
-        for kind in "axk1 axk2 deepseek_v2 deepseek_v3 deepseek_v32 glm4_moe_lite glm_moe_dsa minicpm3 youtu".split()
-    },
-    **{kind: _LINEAR for kind in ("qwen3_5_text", "qwen3_5_moe_text", "qwen3_next")},
+    **dict.fromkeys(
+        "axk1 axk2 deepseek_v2 deepseek_v3 deepseek_v32 glm4_moe_lite glm_moe_dsa minicpm3 youtu".split(), _LATENT
+    ),
+    **dict.fromkeys(("qwen3_5_text", "qwen3_5_moe_text", "qwen3_next"), _LINEAR),
     "lfm3": {"num_hidden_layers": 4},
     "recurrent_gemma": {"num_hidden_layers": 3, "lru_width": 48, "attention_window_size": 8},
     "stablelm": {"partial_rotary_factor": 0.5, "head_dim": None},
@@ -132,7 +131,9 @@ OWN: dict[str, dict[str, Any]] = {
     },
     "zaya": {"num_experts_per_tok": 1},
     "dots3_note_text": {"num_key_value_heads": 4},
-    **{kind: {"text_config": _SECTIONS} for kind in ("qwen2_vl", "qwen2_5_vl", "glm4v")},
+    "qwen2_vl": {"text_config": _SECTIONS},
+    "qwen2_5_vl": {"text_config": _SECTIONS},
+    "glm4v": {"text_config": _SECTIONS},
     "gemma4_text": _PER_LAYER,
     "gemma4": {"text_config": _PER_LAYER},
     "qwen3_5": {"text_config": {"num_hidden_layers": 4}},
@@ -143,10 +144,10 @@ LEFT_OUT = frozenset(
     "bart bert bert-generation big_bird bigbird_pegasus blenderbot blenderbot-small camembert data2vec-text electra "
     "ernie marian mbart megatron-bert moshi musicgen musicgen_melody mvp pegasus plbart prophetnet rembert roberta "
     "roberta-prelayernorm roc_bert roformer trocr whisper xlm xlm-roberta xlm-roberta-xl xlnet xmod git "
-    "gemma4_assistant gemma4_unified_assistant blt reformer cpmant kimi_linear bailing_hybrid".split()
+    "gemma4_assistant gemma4_unified_assistant blt reformer".split()
 )
 MULTIMODAL = (
-    "llava llava_next qwen2_vl qwen2_5_vl qwen3_vl qwen3_vl_moe gemma3 gemma3n gemma4 mistral3 aya_vision "
+    "llava llava_next qwen2_vl qwen2_5_vl qwen3_vl qwen3_vl_moe gemma3 gemma3n gemma4 mistral3 paligemma aya_vision "
     "internvl idefics3 smolvlm llama4 glm4v aria ovis2 qwen3_5"
 ).split()
 
