@@ -45,7 +45,11 @@ class Ways:
             slower.append(f"answers {what}")
         if self.stem.module is None:
             slower.append("KL keeps whole distributions")
-        return f"{kind}: {'; '.join(slower)}, because this model is not right otherwise" if slower else None
+        return (
+            f"{kind} takes a slower path, as the faster one gives other figures: {'; '.join(slower)}"
+            if slower
+            else None
+        )
 
 
 def forward(module: Any, ids: Tensor, **options: Any) -> Any:
