@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
 from pathlib import Path
 
 from architectures.zoo import MULTIMODAL, kinds
@@ -86,11 +87,12 @@ def _plain(text: str) -> str:
 
 
 def main(names: list[str]) -> int:
-    """Run all rows, or those of the named kinds only, which writes no page; the number that could not be made right."""
+    """Run all rows, or those of the named kinds only, which writes no page; the number of rows that
+    are not right throughout."""
     rows = [(kind, adapter) for kind in (names or kinds()) for adapter in ADAPTERS]
     rows += [key for key in MORE if not names or key[0] in names]
     found: dict[Key, dict[str, str]] = {}
-    with ProcessPoolExecutor(2, max_tasks_per_child=60) as pool:
+    with ProcessPoolExecutor(2, get_context("spawn")) as pool:
         for future in as_completed([pool.submit(answer, key) for key in rows]):
             key, row = future.result()
             found[key] = row
