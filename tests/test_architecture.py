@@ -16,6 +16,7 @@ FLOORS = {
     "process": 0,
     "delta": 0,
     "checkpoint": 0,
+    "causal": 0,
     "chat": 0,
     "report": 0,
     "adapter": 1,
@@ -33,7 +34,13 @@ FLOORS = {
     "__init__": 5,
 }
 # The ground floor has an order of its own: whom each may use there.
-GROUND = {"checkpoint": {"errors"}, "delta": {"errors"}, "report": {"errors"}, "chat": {"errors", "checkpoint"}}
+GROUND = {
+    "checkpoint": {"errors"},
+    "delta": {"errors"},
+    "report": {"errors"},
+    "chat": {"errors", "checkpoint"},
+    "causal": {"errors"},
+}
 FILES = sorted(SOURCE.rglob("*.py"))
 
 

@@ -235,6 +235,8 @@ def test_examples_of_a_subject_are_read_once(chat: Path) -> None:
     ids = engine.tokenizer(prompts, add_special_tokens=False)["input_ids"]
     assert sorted(map(sorted, families(ids))) == [[0, 2, 4, 6, 8], [1, 3, 5, 7, 9], [10, 11]]
     read: list[int] = []
+    # The model has been tried before what it reads is counted.
+    assert engine.ways.masks
     hook = engine.model.register_forward_pre_hook(
         lambda _, __, given: read.append(given["input_ids"].numel()), with_kwargs=True
     )

@@ -24,7 +24,7 @@ from crossmatch.evaluation.ratios import bits_per_byte, perplexity
 from crossmatch.evaluation.run import Elsewhere, evaluate, evaluate_served
 from crossmatch.evaluation.samples import side_by_side
 from crossmatch.evaluation.served import ServedModel
-from crossmatch.evaluation.states import head_of, logits_of, tells_all
+from crossmatch.evaluation.states import head_of, logits_of
 from crossmatch.evaluation.summary import summarise
 from crossmatch.sample import SampleSize, write_data
 from helpers import make_adapter, make_chat_model, make_tokenizer
@@ -119,36 +119,39 @@ def test_other_kinds_of_model(tmp_path: Path, family: str) -> None:
     special(family).save_pretrained(tmp_path)
     make_tokenizer(tmp_path)
     engine = Engine(Checkpoint(tmp_path))
-    assert tells_all(engine.model)
+    assert engine.ways.stem.module is engine.model.base_model
     for text, score in zip(TEXTS, scored(engine, TEXTS, Windows(12, 5)), strict=True):
         assert score.nats == pytest.approx(expected(engine, text, Windows(12, 5)), abs=1e-4)
 
 
 def test_a_model_is_left_as_it_was(room: Path) -> None:
-    model = Engine(Checkpoint(room / "base")).model
+    engine = Engine(Checkpoint(room / "base"))
+    model, stem = engine.model, engine.ways.stem
     ids = torch.tensor([[3, 4, 5]])
     with torch.inference_mode():
         before, states = model(ids).logits, model.base_model(ids).last_hidden_state[0]
     own = model.get_output_embeddings().weight.data
     place = own.data_ptr()
-    with head_of(model, [2 * own]):
-        torch.testing.assert_close(logits_of(model, states), 2 * before[0])
+    with head_of(model, stem, [2 * own]):
+        torch.testing.assert_close(logits_of(model, stem, states), 2 * before[0])
     assert model.get_output_embeddings().weight.data_ptr() == place
     with torch.inference_mode():
         assert torch.equal(model(ids).logits, before)
 
 
-def test_where_logits_come_from_elsewhere_nothing_is_scored(room: Path) -> None:
+def test_where_logits_come_from_elsewhere_they_are_taken_whole(room: Path) -> None:
     engine = Engine(Checkpoint(room / "base"))
     # Logits that depend on more than the last states: as with a second head on the input.
     weight = engine.model.get_input_embeddings().weight
 
-    def shift(_: Any, __: Any, given: dict[str, Any], out: Any) -> None:
-        out.logits = out.logits + 100 * weight[given["input_ids"]].sum(-1, keepdim=True)
+    def shift(_: Any, args: Any, given: dict[str, Any], out: Any) -> None:
+        out.logits = out.logits + 100 * weight[given["input_ids"] if given else args[0]] @ weight.T
 
     engine.model.register_forward_hook(shift, with_kwargs=True)
-    with pytest.raises(DataError, match="text suites cannot be scored with this kind of model"):
-        scored(engine, TEXTS, Windows(8, 2))
+    assert engine.ways.stem.module is None
+    assert "KL keeps whole distributions" in str(engine.ways.note("llama"))
+    for text, score in zip(TEXTS, scored(engine, TEXTS, Windows(8, 2)), strict=True):
+        assert score.nats == pytest.approx(expected(engine, text, Windows(8, 2)), abs=1e-3)
 
 
 def test_figures_of_a_suite(room: Path, tmp_path: Path) -> None:

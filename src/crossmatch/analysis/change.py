@@ -12,6 +12,7 @@ from crossmatch.checkpoint import Checkpoint, layer_of, module_type_of
 from crossmatch.delta import Delta, LowRank, Rows, Singular, Stack, TuningVector, top_singular
 from crossmatch.errors import DataError
 from crossmatch.rules import part_of
+from crossmatch.rules.towers import labelled, tower_of
 
 # Of a dense change this many singular triples are looked at, and all of them up to `EXACT` directions.
 DENSE_TRIPLES = 64
@@ -37,13 +38,14 @@ class LeftOut:
 @dataclass(frozen=True)
 class Place:
     """Where a matrix lies: the tensor's name (with [i] for the i-th of a stack of experts), layer, module, part of the
-    layer (attn, mlp or None), shape (d_out, d_in)."""
+    layer (attn, mlp or None), shape (d_out, d_in), tower (None: a layer of the text)."""
 
     name: str
     layer: int | None
     module: str
     part: str | None
     shape: tuple[int, int]
+    tower: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON."""
@@ -137,7 +139,8 @@ def _change(label: str, where: tuple[str, int, bool], delta: Delta, base: Checkp
     if turned:
         factors = LowRank(factors.a.T, factors.b.T, factors.scale) if factors is not None else None
         rows, weight = _transposed(rows), _transposed(weight)
-    place = Place(label, layer_of(name), module_type_of(name), part_of(name), (rows.height, rows.columns))
+    module = labelled(name, module_type_of(name))
+    place = Place(label, layer_of(name), module, part_of(name), (rows.height, rows.columns), tower_of(name))
     single = min(place.shape) == 1
     return Change(place, factors, rows, weight, name, first_row, turned, single)
 

@@ -86,7 +86,7 @@ def claims(vector: str, rows: Sequence[Alignment]) -> list[Claim]:
     labels = list(dict.fromkeys(row.label for row in rows))
     result, first = [], PRIMARY if PRIMARY in labels else next(iter(labels), None)
     for label in sorted(labels, key=lambda label: label != first):
-        chosen = [row for row in rows if row.label == label and row.place is not None and row.place.layer is not None]
+        chosen = [row for row in rows if row.label == label and _in_text(row)]
         found = _mlp_writes(vector, label, chosen), _attention_amplifies(vector, label, chosen)
         result += [replace(claim, primary=label == first) for claim in found]
     return result
@@ -108,6 +108,11 @@ def _attention_amplifies(vector: str, label: str, rows: Sequence[Alignment]) -> 
     ]
     statement = "attention amplifies existing directions, more than MLP modules"
     return _claim(("attention-amplifies", vector, statement, label), rows, parts)
+
+
+def _in_text(row: Alignment) -> bool:
+    """Whether a matrix is in a layer of the text, of which both statements speak."""
+    return row.place is not None and row.place.layer is not None and row.place.tower is None
 
 
 def _claim(

@@ -53,9 +53,10 @@ def head_groups(
         return str(error)
     if side is None:
         return f"a module called {change.place.module} has no heads that are known by its name"
-    heads = Heads.of(config)
+    heads = Heads.of(config, change.place.tower)
     if heads is None:
-        return "the config does not give the heads (num_attention_heads, num_key_value_heads)"
+        whose = f" of its {change.place.tower} tower" if change.place.tower else ""
+        return f"the config does not give the heads{whose} (num_attention_heads, num_key_value_heads)"
     count, each = heads.groups, heads.queries // heads.groups
     width, odd = divmod(change.place.shape[side], count)
     if odd:

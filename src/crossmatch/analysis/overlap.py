@@ -7,6 +7,7 @@ from typing import Any
 from crossmatch.checkpoint import layer_of, module_type_of
 from crossmatch.delta import TuningVector, cosine, norm
 from crossmatch.rules import Weight, weight_at
+from crossmatch.rules.towers import labelled
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def overlap(first: TuningVector, second: TuningVector, weights: tuple[Weight, We
             Overlap(
                 name=name,
                 layer=layer_of(name),
-                module=module_type_of(name),
+                module=labelled(name, module_type_of(name)),
                 cosine=cosine(x, y),
                 cosine_null=1.0 / math.sqrt(math.prod(x.shape)),
                 energy_ratio=(w1 * size) ** 2 / below if below > 0 else None,

@@ -143,7 +143,8 @@ class Placed(Protocol):
 
 
 def groups(rows: Sequence[Row]) -> dict[tuple[str, str | int | None], list[Row]]:
-    """Rows of single matrices by (level, key): every module type in the order of appearance, every layer, all."""
+    """Rows of single matrices by (level, key): every module type in the order of appearance, every layer, those of
+    each tower apart from the text's, all."""
     types: dict[tuple[str, str | int | None], list[Row]] = {}
     layers: dict[tuple[str, str | int | None], list[Row]] = {}
     placed = [row for row in rows if row.place is not None]
@@ -152,8 +153,10 @@ def groups(rows: Sequence[Row]) -> dict[tuple[str, str | int | None], list[Row]]
         assert where is not None
         types.setdefault(("type", where.module), []).append(row)
         if where.layer is not None:
-            layers.setdefault(("layer", where.layer), []).append(row)
-    return types | dict(sorted(layers.items(), key=lambda item: int(item[0][1] or 0))) | {("all", None): placed}
+            level = "layer" if where.tower is None else f"{where.tower} layer"
+            layers.setdefault((level, where.layer), []).append(row)
+    ordered = sorted(layers.items(), key=lambda item: (item[0][0] != "layer", item[0][0], int(item[0][1] or 0)))
+    return types | dict(ordered) | {("all", None): placed}
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

@@ -3,15 +3,16 @@
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby, islice
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import DynamicCache
 
+from crossmatch.evaluation.forward import Ways, cache_of, forward
 from crossmatch.evaluation.memory import Memory
 from crossmatch.evaluation.model import Decoding
-from crossmatch.evaluation.pool import Pool, Prefix, Row, takes_any_mask
+from crossmatch.evaluation.pool import Pool, Prefix, Row
 
 # Tokens looked at first when the most probable ones are wanted.
 _TOP = 512
@@ -34,7 +35,7 @@ Answer = tuple[int, list[int], bool]
 
 @torch.inference_mode()
 def decode(
-    model: Any, prompts: Sequence[Sequence[int]], limits: Limits, decoding: Decoding, seeds: Sequence[int]
+    model: Any, ways: Ways, prompts: Sequence[Sequence[int]], limits: Limits, decoding: Decoding, seeds: Sequence[int]
 ) -> Iterator[Answer]:
     """Answers as they end, the longest prompts first, so that what does not fit in memory fails at once.
 
@@ -44,11 +45,11 @@ def decode(
     choose = _chooser(decoding)
     rows = [Row(i, 0, 0, [], _draws(decoding, seed, limits.tokens)) for i, seed in enumerate(seeds)]
     order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), tuple(prompts[i]), i))
-    if not takes_any_mask(model):
+    if not ways.masks:
         size = min(limits.rows, limits.memory.places(model, max(map(len, prompts), default=0) + limits.tokens))
-        for start in range(0, len(order), size):
-            chunk = order[start : start + size]
-            yield from _together(model, [prompts[i] for i in chunk], [rows[i] for i in chunk], limits, choose)
+        for chunk in _chunks(order, [0 if ways.left else len(prompt) for prompt in prompts], size):
+            lines = Lines(model, ways, [prompts[i] for i in chunk])
+            yield from _together(lines, [rows[i] for i in chunk], limits, choose)
         return
     prefix = Prefix.of(model, prompts)
     width = max(map(len, prompts), default=0) + limits.tokens
@@ -78,36 +79,65 @@ def _note(rows: Sequence[Row], chosen: Sequence[int], limits: Limits) -> Iterato
             row.index = -1
 
 
-def _together(
-    model: Any,
-    prompts: Sequence[Sequence[int]],
-    rows: list[Row],
-    limits: Limits,
-    choose: Callable[[Tensor, Sequence[Row]], list[int]],
-) -> Iterator[Answer]:
-    """For models whose layers keep something else than all keys and values: rows stay until all have ended."""
-    width, device = max(map(len, prompts)), model.device
-    ids, mask = torch.zeros(len(rows), width, dtype=torch.long), torch.zeros(len(rows), width, dtype=torch.long)
-    for number, prompt in enumerate(prompts):
-        ids[number, width - len(prompt) :] = torch.tensor(prompt)
-        mask[number, width - len(prompt) :] = 1
-    cache = DynamicCache(config=model.config)
-    ids, positions = ids.to(device), (mask.cumsum(1) - 1).clamp_min(0).to(device)
-    mask = mask.to(device)
-    while any(row.index >= 0 for row in rows):
-        out = model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
+def _chunks(order: Sequence[int], kinds: Sequence[int], size: int) -> Iterator[list[int]]:
+    """Numbers in their order, so many of one kind at a time at most."""
+    for _, group in groupby(order, key=lambda i: kinds[i]):
+        while chunk := list(islice(group, size)):
+            yield chunk
+
+
+class Lines:
+    """Rows that go on together until all have ended, for models that keep something else than all keys and values.
+
+    Rows of different lengths are filled up on the left; where a cache is not right all is computed again for each
+    token.
+    """
+
+    def __init__(self, model: Any, ways: Ways, prompts: Sequence[Sequence[int]]) -> None:
+        self.model, self.cached = model, ways.left or ways.cached
+        width = max(map(len, prompts))
+        self.ids = torch.zeros(len(prompts), width, dtype=torch.long)
+        own = torch.zeros(len(prompts), width, dtype=torch.long)
+        for number, prompt in enumerate(prompts):
+            self.ids[number, width - len(prompt) :] = torch.tensor(prompt)
+            own[number, width - len(prompt) :] = 1
+        # Where rows may not be filled up, the model is read as it would have it, without a mask.
+        self._mask = own.to(model.device) if ways.left else None
+        self._positions = (own.cumsum(1) - 1).clamp_min(0).to(model.device) if ways.left else None
+        self._cache: Any = None
+
+    def read(self) -> Tensor:
+        """Logits (rows, vocabulary) after the last token of each row."""
+        out = forward(
+            self.model,
+            self.ids,
+            attention_mask=self._mask,
+            position_ids=self._positions,
+            past_key_values=self._cache,
+            use_cache=self.cached,
             logits_to_keep=1,
         )
-        chosen = choose(out.logits[:, -1], rows)
+        self._cache = cache_of(out) if self.cached else None
+        return out.logits[:, -1]
+
+    def write(self, tokens: Sequence[int]) -> None:
+        """One token more for every row."""
+        new = torch.tensor(tokens)[:, None]
+        self.ids = new if self.cached else torch.cat([self.ids, new], 1)
+        if self._mask is not None and self._positions is not None:
+            self._mask = torch.cat([self._mask, torch.ones_like(self._mask[:, :1])], 1)
+            self._positions = self._positions[:, -1:] + 1
+
+
+def _together(
+    lines: Lines, rows: list[Row], limits: Limits, choose: Callable[[Tensor, Sequence[Row]], list[int]]
+) -> Iterator[Answer]:
+    """Rows stay until all have ended."""
+    while any(row.index >= 0 for row in rows):
+        chosen = choose(lines.read(), rows)
         going = [n for n, row in enumerate(rows) if row.index >= 0]
         yield from _note([rows[n] for n in going], [chosen[n] for n in going], limits)
-        ids = torch.tensor(chosen, device=device)[:, None]
-        mask, positions = torch.cat([mask, torch.ones_like(mask[:, :1])], 1), positions[:, -1:] + 1
+        lines.write(chosen)
 
 
 def _draws(decoding: Decoding, seed: int, count: int) -> Tensor | None:

@@ -1,27 +1,26 @@
 """One loaded model whose weights are changed in place from variant to variant."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor
-from transformers import AutoModelForCausalLM
 
 from crossmatch.adapter import fit
+from crossmatch.causal import open_model
 from crossmatch.chat import open_tokenizer
 from crossmatch.checkpoint import Checkpoint
-from crossmatch.delta import Delta, LowRank, TuningVector, merged_rows
+from crossmatch.delta import TuningVector
 from crossmatch.errors import AdapterError, DataError
 from crossmatch.evaluation.decode import Limits, decode
+from crossmatch.evaluation.forward import Ways
+from crossmatch.evaluation.inplace import InPlace
 from crossmatch.evaluation.likelihood import score
 from crossmatch.evaluation.memory import ROWS, Memory
 from crossmatch.evaluation.model import Decoding, DocumentScore, FirstToken, Generated, Windows
 from crossmatch.evaluation.perplexity import score_documents
-from crossmatch.evaluation.states import tells_all
+from crossmatch.evaluation.trial import find_ways
 from crossmatch.rules import Combined, Recipe, Weight
-
-# Bytes of a base that is kept in memory beside the model.
-_KEPT = 4 << 30
 
 
 class Engine:
@@ -50,19 +49,20 @@ class Engine:
         self.tokenizer = tokenizer or open_tokenizer(base.path)
         on_gpu = stored or next(info.dtype for info in base.tensors.values() if info.dtype.is_floating_point)
         dtype = torch.float32 if self.device.type == "cpu" else on_gpu
-        model: Any = AutoModelForCausalLM.from_pretrained(base.path, dtype=dtype)
-        self.model = model.to(self.device).eval()
+        self.model: Any = open_model(base.path, dtype).to(self.device)
         self.memory = Memory.of(self.device, memory)
-        self._weights = dict(self.model.named_parameters())
+        self.weights = InPlace(self.model, base, stored)
         # Tensors that a checkpoint stored in another dtype would hold differently, adapter or not.
-        self._changed = {n for n in self._weights if n in base and stored not in (None, base.tensors[n].dtype)}
+        names = self.weights.known if stored is not None else ()
+        self._changed = {name for name in names if base.tensors[name].dtype != stored}
         own = self.model.generation_config.eos_token_id
         stops = {*([own] if isinstance(own, int) else own or ()), self.tokenizer.eos_token_id}
         self._stops = frozenset(stop for stop in stops if stop is not None)
-        # Single precision in memory: weights change in a fraction of a second, each element within one rounding.
-        single = {info.dtype for info in base.tensors.values()} | {stored or torch.float32, dtype} == {torch.float32}
-        self._fast = single and self.device.type == "cpu" and base.nbytes <= _KEPT
-        self._own: dict[str, Tensor] = {}
+
+    @cached_property
+    def ways(self) -> Ways:
+        """How this model is run, tried on a few short texts when it is asked for first (`find_ways`)."""
+        return find_ways(self.model, self.memory)
 
     @torch.inference_mode()
     def become(self, parts: Mapping[str, tuple[TuningVector, Weight]]) -> None:
@@ -74,31 +74,9 @@ class Engine:
         if found.base is not self.base:
             raise AdapterError("an adapter changes the vocabulary of the model; merge it, then evaluate the merge")
         wanted = Combined(found.vectors, {name: weight for name, (_, weight) in parts.items()}, Recipe())
-        for name in [*self._changed.difference(wanted), *wanted]:
-            self._set(name, wanted.get(name))
+        self.weights.set({name: wanted.get(name) for name in [*self._changed.difference(wanted), *wanted]})
         # In the base's own dtype a tensor without a delta is as it was loaded, once it has been restored.
         self._changed = set(wanted) if self.stored is None else self._changed.union(wanted)
-
-    def _set(self, name: str, delta: Delta | None) -> None:
-        parameter = self._weights.get(name)
-        if parameter is None:
-            raise AdapterError(f"the model has no parameter {name}; it cannot take this adapter in place")
-        columns = delta.columns if delta is not None else self.base.tensors[name].columns
-        target = parameter.data.view(-1, columns)
-        if self._fast and (delta is None or isinstance(delta, LowRank)):
-            if name not in self._own:
-                self._own[name] = self.base[name].to(self.device)
-            target.copy_(self._own[name].view(-1, columns))
-            if delta is not None:
-                delta.add_to(target, 0, len(target))
-            return
-        if delta is not None:
-            delta = delta.bind(lambda start, stop: self.base.rows(name, start, stop, columns))
-        for start, stop in self.base.blocks(name, columns):
-            rows = self.base.rows(name, start, stop, columns)
-            form = self.stored or rows.dtype
-            done = merged_rows(rows, delta, start, stop, form) if delta else rows.to(form)
-            target[start:stop].copy_(done)
 
     def generate(
         self,
@@ -113,7 +91,7 @@ class Engine:
         seeds: one per prompt, from which it is drawn. What comes several times is read by the model once.
         """
         limits = Limits(self._stops, max_new_tokens, self.rows, self.memory)
-        for index, ids, truncated in decode(self.model, self._ids(prompts), limits, decoding, seeds):
+        for index, ids, truncated in decode(self.model, self.ways, self._ids(prompts), limits, decoding, seeds):
             done(index, Generated(self.tokenizer.decode(ids, skip_special_tokens=False), truncated, len(ids)))
 
     def loglikelihoods(
@@ -130,19 +108,17 @@ class Engine:
     ) -> None:
         """The same, with what the first token's distribution is like."""
         tokens = [[self.token_ids(p, option)[1] for option in group] for p, group in zip(prompts, options, strict=True)]
-        for index, values, opening in score(self.model, self._ids(prompts), tokens, self.rows, self.memory):
+        for index, values, opening in score(self.model, self.ways, self._ids(prompts), tokens, self.rows, self.memory):
             done(index, values, opening)
 
     def documents(self, texts: Sequence[str], windows: Windows, done: Callable[[int, DocumentScore], None]) -> None:
         """-ln P of plain texts, each behind the tokenizer's beginning-of-sequence token (else its end of sequence), as
-        lm-evaluation-harness has it. Raises DataError for a model that has no last hidden states to score from."""
-        if not tells_all(self.model):
-            raise DataError(f"{self.base.path}: text suites cannot be scored with this kind of model; leave them out")
+        lm-evaluation-harness has it. Raises DataError for a tokenizer that has neither."""
         tokenizer = self.tokenizer
         before = next((i for i in (tokenizer.bos_token_id, tokenizer.eos_token_id) if i is not None), None)
         if before is None:
             raise DataError(f"{self.base.path}: the tokenizer has no token with which a text begins or ends")
-        for index, found in score_documents(self.model, self._ids(texts), before, windows, self.memory):
+        for index, found in score_documents(self.model, self.ways, self._ids(texts), before, windows, self.memory):
             done(index, found)
 
     def _ids(self, prompts: Sequence[str]) -> list[list[int]]:

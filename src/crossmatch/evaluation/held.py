@@ -1,6 +1,6 @@
 """The one model in memory: the base, whose weights become those of a variant, or a written checkpoint."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 
@@ -10,16 +10,20 @@ from crossmatch.checkpoint import Checkpoint
 from crossmatch.evaluation.conditions import Plan
 from crossmatch.evaluation.engine import Engine
 from crossmatch.evaluation.variants import Variant
+from crossmatch.progress import SILENT
 
 
 class Held:
     """Variants by turns, in one model's memory. A checkpoint of its own takes the place of the base, and gives it back
-    when the base is wanted again."""
+    when the base is wanted again. say: where a note goes on a model that takes a slower path (`Ways.note`)."""
 
-    def __init__(self, base: Checkpoint, adapters: Mapping[str, Recorded], plan: Plan) -> None:
-        self.base, self.adapters, self.plan = base, adapters, plan
+    def __init__(
+        self, base: Checkpoint, adapters: Mapping[str, Recorded], plan: Plan, say: Callable[[str], None] = SILENT.say
+    ) -> None:
+        self.base, self.adapters, self.plan, self.say = base, adapters, plan, say
         self.variant: Variant | None = None
         self._engine: Engine | None = None
+        self._said: set[str] = set()
 
     def become(self, variant: Variant) -> Engine:
         """A model with the weights of this variant. Raises AdapterError if the base cannot take them in place."""
@@ -43,4 +47,8 @@ class Held:
             # A written checkpoint reads the base's tokens, whatever lies beside it.
             text = open_tokenizer(self.base.path) if checkpoint is not self.base else None
             self._engine = Engine(checkpoint, dtype, self.plan.batch_size, self.plan.memory, text)
+            note = self._engine.ways.note(str(checkpoint.config.get("model_type")))
+            if note is not None and note not in self._said:
+                self._said.add(note)
+                self.say(f"note: {note}")
         return self._engine

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from crossmatch.evaluation.engine import Engine
 from crossmatch.evaluation.held import Held
-from crossmatch.evaluation.states import head_of, last_states, logits_of, tells_all
+from crossmatch.evaluation.states import head_of, head_parameters, last_states, logits_of
 from crossmatch.evaluation.variants import Variant
 
 Head = tuple[Tensor, ...]
@@ -90,28 +90,24 @@ class Divergences:
         own = _head(engine)
         compared = {role: self._comparable(other, own) for role, other in roles.items()}
 
-        def found(index: int, states: Tensor | None) -> None:
+        def found(index: int, states: Tensor) -> None:
             values: dict[str, Divergence | None] = {}
             for role, other in roles.items():
                 theirs = self._states[other.name, group].get(items[index].key)
                 head = compared[role]
                 values[role] = None
-                if states is not None and theirs is not None and head is not None:
+                if theirs is not None and head is not None:
                     values[role] = _along(engine, states, theirs, head)
             done(index, values)
 
         self._run(variant, group, items, found)
 
     def _run(
-        self, variant: Variant, group: str, items: Sequence[Answered], found: Callable[[int, Tensor | None], None]
+        self, variant: Variant, group: str, items: Sequence[Answered], found: Callable[[int, Tensor], None]
     ) -> None:
         """States of a variant at all places where it predicts a token of an answer; kept of what others are compared
-        with. None where logits do not follow from them."""
+        with."""
         engine = self.held.become(variant)
-        if not tells_all(engine.model):
-            for index in range(len(items)):
-                found(index, None)
-            return
         kept = None
         if any(other.name == variant.name for other in self.others.values()):
             kept = self._states.setdefault((variant.name, group), {})
@@ -122,7 +118,7 @@ class Divergences:
             before, after = engine.token_ids(item.prompt, item.answer)
             rows.append([*before, *after[:-1]])
             wanted.append(len(after))
-        for index, states in last_states(engine.model, rows, wanted, engine.memory):
+        for index, states in last_states(engine.model, engine.ways, rows, wanted, engine.memory):
             if kept is not None:
                 kept[items[index].key] = states.cpu()
             found(index, states)
@@ -131,7 +127,7 @@ class Divergences:
         """The output embedding with which the other's states become logits, if both are of one shape."""
         kind, head = self._heads.get(other.name, ("", ()))
         alike = kind == own[0] and [t.shape for t in head] == [t.shape for t in own[1]]
-        return head if head and alike else None
+        return head if alike else None
 
 
 @dataclass(frozen=True)
@@ -152,9 +148,10 @@ class Comparison:
 
 
 def _head(engine: Engine) -> tuple[str, Head]:
-    """Kind of the model, and the parameters of its output embedding."""
-    parameters = engine.model.get_output_embeddings().parameters()
-    return engine.model.config.model_type, tuple(p.data for p in parameters)
+    """Kind of the model and of its states, and the parameters that lead from these to logits."""
+    stem, kind = engine.ways.stem, engine.model.config.model_type
+    parameters = tuple(parameter.data for parameter in head_parameters(engine.model, stem))
+    return f"{kind} {'logits' if stem.module is None else 'states'}", parameters
 
 
 def _copied(own: tuple[str, Head], known: Iterable[tuple[str, Head]]) -> tuple[str, Head]:
@@ -168,11 +165,11 @@ def _copied(own: tuple[str, Head], known: Iterable[tuple[str, Head]]) -> tuple[s
 
 def _along(engine: Engine, states: Tensor, theirs: Tensor, head: Head) -> Divergence:
     """states, theirs: (tokens, hidden) of one item."""
-    model, found = engine.model, []
+    model, stem, found = engine.model, engine.ways.stem, []
     step = max(1, engine.memory.positions(model) // 2)
     for mine, other in zip(states.split(step), theirs.split(step), strict=True):
-        own = logits_of(model, mine)
-        with head_of(model, head):
-            found.append(kl_divergence(own, logits_of(model, other.to(mine.device))))
+        own = logits_of(model, stem, mine)
+        with head_of(model, stem, head):
+            found.append(kl_divergence(own, logits_of(model, stem, other.to(mine.device))))
     values = torch.cat(found)
     return Divergence(float(values[0]), float(values.sum()), len(values))

@@ -6,9 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from crossmatch.evaluation.forward import Ways, forward
 from crossmatch.evaluation.memory import Memory
 from crossmatch.evaluation.model import FirstToken
-from crossmatch.evaluation.pool import Prefix, as_mask, families, takes_any_mask
+from crossmatch.evaluation.pool import Prefix, as_mask, families
+from crossmatch.evaluation.states import last_states, logits_of
 
 Ids = Sequence[int]
 
@@ -18,17 +20,20 @@ Scored = tuple[int, list[float], FirstToken]
 
 @torch.inference_mode()
 def score(
-    model: Any, prompts: Sequence[Ids], options: Sequence[Sequence[Ids]], rows: int, memory: Memory
+    model: Any, ways: Ways, prompts: Sequence[Ids], options: Sequence[Sequence[Ids]], rows: int, memory: Memory
 ) -> Iterator[Scored]:
     """ln P(option | prompt), summed over its tokens, for every option of every prompt (there may be none: then only the
     first token is told of); in batches of similar length, of so many rows at most, as far as the memory goes.
 
     An option sees its prompt and itself, not the others (a tree of tokens; positions go on from the prompt's end).
     Tokens that the prompts of a family begin with (the examples of one subject) are computed once, and only what an
-    option needs goes through the vocabulary.
+    option needs goes through the vocabulary. A model that does not take any mask reads every option behind a prompt of
+    its own.
     """
-    whole = not takes_any_mask(model)
-    for family in [list(range(len(prompts)))] if whole else families(prompts):
+    if not ways.masks:
+        yield from _each(model, ways, prompts, options, (rows, memory))
+        return
+    for family in families(prompts):
         yield from _family(model, prompts, options, family, (rows, memory))
 
 
@@ -40,7 +45,7 @@ def _family(
     limits: tuple[int, Memory],
 ) -> Iterator[Scored]:
     rows, memory = limits
-    prefix, whole = Prefix.of(model, [prompts[i] for i in family]), not takes_any_mask(model)
+    prefix = Prefix.of(model, [prompts[i] for i in family])
     shared = len(prefix.ids)
     lengths = {i: len(prompts[i]) - shared + sum(len(option) - 1 for option in options[i]) for i in family}
     order = sorted(family, key=lambda i: (-lengths[i], i))
@@ -50,15 +55,11 @@ def _family(
         logits = memory.positions(model) // max(tails[:rows])
         count = max(1, min(rows, memory.rows(model, width, shared), logits))
         chunk, order = order[:count], order[count:]
-        if whole:
-            for i in chunk:
-                yield i, *_apart(model, prompts[i], options[i])
-        else:
-            found = _beside(model, prefix, [prompts[i][shared:] for i in chunk], [options[i] for i in chunk])
-            yield from ((i, values, opening) for i, (values, opening) in zip(chunk, found, strict=True))
+        found = beside(model, prefix, [prompts[i][shared:] for i in chunk], [options[i] for i in chunk])
+        yield from ((i, values, opening) for i, (values, opening) in zip(chunk, found, strict=True))
 
 
-def _beside(
+def beside(
     model: Any, prefix: Prefix, prompts: Sequence[Ids], options: Sequence[Sequence[Ids]]
 ) -> list[tuple[list[float], FirstToken]]:
     """Rows [padding, prompt, options without their last tokens, padding]; prompts end at one column."""
@@ -79,15 +80,17 @@ def _beside(
             positions[row, at:stop] = len(prompt) + torch.arange(len(option) - 1)
             at = stop
     allowed = _tree(branch, len(prefix.ids)).to(model.device)
-    out = model(
-        input_ids=ids.to(model.device),
+    out = forward(
+        model,
+        ids,
         attention_mask=as_mask(model, allowed),
         position_ids=(positions + len(prefix.ids)).to(model.device),
         past_key_values=prefix.cache(model, len(prompts)) if prefix.ids else None,
         use_cache=bool(prefix.ids),
         logits_to_keep=tail + 1,
     )
-    return [_row(logits, group) for logits, group in zip(out.logits, options, strict=True)]
+    # Not every model leaves out the logits that are not wanted.
+    return [_row(logits, group) for logits, group in zip(out.logits[:, -tail - 1 :], options, strict=True)]
 
 
 def _tree(branch: Tensor, shared: int) -> Tensor:
@@ -122,14 +125,26 @@ def opening(log_p: Tensor) -> FirstToken:
     return FirstToken(float(-(p * log_p.masked_fill(p == 0, 0.0)).sum()), first - second)
 
 
-def _apart(model: Any, prompt: Ids, options: Sequence[Ids]) -> tuple[list[float], FirstToken]:
-    """For models whose layers do not take any mask: every option behind a prompt of its own."""
-
-    def after(option: Ids, keep: int) -> Tensor:
-        ids = torch.tensor([[*prompt, *option]], device=model.device)
-        return torch.log_softmax(model(input_ids=ids, logits_to_keep=keep).logits[0].float(), -1)
-
-    rows = [after(option[:-1], len(option)) for option in options] or [after((), 1)]
-    pairs = zip(rows, options, strict=False)
-    values = [float(log_p[torch.arange(len(o)), torch.tensor(o)].double().sum()) for log_p, o in pairs]
-    return values, opening(rows[0][0])
+def _each(
+    model: Any, ways: Ways, prompts: Sequence[Ids], options: Sequence[Sequence[Ids]], limits: tuple[int, Memory]
+) -> Iterator[Scored]:
+    """Every option behind a prompt of its own, from the last states of its tokens."""
+    count, memory = limits
+    order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i))
+    step = memory.positions(model)
+    for start in range(0, len(order), count):
+        chunk = order[start : start + count]
+        # Without options there is still a first token to tell of.
+        pairs = [(i, option) for i in chunk for option in options[i] or [(0,)]]
+        rows = [[*prompts[i], *option[:-1]] for i, option in pairs]
+        wanted = [len(option) for _, option in pairs]
+        values: dict[int, list[float]] = {i: [] for i in chunk}
+        openings: dict[int, FirstToken] = {}
+        states = dict(last_states(model, ways, rows, wanted, memory))
+        for number, (i, option) in enumerate(pairs):
+            parts = [logits_of(model, ways.stem, part).float().log_softmax(-1) for part in states[number].split(step)]
+            log_p = torch.cat(parts)
+            tokens = torch.tensor(option, device=log_p.device)
+            values[i].append(float(log_p.gather(1, tokens[:, None]).double().sum()))
+            openings.setdefault(i, opening(log_p[0]))
+        yield from ((i, values[i] if options[i] else [], openings[i]) for i in chunk)

@@ -86,16 +86,28 @@ def _free_on(device: "torch.device") -> int:
 
 
 def cached_bytes(model: Any) -> int:
-    """Bytes of keys and values for one token."""
+    """Bytes of keys and values for one token; of a model without attention heads, as if its states were such."""
     config = model.config.get_text_config(decoder=True)
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return 2 * config.num_hidden_layers * heads * width * model.dtype.itemsize
+    hidden, queries = number_in(config, "hidden_size"), number_in(config, "num_attention_heads")
+    heads = number_in(config, "num_key_value_heads") or queries
+    width = number_in(config, "head_dim") or (hidden // queries if queries else 0)
+    return 2 * (number_in(config, "num_hidden_layers") or 1) * (heads * width or hidden or 1) * model.dtype.itemsize
 
 
 def token_bytes(model: Any) -> int:
     """Bytes for one token on its way through the model: its keys and values, and what one layer holds beside them."""
     config = model.config.get_text_config(decoder=True)
-    inner = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
-    held = (_HIDDEN * config.hidden_size + _INTERMEDIATE * inner) * model.dtype.itemsize
+    hidden = number_in(config, "hidden_size")
+    inner = number_in(config, "intermediate_size") or 4 * hidden
+    held = (_HIDDEN * hidden + _INTERMEDIATE * inner) * model.dtype.itemsize
     return cached_bytes(model) + held
+
+
+def number_in(config: Any, name: str) -> int:
+    """A number of a config, the largest where it differs by layer; 0 if it does not say."""
+    try:
+        value = getattr(config, name, None)
+    except Exception:  # some configs refuse a number that every layer has for itself
+        value = [getattr(layer, name, None) for layer in getattr(config, "per_layer_config", ())]
+    values = value if isinstance(value, list | tuple) else [value]
+    return max((number for number in values if isinstance(number, int)), default=0)

@@ -6,22 +6,27 @@ from typing import Any
 
 import torch
 
-from crossmatch.evaluation.memory import Memory
+from crossmatch.evaluation.forward import Ways
+from crossmatch.evaluation.memory import Memory, number_in
 from crossmatch.evaluation.model import DocumentScore, Windows
 from crossmatch.evaluation.states import last_states, logits_of
+
+# How configs name the most positions that a model takes.
+_LIMITS = ("max_position_embeddings", "max_seq_len")
 
 
 @torch.inference_mode()
 def score_documents(
-    model: Any, documents: Sequence[Sequence[int]], before: int, windows: Windows, memory: Memory
+    model: Any, ways: Ways, documents: Sequence[Sequence[int]], before: int, windows: Windows, memory: Memory
 ) -> Iterator[tuple[int, DocumentScore]]:
     """-sum ln P(token | what comes before it) of every document, as they are done.
 
     documents: their token ids; before: the id behind which each begins. The model's own limit on positions also limits
     the windows.
     """
-    limit = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None) or windows.size
-    size = min(windows.size, limit)
+    config = model.config.get_text_config(decoder=True)
+    limits = [limit for name in _LIMITS if (limit := number_in(config, name))]
+    size = min([windows.size, *limits])
     windows = Windows(size, min(windows.overlap, size - 1))
     rows, wanted, targets, owner = [], [], [], []
     for number, tokens in enumerate(documents):
@@ -33,9 +38,9 @@ def score_documents(
             owner.append(number)
     parts, left = [0.0] * len(documents), Counter(owner)
     count, step = Counter(owner), memory.positions(model)
-    for row, states in last_states(model, rows, wanted, memory):
+    for row, states in last_states(model, ways, rows, wanted, memory):
         for chunk, ids in zip(states.split(step), targets[row].split(step), strict=True):
-            wide = logits_of(model, chunk).float()
+            wide = logits_of(model, ways.stem, chunk).float()
             chosen = wide.gather(1, ids[:, None].to(wide.device))[:, 0]
             parts[owner[row]] += float((torch.logsumexp(wide, -1) - chosen).double().sum())
         number = owner[row]

@@ -8,15 +8,28 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
+from crossmatch.evaluation.forward import cache_of, forward
+from crossmatch.evaluation.memory import number_in
+
 # Columns of a pool are moved to the front when so many of them belong to nobody.
 _IDLE = 0.3
+# Fields of configs that limit how far back a layer looks, without a cache of that kind.
+_WINDOWS = ("window_size", "attention_window_size", "attention_chunk_size", "local_attention")
 # Prompts that go through the model by themselves because of a beginning that they have in common.
 _FAMILY = 4
 
 
 def takes_any_mask(model: Any) -> bool:
-    """Whether every layer attends to all that a mask allows: no sliding windows, no recurrent state."""
-    return all(type(layer) is DynamicLayer for layer in DynamicCache(config=model.config).layers)
+    """Whether every layer may attend to all that a mask allows: no sliding windows, no recurrent state, as far as the
+    config says. What it does with a mask is seen by trying it (`trial`)."""
+    config = model.config.get_text_config(decoder=True)
+    try:
+        layers = DynamicCache(config=model.config).layers
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return False
+    # Some windows are no matter of the cache, but of positions in it.
+    windowed = any(number_in(config, name) for name in _WINDOWS)
+    return bool(layers) and not windowed and all(type(layer) is DynamicLayer for layer in layers)
 
 
 def as_mask(model: Any, allowed: Tensor) -> Tensor:
@@ -37,12 +50,12 @@ class Prefix:
     @classmethod
     @torch.inference_mode()
     def of(cls, model: Any, prompts: Sequence[Sequence[int]]) -> "Prefix":
-        """Run the common tokens through the model once; every prompt keeps at least one token of its own."""
+        """Run the common tokens through the model once; every prompt keeps at least one token of its own. For models
+        that take any mask."""
         ids = common(prompts)
-        if not ids or not takes_any_mask(model):
+        if not ids:
             return cls((), ())
-        inputs = torch.tensor([ids], device=model.device)
-        cache = model(input_ids=inputs, use_cache=True, logits_to_keep=1).past_key_values
+        cache: Any = cache_of(forward(model, torch.tensor([ids]), use_cache=True, logits_to_keep=1))
         return cls(ids, tuple((layer.keys, layer.values) for layer in cache.layers))
 
     def cache(self, model: Any, rows: int) -> DynamicCache:
@@ -181,8 +194,9 @@ class Pool:
         allowed = torch.cat([before, allowed], 3).to(device)
         positions = (own.cumsum(1) - 1).clamp_min(0) + shared
         cache = self.prefix.cache(self.model, len(prompts))
-        out = self.model(
-            input_ids=ids.to(device),
+        out = forward(
+            self.model,
+            ids,
             attention_mask=as_mask(self.model, allowed),
             position_ids=positions.to(device),
             past_key_values=cache,
@@ -216,8 +230,9 @@ class Pool:
         device, filled = self.model.device, self._layers[0].filled
         starts = torch.tensor([row.start for row in self.rows])
         allowed = torch.arange(filled + 1)[None, :] >= starts[:, None]
-        out = self.model(
-            input_ids=torch.tensor([[row.tokens[-1]] for row in self.rows], device=device),
+        out = forward(
+            self.model,
+            torch.tensor([[row.tokens[-1]] for row in self.rows]),
             attention_mask=as_mask(self.model, allowed[:, None, None, :].to(device)),
             position_ids=torch.tensor([[row.position] for row in self.rows], device=device),
             past_key_values=self._cache,

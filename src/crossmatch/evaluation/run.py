@@ -55,7 +55,7 @@ def evaluate(
     work = _Work(cells(variants, suites, plan.conditions), out, models, shared, (plan.kl, roles))
     if not work.pending:
         return work.records
-    held = Held(base, adapters, plan)
+    held = Held(base, adapters, plan, progress.say)
     with progress.task("load model") as loading:
         tokenizer = open_tokenizer(base.path)
         if work.pending[0][0].variant.checkpoint is None:

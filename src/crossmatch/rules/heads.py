@@ -31,9 +31,11 @@ class Heads:
     width: int
 
     @classmethod
-    def of(cls, config: Mapping[str, Any]) -> "Heads | None":
-        """From a model's config.json; None where it does not say."""
-        inner = config.get("text_config")
+    def of(cls, config: Mapping[str, Any], tower: str | None = None) -> "Heads | None":
+        """From a model's config.json, of the text or of a tower (`tower_of`); None where it does not say."""
+        inner = config.get(f"{tower or 'text'}_config")
+        if tower is not None:
+            return cls._of_tower(inner) if isinstance(inner, dict) else None
         fields = {**config, **inner} if isinstance(inner, dict) else config
         queries = fields.get("num_attention_heads", fields.get("n_head"))
         groups = fields.get("num_key_value_heads") or queries
@@ -42,6 +44,14 @@ class Heads:
             return None
         width = fields.get("head_dim") or (hidden // queries if type(hidden) is int else None)
         return cls(queries, groups, width) if _is_count(width) else None
+
+    @classmethod
+    def _of_tower(cls, fields: Mapping[str, Any]) -> "Heads | None":
+        """Encoders have names of their own for what texts have."""
+        names = ("num_attention_heads", "num_heads", "encoder_attention_heads", "attention_heads")
+        queries = next((fields[name] for name in names if name in fields), None)
+        hidden = next((fields[name] for name in ("embed_dim", "hidden_size", "d_model") if name in fields), None)
+        return cls.of({"num_key_value_heads": None, **fields, "num_attention_heads": queries, "hidden_size": hidden})
 
     def to_dict(self) -> dict[str, int]:
         """As plain JSON."""

@@ -12,6 +12,7 @@ from crossmatch.checkpoint import layer_of
 from crossmatch.delta import check_weights
 from crossmatch.errors import RuleError
 from crossmatch.rules.heads import ATTENTION, Heads, head_axis
+from crossmatch.rules.towers import named_tower, tower_of
 
 # Names that model families give to the module that holds attention, and the one that holds the feed-forward network.
 _GROUPS = {
@@ -35,6 +36,10 @@ class _Selector:
     heads: tuple[str, int, int | None] | None = None
 
     def matches(self, name: str) -> bool:
+        # Layers and heads are the text's, unless a module of another stack is named.
+        named = any(named_tower(module) for modules in self.modules for module in modules)
+        if tower_of(name) and (self.heads or (self.layers and not named)):
+            return False
         if self.layers:
             layer, (start, stop) = layer_of(name), self.layers
             if layer is None or layer < start or (stop is not None and layer >= stop):
@@ -50,7 +55,8 @@ class Weights:
     As text: `0.3,mlp:0.2,layers[20:]:0.1,layers[20:].mlp:0.05,q_proj:0`. Selectors: `layers[a]`, `layers[a:b]`, either
     end open, as Python slices; `attn` and `mlp`; the name of any module on a tensor's path, such as `q_proj` or
     `lm_head`; joined by dots, all must match. For vectors also `heads[a:b]`, query heads, and `groups[a:b]`, heads of
-    keys and values with their queries: rows of q, k and v, columns of o.
+    keys and values with their queries: rows of q, k and v, columns of o. Layers and heads are those of the text; the
+    layers of another stack of a multimodal model are selected with its name, as in `vision_tower.layers[2:]`.
     Raises RuleError for a selector that has another form, and for a weight that is not a finite number.
     """
 
