@@ -12,6 +12,7 @@ import typer
 
 from crossmatch.cli.console import emit
 from crossmatch.errors import ExitCode, OutputError
+from crossmatch.report.words import rounding_line
 
 if TYPE_CHECKING:
     from crossmatch.verification import Verdict
@@ -103,9 +104,10 @@ def show(merged: str, verdict: "Verdict") -> None:
         print(f"  {modules['agree']} of {modules['adapted']} adapted modules agree; ", end="")
         print(f"{tensors['untouched_identical']} of {others} other tensors are the base's")
     if rounding.get("violations") is not None:
-        replay = (rounding["replay"] or {}).get("route")
-        route = replay if replay and rounding["route"] else rounding["route"] or "not explained"
-        print(f"  rounding: {route}, {rounding['violations']:.2%} of elements outside it")
+        print(f"  rounding: {rounding_line(rounding)}")
+    unseen = verdict.evidence.get("unseen")
+    if unseen is not None and verdict.verified:
+        print(f"  unseen: what rounding loses; else a further delta of {unseen:.1g} of the claimed size, at most")
     if verdict.evidence.get("sampled"):
         scope = verdict.evidence["sampled"]
         missed = ", ".join(f"{where} {chance:.2g}" for where, chance in scope["missed"].items())

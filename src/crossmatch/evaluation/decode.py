@@ -111,11 +111,13 @@ class Lines:
         out = forward(
             self.model,
             self.ids,
-            attention_mask=self._mask,
-            position_ids=self._positions,
-            past_key_values=self._cache,
-            use_cache=self.cached,
-            logits_to_keep=1,
+            {
+                "attention_mask": self._mask,
+                "position_ids": self._positions,
+                "past_key_values": self._cache,
+                "use_cache": self.cached,
+                "logits_to_keep": 1,
+            },
         )
         self._cache = cache_of(out) if self.cached else None
         return out.logits[:, -1]

@@ -52,12 +52,13 @@ class Ways:
         )
 
 
-def forward(module: Any, ids: Tensor, **options: Any) -> Any:
-    """module(input_ids=ids, ...) with those of the options that its forward takes; ids: (rows, length).
+def forward(module: Any, ids: Tensor, options: dict[str, Any]) -> Any:
+    """module(input_ids=ids, **options) with those of the options that its forward takes; ids: (rows, length).
 
     A cache is given as `past_key_values` under whatever name the module has for it.
     """
     names = _accepted(type(module))
+    options = dict(options)
     cache = options.pop("past_key_values", None)
     if cache is not None:
         options[next((name for name in _CACHES if name in names), _CACHES[0])] = cache

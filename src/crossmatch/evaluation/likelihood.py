@@ -83,11 +83,13 @@ def beside(
     out = forward(
         model,
         ids,
-        attention_mask=as_mask(model, allowed),
-        position_ids=(positions + len(prefix.ids)).to(model.device),
-        past_key_values=prefix.cache(model, len(prompts)) if prefix.ids else None,
-        use_cache=bool(prefix.ids),
-        logits_to_keep=tail + 1,
+        {
+            "attention_mask": as_mask(model, allowed),
+            "position_ids": (positions + len(prefix.ids)).to(model.device),
+            "past_key_values": prefix.cache(model, len(prompts)) if prefix.ids else None,
+            "use_cache": bool(prefix.ids),
+            "logits_to_keep": tail + 1,
+        },
     )
     # Not every model leaves out the logits that are not wanted.
     return [_row(logits, group) for logits, group in zip(out.logits[:, -tail - 1 :], options, strict=True)]

@@ -55,7 +55,7 @@ class Prefix:
         ids = common(prompts)
         if not ids:
             return cls((), ())
-        cache: Any = cache_of(forward(model, torch.tensor([ids]), use_cache=True, logits_to_keep=1))
+        cache: Any = cache_of(forward(model, torch.tensor([ids]), {"use_cache": True, "logits_to_keep": 1}))
         return cls(ids, tuple((layer.keys, layer.values) for layer in cache.layers))
 
     def cache(self, model: Any, rows: int) -> DynamicCache:
@@ -197,11 +197,13 @@ class Pool:
         out = forward(
             self.model,
             ids,
-            attention_mask=as_mask(self.model, allowed),
-            position_ids=positions.to(device),
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
+            {
+                "attention_mask": as_mask(self.model, allowed),
+                "position_ids": positions.to(device),
+                "past_key_values": cache,
+                "use_cache": True,
+                "logits_to_keep": 1,
+            },
         )
         return cache, out.logits[:, -1]
 
@@ -233,11 +235,13 @@ class Pool:
         out = forward(
             self.model,
             torch.tensor([[row.tokens[-1]] for row in self.rows]),
-            attention_mask=as_mask(self.model, allowed[:, None, None, :].to(device)),
-            position_ids=torch.tensor([[row.position] for row in self.rows], device=device),
-            past_key_values=self._cache,
-            use_cache=True,
-            logits_to_keep=1,
+            {
+                "attention_mask": as_mask(self.model, allowed[:, None, None, :].to(device)),
+                "position_ids": torch.tensor([[row.position] for row in self.rows], device=device),
+                "past_key_values": self._cache,
+                "use_cache": True,
+                "logits_to_keep": 1,
+            },
         )
         for row in self.rows:
             row.position += 1

@@ -47,9 +47,11 @@ def last_states(
         output = forward(
             model if ways.stem.module is None else ways.stem.module,
             ids,
-            position_ids=positions if ways.right else None,
-            past_key_values=prefix.cache(model, len(chunk)) if shared else None,
-            use_cache=bool(shared),
+            {
+                "position_ids": positions if ways.right else None,
+                "past_key_values": prefix.cache(model, len(chunk)) if shared else None,
+                "use_cache": bool(shared),
+            },
         )
         states = output.logits if ways.stem.module is None else output[0]
         for number, i in enumerate(chunk):
@@ -65,7 +67,7 @@ def logits_of(model: Any, stem: Stem, states: Tensor) -> Tensor:
         return states
     with _given(stem.module, states[None]):
         ids = torch.zeros(1, len(states), dtype=torch.long, device=states.device)
-        return forward(model, ids, use_cache=False).logits[0]
+        return forward(model, ids, {"use_cache": False}).logits[0]
 
 
 @torch.inference_mode()
@@ -111,7 +113,7 @@ def _watched(model: Any, module: Any, ids: Tensor) -> tuple[Tensor, Tensor]:
     seen: list[Tensor] = []
     handle = module.register_forward_hook(lambda _, __, output: seen.append(output[0]))
     try:
-        logits = forward(model, ids, use_cache=False).logits[0].float()
+        logits = forward(model, ids, {"use_cache": False}).logits[0].float()
     finally:
         handle.remove()
     if len(seen) != 1:

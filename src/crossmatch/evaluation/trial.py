@@ -94,7 +94,7 @@ def _special(config: Any) -> Iterable[int]:
 
 def _plain(model: Any, ids: Sequence[int]) -> Tensor:
     """Logits (length, vocabulary) of one text, without mask, padding or cache."""
-    return forward(model, torch.tensor([ids]), use_cache=False).logits[0].float()
+    return forward(model, torch.tensor([ids]), {"use_cache": False}).logits[0].float()
 
 
 def _alike(model: Any, found: Sequence[Tensor], wanted: Sequence[Tensor]) -> bool:

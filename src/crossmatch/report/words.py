@@ -64,6 +64,10 @@ def rounding_line(rounding: Mapping[str, Any]) -> str:
         return "no element was compared"
     if not route:
         return "no honest rounding explains the stored values"
+    words = rounding.get("arithmetic")
+    if words:
+        outside = f"{share:.2%} of the elements outside it" if share else "no element lies outside it"
+        return f"{plain(words)}; {outside}"
     replay = (rounding.get("replay") or {}).get("route")
     exact = f" (bit for bit: {plain(replay)})" if replay and replay != route else ""
     return f"{_ROUTES.get(route, plain(route))}{exact}, {share:.2%} of the elements outside it"

@@ -14,7 +14,8 @@ from crossmatch.verification.look import Looked, look, read_rows, sample
 from crossmatch.verification.recover import estimate
 from crossmatch.verification.remainder import Remainder
 from crossmatch.verification.rounding import step
-from crossmatch.verification.scan import Claimed, ModuleScan, Scan, Subject
+from crossmatch.verification.scan import ModuleScan, Scan
+from crossmatch.verification.subject import Claimed, Subject
 
 # Looks with found weights; and how little they may move, of themselves or of a small weight, to count as settled.
 _TURNS, _STAYS, _SMALL = 3, 2e-3, 0.1

@@ -1,33 +1,14 @@
-"""The grammar of honest merges: every way in which the tools of this field round, as a program that can be run again.
+"""A program of the grammar run on one tensor: what it stores, and the least and the greatest that it may store."""
 
-    W_c  = c(W)                                the base cast to c
-    S_i  = w_i s_i f(B_i) f(A_i)               factors cast to f; weight and scaling on the product, or, rounded too,
-                                               on A, on B, or as roots on both
-    S_i  = p(S_i)                              the delta rounded to p, before or after scaling and weight
-    M    = s(c(W_c + sum_i S_i))               added at once, or one adapter after the other with a rounding between
-
-c, f, p: single precision or better (None here), bfloat16 or float16; s is what is stored. The operations are known, the
-order of the additions inside a product is not. So a program is run twice, at the ends of the interval in which the
-product must lie whatever that order; every operation is monotone, so an honest element lies between the two results:
-nearly always they are one value. No share of elements is left to chance.
-
-    |computed - exact| <= (r + 6) 2^-24 (|B| |A|)      for a product of rank r in single precision (Higham, 2002, 3.1)
-"""
-
-import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from crossmatch.delta import Delta, Dora, LowRank, Stack, Workspace, linear
+from crossmatch.verification.grammar import HALVES, Program
 
-Place = Literal["product", "a", "b", "roots"]
-Chain = Literal["whole", "weight", "scaling", "both"]
-Order = Literal["sum", "cat", "each", "models", "models-summed", "models-wide", "stochastic"] | tuple[int, ...]
-_SIXTEEN = (torch.bfloat16, torch.float16)
 _UNIT = 2.0**-24
 # Operations on a product beside its r additions: two scalings of a factor, of the product, and a sum.
 _FURTHER = 6
@@ -38,142 +19,6 @@ _PLAIN = {torch.float32: 2.0**-20, torch.bfloat16: 2.0**-17, torch.float16: 2.0*
 _SCALED = 2.0**-22
 # Slack for sums in double precision that stand for sums in single precision or better.
 _SUMS = {True: _UNIT, False: 2.0**-33}
-_MANY_ORDERS = 3
-
-
-@dataclass(frozen=True)
-class Program:
-    """One honest way to compute a merge.
-
-    base: c; factors: f; place: where weight and scaling are multiplied; twice: whether a factor is rounded after every
-    multiplication; delta: p; chain: what is multiplied after the product was rounded; order: how shares are added
-    (`sum`: each by itself, in single precision; `cat`: as one product; `each`: in p; a tuple: one merge after the
-    other; `models`: every adapter into a model of its own, the differences weighted and summed); long: an SVD lies
-    between the factors and their sum.
-    """
-
-    base: torch.dtype | None = None
-    factors: torch.dtype | None = None
-    place: Place = "product"
-    twice: bool = False
-    delta: torch.dtype | None = None
-    chain: Chain = "whole"
-    order: Order = "sum"
-    long: bool = False
-
-    @property
-    def by_models(self) -> bool:
-        """Whether every adapter becomes a model of its own first."""
-        return isinstance(self.order, str) and self.order.startswith("models")
-
-    @property
-    def once(self) -> bool:
-        """Whether the sum is rounded once, from the base as it is stored."""
-        return self in (Program(), Program(long=True))
-
-    def describe(self, names: Sequence[str], stored: torch.dtype) -> str:
-        """In words: what was rounded to what, in the order in which it happens."""
-        if self.once:
-            way = " after an SVD in single precision" if self.long else ""
-            return f"summed in float32 or better, rounded once to {_name(stored)}{way}"
-        if self.order == "stochastic":
-            return f"rounded up or down at random to {_name(stored)}"
-        common = _COMMON.get((self.factors, self.place, self.delta, self.order)) if self.base else None
-        parts = [f"base in {_name(self.base)}"] if self.base else []
-        if self.factors:
-            on = {"a": ", weight on A", "b": ", weight on B", "roots": ", weight on both"}.get(self.place, "")
-            parts.append(f"factors rounded to {_name(self.factors)}{on}")
-        if self.delta:
-            parts.append(f"delta rounded to {_name(self.delta)}")
-        if isinstance(self.order, tuple):
-            parts.append(f"one merge after the other ({', '.join(names[i] for i in self.order)})")
-        elif self.by_models:
-            parts.append("each adapter merged into a model of its own, the differences summed")
-        text = ", ".join(parts)
-        return f"{common}: {text}" if common else text
-
-    def identifier(self, names: Sequence[str]) -> str:
-        """A short name for `rounding.replay.route`."""
-        if self.once:
-            return "once"
-        if isinstance(self.order, str) and self.order in ("stochastic", *_MODELS):
-            return self.order
-        order = f" {','.join(names[i] for i in self.order)}" if isinstance(self.order, tuple) else ""
-        first = (
-            "sequential" if order else "combined" if self.factors else "delta-rounded" if self.delta else "base-cast"
-        )
-        rounded = "-rounded" if order and self.delta else ""
-        factors = f"-factors-{self.place}" if self.factors else ""
-        return f"{first}{rounded}{factors}{order}"
-
-
-_MODELS = ("models", "models-summed", "models-wide")
-_COMMON = {}
-for _half in _SIXTEEN:
-    _short = str(_half).removeprefix("torch.")
-    _COMMON[None, "product", None, "sum"] = "PEFT merge"
-    _COMMON[None, "product", _half, "sum"] = "PEFT safe_merge"
-    _COMMON[_half, "a", _half, "cat"] = f"PEFT, combined in {_short}"
-    _COMMON[_half, "product", _half, "sum"] = f"PEFT, adapters in {_short}"
-
-
-def _name(dtype: torch.dtype | None) -> str:
-    return str(dtype).removeprefix("torch.")
-
-
-def programs(stored: torch.dtype, adapters: Sequence[int]) -> Iterator[Program]:
-    """All programs for what is stored so, over some adapters (their numbers), the common ones first."""
-    seen: set[Program] = set()
-    first = [Program()]
-    halves = sorted(_SIXTEEN, key=lambda d: d != stored)
-    orders = _orders(adapters)
-    for c in halves:
-        first.append(Program(c))
-        first.append(Program(c, delta=c))
-        first += [Program(c, order=o) for o in orders] + [Program(c, delta=c, order=o) for o in orders]
-        first += [Program(c, c, "a", delta=c, order="cat"), Program(c, c, "a", twice=True, delta=c, order="cat")]
-        first += [Program(c, c, delta=c), *(Program(c, c, delta=c, order=o) for o in orders)]
-        first += [Program(c, order=o) for o in _MODELS]
-    if stored == torch.float32:
-        first += [Program(torch.float32, order=o) for o in (*orders, *_MODELS)]
-        first.append(Program(long=True))
-    for program in itertools.chain(first, sorted(_every(halves, orders), key=_departures)):
-        if program not in seen:
-            seen.add(program)
-            yield program
-
-
-def _orders(adapters: Sequence[int]) -> list[tuple[int, ...]]:
-    if len(adapters) < 2:
-        return []
-    if len(adapters) <= _MANY_ORDERS:
-        return list(itertools.permutations(adapters))
-    return [tuple(adapters), tuple(adapters)[::-1]]
-
-
-def _every(halves: Sequence[torch.dtype], orders: Sequence[tuple[int, ...]]) -> Iterator[Program]:
-    on: tuple[Place, ...] = ("a", "b", "roots")
-    places: list[tuple[Place, bool]] = [("product", False), *((p, t) for p in on for t in (False, True))]
-    for c in (None, *halves):
-        for f, (place, twice) in itertools.product((None, *halves), places):
-            if f is None and place != "product":
-                continue
-            for p in dict.fromkeys((None, c, f)):
-                chains: tuple[Chain, ...] = (
-                    ("whole", "weight", "scaling", "both") if p and place == "product" else ("whole",)
-                )
-                ways: list[Order] = ["sum", *(("cat", "each") if p else ()), *(orders if c else ())]
-                ways += list(_MODELS) if c else []
-                for chain, order in itertools.product(chains, ways):
-                    if order != "cat" or chain == "whole":
-                        yield Program(c, f, place, twice, p, chain, order)
-
-
-def _departures(program: Program) -> int:
-    plain = Program()
-    named = ("base", "factors", "place", "twice", "delta", "chain", "order")
-    formats = {d for d in (program.base, program.factors, program.delta) if d}
-    return sum(getattr(program, n) != getattr(plain, n) for n in named) + 3 * (len(formats) > 1)
 
 
 @dataclass(frozen=True)
@@ -211,7 +56,7 @@ def share(program: Program, delta: Delta, weight: float, doubt: float = 0.0, *, 
     if not isinstance(delta, LowRank):
         return Share(delta if unit else delta.scaled(weight), slack=_PLAIN[stored], doubt=relative, weight=weight)
     value, after = _factors(program, delta, 1.0 if unit else weight)
-    sixteen = stored in _SIXTEEN or program.base in _SIXTEEN
+    sixteen = stored in HALVES or program.base in HALVES
     slack = (delta.rank + _FURTHER) * _UNIT
     if program.factors is None and (program.long or sixteen):
         slack = max(slack, _LONG)
@@ -318,7 +163,7 @@ class Applied:
 
     def predict(self, ours: Tensor, start: int, space: Workspace) -> Tensor:
         """The rows that begin at `start` as the program stores them; ours: W's, as they are stored."""
-        exact = self.stored == torch.float32 and self.program.base not in _SIXTEEN
+        exact = self.stored == torch.float32 and self.program.base not in HALVES
         work = torch.float64 if exact else torch.float32
         base = self.cast(ours)
         if self.total is not None:
@@ -363,7 +208,7 @@ class Applied:
     def _elements(self, wide: Tensor, shares: dict[int, Tensor], reach: dict[int, Tensor]) -> Elements:
         """With the slack of the sums."""
         formats = {self.stored, self.program.base} - {None}
-        coarse = _SUMS[formats <= set(_SIXTEEN)]
+        coarse = _SUMS[formats <= set(HALVES)]
         for i in reach:
             extra = len(reach) * _UNIT * shares[i].abs() if len(reach) > 1 else 0.0
             reach[i] = reach[i] + coarse * (wide.abs() + shares[i].abs()) + extra

@@ -17,7 +17,7 @@ from crossmatch.verification.arithmetic import rows_of
 from crossmatch.verification.look import Rows
 from crossmatch.verification.recover import MIN_ENTRIES, Estimate, Strata, estimate
 from crossmatch.verification.rounding import step
-from crossmatch.verification.scan import Claimed, Subject
+from crossmatch.verification.subject import Claimed, Subject
 
 # The 16 levels of the 4-bit normal float (Dettmers et al., 2305.14314, appendix E), and its block.
 _NF4 = (

@@ -17,7 +17,8 @@ from crossmatch.verification.judge import (
     read_weights,
 )
 from crossmatch.verification.recover import Estimate, estimate
-from crossmatch.verification.scan import ModuleScan, Scan, Subject
+from crossmatch.verification.scan import ModuleScan, Scan
+from crossmatch.verification.subject import Subject
 from crossmatch.verification.verdict import Finding
 
 # Modules that are diagnosed one by one; of more, so many spread over all of them.

@@ -13,13 +13,15 @@ from torch import Tensor
 from crossmatch.checkpoint import module_type_of
 from crossmatch.delta import Delta, LowRank
 from crossmatch.progress import Progress
-from crossmatch.verification.arithmetic import Applied, Program, programs, rows_of
+from crossmatch.verification.arithmetic import Applied, rows_of
 from crossmatch.verification.claim import Resolved
+from crossmatch.verification.grammar import Program, programs
 from crossmatch.verification.judge import Thresholds, resolves, same
 from crossmatch.verification.look import check_readable, read_rows
 from crossmatch.verification.recover import Estimate, Strata, estimate
 from crossmatch.verification.rounding import step
-from crossmatch.verification.scan import ModuleScan, Scan, Subject, check_whole, glance
+from crossmatch.verification.scan import ModuleScan, Scan, check_whole, glance
+from crossmatch.verification.subject import Subject
 
 # Modules and rows of each by which programs are told apart.
 _MODULES, _ROWS, _COLUMNS = 8, 4, 512

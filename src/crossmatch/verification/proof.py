@@ -15,11 +15,13 @@ from crossmatch.checkpoint import Checkpoint, TensorFiles
 from crossmatch.delta import LowRank, TuningVector
 from crossmatch.progress import SILENT, Progress
 from crossmatch.verification.again import look_again
-from crossmatch.verification.arithmetic import Applied, Program
+from crossmatch.verification.arithmetic import Applied
 from crossmatch.verification.claim import Resolved
+from crossmatch.verification.grammar import Program
 from crossmatch.verification.judge import DEFAULTS, Thresholds
 from crossmatch.verification.look import bound, check_readable, look, read_rows, rows_from
-from crossmatch.verification.scan import ModuleScan, Scan, Subject, same_bytes, scan
+from crossmatch.verification.scan import ModuleScan, Scan, scan
+from crossmatch.verification.subject import Subject, same_bytes
 from crossmatch.verification.verdict import Verdict
 from crossmatch.verification.verify import decide
 

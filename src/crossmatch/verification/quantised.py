@@ -67,6 +67,8 @@ def verify_quantised_claim(
     vectors = {name: vector for name, (vector, _) in claim.parts.items()}
     if merged.path.is_dir():
         beside = inspect_directory(Checkpoint(merged.path), resolved.base, vectors, claim.tokenizer_from)
+        # A quantised export declares the dtype that it computes in.
+        beside = replace(beside, notes=tuple(note for note in beside.notes if note != "dtype-declared"))
     else:
         where = tuple(_changed_config(merged, resolved.base))
         beside = Directory((Finding("config-changed", where),) if where else (), (), (), _UNSEEN)

@@ -34,7 +34,8 @@ from crossmatch.verification.judge import DEFAULTS, ModuleVerdict, Thresholds, j
 from crossmatch.verification.look import Looked
 from crossmatch.verification.quantised import verify_quantised_claim
 from crossmatch.verification.recover import Estimate, Strata, estimate, sums
-from crossmatch.verification.scan import ModuleScan, Scan, Subject, scan
+from crossmatch.verification.scan import ModuleScan, Scan, scan
+from crossmatch.verification.subject import Subject
 from crossmatch.verification.verdict import Finding, RecoveredWeight, Verdict
 from crossmatch.verification.whole import examine_adapters
 

@@ -1,0 +1,163 @@
+"""The grammar of honest merges: every way in which the tools of this field round, as a program to be run again.
+
+    W_c  = c(W)                                the base cast to c
+    S_i  = w_i s_i f(B_i) f(A_i)               factors cast to f; weight and scaling on the product, or, rounded too,
+                                               on A, on B, or as roots on both
+    S_i  = p(S_i)                              the delta rounded to p, before or after scaling and weight
+    M    = s(c(W_c + sum_i S_i))               added at once, or one adapter after the other with a rounding between
+
+c, f, p: single precision or better (None here), bfloat16 or float16; s is what is stored. The operations are known, the
+order of the additions inside a product is not. So a program is run twice, at the ends of the interval in which the
+product must lie whatever that order; every operation is monotone, so an honest element lies between the two results:
+nearly always they are one value. No share of elements is left to chance.
+
+    |computed - exact| <= (r + 6) 2^-24 (|B| |A|)      for a product of rank r in single precision (Higham, 2002, 3.1)
+"""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+Place = Literal["product", "a", "b", "roots"]
+Chain = Literal["whole", "weight", "scaling", "both"]
+Order = Literal["sum", "cat", "each", "models", "models-summed", "models-wide", "stochastic"] | tuple[int, ...]
+HALVES = (torch.bfloat16, torch.float16)
+_MANY_ORDERS = 3
+
+
+@dataclass(frozen=True)
+class Program:
+    """One honest way to compute a merge.
+
+    base: c; factors: f; place: where weight and scaling are multiplied; twice: whether a factor is rounded after every
+    multiplication; delta: p; chain: what is multiplied after the product was rounded; order: how shares are added
+    (`sum`: each by itself, in single precision; `cat`: as one product; `each`: in p; a tuple: one merge after the
+    other; `models`: every adapter into a model of its own, the differences weighted and summed); long: an SVD lies
+    between the factors and their sum.
+    """
+
+    base: torch.dtype | None = None
+    factors: torch.dtype | None = None
+    place: Place = "product"
+    twice: bool = False
+    delta: torch.dtype | None = None
+    chain: Chain = "whole"
+    order: Order = "sum"
+    long: bool = False
+
+    @property
+    def by_models(self) -> bool:
+        """Whether every adapter becomes a model of its own first."""
+        return isinstance(self.order, str) and self.order.startswith("models")
+
+    @property
+    def once(self) -> bool:
+        """Whether the sum is rounded once, from the base as it is stored."""
+        return self in (Program(), Program(long=True))
+
+    def describe(self, names: Sequence[str], stored: torch.dtype) -> str:
+        """In words: what was rounded to what, in the order in which it happens."""
+        if self.once:
+            way = " after an SVD in single precision" if self.long else ""
+            return f"summed in float32 or better, rounded once to {_name(stored)}{way}"
+        if self.order == "stochastic":
+            return f"rounded up or down at random to {_name(stored)}"
+        common = _COMMON.get((self.factors, self.place, self.delta, self.order)) if self.base else None
+        parts = [f"base in {_name(self.base)}"] if self.base else []
+        if self.factors:
+            on = {"a": ", weight on A", "b": ", weight on B", "roots": ", weight on both"}.get(self.place, "")
+            parts.append(f"factors rounded to {_name(self.factors)}{on}")
+        if self.delta:
+            parts.append(f"delta rounded to {_name(self.delta)}")
+        if isinstance(self.order, tuple):
+            parts.append(f"one merge after the other ({', '.join(names[i] for i in self.order)})")
+        elif self.by_models:
+            parts.append("each adapter merged into a model of its own, the differences summed")
+        text = ", ".join(parts)
+        return f"{common}: {text}" if common else text
+
+    def identifier(self, names: Sequence[str]) -> str:
+        """A short name for `rounding.replay.route`."""
+        if self.once:
+            return "once"
+        if isinstance(self.order, str) and self.order in ("stochastic", *_MODELS):
+            return self.order
+        order = f" {','.join(names[i] for i in self.order)}" if isinstance(self.order, tuple) else ""
+        first = (
+            "sequential" if order else "combined" if self.factors else "delta-rounded" if self.delta else "base-cast"
+        )
+        rounded = "-rounded" if order and self.delta else ""
+        factors = f"-factors-{self.place}" if self.factors else ""
+        return f"{first}{rounded}{factors}{order}"
+
+
+_MODELS = ("models", "models-summed", "models-wide")
+_COMMON = {}
+for _half in HALVES:
+    _short = str(_half).removeprefix("torch.")
+    _COMMON[None, "product", None, "sum"] = "PEFT merge"
+    _COMMON[None, "product", _half, "sum"] = "PEFT safe_merge"
+    _COMMON[_half, "a", _half, "cat"] = f"PEFT, combined in {_short}"
+    _COMMON[_half, "product", _half, "sum"] = f"PEFT, adapters in {_short}"
+
+
+def _name(dtype: torch.dtype | None) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def programs(stored: torch.dtype, adapters: Sequence[int]) -> Iterator[Program]:
+    """All programs for what is stored so, over some adapters (their numbers), the common ones first."""
+    seen: set[Program] = set()
+    first = [Program()]
+    halves = sorted(HALVES, key=lambda d: d != stored)
+    orders = _orders(adapters)
+    for c in halves:
+        first.append(Program(c))
+        first.append(Program(c, delta=c))
+        first += [Program(c, order=o) for o in orders] + [Program(c, delta=c, order=o) for o in orders]
+        first += [Program(c, c, "a", delta=c, order="cat"), Program(c, c, "a", twice=True, delta=c, order="cat")]
+        first += [Program(c, c, delta=c), *(Program(c, c, delta=c, order=o) for o in orders)]
+        first += [Program(c, order=o) for o in _MODELS]
+    if stored == torch.float32:
+        first += [Program(torch.float32, order=o) for o in (*orders, *_MODELS)]
+        first.append(Program(long=True))
+    for program in itertools.chain(first, sorted(_every(halves, orders), key=_departures)):
+        if program not in seen:
+            seen.add(program)
+            yield program
+
+
+def _orders(adapters: Sequence[int]) -> list[tuple[int, ...]]:
+    if len(adapters) < 2:
+        return []
+    if len(adapters) <= _MANY_ORDERS:
+        return list(itertools.permutations(adapters))
+    return [tuple(adapters), tuple(adapters)[::-1]]
+
+
+def _every(halves: Sequence[torch.dtype], orders: Sequence[tuple[int, ...]]) -> Iterator[Program]:
+    on: tuple[Place, ...] = ("a", "b", "roots")
+    places: list[tuple[Place, bool]] = [("product", False), *((p, t) for p in on for t in (False, True))]
+    for c in (None, *halves):
+        for f, (place, twice) in itertools.product((None, *halves), places):
+            if f is None and place != "product":
+                continue
+            for p in dict.fromkeys((None, c, f)):
+                chains: tuple[Chain, ...] = (
+                    ("whole", "weight", "scaling", "both") if p and place == "product" else ("whole",)
+                )
+                ways: list[Order] = ["sum", *(("cat", "each") if p else ()), *(orders if c else ())]
+                ways += list(_MODELS) if c else []
+                for chain, order in itertools.product(chains, ways):
+                    if order != "cat" or chain == "whole":
+                        yield Program(c, f, place, twice, p, chain, order)
+
+
+def _departures(program: Program) -> int:
+    plain = Program()
+    named = ("base", "factors", "place", "twice", "delta", "chain", "order")
+    formats = {d for d in (program.base, program.factors, program.delta) if d}
+    return sum(getattr(program, n) != getattr(plain, n) for n in named) + 3 * (len(formats) > 1)

@@ -1,0 +1,120 @@
+"""A merged checkpoint beside the claim about it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from crossmatch.checkpoint import Checkpoint
+from crossmatch.delta import Delta, TokenRows, TuningVector, linear
+from crossmatch.verification.arithmetic import Applied
+from crossmatch.verification.claim import Resolved
+from crossmatch.verification.grammar import Program
+from crossmatch.verification.look import ROWS, Rows, bound, check_readable, read_rows, rows_from, sample
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """The claim on one tensor: deltas at weight one by the number of their vector, and the program that adds them."""
+
+    parts: Mapping[int, Delta]
+    weights: Sequence[float]
+    applied: Applied
+
+    @cached_property
+    def total(self) -> Delta:
+        """The weighted sum of the deltas."""
+        return linear(list(self.parts.values()), [self.weights[i] for i in self.parts])
+
+    @property
+    def columns(self) -> int:
+        """Width of the matrix as which the tensor is read."""
+        return next(iter(self.parts.values())).columns
+
+
+class Subject:
+    """A merged checkpoint beside the claim about it: where rows of any tensor can be looked at, at any time.
+
+    weights: those that seem to be inside, and doubts: how far each may be off; program: by which the file seems to have
+    been made.
+    """
+
+    def __init__(
+        self, merged: Checkpoint, claim: Resolved, program: Program | None = None, doubts: Sequence[float] | None = None
+    ) -> None:
+        self.merged, self.base, self.names = merged, claim.base, list(claim.parts)
+        self.vectors: list[TuningVector] = [vector for vector, _ in claim.parts.values()]
+        self.weights = [weight for _, weight in claim.parts.values()]
+        self.doubts = list(doubts) if doubts is not None else [0.0] * len(self.weights)
+        self.program = program or Program()
+
+    @property
+    def adapted(self) -> list[str]:
+        """Names of the tensors that carry a delta, of those that base and file have in one shape."""
+        names = {name for vector in self.vectors for name in vector}
+        theirs = self.merged.tensors
+        return [n for n, i in self.base.tensors.items() if n in names and n in theirs and theirs[n].shape == i.shape]
+
+    def parts(self, name: str) -> dict[int, Delta]:
+        """Deltas on a tensor at weight one, by the number of their vector."""
+        return bound(self.base, name, {i: v[name] for i, v in enumerate(self.vectors) if name in v})
+
+    def on(self, name: str, program: Program | None = None) -> Claimed:
+        """What the claim says of a tensor, as a program has it (default: the file's)."""
+        parts = self.parts(name)
+        use = program or self.program
+        applied = Applied.of(use, parts, self.weights, self.doubts, self.merged.tensors[name].dtype)
+        return Claimed(parts, self.weights, applied)
+
+    def read(self, name: str, claimed: Claimed, where: Sequence[slice]) -> Rows:
+        """Those rows of a tensor."""
+        check_readable(name, self.base.tensors[name].dtype, self.merged.tensors[name].dtype)
+        stored, raw = (read_rows(side, name, where, claimed.columns) for side in (self.merged, self.base))
+        return rows_from(stored, raw, claimed.parts, claimed.applied, where)
+
+    def places(
+        self, name: str, claimed: Claimed, within: tuple[int, int] | None = None, least: int = ROWS
+    ) -> list[slice]:
+        """Some rows of a tensor, at least so many, of all of it or `within` a range of rows."""
+        height = self.base.tensors[name].elements // max(1, claimed.columns)
+        first, last = within or (0, height - 1)
+        chosen = sample(name, last - first + 1, claimed.columns, least)
+        where = [slice(first + s.start, first + s.stop) for s in chosen]
+        if len(chosen) > 1:
+            # A delta in a few rows only would hardly ever be met.
+            few = {int(i) for d in claimed.parts.values() if isinstance(d, TokenRows) for i in d.indices[:least]}
+            rows = {s.start for s in where} | {i for i in few if first <= i <= last}
+            where = [slice(row, row + 1) for row in sorted(rows)]
+        return where
+
+    def some(self, name: str, claimed: Claimed, within: tuple[int, int] | None = None, least: int = ROWS) -> Rows:
+        """Those rows."""
+        return self.read(name, claimed, self.places(name, claimed, within, least))
+
+    def all(self, name: str, claimed: Claimed) -> Iterator[Rows]:
+        """All rows of a tensor, block by block."""
+        for start, stop in self.base.blocks(name, claimed.columns):
+            yield self.read(name, claimed, [slice(start, stop)])
+
+    def same(self, ours: Tensor, theirs: Tensor) -> bool:
+        """Whether rows are the base's, bit for bit, or its cast to the stored dtype, at once or by way of the dtype in
+        which the file was made."""
+        if same_bytes(ours.to(theirs.dtype), theirs):
+            return True
+        narrow = self.program.base
+        return narrow is not None and same_bytes(ours.to(narrow).to(theirs.dtype), theirs)
+
+    def is_base(self, name: str) -> bool:
+        """The same of a whole tensor."""
+        return all(
+            self.same(self.base.rows(name, *rows), self.merged.rows(name, *rows)) for rows in self.base.blocks(name)
+        )
+
+
+def same_bytes(ours: Tensor, theirs: Tensor) -> bool:
+    """Bit for bit: -0 is not 0, and NaN is itself."""
+    first, second = (t.contiguous().view(torch.uint8).numpy() for t in (ours, theirs))
+    return np.array_equal(first, second)
