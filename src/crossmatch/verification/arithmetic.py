@@ -252,7 +252,9 @@ class Applied:
         if program.by_models:
             return self._models(ours, shares)
         p = program.delta
-        values = {i: x if p is None or program.order == "cat" else self._rounded(i, x, p) for i, x in shares.items()}
+        values = {
+            i: x if p is None or program.order == "cat" else _rounded(self.shares[i], x, p) for i, x in shares.items()
+        }
         if isinstance(program.order, tuple):
             value = ours
             for i in (*(i for i in program.order if i in values), *(i for i in values if i not in program.order)):
@@ -268,22 +270,11 @@ class Applied:
             return _neighbour(value, self.stored, end)
         return value.to(self.stored)
 
-    def _rounded(self, i: int, value: Tensor, p: torch.dtype) -> Tensor:
-        """A delta rounded to p, and after each multiplication that follows. Deltas that are no product stay as they
-        are: tools copy them."""
-        if self.shares[i].magnitude is None:
-            return value
-        work = value.dtype
-        value = value.to(p).to(work)
-        for factor in self.shares[i].after:
-            value = (value * factor).to(p).to(work)
-        return value
-
     def _models(self, ours: Tensor, shares: Mapping[int, Tensor]) -> Tensor:
         program, c = self.program, self.program.base or ours.dtype
         p = program.delta
         base = ours.to(c)
-        models = [(ours + (x if p is None else self._rounded(i, x, p))).to(c) for i, x in shares.items()]
+        models = [(ours + (x if p is None else _rounded(self.shares[i], x, p))).to(c) for i, x in shares.items()]
         weights = [self.shares[i].weight for i in shares]
         if program.order == "models-wide":
             wide = ours.dtype
@@ -297,6 +288,18 @@ class Applied:
             for x in parts:
                 mixed = mixed + x
         return (base + mixed).to(self.stored)
+
+
+def _rounded(own: Share, value: Tensor, p: torch.dtype) -> Tensor:
+    """A delta rounded to p, and after each multiplication that follows. Deltas that are no product stay as they are:
+    tools copy them."""
+    if own.magnitude is None:
+        return value
+    work = value.dtype
+    value = value.to(p).to(work)
+    for factor in own.after:
+        value = (value * factor).to(p).to(work)
+    return value
 
 
 def _odd(after: Sequence[float]) -> bool:

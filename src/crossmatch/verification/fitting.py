@@ -29,6 +29,8 @@ _MODULES, _ROWS, _COLUMNS = 8, 4, 512
 _DENOMINATOR, _DIGITS = 12, 4
 # Looks with found weights, and how little they may move to count as settled; modules for which all programs are tried.
 _TURNS, _STAYS, _FULL = 3, 1e-3, 4
+# Elements of a module of which another program than the file's may be the reason, where that rounds once.
+_MANY = 16
 # Standard errors within which a weight lies.
 _DOUBT = 4.5
 _HALVES = (torch.bfloat16, torch.float16)
@@ -85,12 +87,14 @@ class Piece:
 
 @dataclass(frozen=True)
 class Fit:
-    """A program at some weights, each known to its doubt; whole: whether it explains every piece."""
+    """A program at some weights, each known to its doubt; whole: whether it explains every piece; missed: how many it
+    does not."""
 
     program: Program
     weights: tuple[float, ...]
     doubts: tuple[float, ...]
     whole: bool = False
+    missed: int = 0
 
 
 def settle(subject: Subject, claim: Resolved, t: Thresholds, progress: Progress, route: str | None = None) -> Subject:
@@ -107,7 +111,7 @@ def settle(subject: Subject, claim: Resolved, t: Thresholds, progress: Progress,
     claimed = tuple(subject.weights)
     none = (0.0,) * len(claimed)
     found = fit(pieces, [Fit(Program(), claimed, none)]) or fit(pieces, _at(pieces, claimed, none))
-    if found is None or not found.whole:
+    if found is None or found.missed > 1:
         recovered = recover(subject, progress)
         if _near(recovered, claimed, t):
             other = fit(pieces, _candidates(pieces, claimed, recovered))
@@ -168,7 +172,7 @@ def fit(pieces: Sequence[Piece], candidates: "Iterator[Fit] | Sequence[Fit]") ->
         if right == len(pieces):
             return replace(candidate, whole=True)
         if right > most:
-            best, most = candidate, right
+            best, most = replace(candidate, missed=len(pieces) - right), right
     return best
 
 
@@ -177,7 +181,7 @@ def settle_again(subject: Subject, claim: Resolved, result: Scan, t: Thresholds,
     elements that the claimed ones do not give; None if that is not so, or if there are none. typed: numbers as people
     type them first, else only the recovered ones as far as they are known."""
     wrong = [m for m in result.modules if m.outside and not m.nonfinite]
-    if 10 * len(wrong) < len(result.modules) or not wrong:
+    if 10 * len(wrong) < len(result.modules) or not _is_spread(wrong):
         return None
     found = estimate([m.looked.strata for m in result.modules], subject.weights)
     claimed = tuple(weight for _, weight in claim.parts.values())
@@ -188,6 +192,12 @@ def settle_again(subject: Subject, claim: Resolved, result: Scan, t: Thresholds,
     if fitted is None or (fitted.weights == tuple(subject.weights) and fitted.program == subject.program):
         return None
     return with_fit(subject, claim, fitted)
+
+
+def _is_spread(wrong: Sequence[ModuleScan]) -> bool:
+    """Whether elements lie outside in more than one place: other arithmetic, or another weight, shows everywhere. One
+    element, or a few in one module, would else be excused by whatever program happens to give them."""
+    return len(wrong) > 1 or any(module.outside >= _MANY for module in wrong)
 
 
 class Others:
@@ -202,6 +212,8 @@ class Others:
     def explain(self, module: ModuleScan) -> ModuleScan | None:
         """The module's scan by a program that explains all of it; None if there is none."""
         subject = self.subject
+        if subject.program.once and module.outside < _MANY:
+            return None
         piece = _wrong_rows(subject, module)
         weights, doubts = tuple(subject.weights), tuple(subject.doubts)
         options = [Fit(program, weights, doubts) for program in self._found]
