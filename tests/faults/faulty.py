@@ -254,8 +254,7 @@ def _(bench: Bench, out: Path) -> Claimed:
 
 @case(
     "pt's keys belong to nothing",
-    "adapter-keys-unused",
-    also=("adapter-missing",),
+    "adapter-missing",
     sizes=(1e-2, 1e-3),
     dtypes=("bf16", "fp32"),
 )
