@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from crossmatch.adapter import Recorded
 from crossmatch.checkpoint import INDEX, SINGLE, Checkpoint, input_embedding
+from crossmatch.checkpoint.declared import quantised_as
 from crossmatch.delta import TuningVector
 from crossmatch.errors import CheckpointError
 from crossmatch.verification.beside import look_beside
@@ -306,6 +307,8 @@ def _tokens(
 
 def _dtypes(merged: Checkpoint, base: Checkpoint, report: _Report) -> None:
     """Floating numbers of the base that are stored as numbers of another kind: what was behind the point is gone."""
+    if quantised_as({}, merged.tensors) is not None:
+        return  # Whole numbers beside their scales.
     whole = [
         name
         for name, info in merged.tensors.items()
