@@ -12,7 +12,7 @@ import typer
 
 from crossmatch.cli.console import emit
 from crossmatch.errors import ExitCode, OutputError
-from crossmatch.report.words import rounding_line
+from crossmatch.report.words import percent, rounding_line
 
 if TYPE_CHECKING:
     from crossmatch.verification import Verdict
@@ -107,7 +107,7 @@ def show(merged: str, verdict: "Verdict") -> None:
         print(f"  rounding: {rounding_line(rounding)}")
     unseen = verdict.evidence.get("unseen")
     if unseen is not None and verdict.verified:
-        print(f"  unseen: what rounding loses; else a further delta of {unseen:.1g} of the claimed size, at most")
+        print(f"  a further delta of {percent(unseen)} of the claimed one's size, in any module, would be seen (99%)")
     if verdict.evidence.get("sampled"):
         scope = verdict.evidence["sampled"]
         missed = ", ".join(f"{where} {chance:.2g}" for where, chance in scope["missed"].items())

@@ -50,6 +50,11 @@ def with_error(value: float | None, error: float | None) -> str:
     return f"{value:.{digits}f} ± {shown}"
 
 
+def percent(share: float) -> str:
+    """A share to two digits, never as 0: 0.34%, 0.0021%, 2.1e-7%."""
+    return f"{100 * share:.2g}%"
+
+
 def weight_line(name: str, weight: Mapping[str, Any]) -> str:
     """One adapter: recovered and claimed."""
     found = with_error(weight["recovered"], weight["stderr"])

@@ -1,5 +1,6 @@
 """A program of the grammar run on one tensor: what it stores, and the least and the greatest that it may store."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -94,13 +95,14 @@ def _factors(program: Program, delta: LowRank, weight: float) -> tuple[LowRank, 
 
 
 def _multiplied(factor: Tensor, by: Sequence[Tensor], program: Program) -> Tensor:
-    """A factor times some numbers, rounded at the end or after every step."""
+    """A factor times some numbers, as the program has it."""
     f = program.factors
     assert f is not None
-    value = factor.to(f).float() if program.twice else factor.float()
+    value = factor.float() if program.multiplied == "wide" else factor.to(f).float()
+    if program.multiplied != "twice":
+        by = [math.prod(by[1:], start=by[0])]
     for number in by:
-        value = value * number.float()
-        value = value.to(f).float() if program.twice else value
+        value = (value * number.float()).to(f).float()
     return value.to(f)
 
 
@@ -224,9 +226,8 @@ class Applied:
         for sign in (-1.0, 1.0):
             moved = {}
             for i, value in some.shares.items():
-                turn = -1.0 if (self.program.by_models and self.shares[i].weight < 0) else 1.0
-                turn *= -1.0 if _odd(self.shares[i].after) else 1.0
-                moved[i] = value + sign * turn * some.reach[i]
+                turn = math.prod(math.copysign(1.0, x) for x in self.shares[i].after)
+                moved[i] = value + self._towards(i, sign) * turn * some.reach[i]
             ends.append(self.compose(some.ours, moved, end=sign).double())
         return torch.minimum(*ends), torch.maximum(*ends)
 
@@ -245,42 +246,55 @@ class Applied:
         wide = theirs.double()
         return ~((wide >= low) & (wide <= high))
 
+    def _towards(self, i: int, end: float) -> float:
+        """The end to which a share moves where the result moves to `end`."""
+        return -end if self.program.by_models and self.shares[i].weight < 0 else end
+
     def compose(self, ours: Tensor, shares: Mapping[int, Tensor], end: float = 0.0) -> Tensor:
-        """The program's operations after the products; ours: W_c, shares: S_i, in one working precision."""
+        """The program's operations after the products; ours: W_c, shares: S_i, in one working precision; end: 0, or -1
+        or 1 for the least or the greatest result that single precision may give."""
         program, work = self.program, ours.dtype
         c = program.base or work
         if program.by_models:
-            return self._models(ours, shares)
+            return self._models(ours, shares, end)
         p = program.delta
         values = {
-            i: x if p is None or program.order == "cat" else _rounded(self.shares[i], x, p) for i, x in shares.items()
+            i: x if p is None or program.order == "cat" else _rounded(self.shares[i], x, p, end)
+            for i, x in shares.items()
         }
+        # Where nothing is rounded before the sums, what they leave open is in the shares' reach.
+        open_end = end * _SUMS[({self.stored, program.base} - {None}) <= set(HALVES)] if p else 0.0
         if isinstance(program.order, tuple):
             value = ours
             for i in (*(i for i in program.order if i in values), *(i for i in values if i not in program.order)):
-                value = (value + values[i]).to(c).to(work)
+                value = _opened(value + values[i], open_end).to(c).to(work)
             return value.to(self.stored)
         total = torch.zeros((), dtype=work)
         for x in values.values():
-            total = total + x
+            total = _opened(total + x, end * _UNIT) if p and len(values) > 1 else total + x
             total = total.to(p).to(work) if p and program.order == "each" else total
         total = total.to(p).to(work) if p and program.order == "cat" else total
-        value = (ours + total).to(c)
+        value = _opened(ours + total, open_end).to(c)
         if program.order == "stochastic":
             return _neighbour(value, self.stored, end)
         return value.to(self.stored)
 
-    def _models(self, ours: Tensor, shares: Mapping[int, Tensor]) -> Tensor:
+    def _models(self, ours: Tensor, shares: Mapping[int, Tensor], end: float) -> Tensor:
         program, c = self.program, self.program.base or ours.dtype
         p = program.delta
         base = ours.to(c)
-        models = [(ours + (x if p is None else _rounded(self.shares[i], x, p))).to(c) for i, x in shares.items()]
+        models = []
+        for i, x in shares.items():
+            towards = self._towards(i, end)
+            value = x if p is None else _rounded(self.shares[i], x, p, towards)
+            models.append(_opened(ours + value, towards * _UNIT if p else 0.0).to(c))
         weights = [self.shares[i].weight for i in shares]
         if program.order == "models-wide":
             wide = ours.dtype
             total = sum((w * (m.to(wide) - ours) for w, m in zip(weights, models, strict=True)), torch.zeros_like(ours))
             return (ours + total).to(self.stored)
-        parts = [(m - base) * torch.tensor(w, dtype=c) for w, m in zip(weights, models, strict=True)]
+        numbers = weights if program.order == "models-scalar" else [torch.tensor(w, dtype=c) for w in weights]
+        parts = [(m - base) * number for number, m in zip(numbers, models, strict=True)]
         if program.order == "models-summed":
             mixed = sum((x.to(ours.dtype) for x in parts), torch.zeros_like(ours)).to(c)
         else:
@@ -290,20 +304,22 @@ class Applied:
         return (base + mixed).to(self.stored)
 
 
-def _rounded(own: Share, value: Tensor, p: torch.dtype) -> Tensor:
-    """A delta rounded to p, and after each multiplication that follows. Deltas that are no product stay as they are:
-    tools copy them."""
+def _opened(value: Tensor, end: float) -> Tensor:
+    """Moved to one end of what an operation in single precision may give."""
+    return value + end * value.abs() if end else value
+
+
+def _rounded(own: Share, value: Tensor, p: torch.dtype, end: float) -> Tensor:
+    """A delta rounded to p, and after each multiplication that follows, itself one in single precision. Deltas that are
+    no product stay as they are: tools copy them."""
     if own.magnitude is None:
         return value
     work = value.dtype
     value = value.to(p).to(work)
-    for factor in own.after:
-        value = (value * factor).to(p).to(work)
+    for place, factor in enumerate(own.after):
+        turn = math.prod(math.copysign(1.0, x) for x in own.after[place + 1 :])
+        value = _opened(value * factor, 2 * end * turn * _UNIT).to(p).to(work)
     return value
-
-
-def _odd(after: Sequence[float]) -> bool:
-    return sum(x < 0 for x in after) % 2 == 1
 
 
 def _neighbour(value: Tensor, stored: torch.dtype, end: float) -> Tensor:

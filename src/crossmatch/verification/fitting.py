@@ -15,7 +15,7 @@ from crossmatch.delta import Delta, LowRank
 from crossmatch.progress import Progress
 from crossmatch.verification.arithmetic import Applied, rows_of
 from crossmatch.verification.claim import Resolved
-from crossmatch.verification.grammar import Program, programs
+from crossmatch.verification.grammar import Program, common, programs
 from crossmatch.verification.judge import Thresholds, resolves, same
 from crossmatch.verification.look import check_readable, read_rows
 from crossmatch.verification.recover import Estimate, Strata, estimate
@@ -31,6 +31,9 @@ _DENOMINATOR, _DIGITS = 12, 4
 _TURNS, _STAYS, _FULL = 3, 1e-3, 4
 # Elements of a module of which another program than the file's may be the reason, where that rounds once.
 _MANY = 16
+# Share of the elements that the order of additions turns at most in 16 bits; standard deviations by which one program
+# gives clearly more of the bits than another.
+_FLIPS, _CLEARLY = 1e-3, 6.0
 # Standard errors within which a weight lies.
 _DOUBT = 4.5
 _HALVES = (torch.bfloat16, torch.float16)
@@ -75,7 +78,10 @@ class Piece:
             moved = sum(sizes, some.ours.abs())
             coarsest = torch.bfloat16 if self.stored.dtype != torch.float32 or self.on_grid(torch.bfloat16) else None
             unit = step(moved, coarsest or (torch.float16 if self.on_grid(torch.float16) else self.stored.dtype))
-            room = (2 + 2 * len(sizes)) * unit + 2.0**-6 * sum(sizes, torch.zeros_like(moved))
+            # Half a step for base, file, every sum and, by models, each model at its weight and what is multiplied.
+            halves = 2 + sum(2 + 2 * max(1.0, abs(weights[i])) for i in use.shares)
+            room = halves / 2 * unit + 2.0**-6 * sum(sizes, torch.zeros_like(moved))
+            room = room + sum(_below_float16(d, self.where, weights[i]) for i, d in self.parts.items())
             self._seen[weights] = not bool(((self.stored.double() - use.exact(some)).abs() > room).any())
         return self._seen[weights]
 
@@ -83,6 +89,15 @@ class Piece:
         """Elements of other bits than the program's own."""
         use = Applied.of(program, self.parts, weights, [0.0] * len(weights), self.stored.dtype)
         return int((use.centre(use.read(self.raw, self.where)) != self.stored).sum())
+
+
+def _below_float16(delta: Delta, where: Sequence[slice], weight: float) -> Tensor:
+    """What float16 loses below its normal numbers, by 2^-25 in every factor and delta: (rows, columns)."""
+    if not isinstance(delta, LowRank):
+        return torch.zeros((), dtype=torch.float64)
+    number = 1.0 + abs(weight) * float(delta.scale.abs().max())
+    b, a = torch.cat([delta.b[s] for s in where]).double().abs(), delta.a.double().abs()
+    return 2.0**-24 * number * (b.sum(1, keepdim=True) + a.sum(0, keepdim=True) + 3.0)
 
 
 @dataclass(frozen=True)
@@ -170,10 +185,29 @@ def fit(pieces: Sequence[Piece], candidates: "Iterator[Fit] | Sequence[Fit]") ->
             if missed >= len(pieces) - most:
                 break
         if right == len(pieces):
-            return replace(candidate, whole=True)
+            return _closest(pieces, replace(candidate, whole=True))
         if right > most:
             best, most = replace(candidate, missed=len(pieces) - right), right
     return best
+
+
+def _closest(pieces: Sequence[Piece], found: Fit) -> Fit:
+    """Of the usual programs that explain every piece, too, one that gives clearly more of the bits themselves: in
+    single precision, what the order of additions leaves open may be wider than a rounding between two of them."""
+
+    def missed(program: Program) -> int:
+        return sum(p.misses(program, found.weights) for p in pieces)
+
+    least, chosen = missed(found.program), found.program
+    if least <= _FLIPS * sum(p.stored.numel() for p in pieces):
+        return found
+    numbers = sorted({i for p in pieces for i in p.parts if found.weights[i]})
+    for program in common(pieces[0].stored.dtype, numbers):
+        if all(p.holds(program, found.weights, found.doubts) for p in pieces):
+            count = missed(program)
+            if count < least - _CLEARLY * math.sqrt(least):
+                least, chosen = count, program
+    return replace(found, program=chosen)
 
 
 def settle_again(subject: Subject, claim: Resolved, result: Scan, t: Thresholds, *, typed: bool) -> Subject | None:

@@ -22,8 +22,12 @@ from typing import Literal
 import torch
 
 Place = Literal["product", "a", "b", "roots"]
+Multiplied = Literal["wide", "once", "twice"]
 Chain = Literal["whole", "weight", "scaling", "both"]
-Order = Literal["sum", "cat", "each", "models", "models-summed", "models-wide", "stochastic"] | tuple[int, ...]
+Order = (
+    Literal["sum", "cat", "each", "models", "models-scalar", "models-summed", "models-wide", "stochastic"]
+    | tuple[int, ...]
+)
 HALVES = (torch.bfloat16, torch.float16)
 _MANY_ORDERS = 3
 
@@ -32,17 +36,18 @@ _MANY_ORDERS = 3
 class Program:
     """One honest way to compute a merge.
 
-    base: c; factors: f; place: where weight and scaling are multiplied; twice: whether a factor is rounded after every
-    multiplication; delta: p; chain: what is multiplied after the product was rounded; order: how shares are added
-    (`sum`: each by itself, in single precision; `cat`: as one product; `each`: in p; a tuple: one merge after the
-    other; `models`: every adapter into a model of its own, the differences weighted and summed); long: an SVD lies
-    between the factors and their sum.
+    base: c; factors: f; place: where weight and scaling are multiplied; multiplied: a factor by both in single
+    precision before it is rounded (`wide`), or rounded first and then by both at `once`, or one after the other
+    (`twice`); delta: p; chain: what is multiplied after the product was rounded; order: how shares are added (`sum`:
+    each by itself, in single precision; `cat`: as one product; `each`: in p; a tuple: one merge after the other;
+    `models`: every adapter into a model of its own, the differences weighted, by numbers of c or (`scalar`) by wider
+    ones, and summed); long: an SVD lies between the factors and their sum.
     """
 
     base: torch.dtype | None = None
     factors: torch.dtype | None = None
     place: Place = "product"
-    twice: bool = False
+    multiplied: Multiplied = "wide"
     delta: torch.dtype | None = None
     chain: Chain = "whole"
     order: Order = "sum"
@@ -94,7 +99,7 @@ class Program:
         return f"{first}{rounded}{factors}{order}"
 
 
-_MODELS = ("models", "models-summed", "models-wide")
+_MODELS = ("models", "models-scalar", "models-summed", "models-wide")
 _COMMON = {}
 for _half in HALVES:
     _short = str(_half).removeprefix("torch.")
@@ -108,26 +113,33 @@ def _name(dtype: torch.dtype | None) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def programs(stored: torch.dtype, adapters: Sequence[int]) -> Iterator[Program]:
-    """All programs for what is stored so, over some adapters (their numbers), the common ones first."""
-    seen: set[Program] = set()
+def common(stored: torch.dtype, adapters: Sequence[int]) -> list[Program]:
+    """The programs of the usual tools for what is stored so, over some adapters (their numbers), in the order in which
+    they are met."""
     first = [Program()]
-    halves = sorted(HALVES, key=lambda d: d != stored)
     orders = _orders(adapters)
-    for c in halves:
-        first.append(Program(c))
-        first.append(Program(c, delta=c))
+    for c in _halves(stored):
+        first += [Program(c), Program(c, delta=c)]
         first += [Program(c, order=o) for o in orders] + [Program(c, delta=c, order=o) for o in orders]
-        first += [Program(c, c, "a", delta=c, order="cat"), Program(c, c, "a", twice=True, delta=c, order="cat")]
+        first += [Program(c, c, "a", "wide", c, order="cat")]
+        first += [Program(c, c, "a", m, c, order="cat") for m in ("twice", "once")]
         first += [Program(c, c, delta=c), *(Program(c, c, delta=c, order=o) for o in orders)]
         first += [Program(c, order=o) for o in _MODELS]
     if stored == torch.float32:
         first += [Program(torch.float32, order=o) for o in (*orders, *_MODELS)]
         first.append(Program(long=True))
-    for program in itertools.chain(first, sorted(_every(halves, orders), key=_departures)):
-        if program not in seen:
-            seen.add(program)
-            yield program
+    return first
+
+
+def programs(stored: torch.dtype, adapters: Sequence[int]) -> Iterator[Program]:
+    """All programs for what is stored so, the common ones first."""
+    every = sorted(_every(stored, _halves(stored), _orders(adapters)), key=_departures)
+    yield from dict.fromkeys((*common(stored, adapters), *every))
+
+
+def _halves(stored: torch.dtype) -> list[torch.dtype]:
+    """The stored one first."""
+    return sorted(HALVES, key=lambda d: d != stored)
 
 
 def _orders(adapters: Sequence[int]) -> list[tuple[int, ...]]:
@@ -138,14 +150,14 @@ def _orders(adapters: Sequence[int]) -> list[tuple[int, ...]]:
     return [tuple(adapters), tuple(adapters)[::-1]]
 
 
-def _every(halves: Sequence[torch.dtype], orders: Sequence[tuple[int, ...]]) -> Iterator[Program]:
-    on: tuple[Place, ...] = ("a", "b", "roots")
-    places: list[tuple[Place, bool]] = [("product", False), *((p, t) for p in on for t in (False, True))]
-    for c in (None, *halves):
-        for f, (place, twice) in itertools.product((None, *halves), places):
+def _every(stored: torch.dtype, halves: Sequence[torch.dtype], orders: Sequence[tuple[int, ...]]) -> Iterator[Program]:
+    places: list[tuple[Place, Multiplied]] = [("product", "wide"), ("roots", "wide"), ("roots", "once")]
+    places += [(p, m) for p in ("a", "b") for m in ("wide", "once", "twice")]
+    for c in (None, *halves, *([torch.float32] if stored == torch.float32 else [])):
+        for f, (place, multiplied) in itertools.product((None, *halves), places):
             if f is None and place != "product":
                 continue
-            for p in dict.fromkeys((None, c, f)):
+            for p in dict.fromkeys((None, c if c in HALVES else None, f)):
                 chains: tuple[Chain, ...] = (
                     ("whole", "weight", "scaling", "both") if p and place == "product" else ("whole",)
                 )
@@ -153,11 +165,11 @@ def _every(halves: Sequence[torch.dtype], orders: Sequence[tuple[int, ...]]) -> 
                 ways += list(_MODELS) if c else []
                 for chain, order in itertools.product(chains, ways):
                     if order != "cat" or chain == "whole":
-                        yield Program(c, f, place, twice, p, chain, order)
+                        yield Program(c, f, place, multiplied, p, chain, order)
 
 
 def _departures(program: Program) -> int:
     plain = Program()
-    named = ("base", "factors", "place", "twice", "delta", "chain", "order")
+    named = ("base", "factors", "place", "multiplied", "delta", "chain", "order")
     formats = {d for d in (program.base, program.factors, program.delta) if d}
     return sum(getattr(program, n) != getattr(plain, n) for n in named) + 3 * (len(formats) > 1)

@@ -36,7 +36,8 @@ class ModuleVerdict:
 
     resolved: whether the estimate is precise enough to tell a claimed adapter from none; silent: numbers of the claimed
     adapters of which nothing is here; clean: whether no more than rounding is left over; where: of this adapter's
-    numbers, those with a delta here; noise: whether no program gives every element, and what is left over is noise.
+    numbers, those with a delta here; noise: whether no program gives every element, and what is left over is noise;
+    left: the residual variance, in that which is allowed.
     """
 
     name: str
@@ -47,6 +48,7 @@ class ModuleVerdict:
     clean: bool
     where: tuple[int, ...]
     noise: bool = False
+    left: float = 0.0
 
 
 def same(value: float, wanted: float, stderr: float, t: Thresholds, sigmas: float | None = None) -> bool:
@@ -86,7 +88,8 @@ def judge_module(scan: ModuleScan, found: Estimate, claimed: Weights, t: Thresho
     certified = scan.outside == 0 and not random
     noise = not certified and scan.remainder is not None and scan.remainder.is_noise
     here = tuple(i for i in seen.effects if float(seen.strata.gram[i, i]) > 0)
-    clean = certified or not found.identifiable or found.excess <= t.excess * seen.noise
+    left = found.excess / (t.excess * seen.noise) if found.identifiable and not certified else 0.0
+    clean = left <= 1.0
     contradicts = not certified and found.identifiable and not near(found, claimed, here, t)
     resolved = found.identifiable and all(resolves(found.stderr[i], claimed[i], t) for i in here)
     silent = absent(found, claimed, here, t) if resolved and not certified else ()
@@ -100,7 +103,7 @@ def judge_module(scan: ModuleScan, found: Estimate, claimed: Weights, t: Thresho
         state = "agree"
     else:
         state = "undecided"
-    return ModuleVerdict(scan.name, state, found, resolved, silent, clean, here, noise)
+    return ModuleVerdict(scan.name, state, found, resolved, silent, clean, here, noise, left)
 
 
 @dataclass(frozen=True)
@@ -165,7 +168,10 @@ def read_weights(
             fault, weights = known.fault, known.weights
     if fault is None:
         return Reading(None, claim, tuple(questioned))
-    apart = [m for m in judged if not fits(m, weights(m.name), t) or not (m.clean or 2 * len(clean) < len(judged))]
+    # A merge into a merge was rounded twice, whatever its program.
+    allowed = 2.0 if fault == "applied-twice" else 1.0
+    dirty = set() if 2 * len(clean) < len(judged) else {m.name for m in judged if m.left > allowed}
+    apart = [m for m in judged if not fits(m, weights(m.name), t) or m.name in dirty]
     if fault in ("weights-scaled", "weights-differ") and 4 * sum(m.clean for m in apart) >= len(judged):
         # No common weights: each module is read by itself.
         return Reading(None, claim, tuple(questioned))

@@ -12,6 +12,7 @@ from crossmatch.checkpoint import Checkpoint, TensorFiles
 from crossmatch.delta import Delta
 from crossmatch.errors import AdapterError
 from crossmatch.verification.arithmetic import Applied, Elements, rows_of
+from crossmatch.verification.hiding import Hiding
 from crossmatch.verification.recover import Strata
 from crossmatch.verification.rounding import step
 
@@ -29,8 +30,8 @@ class Looked:
     claimed delta where it rounds away, and in all; alone: the same for each adapter by itself; nonfinite: stored NaN or
     infinite elements; mismatches: elements that are not what the program's operations give, bit for bit; outside: those
     that they cannot give, whatever the order of additions; error, honest: summed squares of the distances from the
-    exact sum, in those of one rounding there, of what is stored and of what the program gives; room, size: summed
-    squares of what the order of additions leaves open, and of the claimed sum.
+    exact sum, in those of one rounding there, of what is stored and of what the program gives; hiding: what a further
+    delta would have to be to be seen.
     """
 
     strata: Strata
@@ -46,8 +47,7 @@ class Looked:
     outside: int = 0
     error: float = 0.0
     honest: float = 0.0
-    room: float = 0.0
-    size: float = 0.0
+    hiding: Hiding = field(default_factory=Hiding)
 
     @property
     def noise(self) -> float:
@@ -185,8 +185,7 @@ def _compare(found: Looked, rows: Rows, theirs: Tensor) -> None:
     reach = sum(some.reach.values(), torch.zeros((), dtype=exact.dtype))
     # Errors of additions are an eighth of their bound, in root mean square, at ranks of 8 and more.
     found.honest += _spread(centre, exact, ulp) + 12.0 * float((reach / (8 * ulp)).square().sum())
-    found.room += float((reach * torch.ones_like(exact)).square().sum())
-    found.size += float((exact - some.ours).square().sum())
+    found.hiding.add(reach, ulp, exact - some.ours)
 
 
 def _spread(stored: Tensor, exact: Tensor, ulp: Tensor) -> float:

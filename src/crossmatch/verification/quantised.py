@@ -114,7 +114,7 @@ def _judge(part: Part, claimed: Sequence[float], t: Thresholds) -> ModuleVerdict
     else:
         state = "agree" if replay == "shown" or (precise and replay != "open") else "undecided"
     scaled = replace(found, excess=found.excess / allowed.high)
-    return ModuleVerdict(part.name, state, scaled, precise, silent, clean, tuple(here))
+    return ModuleVerdict(part.name, state, scaled, precise, silent, clean, tuple(here), left=0.0 if clean else math.inf)
 
 
 def _decide(

@@ -178,7 +178,7 @@ def decide(
             "elements": sum(m.elements for m in result.modules),
             "entries": pooled.entries,
             "residual_excess": None if math.isnan(pooled.excess) else pooled.excess,
-            "unseen": _unseen(judged, subject),
+            "unseen": _unseen(judged),
             "modules_in_question": [m.name for m in modules if m.state == "disagree"],
             "sums": _sums(judged, subject.names),
             "noted": dict(beside.noted),
@@ -200,15 +200,15 @@ def _recovered(subject: Subject, claim: Resolved, judged: Judged) -> dict[str, R
     return {name: RecoveredWeight.of(claimed, w, e) for name, claimed, w, e in every}
 
 
-def _unseen(judged: Judged, subject: Subject) -> float | None:
-    """The smallest further delta, over the size of the claimed sum, that would move more elements than the file's
-    arithmetic leaves open: what could hide is below it. None where nothing adapted was looked at."""
-    rooms = [m.remainder.unseen for m in judged.scan.modules if m.remainder is not None]
-    looked = [m.looked for m in judged.scan.modules]
-    sizes = sum(x.size for x in looked)
-    if rooms:
-        return max(rooms)
-    return math.sqrt(sum(x.room for x in looked) / sizes) if sizes else None
+def _unseen(judged: Judged) -> float | None:
+    """The size of a further delta, over that of the claimed sum, that would be seen with 99% in whichever module it
+    were. None where nothing adapted was looked at."""
+    found = [
+        m.remainder.unseen if m.remainder is not None else m.looked.hiding.smallest(m.looked.elements / m.elements)
+        for m in judged.scan.modules
+        if m.looked.elements
+    ]
+    return max(known) if (known := [size for size in found if size is not None]) else None
 
 
 def _ordered(weights: Sequence[Finding], beside: Sequence[Finding]) -> list[Finding]:

@@ -1,0 +1,137 @@
+"""Honest merges, made with torch's own operations in the dtypes that a program names: nothing of the prover is used.
+
+What tools do, as one program: the base is loaded in some dtype, the factors are kept in one, weight and scaling are
+multiplied somewhere, the product is formed in single precision or in the factors' dtype, and what it gives is added to
+the base at once, one after the other, or by way of a model each.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+F32, BF16, F16 = torch.float32, torch.bfloat16, torch.float16
+DTYPES = (F32, BF16, F16)
+
+
+@dataclass(frozen=True)
+class Factors:
+    """One adapter on one matrix: delta = scale * b @ a at weight one; a (rank, columns), b (rows, rank)."""
+
+    a: Tensor
+    b: Tensor
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class HonestProgram:
+    """How a tool merges.
+
+    base, factors, stored: dtypes; place: where weight and scaling are multiplied (`product`, `a`, `b`, `roots`); native:
+    the product is formed in the factors' dtype; delta: the dtype that it is cast to; steps: weight and scaling are two
+    multiplications; order: `sum`, `cat`, `after`, `before` (the other way round) or `models`.
+    """
+
+    base: torch.dtype = F32
+    factors: torch.dtype = F32
+    place: str = "product"
+    native: bool = False
+    delta: torch.dtype | None = None
+    steps: bool = False
+    order: str = "sum"
+    stored: torch.dtype = F32
+
+    def __str__(self) -> str:
+        short = {F32: "fp32", BF16: "bf16", F16: "fp16", None: "-"}
+        flags = "".join(x for x, on in ((" native", self.native), (" two steps", self.steps)) if on)
+        names = f"{short[self.base]}/{short[self.factors]}/{short[self.delta]}/{short[self.stored]}"
+        return f"{names} {self.place} {self.order}{flags}"
+
+    @property
+    def kind(self) -> str:
+        """What it is called in tables: by what is coarsest in it."""
+        if self.order in ("after", "before"):
+            return "one after the other"
+        if self.order == "models":
+            return "a model each"
+        if self.factors != F32:
+            return f"factors in 16 bits, {'combined' if self.order == 'cat' else 'summed'}"
+        if self.delta not in (None, F32):
+            return "delta rounded"
+        return "once" if self.base in (F32, self.stored) else "base cast"
+
+    def merge(self, base: Tensor, adapters: Sequence[Factors], weights: Sequence[float]) -> Tensor:
+        """One matrix; (rows, columns), as it is stored."""
+        w = base.to(self.base)
+        if self.order == "models":
+            mixed = torch.zeros_like(w)
+            for adapter, weight in zip(adapters, weights, strict=True):
+                mixed = mixed + ((w + self._delta(adapter, 1.0)).to(self.base) - w) * weight
+            return (w + mixed).to(self.stored)
+        if self.order == "cat":
+            placed = list(map(self._placed, adapters, weights))
+            a, b = torch.cat([a for a, _ in placed], 0), torch.cat([b for _, b in placed], 1)
+            return (w + self._cast(b @ a if self.native else b.float() @ a.float())).to(self.base).to(self.stored)
+        deltas = [self._delta(adapter, weight) for adapter, weight in zip(adapters, weights, strict=True)]
+        if self.order == "sum":
+            total = sum(d.float() for d in deltas)
+            return (w + total).to(self.base).to(self.stored)
+        for delta in deltas if self.order == "after" else deltas[::-1]:
+            w = (w + delta).to(self.base)
+        return w.to(self.stored)
+
+    def _placed(self, adapter: Factors, weight: float) -> tuple[Tensor, Tensor]:
+        a, b = adapter.a.to(self.factors), adapter.b.to(self.factors)
+        by = [weight, adapter.scale] if self.steps else [weight * adapter.scale]
+        for number in by:
+            if self.place == "a":
+                a = a * number
+            elif self.place == "b":
+                b = b * number
+            elif self.place == "roots":
+                root = abs(number) ** 0.5
+                a, b = a * root, b * (root if number > 0 else -root)
+        return a, b
+
+    def _delta(self, adapter: Factors, weight: float) -> Tensor:
+        if self.place != "product":
+            a, b = self._placed(adapter, weight)
+            return self._cast(b @ a if self.native else b.float() @ a.float())
+        a, b = adapter.a.to(self.factors), adapter.b.to(self.factors)
+        if not self.native:
+            return self._cast((b.float() @ a.float()) * (adapter.scale * weight))
+        value = b @ a
+        for number in [adapter.scale, weight] if self.steps else [adapter.scale * weight]:
+            value = value * number
+        return value
+
+    def _cast(self, value: Tensor) -> Tensor:
+        return value if self.delta is None else value.to(self.delta)
+
+
+def draw(rng: random.Random, adapters: int) -> HonestProgram:
+    """A program as some tool has it; half of them one that many tools have."""
+    base = rng.choice(DTYPES)
+    stored = base if rng.random() < 0.7 else rng.choice(DTYPES)
+    plain = HonestProgram(base=base, stored=stored)
+    common = [
+        plain,
+        replace(plain, delta=base),
+        replace(plain, factors=base, delta=base, place="a", order="cat"),
+        replace(plain, factors=base, delta=base),
+        replace(plain, order="after"),
+    ]
+    if rng.random() < 0.5:
+        return rng.choice(common)
+    factors = rng.choice((F32, F32, base, rng.choice(DTYPES)))
+    place = rng.choice(("product", "a", "b", "roots")) if factors != F32 else "product"
+    # A product of two 16-bit matrices comes out in 16 bits, or is formed in single precision.
+    native = factors != F32 and rng.random() < 0.5
+    delta = factors if native else rng.choice((None, base, factors))
+    orders = ["sum", "after", "before"] if adapters > 1 else ["sum"]
+    orders += ["cat"] if place in ("a", "b", "roots") else []
+    orders += ["models"] if base != F32 and not native and place == "product" else []
+    steps = rng.random() < 0.5 and place in ("product", "a", "b")
+    return HonestProgram(base, factors, place, native, delta, steps, rng.choice(orders), stored)
