@@ -3,10 +3,14 @@
 python benchmarks/calibration.py                 1,000 honest merges and 1,000 faults
 python benchmarks/calibration.py --count 100     fewer
 
-Each model is drawn anew: three matrices, a norm, one to three adapters of random ranks, weights and sizes (an adapter's
-norm from 5e-5 to 0.2 of the base's), float32, bfloat16 or float16, merged by one of the honest routes. Nothing of the
-prover makes the files. A fault changes one thing by at least a tenth of an adapter, or a bit that no rounding
-explains. Missed: a fault that is verified. Coverage: of recovered weights, those whose 95% interval holds the true one.
+Each model is drawn anew: three matrices, a norm, one to three adapters of random ranks, scalings, dtypes, weights and
+sizes (an adapter's norm from 1e-4 to 0.2 of the base's), merged by a program that is drawn from all that tools do
+(`tests/honest_programs.py`: torch's own operations in float32, bfloat16 and float16). Nothing of the prover makes the
+files. A fault changes one thing by at least a tenth of an adapter, or a bit that no rounding explains, or hides a
+further delta that goes the program's own way: at twice the size that the verdict on the honest file states, in one
+matrix, of rank 1, 8 or full, or in one row (there at the root of the number of rows times as much); where rounding
+leaves nothing of it in the file there is no fault. Missed: a fault that is verified. Coverage: of recovered weights,
+those whose 95% interval holds the true one, which is the one that single precision made of it.
 """
 
 import argparse
@@ -14,11 +18,12 @@ import json
 import math
 import multiprocessing
 import random
+import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,75 +31,110 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+from honest_programs import BF16, F16, F32, Factors, HonestProgram, draw
+
 SHAPES = {
     "model.layers.0.self_attn.q_proj.weight": (256, 256),
     "model.layers.0.mlp.up_proj.weight": (512, 256),
     "model.layers.0.mlp.down_proj.weight": (256, 512),
 }
 NORM = "model.norm.weight"
-ROUTES = ("once", "delta rounded", "one after the other", "a model each")
-Deltas = dict[str, list[Tensor]]
+Tensors = dict[str, Tensor]
+Adapters = dict[str, list[Factors]]
+
+
+@dataclass(frozen=True)
+class Made:
+    """A model on the disk: what was drawn, and its folder, which holds `base` and `a0`, `a1` and so on."""
+
+    root: Path
+    program: HonestProgram
+    base: Tensors
+    adapters: Adapters
+    weights: list[float]
+
+    def merge(self, name: str, weights: Sequence[float], further: Sequence[tuple[Factors, float]] = ()) -> Tensor:
+        """One matrix by the program, at some weights, with further adapters beside them."""
+        factors = [*self.adapters[name], *(f for f, _ in further)]
+        return self.program.merge(self.base[name], factors, [*weights, *(w for _, w in further)])
+
+    def inside(self, number: int) -> float:
+        """A weight as single precision holds it, times the scaling or by itself; on rounded factors it is known."""
+        if self.program.factors != F32 and self.program.place != "product":
+            return self.weights[number]
+        scale, weight = self.adapters[next(iter(SHAPES))][number].scale, self.weights[number]
+        by = 1.0 if self.program.steps or self.program.order == "models" else scale
+        return float(torch.tensor(weight * by, dtype=F32)) / by
+
+    def whole(self, weights: Sequence[float]) -> Tensors:
+        """The model at some weights."""
+        program = self.program
+        ways = [F16 if program.stored == BF16 else BF16] if program.detour else [program.base]
+        norm = self.base[NORM]
+        for dtype in (*ways, program.stored):
+            norm = norm.to(dtype)
+        rest = {NORM: norm}
+        return {name: self.merge(name, weights) for name in SHAPES} | rest
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One answer: whether a fault was made, which, the verdict, and for each weight (claimed, true, found, error)."""
+    """One answer: what was made, how, the verdict, and for each weight (true, found, standard error)."""
 
     kind: str
-    dtype: str
+    program: HonestProgram
     verdict: str
     faults: tuple[str, ...]
-    weights: tuple[tuple[float, float, float, float], ...]
+    weights: tuple[tuple[float, float, float], ...]
+    unseen: float | None = None
 
 
-def draw(rng: random.Random, root: Path) -> tuple[dict[str, Tensor], Deltas, list[float], torch.dtype]:
-    """A base and its adapters on the disk; tensors, dense deltas at weight one, weights, the dtype."""
+def make(rng: random.Random, root: Path) -> Made:
+    """A base and its adapters."""
     generator = torch.Generator().manual_seed(rng.getrandbits(40))
-    dtype = rng.choice(DTYPES)
+    count = rng.randint(1, 3)
+    program = draw(rng, count)
+    dtype = rng.choice((program.base, F32))
     base = {n: torch.randn(s, generator=generator).mul(0.02).to(dtype) for n, s in SHAPES.items()}
     base[NORM] = (1 + 0.1 * torch.randn(256, generator=generator)).to(dtype)
     (root / "base").mkdir()
     config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "tie_word_embeddings": False}
     (root / "base/config.json").write_text(json.dumps(config))
     save_file(base, root / "base/model.safetensors", {"format": "pt"})
-    weights = [round(rng.choice((1, 1, 1, -1)) * rng.uniform(0.05, 1.5), 3) for _ in range(rng.randint(1, 3))]
-    size = 10 ** rng.uniform(-4, -1)
-    deltas: Deltas = {n: [] for n in SHAPES}
-    for number in range(len(weights)):
-        rank, own, tensors = rng.choice((2, 4, 8, 16)), size * 10 ** rng.uniform(-0.3, 0.3), {}
+    weights = [round(rng.choice((1, 1, 1, -1)) * rng.uniform(0.05, 1.5), 3) for _ in range(count)]
+    size = 10 ** rng.uniform(-3.7, -1)
+    adapters: Adapters = {n: [] for n in SHAPES}
+    for number in range(count):
+        rank, own = rng.choice((2, 4, 8, 16, 64)), size * 10 ** rng.uniform(-0.3, 0.3)
+        alpha, kept, tensors = rank * rng.choice((0.5, 1, 2)), rng.choice((F32, program.factors)), {}
         for name, (rows, columns) in SHAPES.items():
-            a = torch.randn(rank, columns, generator=generator)
+            a = torch.randn(rank, columns, generator=generator).mul(columns**-0.5)
             b = torch.randn(rows, rank, generator=generator)
-            b *= own * float(base[name].float().norm()) / float((b @ a).norm())
+            b *= own * float(base[name].float().norm()) / float((alpha / rank * b @ a).norm())
+            a, b = a.to(kept), b.to(kept)
             stem = f"base_model.model.{name.removesuffix('.weight')}"
             tensors |= {f"{stem}.lora_A.weight": a, f"{stem}.lora_B.weight": b}
-            deltas[name].append(b.double() @ a.double())
+            adapters[name].append(Factors(a, b, alpha / rank))
         folder = root / f"a{number}"
         folder.mkdir()
         targets = sorted({name.split(".")[-2] for name in SHAPES})
-        lora = {"peft_type": "LORA", "r": rank, "lora_alpha": rank, "target_modules": targets, "bias": "none"}
+        lora = {"peft_type": "LORA", "r": rank, "lora_alpha": alpha, "target_modules": targets, "bias": "none"}
         (folder / "adapter_config.json").write_text(json.dumps(lora))
         save_file(tensors, folder / "adapter_model.safetensors", {"format": "pt"})
-    return base, deltas, weights, dtype
+    return Made(root, program, base, adapters, weights)
 
 
-def merge(w: Tensor, deltas: list[Tensor], weights: list[float], dtype: torch.dtype, route: str) -> Tensor:
-    """One matrix, by an honest route."""
-    exact = [weight * delta for weight, delta in zip(weights, deltas, strict=True)]
-    if route == "once":
-        return (w.double() + sum(exact)).to(dtype)
-    if route == "delta rounded":
-        return (w.double() + sum(exact, torch.zeros(())).to(dtype).double()).to(dtype)
-    if route == "one after the other":
-        value = w.double()
-        for share in exact:
-            value = (value + share).to(dtype).double()
-        return value.to(dtype)
-    mixed = torch.zeros_like(w)
-    for weight, delta in zip(weights, deltas, strict=True):
-        mixed = mixed + ((w.double() + delta).to(dtype) - w) * torch.tensor(weight, dtype=dtype)
-    return w + mixed
+def judge(made: Made, merged: Tensors, name: str) -> Any:
+    """What the prover says of these tensors."""
+    from crossmatch import Adapter, Checkpoint, verify
+
+    folder = made.root / name
+    folder.mkdir()
+    (folder / "config.json").write_text((made.root / "base/config.json").read_text())
+    save_file({n: t.contiguous() for n, t in merged.items()}, folder / "model.safetensors", {"format": "pt"})
+    parts: Any = {f"a{i}": (Adapter(made.root / f"a{i}"), w) for i, w in enumerate(made.weights)}
+    return verify(folder, Checkpoint(made.root / "base"), parts)
 
 
 def _weights_off(rng: random.Random, weights: list[float]) -> list[float]:
@@ -103,11 +143,14 @@ def _weights_off(rng: random.Random, weights: list[float]) -> list[float]:
     return [factor * w if j == i else w for j, w in enumerate(weights)]
 
 
+def _one_missing(rng: random.Random, weights: list[float]) -> list[float]:
+    i = rng.randrange(len(weights))
+    return [0.0 if j == i else w for j, w in enumerate(weights)]
+
+
 WHOLE: dict[str, Callable[[random.Random, list[float]], list[float]]] = {
     "a weight off": _weights_off,
-    "an adapter missing": lambda rng, w: [
-        0.0 if j == rng.randrange(len(w)) or len(w) == 1 else x for j, x in enumerate(w)
-    ],
+    "an adapter missing": _one_missing,
     "nothing applied": lambda rng, w: [0.0 for _ in w],
     "squared": lambda rng, w: [x * x if abs(abs(x) - 1) > 0.1 else 0.5 * x for x in w],
     "twice": lambda rng, w: [2 * x for x in w],
@@ -115,78 +158,98 @@ WHOLE: dict[str, Callable[[random.Random, list[float]], list[float]]] = {
 }
 PLACES = ("a module left out", "a module of another adapter", "a module of another size", "rows of the base")
 SMALL = ("another norm", "a row permuted", "a high bit flipped", "base perturbed")
+HIDDEN = {"hidden, rank 1": 1, "hidden, rank 8": 8, "hidden, full rank": 256, "hidden in one row": 0}
 
 
-def spoil(
-    rng: random.Random, kind: str, base: dict[str, Tensor], deltas: Deltas, weights: list[float], dtype: torch.dtype
-) -> dict[str, Tensor]:
+def hide(rng: random.Random, made: Made, kind: str, unseen: float) -> Tensors:
+    """The honest merge with a further delta in one matrix: twice as large as said, by the program's own way."""
+    name = rng.choice(sorted(SHAPES))
+    rows, columns = SHAPES[name]
+    claimed = sum(
+        w * f.scale * (f.b.double() @ f.a.double()) for w, f in zip(made.weights, made.adapters[name], strict=True)
+    )
+    assert isinstance(claimed, Tensor)
+    rank = HIDDEN[kind] or 1
+    a, b = torch.randn(rank, columns) * columns**-0.5, torch.randn(rows, rank)
+    size = 2 * unseen * float(claimed.norm())
+    if not HIDDEN[kind]:
+        b.zero_()
+        b[rng.randrange(rows)] = 1.0
+        size *= rows**0.5
+    b *= size / float((b @ a).norm())
+    merged = made.whole(made.weights)
+    merged[name] = made.merge(name, made.weights, [(Factors(a, b), 1.0)])
+    return merged
+
+
+def spoil(rng: random.Random, made: Made, kind: str) -> Tensors:
     """The tensors of a faulty merge."""
-    route = rng.choice(ROUTES[:2])
+    weights, stored = made.weights, made.program.stored
     if kind in WHOLE:
         wrong = WHOLE[kind](rng, weights)
         while max(abs(a - b) for a, b in zip(wrong, weights, strict=True)) < 0.1 * max(map(abs, weights)):
-            wrong = (
-                WHOLE[kind](rng, weights) if kind in ("a weight off", "an adapter missing") else [0.0 for _ in wrong]
-            )
-        return {n: merge(w, deltas[n], wrong, dtype, route) if n in deltas else w for n, w in base.items()}
-    merged = {n: merge(w, deltas[n], weights, dtype, route) if n in deltas else w.clone() for n, w in base.items()}
+            again = kind in ("a weight off", "an adapter missing")
+            wrong = WHOLE[kind](rng, weights) if again else [0.0 for _ in wrong]
+        return made.whole(wrong)
+    merged = made.whole(weights)
     name = rng.choice(sorted(SHAPES))
     rows, columns = SHAPES[name]
+    base = made.base[name].to(made.program.base).to(stored)
     if kind == "a module left out":
-        merged[name] = base[name].clone()
+        merged[name] = base
     elif kind == "a module of another adapter":
-        other = [torch.randn(rows, 8).double() @ torch.randn(8, columns).double() for _ in weights]
-        other = [o * (d.norm() / o.norm()) for o, d in zip(other, deltas[name], strict=True)]
-        merged[name] = merge(base[name], other, weights, dtype, route)
+        other = []
+        for factors in made.adapters[name]:
+            a, b = torch.randn_like(factors.a.float()), torch.randn_like(factors.b.float())
+            size = (factors.b.float() @ factors.a.float()).norm() / (b @ a).norm()
+            other.append(replace(factors, a=a, b=b * size))
+        merged[name] = made.program.merge(made.base[name], other, weights)
     elif kind == "a module of another size":
-        merged[name] = merge(base[name], deltas[name], [rng.choice((0.5, 2)) * w for w in weights], dtype, route)
+        merged[name] = made.merge(name, [rng.choice((0.5, 2)) * w for w in weights])
     elif kind == "rows of the base":
         first = rng.randrange(rows - 64)
-        merged[name][first : first + 64] = base[name][first : first + 64]
+        merged[name][first : first + 64] = base[first : first + 64]
     elif kind == "another norm":
         merged[NORM][rng.randrange(256)] *= 1.1
     elif kind == "a row permuted":
         row = rng.randrange(rows)
         merged[name][row] = merged[name][row].roll(1)
     elif kind == "a high bit flipped":
-        integer = torch.int32 if dtype == torch.float32 else torch.int16
+        integer = torch.int32 if stored == F32 else torch.int16
         flat = merged[name].view(integer).view(-1)
         # From the third highest mantissa bit up: a change of an eighth or more, the sign among them.
-        mantissa = {torch.float32: 23, torch.bfloat16: 7, torch.float16: 10}[dtype]
+        mantissa = {F32: 23, BF16: 7, F16: 10}[stored]
         bit = rng.randrange(mantissa - 3, 8 * flat.element_size())
         flat[rng.randrange(flat.numel())] ^= -(1 << bit) if bit == 8 * flat.element_size() - 1 else 1 << bit
     else:
-        noise = torch.randn(rows, columns) * 0.01 * base[name].float().std()
-        merged[name] = merge((base[name] + noise.to(dtype)), deltas[name], weights, dtype, route)
+        noise = torch.randn(rows, columns) * 0.01 * made.base[name].float().std()
+        moved = (made.base[name].float() + noise).to(made.base[name].dtype)
+        merged[name] = made.program.merge(moved, made.adapters[name], weights)
     return merged
 
 
 def trial(seed: int, honest: bool) -> Trial:
     """One file, made and judged."""
-    from crossmatch import Adapter, Checkpoint, verify
-
     torch.set_num_threads(1)
     torch.manual_seed(seed)
     rng = random.Random(f"{seed} {honest}")
     with tempfile.TemporaryDirectory() as scratch:
-        root = Path(scratch)
-        base, deltas, weights, dtype = draw(rng, root)
+        made = make(rng, Path(scratch))
+        kind = made.program.kind if honest else rng.choice((*WHOLE, *PLACES, *SMALL, *HIDDEN, *HIDDEN))
         if honest:
-            kind = rng.choice(ROUTES)
-            merged = {n: merge(w, deltas[n], weights, dtype, kind) if n in deltas else w for n, w in base.items()}
+            found = judge(made, made.whole(made.weights), "merged")
+        elif kind in HIDDEN:
+            stated = judge(made, made.whole(made.weights), "honest").evidence["unseen"]
+            hidden = hide(rng, made, kind, stated) if stated is not None else {}
+            if all(torch.equal(t, hidden[n]) for n, t in made.whole(made.weights).items()) if hidden else True:
+                return Trial(f"{kind}: nothing in the file", made.program, "failed", (), ())
+            found = judge(made, hidden, "merged")
         else:
-            kind = rng.choice((*WHOLE, *PLACES, *SMALL))
-            merged = spoil(rng, kind, base, deltas, weights, dtype)
-        (root / "merged").mkdir()
-        (root / "merged/config.json").write_text((root / "base/config.json").read_text())
-        save_file({n: t.contiguous() for n, t in merged.items()}, root / "merged/model.safetensors", {"format": "pt"})
-        parts: Any = {f"a{i}": (Adapter(root / f"a{i}"), w) for i, w in enumerate(weights)}
-        found = verify(root / "merged", Checkpoint(root / "base"), parts)
-        shown = [found.weights[name] for name in parts]
-    # On the way over models, the weight itself is rounded to what is stored: that is then inside.
-    inside = [float(torch.tensor(w, dtype=dtype)) if kind == ROUTES[3] else w for w in weights]
-    numbers = tuple((w, x, nan(s.recovered), nan(s.stderr)) for w, x, s in zip(weights, inside, shown, strict=True))
-    return Trial(kind, str(dtype).removeprefix("torch."), found.verdict, found.faults, numbers)
+            found = judge(made, spoil(rng, made, kind), "merged")
+    shown = [found.weights[f"a{i}"] for i in range(len(made.weights))]
+    true = [made.inside(number) for number in range(len(shown))]
+    numbers = tuple((w, nan(s.recovered), nan(s.stderr)) for w, s in zip(true, shown, strict=True))
+    return Trial(kind, made.program, found.verdict, found.faults, numbers, found.evidence["unseen"])
 
 
 def nan(value: float | None) -> float:
@@ -194,13 +257,22 @@ def nan(value: float | None) -> float:
     return math.nan if value is None else value
 
 
-def table(trials: list[Trial], what: Callable[[Trial], str]) -> None:
-    """Verdicts by what was done."""
+def table(trials: list[Trial], what: Callable[[Trial], str], *, covers: bool = False) -> None:
+    """Verdicts by what was done, and the share of 95% intervals that hold the true weight."""
     counts = Counter((what(t), t.verdict) for t in trials)
-    print(f"| {'':28} | verified | failed | inconclusive |\n|---|---|---|---|")
+    print(f"| {'':32} | verified | failed | inconclusive |{' covered |' if covers else ''}")
+    print(f"|---|---|---|---|{'---|' if covers else ''}")
     for name in sorted({what(t) for t in trials}):
         cells = " | ".join(f"{counts[name, v]}" for v in ("verified", "failed", "inconclusive"))
-        print(f"| {name:28} | {cells} |")
+        own = [t for t in trials if what(t) == name]
+        print(f"| {name:32} | {cells} |{f' {coverage(own)} |' if covers else ''}")
+
+
+def coverage(trials: list[Trial]) -> str:
+    """Of the weights in verified files, how many intervals hold the true one."""
+    known = [(true, found, error) for t in trials if t.verdict == "verified" for true, found, error in t.weights]
+    covered = sum(abs(found - true) <= 1.96 * error for true, found, error in known)
+    return f"{covered / len(known):.1%} of {len(known)}" if known else "-"
 
 
 def main() -> None:
@@ -208,23 +280,24 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--count", type=int, default=1000)
     count = parser.parse_args().count
+    short = {F32: "float32", BF16: "bfloat16", F16: "float16"}
     with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
         honest = list(pool.map(trial, range(count), [True] * count, chunksize=10))
         faulty = list(pool.map(trial, range(count), [False] * count, chunksize=10))
     print(f"{count} honest merges")
-    table(honest, lambda t: f"{t.kind}, {t.dtype}")
-    known = [(true, found, error) for t in honest for _, true, found, error in t.weights if t.verdict == "verified"]
-    covered = sum(abs(found - true) <= 1.96 * error for true, found, error in known)
+    table(honest, lambda t: t.kind, covers=True)
+    table(honest, lambda t: f"stored in {short[t.program.stored]}", covers=True)
     print(f"false failures: {sum(t.verdict == 'failed' for t in honest)}")
-    print(f"95% intervals that cover: {covered} of {len(known)}, {covered / len(known):.1%}")
-    print(f"largest error of a weight in a verified file: {max(abs(f - t) for t, f, _ in known):.2g}\n")
+    print(f"95% intervals that cover: {coverage(honest)}")
+    known = [(true, found) for t in honest if t.verdict == "verified" for true, found, _ in t.weights]
+    print(f"largest error of a weight in a verified file: {max(abs(f - t) for t, f in known):.2g}\n")
     print(f"{count} faults")
     table(faulty, lambda t: t.kind)
     print(f"missed: {sum(t.verdict == 'verified' for t in faulty)}")
     for t in (t for t in honest if t.verdict == "failed"):
-        print("false failure:", t)
+        print("false failure:", t.kind, t.program, t.faults, t.weights)
     for t in (t for t in faulty if t.verdict == "verified"):
-        print("missed:", t)
+        print("missed:", t.kind, t.program, t.weights, t.unseen)
 
 
 if __name__ == "__main__":

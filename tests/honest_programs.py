@@ -31,7 +31,9 @@ class HonestProgram:
 
     base, factors, stored: dtypes; place: where weight and scaling are multiplied (`product`, `a`, `b`, `roots`); native:
     the product is formed in the factors' dtype; delta: the dtype that it is cast to; steps: weight and scaling are two
-    multiplications; order: `sum`, `cat`, `after`, `before` (the other way round) or `models`.
+    multiplications; order: `sum`, `cat`, `after`, `before` (the other way round) or `models`; detour: the result passes
+    through the other 16-bit dtype on its way to the stored one; tf32: single precision as a matrix unit reads it, to the
+    `nearest` or `cut` off.
     """
 
     base: torch.dtype = F32
@@ -42,6 +44,8 @@ class HonestProgram:
     steps: bool = False
     order: str = "sum"
     stored: torch.dtype = F32
+    detour: bool = False
+    tf32: str = ""
 
     def __str__(self) -> str:
         short = {F32: "fp32", BF16: "bf16", F16: "fp16", None: "-"}
@@ -52,6 +56,10 @@ class HonestProgram:
     @property
     def kind(self) -> str:
         """What it is called in tables: by what is coarsest in it."""
+        if self.detour:
+            return "converted once more"
+        if self.tf32:
+            return "TF32"
         if self.order in ("after", "before"):
             return "one after the other"
         if self.order == "models":
@@ -64,6 +72,9 @@ class HonestProgram:
 
     def merge(self, base: Tensor, adapters: Sequence[Factors], weights: Sequence[float]) -> Tensor:
         """One matrix; (rows, columns), as it is stored."""
+        if self.detour:
+            wide = replace(self, detour=False, base=F32, stored=F32).merge(base, adapters, weights)
+            return wide.to(F16 if self.stored == BF16 else BF16).to(self.stored)
         w = base.to(self.base)
         if self.order == "models":
             mixed = torch.zeros_like(w)
@@ -73,7 +84,7 @@ class HonestProgram:
         if self.order == "cat":
             placed = list(map(self._placed, adapters, weights))
             a, b = torch.cat([a for a, _ in placed], 0), torch.cat([b for _, b in placed], 1)
-            return (w + self._cast(b @ a if self.native else b.float() @ a.float())).to(self.base).to(self.stored)
+            return (w + self._cast(b @ a if self.native else self._product(b, a))).to(self.base).to(self.stored)
         deltas = [self._delta(adapter, weight) for adapter, weight in zip(adapters, weights, strict=True)]
         if self.order == "sum":
             total = sum(d.float() for d in deltas)
@@ -81,6 +92,15 @@ class HonestProgram:
         for delta in deltas if self.order == "after" else deltas[::-1]:
             w = (w + delta).to(self.base)
         return w.to(self.stored)
+
+    def _product(self, b: Tensor, a: Tensor) -> Tensor:
+        """B A in single precision."""
+        b, a = b.float(), a.float()
+        if self.tf32:
+            scale = [2.0 ** (torch.frexp(x).exponent - 11) for x in (b, a)]
+            half = 0.0 if self.tf32 == "cut" else 0.5
+            b, a = (((x.abs() / u + half).floor() * u).copysign(x) for x, u in zip((b, a), scale, strict=True))
+        return b @ a
 
     def _placed(self, adapter: Factors, weight: float) -> tuple[Tensor, Tensor]:
         a, b = adapter.a.to(self.factors), adapter.b.to(self.factors)
@@ -98,10 +118,10 @@ class HonestProgram:
     def _delta(self, adapter: Factors, weight: float) -> Tensor:
         if self.place != "product":
             a, b = self._placed(adapter, weight)
-            return self._cast(b @ a if self.native else b.float() @ a.float())
+            return self._cast(b @ a if self.native else self._product(b, a))
         a, b = adapter.a.to(self.factors), adapter.b.to(self.factors)
         if not self.native:
-            return self._cast((b.float() @ a.float()) * (adapter.scale * weight))
+            return self._cast(self._product(b, a) * (adapter.scale * weight))
         value = b @ a
         for number in [adapter.scale, weight] if self.steps else [adapter.scale * weight]:
             value = value * number
@@ -134,4 +154,7 @@ def draw(rng: random.Random, adapters: int) -> HonestProgram:
     orders += ["cat"] if place in ("a", "b", "roots") else []
     orders += ["models"] if base != F32 and not native and place == "product" else []
     steps = rng.random() < 0.5 and place in ("product", "a", "b")
-    return HonestProgram(base, factors, place, native, delta, steps, rng.choice(orders), stored)
+    drawn = HonestProgram(base, factors, place, native, delta, steps, rng.choice(orders), stored)
+    if factors == F32 and delta in (None, F32) and rng.random() < 0.3:
+        return replace(plain, tf32=rng.choice(("nearest", "cut")))
+    return replace(drawn, order="sum", detour=True) if stored != F32 and rng.random() < 0.1 else drawn

@@ -52,7 +52,8 @@ class Piece:
 
     def holds(self, program: Program, weights: Sequence[float], doubts: Sequence[float]) -> bool:
         """Whether a program can have stored every element."""
-        if (program.base in _HALVES and not self.on_grid(program.base)) or not self.possible(tuple(weights)):
+        narrow = [d for d in (program.base, program.via) if d in _HALVES]
+        if not all(map(self.on_grid, narrow)) or not self.possible(tuple(weights)):
             return False
         use = Applied.of(program, self.parts, weights, doubts, self.stored.dtype)
         return not bool(use.outside(self.stored, use.read(self.raw, self.where)).any())

@@ -6,7 +6,8 @@
     S_i  = p(S_i)                              the delta rounded to p, before or after scaling and weight
     M    = s(c(W_c + sum_i S_i))               added at once, or one adapter after the other with a rounding between
 
-c, f, p: single precision or better (None here), bfloat16 or float16; s is what is stored. The operations are known, the
+c, f, p: single precision or better (None here), bfloat16 or float16, f TF32 as well; s is what is stored. A file that
+was converted once more passes through a dtype before s. The operations are known, the
 order of the additions inside a product is not. So a program is run twice, at the ends of the interval in which the
 product must lie whatever that order; every operation is monotone, so an honest element lies between the two results:
 nearly always they are one value. No share of elements is left to chance.
@@ -16,11 +17,14 @@ nearly always they are one value. No share of elements is left to chance.
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 
+# A matrix unit reads single precision with 10 bits behind the point, to the nearest or cut off.
+Factor = torch.dtype | Literal["tf32", "tf32-cut"]
+TF32: tuple[Factor, ...] = ("tf32", "tf32-cut")
 Place = Literal["product", "a", "b", "roots"]
 Multiplied = Literal["wide", "once", "twice"]
 Chain = Literal["whole", "weight", "scaling", "both"]
@@ -41,17 +45,19 @@ class Program:
     (`twice`); delta: p; chain: what is multiplied after the product was rounded; order: how shares are added (`sum`:
     each by itself, in single precision; `cat`: as one product; `each`: in p; a tuple: one merge after the other;
     `models`: every adapter into a model of its own, the differences weighted, by numbers of c or (`scalar`) by wider
-    ones, and summed); long: an SVD lies between the factors and their sum.
+    ones, and summed); long: an SVD lies between the factors and their sum; via: a dtype through which the sum passes
+    before it is stored.
     """
 
     base: torch.dtype | None = None
-    factors: torch.dtype | None = None
+    factors: Factor | None = None
     place: Place = "product"
     multiplied: Multiplied = "wide"
     delta: torch.dtype | None = None
     chain: Chain = "whole"
     order: Order = "sum"
     long: bool = False
+    via: torch.dtype | None = None
 
     @property
     def by_models(self) -> bool:
@@ -81,6 +87,8 @@ class Program:
             parts.append(f"one merge after the other ({', '.join(names[i] for i in self.order)})")
         elif self.by_models:
             parts.append("each adapter merged into a model of its own, the differences summed")
+        if self.via:
+            parts.append(f"the sum stored in {_name(self.via)}, then in {_name(stored)}")
         text = ", ".join(parts)
         return f"{common}: {text}" if common else text
 
@@ -92,7 +100,17 @@ class Program:
             return self.order
         order = f" {','.join(names[i] for i in self.order)}" if isinstance(self.order, tuple) else ""
         first = (
-            "sequential" if order else "combined" if self.factors else "delta-rounded" if self.delta else "base-cast"
+            "converted"
+            if self.via
+            else (
+                "sequential"
+                if order
+                else "combined"
+                if self.factors
+                else "delta-rounded"
+                if self.delta
+                else "base-cast"
+            )
         )
         rounded = "-rounded" if order and self.delta else ""
         factors = f"-factors-{self.place}" if self.factors else ""
@@ -109,8 +127,9 @@ for _half in HALVES:
     _COMMON[_half, "product", _half, "sum"] = f"PEFT, adapters in {_short}"
 
 
-def _name(dtype: torch.dtype | None) -> str:
-    return str(dtype).removeprefix("torch.")
+def _name(dtype: Factor | None) -> str:
+    named = {"tf32": "TF32", "tf32-cut": "TF32 (cut off)"}
+    return named.get(str(dtype), str(dtype).removeprefix("torch."))
 
 
 def common(stored: torch.dtype, adapters: Sequence[int]) -> list[Program]:
@@ -133,8 +152,26 @@ def common(stored: torch.dtype, adapters: Sequence[int]) -> list[Program]:
 
 def programs(stored: torch.dtype, adapters: Sequence[int]) -> Iterator[Program]:
     """All programs for what is stored so, the common ones first."""
-    every = sorted(_every(stored, _halves(stored), _orders(adapters)), key=_departures)
-    yield from dict.fromkeys((*common(stored, adapters), *every))
+    halves, orders = _halves(stored), _orders(adapters)
+    every = sorted(_every(stored, halves, orders), key=_departures)
+    yield from dict.fromkeys((*common(stored, adapters), *every, *_converted(stored, halves), *_tf32(halves, orders)))
+
+
+def _converted(stored: torch.dtype, halves: Sequence[torch.dtype]) -> Iterator[Program]:
+    """Files that were stored in 16 bits and then in another dtype, merged in single precision or in the other one."""
+    for via in halves:
+        if via != stored:
+            plain = (program for program in _every(stored, halves, ()) if program.base is None)
+            yield from (replace(program, via=via) for program in plain)
+            yield from (Program(c, via=via) for c in halves if c != via)
+
+
+def _tf32(halves: Sequence[torch.dtype], orders: Sequence[tuple[int, ...]]) -> Iterator[Program]:
+    for c, f in itertools.product((None, *halves), TF32):
+        for p in dict.fromkeys((None, c)):
+            sums: list[Order] = ["sum", *(orders if c else ())]
+            yield from (Program(c, f, delta=p, order=order) for order in sums)
+            yield from (Program(c, f, place, delta=p, order="cat" if p else "sum") for place in ("a", "b", "roots"))
 
 
 def _halves(stored: torch.dtype) -> list[torch.dtype]:
@@ -151,8 +188,12 @@ def _orders(adapters: Sequence[int]) -> list[tuple[int, ...]]:
 
 
 def _every(stored: torch.dtype, halves: Sequence[torch.dtype], orders: Sequence[tuple[int, ...]]) -> Iterator[Program]:
-    places: list[tuple[Place, Multiplied]] = [("product", "wide"), ("roots", "wide"), ("roots", "once")]
-    places += [(p, m) for p in ("a", "b") for m in ("wide", "once", "twice")]
+    places: list[tuple[Place, Multiplied]] = [
+        ("product", "wide"),
+        *(("roots", "wide"), ("roots", "once")),
+        *(("a", "wide"), ("a", "once"), ("a", "twice")),
+        *(("b", "wide"), ("b", "once"), ("b", "twice")),
+    ]
     for c in (None, *halves, *([torch.float32] if stored == torch.float32 else [])):
         for f, (place, multiplied) in itertools.product((None, *halves), places):
             if f is None and place != "product":
@@ -161,9 +202,9 @@ def _every(stored: torch.dtype, halves: Sequence[torch.dtype], orders: Sequence[
                 chains: tuple[Chain, ...] = (
                     ("whole", "weight", "scaling", "both") if p and place == "product" else ("whole",)
                 )
-                ways: list[Order] = ["sum", *(("cat", "each") if p else ()), *(orders if c else ())]
-                ways += list(_MODELS) if c else []
-                for chain, order in itertools.product(chains, ways):
+                sums: list[Order] = ["sum", *(("cat", "each") if p else ()), *(orders if c else ())]
+                sums += list(_MODELS) if c else []
+                for chain, order in itertools.product(chains, sums):
                     if order != "cat" or chain == "whole":
                         yield Program(c, f, place, multiplied, p, chain, order)
 

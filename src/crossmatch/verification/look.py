@@ -109,10 +109,10 @@ def rows_from(
     if window is not None:
         shares = {i: t[:, window] for i, t in some.shares.items()}
         reach = {i: t[:, window] for i, t in some.reach.items()}
-        some = Elements(some.ours[:, window], shares, reach)
+        some = Elements(some.ours[:, window], shares, reach, some.blur[:, window])
         stored, deltas = stored[:, window], {i: t[:, window] for i, t in deltas.items()}
-    narrow = applied.program.base
-    grain = narrow if narrow in (torch.bfloat16, torch.float16) else stored.dtype
+    ways = {stored.dtype, applied.program.base, applied.program.via}
+    grain = next(d for d in (torch.bfloat16, torch.float16, torch.float32) if d in ways)
     return Rows(stored, some.ours, deltas, where, applied, some, grain)
 
 
@@ -165,6 +165,8 @@ def look(rows: Rows, weights: Sequence[float], into: Looked | None = None) -> Lo
     # Errors are of the size of the step where an element is said to be; not far below, in case it is not.
     there = ours + sum((offset[i] * d for i, d in deltas.items()), torch.zeros((), dtype=ours.dtype))
     steps = torch.maximum(step(torch.maximum(there.abs(), ours.abs()), rows.grain), grain / 4)
+    # In single precision the products' own errors may be the larger ones.
+    steps = torch.hypot(steps, rows.some.blur)
     found.strata.add(theirs.to(ours.dtype) - there, list(deltas.values()), list(deltas), steps, size, grain)
     _compare(found, rows, theirs)
     _effects(found, theirs, ours, {i: weights[i] * d for i, d in deltas.items()})
@@ -185,7 +187,7 @@ def _compare(found: Looked, rows: Rows, theirs: Tensor) -> None:
     reach = sum(some.reach.values(), torch.zeros((), dtype=exact.dtype))
     # Errors of additions are an eighth of their bound, in root mean square, at ranks of 8 and more.
     found.honest += _spread(centre, exact, ulp) + 12.0 * float((reach / (8 * ulp)).square().sum())
-    found.hiding.add(reach, ulp, exact - some.ours)
+    found.hiding.add(exact, centre.to(exact.dtype), ulp, reach, exact - some.ours)
 
 
 def _spread(stored: Tensor, exact: Tensor, ulp: Tensor) -> float:

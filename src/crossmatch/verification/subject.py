@@ -104,8 +104,8 @@ class Subject:
         which the file was made."""
         if same_bytes(ours.to(theirs.dtype), theirs):
             return True
-        narrow = self.program.base
-        return narrow is not None and same_bytes(ours.to(narrow).to(theirs.dtype), theirs)
+        ways = (self.program.base, self.program.via)
+        return any(narrow is not None and same_bytes(ours.to(narrow).to(theirs.dtype), theirs) for narrow in ways)
 
     def is_base(self, name: str) -> bool:
         """The same of a whole tensor."""

@@ -1,0 +1,131 @@
+"""What one adapter adds in a program of the grammar: factors as they are multiplied, and how far that may be off."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from crossmatch.delta import Delta, LowRank, Stack
+from crossmatch.verification.grammar import HALVES, TF32, Factor, Program
+
+UNIT = 2.0**-24
+# Operations on a product beside its r additions: two scalings of a factor, of the product, and a sum.
+_FURTHER = 6
+# Matrix units cut sums off where others round them.
+_CUT = 4.0
+# Of an SVD in single precision between the factors and their sum, relative to |B| |A|: 2^-18 was seen.
+_LONG = 2.0**-17
+# Deltas that are no product: relative to |D| and the mean size of its row, by what is stored.
+_PLAIN = {torch.float32: 2.0**-20, torch.bfloat16: 2.0**-17, torch.float16: 2.0**-17}
+
+
+@dataclass(frozen=True)
+class Share:
+    """One adapter's part of the sum in a program, before the delta is rounded.
+
+    value: the exact product of what is multiplied; after: numbers that multiply it once it was rounded; magnitude:
+    |B| |A| in the same units (None: |value|); spread: how far factors may lie off, since a weight is not known exactly;
+    slack: of the magnitude; doubt: of |value|, for that weight; weight: the adapter's, for programs by models.
+    """
+
+    value: Delta
+    after: tuple[float, ...] = ()
+    magnitude: Delta | None = None
+    spread: Delta | None = None
+    slack: float = 0.0
+    doubt: float = 0.0
+    weight: float = 1.0
+
+
+def share(program: Program, delta: Delta, weight: float, doubt: float = 0.0, *, stored: torch.dtype) -> Share:
+    """One adapter's share; doubt: how far its weight may be off."""
+    relative = doubt / abs(weight) if weight else 0.0
+    unit = program.by_models
+    if isinstance(delta, Stack):
+        each = [share(program, part, weight, doubt, stored=stored) for part in delta.parts]
+        spreads = [s.spread for s in each]
+        return replace(
+            each[0],
+            value=Stack(tuple(s.value for s in each)),  # type: ignore[arg-type]
+            magnitude=Stack(tuple(s.magnitude for s in each)),  # type: ignore[arg-type]
+            spread=Stack(tuple(spreads)) if all(s is not None for s in spreads) else None,  # type: ignore[arg-type]
+            slack=max(s.slack for s in each),
+        )
+    if not isinstance(delta, LowRank):
+        return Share(delta if unit else delta.scaled(weight), slack=_PLAIN[stored], doubt=relative, weight=weight)
+    value, after = _factors(program, delta, 1.0 if unit else weight)
+    sixteen = stored in HALVES or program.base in HALVES
+    slack = (delta.rank + _FURTHER) * UNIT
+    if program.factors in TF32:
+        slack *= _CUT
+    if program.factors is None and (program.long or sixteen):
+        slack = max(slack, _LONG)
+    spread = None
+    if doubt and program.factors and program.place != "product" and not unit:
+        spread = _spread(program, delta, value, weight, doubt)
+    return Share(value, after, absolute(value), spread, slack, 0.0 if unit else relative, weight)
+
+
+def _factors(program: Program, delta: LowRank, weight: float) -> tuple[LowRank, tuple[float, ...]]:
+    """The factors as a program multiplies them, and what is multiplied after the product was rounded."""
+    f, scale = program.factors, delta.scale
+    if program.place == "product":
+        b, a = (delta.b, delta.a) if f is None else (_to(delta.b, f), _to(delta.a, f))
+        alone = float(scale[0]) if len(scale) else 1.0
+        even = bool((scale == alone).all())
+        if program.chain == "weight":
+            return replace(delta, b=b, a=a), (weight,)
+        if program.chain in ("scaling", "both") and even:
+            after = (alone * weight,) if program.chain == "scaling" else (alone, weight)
+            return replace(delta, b=b, a=a, scale=torch.ones_like(scale)), after
+        return replace(delta, b=b, a=a, scale=scale * weight), ()
+    assert f is not None
+    one = torch.ones_like(scale)
+    if program.place == "roots":
+        root = (scale * weight).abs().sqrt()
+        b, a = _multiplied(delta.b, [root[None, :]], program), _multiplied(delta.a, [root[:, None]], program)
+        return replace(delta, b=b, a=a, scale=one * (scale * weight).sign()), ()
+    even = torch.full_like(scale, weight)
+    if program.place == "a":
+        a = _multiplied(delta.a, [even[:, None], scale[:, None]], program)
+        return replace(delta, b=_to(delta.b, f), a=a, scale=one), ()
+    b = _multiplied(delta.b, [even[None, :], scale[None, :]], program)
+    return replace(delta, b=b, a=_to(delta.a, f), scale=one), ()
+
+
+def _multiplied(factor: Tensor, by: Sequence[Tensor], program: Program) -> Tensor:
+    """A factor times some numbers, as the program has it."""
+    f = program.factors
+    assert f is not None
+    value = factor.float() if program.multiplied == "wide" else _to(factor, f).float()
+    if program.multiplied != "twice":
+        by = [math.prod(by[1:], start=by[0])]
+    for number in by:
+        value = _to(value * number.float(), f).float()
+    return _to(value, f)
+
+
+def _to(value: Tensor, f: Factor) -> Tensor:
+    """A tensor rounded to what factors are kept or read in."""
+    if isinstance(f, torch.dtype):
+        return value.to(f)
+    bits = value.float().view(torch.int32)
+    # The magnitude's lowest 13 bits go; half of their unit is added first where it is rounded to the nearest.
+    return ((bits + (0x1000 if f == "tf32" else 0)) & ~0x1FFF).view(torch.float32)
+
+
+def _spread(program: Program, delta: LowRank, value: LowRank, weight: float, doubt: float) -> LowRank:
+    """By how much the product may be off since its rounded factors depend on a weight that is known to `doubt`."""
+    ends = [_factors(program, delta, weight + sign * doubt)[0] for sign in (-1, 1)]
+    off_a = torch.stack([(e.a.double() - value.a.double()).abs() for e in ends]).amax(0)
+    off_b = torch.stack([(e.b.double() - value.b.double()).abs() for e in ends]).amax(0)
+    b, a = value.b.double().abs(), value.a.double().abs()
+    scale = torch.ones(2 * value.rank, dtype=torch.float64)
+    return LowRank(torch.cat([off_b, b + off_b], 1), torch.cat([a, off_a], 0), scale, value.dims)
+
+
+def absolute(delta: LowRank) -> LowRank:
+    """|B| |A|: the sum of the absolute products, which does not vanish where they cancel."""
+    return LowRank(delta.b.abs(), delta.a.abs(), delta.scale.abs(), delta.dims)
