@@ -36,9 +36,10 @@ class Hiding:
         claimed sum; (rows, columns), float64. Rows where nothing is claimed have no size to compare with."""
         size = claimed.square().mean(dim=1, keepdim=True).sqrt().expand_as(claimed)
         known = (size > 0) & torch.isfinite(exact)
-        off = ((exact - stored) / step).clamp(-0.5, 0.5)
+        off = (exact - stored) / step
         for side in (0.5 - off, 0.5 + off):
-            ratio = ((side * step + reach) / size)[known]
+            # Beyond the cell's end, where the delta was rounded before: as far as on this side of it.
+            ratio = ((side.abs() * step + reach) / size)[known]
             bins = (torch.log2(ratio) * _FINE).ceil().clamp(_LOWEST * _FINE, _HIGHEST * _FINE) - _LOWEST * _FINE
             self.sides += torch.bincount(bins.long(), minlength=_BINS)
 

@@ -10,8 +10,10 @@ from crossmatch.errors import InputError
 from crossmatch.process import single_threads
 from crossmatch.progress import SILENT, Progress
 from crossmatch.verification.claim import Claim
-from crossmatch.verification.fitting import discover, recover, shortest
+from crossmatch.verification.classes import recover
+from crossmatch.verification.fitting import discover, shortest
 from crossmatch.verification.judge import DEFAULTS, Thresholds
+from crossmatch.verification.pieces import pieces_of
 from crossmatch.verification.recover import sums
 from crossmatch.verification.scan import glance
 from crossmatch.verification.verdict import RecoveredWeight, Verdict
@@ -45,9 +47,10 @@ def identify(
     if isinstance(opened, Verdict):
         return opened
     subject, resolved = opened
-    found = recover(subject, progress)
+    recovered = recover(subject, list(pieces_of(subject)), progress)
+    found = recovered.estimate
     if found.identifiable:
-        subject = discover(subject, resolved, found, thresholds)
+        subject = discover(subject, resolved, recovered, thresholds)
         inside = subject.weights
     else:
         # Of nearly parallel ones the first stands for all.

@@ -69,20 +69,27 @@ class Operations:
             towards = self.towards(i, end)
             value = x if p is None else _rounded(self.shares[i], x, p, towards)
             models.append(_opened(ours + value, towards * UNIT if p else 0.0).to(c))
-        weights = [self.shares[i].weight for i in shares]
+        wide, weighted = ours.dtype, zip(shares, models, strict=True)
         if program.order == "models-wide":
-            wide = ours.dtype
-            total = sum((w * (m.to(wide) - ours) for w, m in zip(weights, models, strict=True)), torch.zeros_like(ours))
-            return (ours + total).to(self.stored)
-        numbers = weights if program.order == "models-scalar" else [torch.tensor(w, dtype=c) for w in weights]
-        parts = [(m - base) * number for number, m in zip(numbers, models, strict=True)]
+            parts = [self._weighted(i, m.to(wide) - ours, None, end) for i, m in weighted]
+            return (ours + sum(parts, torch.zeros_like(ours))).to(self.stored)
+        number = None if program.order == "models-scalar" else c
+        parts = [self._weighted(i, m - base, number, end) for i, m in weighted]
         if program.order == "models-summed":
-            mixed = sum((x.to(ours.dtype) for x in parts), torch.zeros_like(ours)).to(c)
+            mixed = sum((x.to(wide) for x in parts), torch.zeros_like(ours)).to(c)
         else:
             mixed = torch.zeros_like(base)
             for x in parts:
                 mixed = mixed + x
         return (base + mixed).to(self.stored)
+
+    def _weighted(self, i: int, difference: Tensor, number: torch.dtype | None, end: float) -> Tensor:
+        """A model's difference times its weight, which has a dtype or none; in the difference's dtype."""
+        own = self.shares[i]
+        if not (own.off and end):
+            return difference * (own.weight if number is None else torch.tensor(own.weight, dtype=number))
+        value = difference.double()
+        return (value * own.weight + end * own.off * value.abs()).to(difference.dtype)
 
 
 def _opened(value: Tensor, end: float) -> Tensor:

@@ -17,6 +17,8 @@ _FURTHER = 6
 _CUT = 4.0
 # Of an SVD in single precision between the factors and their sum, relative to |B| |A|: 2^-18 was seen.
 _LONG = 2.0**-17
+# Of a factor after two multiplications by numbers of single precision.
+_NUMBER = 2.0**-22
 # Deltas that are no product: relative to |D| and the mean size of its row, by what is stored.
 _PLAIN = {torch.float32: 2.0**-20, torch.bfloat16: 2.0**-17, torch.float16: 2.0**-17}
 
@@ -27,7 +29,8 @@ class Share:
 
     value: the exact product of what is multiplied; after: numbers that multiply it once it was rounded; magnitude:
     |B| |A| in the same units (None: |value|); spread: how far factors may lie off, since a weight is not known exactly;
-    slack: of the magnitude; doubt: of |value|, for that weight; weight: the adapter's, for programs by models.
+    slack: of the magnitude; doubt: of |value|, for that weight; weight: the adapter's, for programs by models, which
+    multiply it later: it is known to `off`.
     """
 
     value: Delta
@@ -37,6 +40,7 @@ class Share:
     slack: float = 0.0
     doubt: float = 0.0
     weight: float = 1.0
+    off: float = 0.0
 
 
 def share(program: Program, delta: Delta, weight: float, doubt: float = 0.0, *, stored: torch.dtype) -> Share:
@@ -45,16 +49,16 @@ def share(program: Program, delta: Delta, weight: float, doubt: float = 0.0, *, 
     unit = program.by_models
     if isinstance(delta, Stack):
         each = [share(program, part, weight, doubt, stored=stored) for part in delta.parts]
-        spreads = [s.spread for s in each]
         return replace(
             each[0],
             value=Stack(tuple(s.value for s in each)),  # type: ignore[arg-type]
             magnitude=Stack(tuple(s.magnitude for s in each)),  # type: ignore[arg-type]
-            spread=Stack(tuple(spreads)) if all(s is not None for s in spreads) else None,  # type: ignore[arg-type]
+            spread=_stacked(each),
             slack=max(s.slack for s in each),
         )
     if not isinstance(delta, LowRank):
-        return Share(delta if unit else delta.scaled(weight), slack=_PLAIN[stored], doubt=relative, weight=weight)
+        own = delta if unit else delta.scaled(weight)
+        return Share(own, slack=_PLAIN[stored], doubt=0.0 if unit else relative, weight=weight, off=doubt)
     value, after = _factors(program, delta, 1.0 if unit else weight)
     sixteen = stored in HALVES or program.base in HALVES
     slack = (delta.rank + _FURTHER) * UNIT
@@ -63,9 +67,17 @@ def share(program: Program, delta: Delta, weight: float, doubt: float = 0.0, *, 
     if program.factors is None and (program.long or sixteen):
         slack = max(slack, _LONG)
     spread = None
-    if doubt and program.factors and program.place != "product" and not unit:
-        spread = _spread(program, delta, value, weight, doubt)
-    return Share(value, after, absolute(value), spread, slack, 0.0 if unit else relative, weight)
+    if program.factors and program.place != "product":
+        own = 1.0 if unit else weight
+        spread = _spread(program, delta, value, own, max(0.0 if unit else doubt, _NUMBER * abs(own)))
+    return Share(value, after, absolute(value), spread, slack, 0.0 if unit else relative, weight, doubt)
+
+
+def _stacked(each: Sequence[Share]) -> Stack | None:
+    """The spreads of experts as one, zero where an expert has none."""
+    if all(s.spread is None for s in each):
+        return None
+    return Stack(tuple(s.spread or s.value.scaled(0.0) for s in each))  # type: ignore[arg-type]
 
 
 def _factors(program: Program, delta: LowRank, weight: float) -> tuple[LowRank, tuple[float, ...]]:
@@ -116,11 +128,14 @@ def _to(value: Tensor, f: Factor) -> Tensor:
     return ((bits + (0x1000 if f == "tf32" else 0)) & ~0x1FFF).view(torch.float32)
 
 
-def _spread(program: Program, delta: LowRank, value: LowRank, weight: float, doubt: float) -> LowRank:
-    """By how much the product may be off since its rounded factors depend on a weight that is known to `doubt`."""
+def _spread(program: Program, delta: LowRank, value: LowRank, weight: float, doubt: float) -> LowRank | None:
+    """By how much the product may be off since its rounded factors depend on a weight that is known to `doubt`, or
+    since two multiplications in single precision end on either side of a boundary; None if no factor does."""
     ends = [_factors(program, delta, weight + sign * doubt)[0] for sign in (-1, 1)]
     off_a = torch.stack([(e.a.double() - value.a.double()).abs() for e in ends]).amax(0)
     off_b = torch.stack([(e.b.double() - value.b.double()).abs() for e in ends]).amax(0)
+    if not bool(off_a.any()) and not bool(off_b.any()):
+        return None
     b, a = value.b.double().abs(), value.a.double().abs()
     scale = torch.ones(2 * value.rank, dtype=torch.float64)
     return LowRank(torch.cat([off_b, b + off_b], 1), torch.cat([a, off_a], 0), scale, value.dims)
