@@ -28,8 +28,8 @@ _MANY = 16
 # Share of the elements that the order of additions turns at most in 16 bits; standard deviations by which one program
 # gives clearly more of the bits than another.
 _FLIPS, _CLEARLY = 1e-3, 6.0
-# Standard errors within which a weight lies; beyond which a claimed one is not the one inside.
-_DOUBT, _OFF = 4.5, 8.0
+# Standard errors within which a weight lies.
+_DOUBT = 4.5
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,8 @@ def settle(subject: Subject, claim: Resolved, t: Thresholds, progress: Progress,
         recovered = recover(subject, pieces, progress)
         options = _at(pieces, claimed, none, recovered)
         if _near(recovered.estimate, claimed, t):
-            typed = _candidates(pieces, claimed, recovered)
-            options = typed if _is_off(recovered.estimate, claimed) else itertools.chain(options, typed)
+            typed = _rounded(pieces, claimed, recovered)
+            options = itertools.chain(typed, options, _known(pieces, claimed, recovered))
         other = fit(pieces, options)
         found = other if other and (found is None or other.whole) else found
     if found is None:
@@ -90,7 +90,7 @@ def discover(subject: Subject, claim: Resolved, recovered: Recovered, t: Thresho
     return with_fit(subject, claim, fitted)
 
 
-def fit(pieces: Sequence[Piece], candidates: "Iterator[Fit] | Sequence[Fit]") -> Fit | None:
+def fit(pieces: Sequence[Piece], candidates: Iterator[Fit]) -> Fit | None:
     """The first candidate that explains every piece; else the one that explains the most, and more than half."""
     best, most = None, len(pieces) // 2
     for candidate in candidates:
@@ -132,7 +132,7 @@ def settle_again(subject: Subject, claim: Resolved, result: Scan, t: Thresholds,
     elements that the claimed ones do not give; None if that is not so, or if there are none. typed: numbers as people
     type them first, else only the recovered ones as far as they are known."""
     wrong = [m for m in result.modules if m.outside and not m.nonfinite]
-    if 10 * len(wrong) < len(result.modules) or not _is_spread(wrong):
+    if not wrong or not _is_spread(wrong, [m for m in result.modules if m.looked.flips]):
         return None
     found = estimate([m.looked.strata for m in result.modules], subject.weights)
     claimed = tuple(weight for _, weight in claim.parts.values())
@@ -140,16 +140,20 @@ def settle_again(subject: Subject, claim: Resolved, result: Scan, t: Thresholds,
         return None
     pieces = [wrong_rows(subject, m) for m in wrong[:: max(1, len(wrong) // MODULES)][:MODULES]]
     recovered = Recovered(found, subject.program)
-    fitted = fit([*pieces_of(subject), *pieces], _candidates(pieces, claimed, recovered, typed=typed))
+    every = [*pieces, *pieces_of(subject)]
+    options = _candidates if typed else _known
+    fitted = fit(every, options(pieces, claimed, recovered))
     if fitted is None or (fitted.weights == tuple(subject.weights) and fitted.program == subject.program):
         return None
     return with_fit(subject, claim, fitted)
 
 
-def _is_spread(wrong: Sequence[ModuleScan]) -> bool:
-    """Whether elements lie outside in more than one place: other arithmetic, or another weight, shows everywhere. One
-    element, or a few in one module, would else be excused by whatever program happens to give them."""
-    return len(wrong) > 1 or any(module.outside >= _MANY for module in wrong)
+def _is_spread(wrong: Sequence[ModuleScan], modules: Sequence[ModuleScan]) -> bool:
+    """Whether elements lie outside wherever they can: another weight shows in all modules alike, in so many of them as
+    that number of elements falls into by chance. One element, or a few in one module, would else be excused by whatever
+    weight happens to give them."""
+    mean = sum(module.outside for module in wrong) / max(1, len(modules))
+    return len(wrong) > 1 and 2 * len(wrong) >= len(modules) * -math.expm1(-mean)
 
 
 class Others:
@@ -188,12 +192,6 @@ def _near(found: Estimate, claimed: Sequence[float], t: Thresholds) -> bool:
     return found.identifiable and all(math.isnan(w) or (same(w, c, e, t) and resolves(e, c, t)) for w, c, e in every)
 
 
-def _is_off(found: Estimate, claimed: Sequence[float]) -> bool:
-    """Whether recovered weights are not the claimed ones themselves."""
-    every = zip(found.weights, claimed, found.stderr, strict=True)
-    return any(abs(w - c) > _OFF * e for w, c, e in every if not math.isnan(w))
-
-
 def _numbers(pieces: Sequence[Piece], weights: Sequence[float]) -> list[int]:
     """Adapters that have a delta in some piece, and a weight."""
     return sorted({i for p in pieces for i in p.parts if weights[i]})
@@ -225,23 +223,38 @@ def _sorted(every: Iterator[Program], recovered: Recovered | None) -> Iterator[P
     yield from later
 
 
-def _candidates(
-    pieces: Sequence[Piece], claimed: tuple[float, ...], recovered: Recovered, *, typed: bool = True
+def _candidates(pieces: Sequence[Piece], claimed: tuple[float, ...], recovered: Recovered) -> Iterator[Fit]:
+    """Numbers that people type, near the recovered ones, and then these themselves."""
+    yield from _rounded(pieces, claimed, recovered)
+    yield from _known(pieces, claimed, recovered)
+
+
+def _rounded(pieces: Sequence[Piece], claimed: tuple[float, ...], recovered: Recovered) -> Iterator[Fit]:
+    """Numbers that people type, by the way in which the weights were recovered and by the usual programs."""
+    for weights in _typed(_inside(claimed, recovered), recovered.estimate.stderr):
+        yield from _usual(pieces, weights, (0.0,) * len(weights), recovered)
+
+
+def _known(pieces: Sequence[Piece], claimed: tuple[float, ...], recovered: Recovered) -> Iterator[Fit]:
+    """Recovered weights as far as they are known, the usual programs first."""
+    weights, doubts = _inside(claimed, recovered), _doubts(recovered.estimate)
+    yield from _usual(pieces, weights, doubts, recovered)
+    yield from _at(pieces, weights, doubts)
+
+
+def _inside(claimed: tuple[float, ...], recovered: Recovered) -> tuple[float, ...]:
+    """Recovered weights; the claimed ones of adapters that have no delta, or no weight."""
+    every = zip(recovered.estimate.weights, claimed, strict=True)
+    return tuple(w if math.isnan(f) or not w else f for f, w in every)
+
+
+def _usual(
+    pieces: Sequence[Piece], weights: tuple[float, ...], doubts: tuple[float, ...], recovered: Recovered
 ) -> Iterator[Fit]:
-    """Numbers that people type, near the recovered ones, and then these themselves, as far as they are known; first by
-    the way in which they were recovered and by the usual programs, then by all."""
-    none, found = (0.0,) * len(claimed), recovered.estimate
-    known = tuple(w if math.isnan(f) or not w else f for f, w in zip(found.weights, claimed, strict=True))
-    options = [(weights, none) for weights in _typed(known, found.stderr)] if typed else []
-    options.append((known, _doubts(found)))
-    stored = pieces[0].stored.dtype
-    for weights, doubts in options:
-        numbers = _numbers(pieces, weights)
-        usual = dict.fromkeys(common(stored, numbers))
-        usual |= dict.fromkeys(p for p in programs(stored, numbers) if recovered.is_way_of(p))
-        yield from (Fit(p, weights, doubts) for p in usual)
-    for weights, doubts in options:
-        yield from _at(pieces, weights, doubts)
+    stored, numbers = pieces[0].stored.dtype, _numbers(pieces, weights)
+    usual = dict.fromkeys(common(stored, numbers))
+    usual |= dict.fromkeys(p for p in programs(stored, numbers) if recovered.is_way_of(p))
+    yield from (Fit(p, weights, doubts) for p in usual)
 
 
 def _typed(known: tuple[float, ...], errors: Sequence[float]) -> list[tuple[float, ...]]:

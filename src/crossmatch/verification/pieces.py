@@ -9,11 +9,12 @@ from torch import Tensor
 
 from crossmatch.checkpoint import module_type_of
 from crossmatch.delta import Delta, LowRank
-from crossmatch.verification.arithmetic import Applied, rows_of
+from crossmatch.verification.arithmetic import Applied, Elements
 from crossmatch.verification.grammar import HALVES, Program
 from crossmatch.verification.look import check_readable, read_rows
 from crossmatch.verification.rounding import step
 from crossmatch.verification.scan import ModuleScan
+from crossmatch.verification.shares import share
 from crossmatch.verification.subject import Subject
 
 # Modules and rows of each, and columns of a row.
@@ -29,57 +30,75 @@ class Piece:
     stored: Tensor
     raw: Tensor
     parts: Mapping[int, Delta]
-    _seen: dict[Any, bool] = field(default_factory=dict, repr=False)
+    _grids: dict[torch.dtype, bool] = field(default_factory=dict, repr=False)
+    _kept: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     def holds(self, program: Program, weights: Sequence[float], doubts: Sequence[float]) -> bool:
         """Whether a program can have stored every element."""
         narrow = [d for d in (program.base, program.via) if d in HALVES]
-        if not all(map(self.on_grid, narrow)) or not self.possible(tuple(weights)):
+        if not all(map(self.on_grid, narrow)):
             return False
-        use = Applied.of(program, self.parts, weights, doubts, self.stored.dtype)
-        return not bool(use.outside(self.stored, use.read(self.raw, self.where)).any())
+        at = (tuple(weights), tuple(doubts))
+        if self._kept.get("at") != at:
+            # What follows is of one set of weights.
+            self._kept.clear()
+            self._kept["at"] = at
+        if not self._is_possible(program, *at):
+            return False
+        use, some = self._read(program, *at)
+        return not bool(use.outside(self.stored, some).any())
 
     def on_grid(self, half: torch.dtype) -> bool:
         """Whether what is stored may have been rounded to that dtype: in a finer one, all lies on its grid."""
         if self.stored.dtype in (half, torch.bfloat16):
             return True
-        if half not in self._seen:
-            self._seen[half] = torch.equal(self.stored.to(half).to(self.stored.dtype), self.stored)
-        return self._seen[half]
-
-    def possible(self, weights: tuple[float, ...]) -> bool:
-        """Whether any program can have stored every element: the coarsest rounds base, factors, deltas and every sum to
-        bfloat16. So a thousand programs need not be tried on a file that none of them made."""
-        if weights not in self._seen:
-            none = [0.0] * len(weights)
-            use = Applied.of(Program(), self.parts, weights, none, self.stored.dtype)
-            some = use.read(self.raw, self.where)
-            sizes = [x.abs() for x in some.shares.values()]
-            products = [s.magnitude for s in use.shares.values() if s.magnitude is not None]
-            sizes += [rows_of(delta, self.where, some.ours) for delta in products]
-            moved = sum(sizes, some.ours.abs())
-            coarsest = torch.bfloat16 if self.stored.dtype != torch.float32 or self.on_grid(torch.bfloat16) else None
-            unit = step(moved, coarsest or (torch.float16 if self.on_grid(torch.float16) else self.stored.dtype))
-            # Half a step for base, file, every sum and, by models, each model at its weight and what is multiplied.
-            halves = 2 + sum(2 + 2 * max(1.0, abs(weights[i])) for i in use.shares)
-            room = halves / 2 * unit + 2.0**-6 * sum(sizes, torch.zeros_like(moved))
-            room = room + sum(_below_float16(d, self.where, weights[i]) for i, d in self.parts.items())
-            self._seen[weights] = not bool(((self.stored.double() - use.exact(some)).abs() > room).any())
-        return self._seen[weights]
+        if half not in self._grids:
+            self._grids[half] = torch.equal(self.stored.to(half).to(self.stored.dtype), self.stored)
+        return self._grids[half]
 
     def misses(self, program: Program, weights: Sequence[float]) -> int:
         """Elements of other bits than the program's own."""
         use = Applied.of(program, self.parts, weights, [0.0] * len(weights), self.stored.dtype)
         return int((use.centre(use.read(self.raw, self.where)) != self.stored).sum())
 
+    def _read(self, program: Program, weights: Sequence[float], doubts: Sequence[float]) -> tuple[Applied, Elements]:
+        """The program here, and its elements; those that differ in sums and roundings alone share them."""
+        way = (program.factors, program.place, program.multiplied, program.chain, program.by_models, program.long)
+        key = (*way, program.base, program.via)
+        if key not in self._kept:
+            stored = self.stored.dtype
+            # The slack of a product knows whether 16 bits follow.
+            factors = (*way, program.base in HALVES)
+            if factors not in self._kept:
+                self._kept[factors] = {
+                    i: share(program, d, weights[i], doubts[i], stored=stored) for i, d in self.parts.items()
+                }
+            use = Applied(program, self._kept[factors], stored)
+            self._kept[key] = (use.shares, use.read(self.raw, self.where))
+        shares, some = self._kept[key]
+        return Applied(program, shares, self.stored.dtype), some
 
-def _below_float16(delta: Delta, where: Sequence[slice], weight: float) -> Tensor:
-    """What float16 loses below its normal numbers, by 2^-25 in every factor and delta: (rows, columns)."""
-    if not isinstance(delta, LowRank):
-        return torch.zeros((), dtype=torch.float64)
-    number = 1.0 + abs(weight) * float(delta.scale.abs().max())
-    b, a = torch.cat([delta.b[s] for s in where]).double().abs(), delta.a.double().abs()
-    return 2.0**-24 * number * (b.sum(1, keepdim=True) + a.sum(0, keepdim=True) + 3.0)
+    def _is_possible(self, program: Program, weights: Sequence[float], doubts: Sequence[float]) -> bool:
+        """Whether any program can have stored every element that casts base and factors as this one does: so that of a
+        thousand programs most need not be tried on a file that none of them made."""
+        order = "models" if program.by_models else "sum"
+        way = Program(program.base, program.factors, program.place, program.multiplied, order=order, via=program.via)
+        key = (way, bool(program.delta))
+        if key not in self._kept:
+            use, some = self._read(way, weights, doubts)
+            sizes = [x.abs() * (abs(weights[i]) if program.by_models else 1.0) for i, x in some.shares.items()]
+            total = sum(sizes, torch.zeros_like(some.ours))
+            dtypes = {self.stored.dtype, program.base, program.via}
+            grain = next(d for d in (torch.bfloat16, torch.float16, torch.float32) if d in dtypes)
+            # Half a step for file and conversion, every sum and, by models, each model and what it is multiplied by.
+            halves = 3 + sum(1 + 3 * max(1.0, abs(weights[i])) * program.by_models for i in use.shares)
+            room = halves / 2 * step(some.ours.abs() + total, grain)
+            room = room + sum(some.reach.values(), torch.zeros_like(total)) * (1 + max(map(abs, weights)))
+            if program.delta:
+                # Of each delta: the product, two multiplications and a sum.
+                room = room + (3 + len(sizes)) * (2.0**-9 * total + 2.0**-25)
+            self._kept[key] = not bool(((self.stored.double() - use.exact(some)).abs() > room).any())
+        return self._kept[key]
 
 
 def pieces_of(subject: Subject) -> Iterator[Piece]:

@@ -97,9 +97,10 @@ def verify_claim(
         result = scan(subject, progress, quick=quick)
         for typed in (True, False):
             other = settle_again(subject, resolved, result, thresholds, typed=typed)
-            if other is not None:
-                subject = other
-                result = scan(subject, progress, quick=quick)
+            if other is None:
+                break
+            subject = other
+            result = scan(subject, progress, quick=quick)
         if not quick:
             look_again(subject, result, thresholds, progress)
         beside = directory.result()
