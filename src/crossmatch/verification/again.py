@@ -41,7 +41,7 @@ def look_again(subject: Subject, result: Scan, t: Thresholds, progress: Progress
     if not doubts:
         return
     with progress.task("look again", len(doubts)) as task, workers() as pool:
-        others = Others(subject)
+        others = Others(subject, result)
         # A way of rounding that is not known shows in most of a file: one module alone has none of its own.
         unknown = random or 2 * sum(m.outside > 0 for m in result.modules) > len(result.modules)
         for module in pool.map(lambda m: _complete(subject, m, t, others, unknown=unknown), doubts):

@@ -11,6 +11,7 @@ from torch import Tensor
 from crossmatch.delta import Delta, Dora, LowRank, Workspace, linear
 from crossmatch.verification.grammar import HALVES, Program
 from crossmatch.verification.operations import SUMS, Operations
+from crossmatch.verification.rounding import step
 from crossmatch.verification.shares import UNIT, Share, share
 
 # Of DoRA's shares, relative to W.
@@ -88,7 +89,9 @@ class Applied:
             value = rows_of(s.value, where, wide)
             if s.magnitude is not None:
                 size = rows_of(s.magnitude, where, wide)
-                far, blur = s.slack * size, blur + UNIT * size
+                far, blur = s.slack * size, blur + UNIT * (size + value.abs())
+                if self.program.delta is not None:
+                    blur = torch.hypot(blur, step(value.abs(), self.program.delta) * (1 + len(s.after)) ** 0.5)
             else:
                 size = torch.linalg.vector_norm(value, dim=1, keepdim=True) / max(1, value.shape[1]) ** 0.5
                 far = s.slack * (value.abs() + 3 * size)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import Any
 
 import torch
 
@@ -23,8 +24,6 @@ from crossmatch.verification.subject import Subject
 _DENOMINATOR, _DIGITS = 12, 4
 # Modules for which all programs are tried.
 _FULL = 4
-# Elements of a module of which another program than the file's may be the reason, where that rounds once.
-_MANY = 16
 # Share of the elements that the order of additions turns at most in 16 bits; standard deviations by which one program
 # gives clearly more of the bits than another.
 _FLIPS, _CLEARLY = 1e-3, 6.0
@@ -59,14 +58,17 @@ def settle(subject: Subject, claim: Resolved, t: Thresholds, progress: Progress,
     none = (0.0,) * len(claimed)
     usual = common(pieces[0].stored.dtype, _numbers(pieces, claimed))
     found = fit(pieces, (Fit(program, claimed, none) for program in usual))
+    found = found or fit(pieces, iter([Fit(Program(long=True), claimed, none)]))
     if found is None or found.missed > 1:
         recovered = recover(subject, pieces, progress)
         options = _at(pieces, claimed, none, recovered)
         if _near(recovered.estimate, claimed, t):
-            typed = _rounded(pieces, claimed, recovered)
-            options = itertools.chain(typed, options, _known(pieces, claimed, recovered))
+            options = itertools.chain(_rounded(pieces, claimed, recovered), options)
         other = fit(pieces, options)
         found = other if other and (found is None or other.whole) else found
+        if found is None and _near(recovered.estimate, claimed, t):
+            # Weights that are known roughly would excuse too much where exact ones explain most of the file.
+            found = fit(pieces, _known(pieces, claimed, recovered))
     if found is None:
         return Subject(subject.merged, claim, _cast(pieces, claimed))
     return with_fit(subject, claim, found)
@@ -139,10 +141,16 @@ def settle_again(subject: Subject, claim: Resolved, result: Scan, t: Thresholds,
     if not _near(found, claimed, t):
         return None
     pieces = [wrong_rows(subject, m) for m in wrong[:: max(1, len(wrong) // MODULES)][:MODULES]]
-    recovered = Recovered(found, subject.program)
-    every = [*pieces, *pieces_of(subject)]
-    options = _candidates if typed else _known
-    fitted = fit(every, options(pieces, claimed, recovered))
+    recovered, some = Recovered(found, subject.program), list(pieces_of(subject))
+    fitted = None
+    if typed:
+        exact = itertools.chain(
+            _rounded(pieces, claimed, recovered), _at(pieces, claimed, (0.0,) * len(claimed), recovered)
+        )
+        fitted = fit(pieces, exact)
+        if fitted and 2 * sum(p.holds(fitted.program, fitted.weights, fitted.doubts) for p in some) <= len(some):
+            fitted = None
+    fitted = fitted or fit([*pieces, *some], _known(pieces, claimed, recovered))
     if fitted is None or (fitted.weights == tuple(subject.weights) and fitted.program == subject.program):
         return None
     return with_fit(subject, claim, fitted)
@@ -157,18 +165,24 @@ def _is_spread(wrong: Sequence[ModuleScan], modules: Sequence[ModuleScan]) -> bo
 
 
 class Others:
-    """Other programs than the file's for modules that it does not explain: all of the grammar for the first few, and
-    what was found there for the others."""
+    """Other programs than the file's for modules of a kind of which it explains none: stored otherwise, or with other
+    deltas. All of the grammar is tried for the first few, and what was found there for the others. A module that lies
+    among its like has no arithmetic of its own: another program would only be where something hides."""
 
-    def __init__(self, subject: Subject) -> None:
+    def __init__(self, subject: Subject, result: Scan) -> None:
         self.subject = subject
+        self._explained = {self._kind(module) for module in result.modules if not module.outside}
         self._found: list[Program] = []
         self._tried = 0
+
+    def _kind(self, module: ModuleScan) -> tuple[Any, ...]:
+        dtypes = (side.tensors[module.name].dtype for side in (self.subject.base, self.subject.merged))
+        return (*dtypes, *((i, type(part)) for i, part in self.subject.parts(module.name).items()))
 
     def explain(self, module: ModuleScan) -> ModuleScan | None:
         """The module's scan by a program that explains all of it; None if there is none."""
         subject = self.subject
-        if subject.program.once and module.outside < _MANY:
+        if self._kind(module) in self._explained:
             return None
         piece = wrong_rows(subject, module)
         weights, doubts = tuple(subject.weights), tuple(subject.doubts)

@@ -146,7 +146,6 @@ def common(stored: torch.dtype, adapters: Sequence[int]) -> list[Program]:
         first += [Program(c, order=o) for o in _MODELS]
     if stored == torch.float32:
         first += [Program(torch.float32, order=o) for o in (*orders, *_MODELS)]
-        first.append(Program(long=True))
     return first
 
 
@@ -154,7 +153,10 @@ def programs(stored: torch.dtype, adapters: Sequence[int]) -> Iterator[Program]:
     """All programs for what is stored so, the common ones first."""
     halves, orders = _halves(stored), _orders(adapters)
     every = sorted(_every(stored, halves, orders), key=_departures)
-    yield from dict.fromkeys((*common(stored, adapters), *every, *_converted(stored, halves), *_tf32(halves, orders)))
+    rare = [*_converted(stored, halves), *_tf32(halves, orders)]
+    # What an SVD leaves open is wide: it comes last.
+    rare += [Program(long=True)] if stored == torch.float32 else []
+    yield from dict.fromkeys((*common(stored, adapters), *every, *rare))
 
 
 def _converted(stored: torch.dtype, halves: Sequence[torch.dtype]) -> Iterator[Program]:
