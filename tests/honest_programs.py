@@ -157,4 +157,5 @@ def draw(rng: random.Random, adapters: int) -> HonestProgram:
     drawn = HonestProgram(base, factors, place, native, delta, steps, rng.choice(orders), stored)
     if factors == F32 and delta in (None, F32) and rng.random() < 0.3:
         return replace(plain, tf32=rng.choice(("nearest", "cut")))
-    return replace(drawn, order="sum", detour=True) if stored != F32 and rng.random() < 0.1 else drawn
+    detour = stored != F32 and rng.random() < 0.1
+    return HonestProgram(stored=stored, detour=True) if detour else drawn

@@ -96,6 +96,8 @@ class Applied:
                 size = torch.linalg.vector_norm(value, dim=1, keepdim=True) / max(1, value.shape[1]) ** 0.5
                 far = s.slack * (value.abs() + 3 * size)
                 far = far + _SCALED * wide.abs() if isinstance(s.value, Dora) else far
+            if self.program.by_models and self.program.base in HALVES:
+                blur = torch.hypot(blur, step((value * s.weight).abs(), self.program.base))
             if s.spread is not None:
                 far = far + rows_of(s.spread, where, wide)
             shares[i], reach[i] = value, far + s.doubt * value.abs()

@@ -63,7 +63,8 @@ def settle(subject: Subject, claim: Resolved, t: Thresholds, progress: Progress,
         recovered = recover(subject, pieces, progress)
         options = _at(pieces, claimed, none, recovered)
         if _near(recovered.estimate, claimed, t):
-            options = itertools.chain(_rounded(pieces, claimed, recovered), options)
+            first = _usual(pieces, claimed, none, recovered)
+            options = itertools.chain(first, _rounded(pieces, claimed, recovered), options)
         other = fit(pieces, options)
         found = other if other and (found is None or other.whole) else found
         if found is None and _near(recovered.estimate, claimed, t):
@@ -130,27 +131,27 @@ def _closest(pieces: Sequence[Piece], found: Fit) -> Fit:
 
 
 def settle_again(subject: Subject, claim: Resolved, result: Scan, t: Thresholds, *, typed: bool) -> Subject | None:
-    """After the pass: the subject at other numbers within the tolerance of the claim, where many modules hold a few
-    elements that the claimed ones do not give; None if that is not so, or if there are none. typed: numbers as people
-    type them first, else only the recovered ones as far as they are known."""
+    """After the pass: the subject by another program where some modules hold elements that the chosen one does not
+    give; and, where elements lie outside in all modules alike, at other numbers within the tolerance of the claim. None
+    if there is no such. typed: exact numbers first, else only the recovered ones as far as they are known."""
     wrong = [m for m in result.modules if m.outside and not m.nonfinite]
-    if not wrong or not _is_spread(wrong, [m for m in result.modules if m.looked.flips]):
+    if not wrong:
         return None
     found = estimate([m.looked.strata for m in result.modules], subject.weights)
     claimed = tuple(weight for _, weight in claim.parts.values())
     if not _near(found, claimed, t):
         return None
-    pieces = [wrong_rows(subject, m) for m in wrong[:: max(1, len(wrong) // MODULES)][:MODULES]]
+    rows = [wrong_rows(subject, m) for m in wrong[:: max(1, len(wrong) // MODULES)][:MODULES]]
     recovered, some = Recovered(found, subject.program), list(pieces_of(subject))
+    elsewhere = _is_spread(wrong, [m for m in result.modules if m.looked.flips])
     fitted = None
     if typed:
-        exact = itertools.chain(
-            _rounded(pieces, claimed, recovered), _at(pieces, claimed, (0.0,) * len(claimed), recovered)
-        )
-        fitted = fit(pieces, exact)
+        exact = _at(rows, claimed, (0.0,) * len(claimed), recovered)
+        fitted = fit(rows, itertools.chain(_rounded(rows, claimed, recovered), exact) if elsewhere else exact)
         if fitted and 2 * sum(p.holds(fitted.program, fitted.weights, fitted.doubts) for p in some) <= len(some):
             fitted = None
-    fitted = fitted or fit([*pieces, *some], _known(pieces, claimed, recovered))
+    if fitted is None and elsewhere:
+        fitted = fit([*rows, *some], _known(rows, claimed, recovered))
     if fitted is None or (fitted.weights == tuple(subject.weights) and fitted.program == subject.program):
         return None
     return with_fit(subject, claim, fitted)

@@ -99,8 +99,10 @@ def verify_claim(
             other = settle_again(subject, resolved, result, thresholds, typed=typed)
             if other is None:
                 break
-            subject = other
-            result = scan(subject, progress, quick=quick)
+            better = scan(other, progress, quick=quick)
+            if _outside(better) >= _outside(result):
+                break
+            subject, result = other, better
         if not quick:
             look_again(subject, result, thresholds, progress)
         beside = directory.result()
@@ -119,6 +121,10 @@ def verify_claim(
         "adapters": {n: v.digest if isinstance(v, Recorded) else None for n, (v, _) in claim.parts.items()},
     }
     return whole.added_to(replace(verdict, digests=digests, seconds=round(time.monotonic() - started, 3)))
+
+
+def _outside(result: Scan) -> int:
+    return sum(module.outside for module in result.modules)
 
 
 def open_claim(merged: str | Path | Checkpoint, claim: Claim) -> tuple[Subject, Resolved] | Verdict:
