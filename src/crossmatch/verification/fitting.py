@@ -12,7 +12,7 @@ import torch
 
 from crossmatch.progress import Progress
 from crossmatch.verification.claim import Resolved
-from crossmatch.verification.classes import Recovered, recover
+from crossmatch.verification.classes import Recovered, is_elsewhere, recover
 from crossmatch.verification.grammar import HALVES, Program, common, programs
 from crossmatch.verification.judge import Thresholds, resolves, same
 from crossmatch.verification.pieces import MODULES, Piece, pieces_of, wrong_rows
@@ -23,7 +23,7 @@ from crossmatch.verification.subject import Subject
 # Denominators that people divide by, and digits that they type.
 _DENOMINATOR, _DIGITS = 12, 4
 # Modules for which all programs are tried.
-_FULL = 4
+_FULL = 2
 # Share of the elements that the order of additions turns at most in 16 bits; standard deviations by which one program
 # gives clearly more of the bits than another.
 _FLIPS, _CLEARLY = 1e-3, 6.0
@@ -59,6 +59,8 @@ def settle(subject: Subject, claim: Resolved, t: Thresholds, progress: Progress,
     usual = common(pieces[0].stored.dtype, _numbers(pieces, claimed))
     found = fit(pieces, (Fit(program, claimed, none) for program in usual))
     found = found or fit(pieces, iter([Fit(Program(long=True), claimed, none)]))
+    if found is None and is_elsewhere(pieces, claimed):
+        return _unexplained(subject, claim, pieces)
     if found is None or found.missed > 1:
         recovered = recover(subject, pieces, progress)
         options = _at(pieces, claimed, none, recovered)
@@ -70,9 +72,13 @@ def settle(subject: Subject, claim: Resolved, t: Thresholds, progress: Progress,
         if found is None and _near(recovered.estimate, claimed, t):
             # Weights that are known roughly would excuse too much where exact ones explain most of the file.
             found = fit(pieces, _known(pieces, claimed, recovered))
-    if found is None:
-        return Subject(subject.merged, claim, _cast(pieces, claimed))
-    return with_fit(subject, claim, found)
+    return with_fit(subject, claim, found) if found else _unexplained(subject, claim, pieces)
+
+
+def _unexplained(subject: Subject, claim: Resolved, pieces: Sequence[Piece]) -> Subject:
+    result = Subject(subject.merged, claim, _cast(pieces, subject.weights))
+    result.is_explained = False
+    return result
 
 
 def with_fit(subject: Subject, claim: Resolved, found: Fit) -> Subject:
@@ -135,7 +141,7 @@ def settle_again(subject: Subject, claim: Resolved, result: Scan, t: Thresholds,
     give; and, where elements lie outside in all modules alike, at other numbers within the tolerance of the claim. None
     if there is no such. typed: exact numbers first, else only the recovered ones as far as they are known."""
     wrong = [m for m in result.modules if m.outside and not m.nonfinite]
-    if not wrong:
+    if not wrong or not subject.is_explained:
         return None
     found = estimate([m.looked.strata for m in result.modules], subject.weights)
     claimed = tuple(weight for _, weight in claim.parts.values())
@@ -183,7 +189,7 @@ class Others:
     def explain(self, module: ModuleScan) -> ModuleScan | None:
         """The module's scan by a program that explains all of it; None if there is none."""
         subject = self.subject
-        if self._kind(module) in self._explained:
+        if not self._explained or self._kind(module) in self._explained:
             return None
         piece = wrong_rows(subject, module)
         weights, doubts = tuple(subject.weights), tuple(subject.doubts)
@@ -313,7 +319,7 @@ def shortest(value: float, stderr: float) -> float:
     return value if found is None else found
 
 
-def _cast(pieces: Sequence[Piece], weights: tuple[float, ...]) -> Program:
+def _cast(pieces: Sequence[Piece], weights: Sequence[float]) -> Program:
     """Where no program explains the file: the base's cast that comes closest."""
     stored = pieces[0].stored.dtype
     halves = [h for h in HALVES if h == stored or all(p.on_grid(h) for p in pieces)]

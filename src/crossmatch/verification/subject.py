@@ -39,8 +39,10 @@ class Subject:
     """A merged checkpoint beside the claim about it: where rows of any tensor can be looked at, at any time.
 
     weights: those that seem to be inside, and doubts: how far each may be off; program: by which the file seems to have
-    been made.
+    been made; is_explained: whether that program explains most of it, or none does.
     """
+
+    is_explained = True
 
     def __init__(
         self, merged: Checkpoint, claim: Resolved, program: Program | None = None, doubts: Sequence[float] | None = None
