@@ -66,6 +66,7 @@ bench-verify: $(VENV)/.developing
 	@$(BIN)/python benchmarks/verify.py --scaling
 	@$(BIN)/python benchmarks/verify.py --cases
 	@$(BIN)/python benchmarks/calibration.py
+	@$(BIN)/python benchmarks/hidden.py
 
 # The other tool's environment is made by the program itself, at benchmarks/.peers.
 bench-evaluate: $(VENV)/.installed

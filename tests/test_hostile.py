@@ -8,7 +8,7 @@ What `verified` promises of every element of the file, whatever was done to it:
   aside: the honest file was rounded once, and no other rounding is taken for honest in such a file. A flip of the lowest
   bit passes only between two numbers that lie the same way off.
 
-The number of mutations is CROSSMATCH_MUTATIONS, 600 by default.
+The number of mutations is CROSSMATCH_MUTATIONS, 300 by default.
 """
 
 import contextlib
@@ -43,7 +43,7 @@ from crossmatch.verification import Claim, verify_claim
 from helpers import make_adapter, make_llama, make_tokenizer
 from mutations import mutate
 
-MUTATIONS = int(os.environ.get("CROSSMATCH_MUTATIONS", "600"))
+MUTATIONS = int(os.environ.get("CROSSMATCH_MUTATIONS", "300"))
 SECONDS = 5
 MEGABYTES = 300
 CLAIM = {"pt": 0.3, "sft": 0.7}

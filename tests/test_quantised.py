@@ -65,7 +65,7 @@ def judge(bench: Path, path: Path, size: float, **weights: float) -> Verdict:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [1e-1, 1e-2])
+@pytest.mark.parametrize("size", [1e-2])
 @pytest.mark.parametrize("kind", [*GGUF, *SCALED])
 def test_honest_exports_are_verified(bench: Path, tmp_path: Path, kind: str, size: float) -> None:
     verdict = judge(bench, export(merged(bench, size, **CLAIM), tmp_path / "out", kind), size)
