@@ -199,8 +199,8 @@ def test_a_rounded_claim_is_judged_by_what_is_inside(
     assert beyond.faults == ("weights-differ",)
 
 
-# Of the seeds, 5 puts 0.9977 on factors in bfloat16, where hardly a number changes: no weight is to be had from it.
-@pytest.mark.parametrize("seed", [0, 1, 2, 3, 4, 6, 7])
+# Of the seeds, 5 puts 0.9977 on factors in bfloat16, of which a fit makes 0.9990.
+@pytest.mark.parametrize("seed", range(8))
 def test_identify_reports_weights_that_nobody_typed(seed: int, tmp_path: Path) -> None:
     rng = random.Random(f"identify {seed}")
     made = make(rng, tmp_path, draw(rng, 2), size=0.03)

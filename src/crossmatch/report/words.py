@@ -51,8 +51,8 @@ def with_error(value: float | None, error: float | None) -> str:
 
 
 def percent(share: float) -> str:
-    """A share to two digits, never as 0: 0.34%, 0.0021%, 2.1e-7%."""
-    return f"{100 * share:.2g}%"
+    """A share to two digits, as at most so much: 0.34%, and 0.01% for what is less."""
+    return f"{max(100 * share, 0.01):.2g}%"
 
 
 def weight_line(name: str, weight: Mapping[str, Any]) -> str:

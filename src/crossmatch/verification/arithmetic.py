@@ -10,7 +10,7 @@ from torch import Tensor
 
 from crossmatch.delta import Delta, Dora, LowRank, Workspace, linear
 from crossmatch.verification.grammar import HALVES, Program
-from crossmatch.verification.operations import SUMS, Operations
+from crossmatch.verification.operations import Operations
 from crossmatch.verification.rounding import step
 from crossmatch.verification.shares import UNIT, Share, share
 
@@ -118,11 +118,9 @@ class Applied:
 
     def _elements(self, wide: Tensor, shares: dict[int, Tensor], reach: dict[int, Tensor], blur: Tensor) -> Elements:
         """With the slack of the sums."""
-        formats = {self.stored, self.program.base, self.program.via}
-        coarse = SUMS[bool(formats & set(HALVES))]
         for i in reach:
             extra = len(reach) * UNIT * shares[i].abs() if len(reach) > 1 else 0.0
-            reach[i] = reach[i] + coarse * (wide.abs() + shares[i].abs()) + extra
+            reach[i] = reach[i] + self.operations.slack * (wide.abs() + shares[i].abs()) + extra
         return Elements(wide, shares, reach, blur)
 
     def centre(self, some: Elements) -> Tensor:

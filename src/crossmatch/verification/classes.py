@@ -5,8 +5,9 @@ then off by more than their standard errors say. So a few rows are fitted once f
 factors, and all modules by the one whose mean square of what is left over is the least.
 """
 
+import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +19,7 @@ from crossmatch.verification.grammar import HALVES, TF32, Multiplied, Place, Pro
 from crossmatch.verification.look import look, rows_from
 from crossmatch.verification.pieces import Piece
 from crossmatch.verification.recover import Estimate, Strata, estimate
+from crossmatch.verification.rounding import step
 from crossmatch.verification.scan import glance
 from crossmatch.verification.subject import Subject
 
@@ -30,8 +32,11 @@ _PIECES = 4
 _NEAR = 0.05
 # In float16, what passes through bfloat16 leaves 64 times as much.
 _FOREIGN = {torch.bfloat16: 30.0, torch.float16: 2000.0}
-# By how much another way must leave less over than the plain one: ten times the sampling error of 2,000 elements.
-_LESS = 0.85
+# Steps of the search for weights on rounded factors, relative, and how many to either side.
+_COARSE, _FINE, _REACH = (2.0**-9, 2.0**-9, 2.0**-11), (2.0**-13, 2.0**-15, 2.0**-17), 6
+# By how much another way must explain an honest file better than the plain one, in twice the logarithm of the
+# likelihoods' ratio: chance gives one of 27 ways more than 25 in one file of 10,000.
+_CLEARLY = 50.0
 _PLACES: tuple[tuple[Place, Multiplied], ...] = (
     ("product", "wide"),
     *(("a", "wide"), ("a", "once"), ("a", "twice")),
@@ -57,20 +62,20 @@ class Recovered:
 
 def recover(subject: Subject, pieces: Sequence[Piece], progress: Progress) -> Recovered:
     """Weights from some rows of every module; pieces: by which the way of rounding is chosen."""
-    way = Program()
-    bases = [Program(half) for half in HALVES if all(piece.on_grid(half) for piece in pieces)]
-    some, start = pieces[:: max(1, len(pieces) // _PIECES)], list(subject.weights)
-    for options in (lambda _: bases, _factors):
-        found = _fitted(some, way, _known(_fitted(some, way, start), start))
-        start = _known(found, start)
-        plain = best = found.excess if found.identifiable else math.inf
-        for program in options(way) if math.isfinite(plain) else ():
-            other = _fitted(some, program, start)
-            if other.identifiable and other.excess < min(best, _LESS * plain):
-                best, way = other.excess, program
+    some = pieces[:: max(1, len(pieces) // _PIECES)]
+    way, start = _best(some, Program(), _bases(pieces), subject.weights)
+    way, _ = _best(some, way, _factors(way), start)
+    depends = False
     at = list(subject.weights)
+    if way.factors is not None:
+        # On rounded factors a fitted weight stays where it starts: they are another delta for every weight.
+        options = [other for other in _factors(way) if other.factors == way.factors and other.multiplied != "twice"]
+        searched = {other: _searched(some, other, start, _COARSE) for other in options}
+        way = min(searched, key=lambda other: _left_over(some, other, searched[other]))
+        depends = way.place != "product"
+        at = _searched(some, way, searched[way], _FINE) if depends else searched[way]
     found = Estimate((), (), 0, math.nan, identifiable=False)
-    for _ in range(_TURNS):
+    for _ in range(1 if depends else _TURNS):
         near = Subject(subject.merged, _resolved(subject, at), way)
         found = estimate([x.strata for x in glance(near, progress)] or [Strata.empty(len(at))], at)
         new = _known(found, at)
@@ -80,18 +85,56 @@ def recover(subject: Subject, pieces: Sequence[Piece], progress: Progress) -> Re
     return Recovered(found, way)
 
 
+def _best(
+    pieces: Sequence[Piece], plain: Program, others: Iterable[Program], start: Sequence[float]
+) -> tuple[Program, list[float]]:
+    """The way that leaves the least over, if that is clearly less than the plain one does; weights by the plain one."""
+    found = _fitted(pieces, plain, _known(_fitted(pieces, plain, start), start))
+    best, way, at = found.excess, plain, _known(found, start)
+    for other in others if found.identifiable else ():
+        tried = _fitted(pieces, other, at)
+        less = 1 - tried.excess / found.excess if found.excess else 0.0
+        if tried.identifiable and tried.excess < best and tried.entries * less > _CLEARLY:
+            best, way = tried.excess, other
+    return way, at
+
+
+def _searched(pieces: Sequence[Piece], way: Program, start: Sequence[float], sizes: Sequence[float]) -> list[float]:
+    """The weights that leave the least over, one adapter after the other, in ever finer steps of these sizes."""
+    at = list(start)
+    for size, i in itertools.product(sizes, range(len(at))):
+        tries = [[*at[:i], at[i] * (1 + k * size), *at[i + 1 :]] for k in range(-_REACH, _REACH + 1)]
+        at = min(tries, key=lambda weights: _left_over(pieces, way, weights))
+    return at
+
+
+def _left_over(pieces: Sequence[Piece], way: Program, weights: Sequence[float]) -> float:
+    """Summed squares of what these very weights leave over, in steps."""
+    total = 0.0
+    for piece in pieces:
+        use = Applied.of(way, piece.parts, weights, [0.0] * len(weights), piece.stored.dtype)
+        some = use.read(piece.raw, piece.where)
+        exact = use.exact(some)
+        unit = torch.hypot(step(torch.maximum(exact.abs(), some.ours.abs()), way.grain(piece.stored.dtype)), some.blur)
+        total += float(((piece.stored.double() - exact) / unit).square().sum())
+    return total
+
+
+def _bases(pieces: Sequence[Piece]) -> list[Program]:
+    return [Program(half) for half in HALVES if all(piece.on_grid(half) for piece in pieces)]
+
+
 def is_elsewhere(pieces: Sequence[Piece], claimed: Sequence[float]) -> bool:
     """Whether what is inside is so far from the claimed weights, or from any sum of the deltas, that no way of rounding
     is the reason: factors that are rounded move a weight by 2^-8 of it, and all roundings of a program leave at most a
     few times the error of one in 16 bits."""
     some = pieces[:: max(1, len(pieces) // _PIECES)]
-    halves = [Program(), *(Program(half) for half in HALVES if all(piece.on_grid(half) for piece in pieces))]
-    for way in halves:
+    for way in (Program(), *_bases(pieces)):
         found = _fitted(some, way, _known(_fitted(some, way, claimed), claimed))
         if not found.identifiable:
             return False
-        grains = {way.base, *(piece.stored.dtype for piece in pieces)}
-        most = next((limit for dtype, limit in _FOREIGN.items() if dtype in grains), math.inf)
+        grains = {way.grain(piece.stored.dtype) for piece in pieces}
+        most = max(_FOREIGN.get(grain, math.inf) for grain in grains)
         every = zip(found.weights, claimed, found.stderr, strict=True)
         near = all(abs(w - c) <= max(_NEAR * abs(c), 10 * e) + _NEAR / 5 for w, c, e in every if not math.isnan(w))
         if near and found.excess <= most:

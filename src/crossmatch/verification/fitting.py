@@ -76,9 +76,7 @@ def settle(subject: Subject, claim: Resolved, t: Thresholds, progress: Progress,
 
 
 def _unexplained(subject: Subject, claim: Resolved, pieces: Sequence[Piece]) -> Subject:
-    result = Subject(subject.merged, claim, _cast(pieces, subject.weights))
-    result.is_explained = False
-    return result
+    return Subject(subject.merged, claim, _cast(pieces, subject.weights), is_explained=False)
 
 
 def with_fit(subject: Subject, claim: Resolved, found: Fit) -> Subject:
@@ -224,24 +222,13 @@ def _at(
     """All programs at some weights, those first by which the weights were recovered; then the common ones with weights
     rounded to 16 bits."""
     every = programs(pieces[0].stored.dtype, _numbers(pieces, weights))
-    yield from (Fit(p, weights, doubts) for p in _sorted(every, recovered))
+    if recovered is not None:
+        every = sorted(every, key=lambda program: not recovered.is_way_of(program))
+    yield from (Fit(p, weights, doubts) for p in every)
     for half in HALVES:
         coarse = tuple(float(torch.tensor(w, dtype=half)) for w in weights)
         if coarse != weights:
             yield from (Fit(p, coarse, doubts) for p in (Program(), *map(Program, HALVES)))
-
-
-def _sorted(every: Iterator[Program], recovered: Recovered | None) -> Iterator[Program]:
-    if recovered is None:
-        yield from every
-        return
-    later = []
-    for program in every:
-        if recovered.is_way_of(program):
-            yield program
-        else:
-            later.append(program)
-    yield from later
 
 
 def _candidates(pieces: Sequence[Piece], claimed: tuple[float, ...], recovered: Recovered) -> Iterator[Fit]:

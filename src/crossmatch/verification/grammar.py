@@ -7,10 +7,10 @@
     M    = s(c(W_c + sum_i S_i))               added at once, or one adapter after the other with a rounding between
 
 c, f, p: single precision or better (None here), bfloat16 or float16, f TF32 as well; s is what is stored. A file that
-was converted once more passes through a dtype before s. The operations are known, the
-order of the additions inside a product is not. So a program is run twice, at the ends of the interval in which the
-product must lie whatever that order; every operation is monotone, so an honest element lies between the two results:
-nearly always they are one value. No share of elements is left to chance.
+was converted once more passes through a dtype before s. The operations are known, the order of the additions inside a
+product is not. So a program is run twice, at the ends of the interval in which the product must lie whatever that
+order; every operation is monotone, so an honest element lies between the two results: nearly always they are one value.
+No share of elements is left to chance.
 
     |computed - exact| <= (r + 6) 2^-24 (|B| |A|)      for a product of rank r in single precision (Higham, 2002, 3.1)
 """
@@ -69,6 +69,11 @@ class Program:
         """Whether the sum is rounded once, from the base as it is stored."""
         return self in (Program(), Program(long=True))
 
+    def grain(self, stored: torch.dtype) -> torch.dtype:
+        """The coarsest dtype in which the sum lies on its way to what is stored."""
+        ways = {stored, self.base, self.via}
+        return next(dtype for dtype in (*HALVES, torch.float32) if dtype in ways)
+
     def describe(self, names: Sequence[str], stored: torch.dtype) -> str:
         """In words: what was rounded to what, in the order in which it happens."""
         if self.once:
@@ -99,19 +104,8 @@ class Program:
         if isinstance(self.order, str) and self.order in ("stochastic", *_MODELS):
             return self.order
         order = f" {','.join(names[i] for i in self.order)}" if isinstance(self.order, tuple) else ""
-        first = (
-            "converted"
-            if self.via
-            else (
-                "sequential"
-                if order
-                else "combined"
-                if self.factors
-                else "delta-rounded"
-                if self.delta
-                else "base-cast"
-            )
-        )
+        kinds = {"converted": self.via, "sequential": order, "combined": self.factors, "delta-rounded": self.delta}
+        first = next((name for name, is_so in kinds.items() if is_so), "base-cast")
         rounded = "-rounded" if order and self.delta else ""
         factors = f"-factors-{self.place}" if self.factors else ""
         return f"{first}{rounded}{factors}{order}"

@@ -29,9 +29,8 @@ class Looked:
     that each adapter alone makes differ, by the claim; changed: elements that do differ; lost, energy: energy of the
     claimed delta where it rounds away, and in all; alone: the same for each adapter by itself; nonfinite: stored NaN or
     infinite elements; mismatches: elements that are not what the program's operations give, bit for bit; outside: those
-    that they cannot give, whatever the order of additions; error, honest: summed squares of the distances from the
-    exact sum, in those of one rounding there, of what is stored and of what the program gives; hiding: what a further
-    delta would have to be to be seen.
+    that they cannot give, whatever the order of additions; honest: summed squares of the distances of what the program
+    gives from the exact sum, in those of one rounding there; hiding: what a further delta would have to be to be seen.
     """
 
     strata: Strata
@@ -45,7 +44,6 @@ class Looked:
     nonfinite: int = 0
     mismatches: int = 0
     outside: int = 0
-    error: float = 0.0
     honest: float = 0.0
     hiding: Hiding = field(default_factory=Hiding)
 
@@ -111,9 +109,7 @@ def rows_from(
         reach = {i: t[:, window] for i, t in some.reach.items()}
         some = Elements(some.ours[:, window], shares, reach, some.blur[:, window])
         stored, deltas = stored[:, window], {i: t[:, window] for i, t in deltas.items()}
-    ways = {stored.dtype, applied.program.base, applied.program.via}
-    grain = next(d for d in (torch.bfloat16, torch.float16, torch.float32) if d in ways)
-    return Rows(stored, some.ours, deltas, where, applied, some, grain)
+    return Rows(stored, some.ours, deltas, where, applied, some, applied.program.grain(stored.dtype))
 
 
 def bound(base: Checkpoint, name: str, deltas: Mapping[int, Delta]) -> dict[int, Delta]:
@@ -183,7 +179,6 @@ def _compare(found: Looked, rows: Rows, theirs: Tensor) -> None:
         found.outside += int(use.outside(theirs, some).sum())
     exact = use.exact(some)
     ulp = step(exact.abs(), rows.grain)
-    found.error += _spread(theirs, exact, ulp)
     reach = sum(some.reach.values(), torch.zeros((), dtype=exact.dtype))
     # Errors of additions are an eighth of their bound, in root mean square, at ranks of 8 and more.
     found.honest += _spread(centre, exact, ulp) + 12.0 * float((reach / (8 * ulp)).square().sum())

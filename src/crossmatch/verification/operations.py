@@ -10,8 +10,8 @@ from torch import Tensor
 from crossmatch.verification.grammar import HALVES, Program
 from crossmatch.verification.shares import UNIT, Share
 
-# Slack for sums in double precision that stand for sums in single precision or better, by whether 16 bits follow.
-SUMS = {True: UNIT, False: 2.0**-33}
+# Slack for sums in double precision that stand for sums in single precision or better, where 16 bits do not follow.
+_WIDE = 2.0**-33
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,11 @@ class Operations:
     program: Program
     shares: Mapping[int, Share]
     stored: torch.dtype
+
+    @property
+    def slack(self) -> float:
+        """What a sum leaves open, relative to its terms: where 16 bits follow, it is one in single precision."""
+        return UNIT if self.program.grain(self.stored) in HALVES else _WIDE
 
     def towards(self, i: int, end: float) -> float:
         """The end to which a share moves where the result moves to `end`."""
@@ -39,7 +44,7 @@ class Operations:
             for i, x in shares.items()
         }
         # Where nothing is rounded before the sums, what they leave open is in the shares' reach.
-        open_end = end * SUMS[bool({self.stored, program.base, program.via} & set(HALVES))] if p else 0.0
+        open_end = end * self.slack if p else 0.0
         if isinstance(program.order, tuple):
             value = ours
             for i in (*(i for i in program.order if i in values), *(i for i in values if i not in program.order)):
@@ -98,15 +103,15 @@ def _opened(value: Tensor, end: float) -> Tensor:
 
 
 def _rounded(own: Share, value: Tensor, p: torch.dtype, end: float) -> Tensor:
-    """A delta rounded to p, and after each multiplication that follows, itself one in single precision. Deltas that are
-    no product stay as they are: tools copy them."""
+    """A delta rounded to p, and after each multiplication that follows: one in single precision, by a weight that may
+    be known to its doubt. Deltas that are no product stay as they are: tools copy them."""
     if own.magnitude is None:
         return value
     work = value.dtype
     value = value.to(p).to(work)
     for place, factor in enumerate(own.after):
         turn = math.prod(math.copysign(1.0, x) for x in own.after[place + 1 :])
-        value = _opened(value * factor, 2 * end * turn * UNIT).to(p).to(work)
+        value = _opened(value * factor, end * turn * (2 * UNIT + own.doubt)).to(p).to(work)
     return value
 
 

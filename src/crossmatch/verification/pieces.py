@@ -88,11 +88,9 @@ class Piece:
             use, some = self._read(way, weights, doubts)
             sizes = [x.abs() * (abs(weights[i]) if program.by_models else 1.0) for i, x in some.shares.items()]
             total = sum(sizes, torch.zeros_like(some.ours))
-            dtypes = {self.stored.dtype, program.base, program.via}
-            grain = next(d for d in (torch.bfloat16, torch.float16, torch.float32) if d in dtypes)
             # Half a step for file and conversion, every sum and, by models, each model and what it is multiplied by.
             halves = 3 + sum(1 + 3 * max(1.0, abs(weights[i])) * program.by_models for i in use.shares)
-            room = halves / 2 * step(some.ours.abs() + total, grain)
+            room = halves / 2 * step(some.ours.abs() + total, program.grain(self.stored.dtype))
             room = room + sum(some.reach.values(), torch.zeros_like(total)) * (1 + max(map(abs, weights)))
             if program.delta:
                 # Of each delta: the product, two multiplications and a sum.

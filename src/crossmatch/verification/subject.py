@@ -42,16 +42,20 @@ class Subject:
     been made; is_explained: whether that program explains most of it, or none does.
     """
 
-    is_explained = True
-
     def __init__(
-        self, merged: Checkpoint, claim: Resolved, program: Program | None = None, doubts: Sequence[float] | None = None
+        self,
+        merged: Checkpoint,
+        claim: Resolved,
+        program: Program | None = None,
+        doubts: Sequence[float] | None = None,
+        *,
+        is_explained: bool = True,
     ) -> None:
         self.merged, self.base, self.names = merged, claim.base, list(claim.parts)
         self.vectors: list[TuningVector] = [vector for vector, _ in claim.parts.values()]
         self.weights = [weight for _, weight in claim.parts.values()]
         self.doubts = list(doubts) if doubts is not None else [0.0] * len(self.weights)
-        self.program = program or Program()
+        self.program, self.is_explained = program or Program(), is_explained
 
     @property
     def adapted(self) -> list[str]:
