@@ -25,6 +25,7 @@ from crossmatch.adapter.resolve import names_for
 from crossmatch.adapter.shards import Run, longest_run, lost_shards
 from crossmatch.checkpoint import Checkpoint, expert_of, is_output, layer_of
 from crossmatch.errors import AdapterError
+from crossmatch.process import workers
 
 TRUNCATED, UNTRAINED, NONFINITE, INCOMPLETE = (
     "adapter-truncated",
@@ -181,7 +182,8 @@ class _Seen:
 def _values(adapter: Adapter, factors: Sequence[_Pair]) -> tuple[list[Lack], list[str]]:
     """Lacks and remarks that follow from the values of the factors alone."""
     readable = [p for p in factors if adapter.files.tensors[p.up].dtype in _FLOATS]
-    seen = [_look(pair, adapter.files[pair.down], adapter.files[pair.up]) for pair in readable]
+    with workers() as pool:
+        seen = list(pool.map(lambda pair: _look(pair, adapter.files[pair.down], adapter.files[pair.up]), readable))
     spoilt = tuple(s.pair.name for s in seen if not s.finite)
     if spoilt:
         text = f"{_shown(len(spoilt), len(seen), 'modules')} hold NaN or infinite values, first {spoilt[0]}"

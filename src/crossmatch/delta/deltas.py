@@ -108,6 +108,11 @@ class LowRank(Delta):
         left, right = self._double if dtype == torch.float64 else self._single
         return left[start:stop].to(dtype) @ right.to(dtype)
 
+    def some(self, rows: Tensor) -> Tensor:
+        """D[rows], of any rows (n,) int64: (n, d_in) float64."""
+        left, right = self._double
+        return left[rows] @ right
+
     def add_to(self, total: Tensor, start: int, stop: int) -> None:
         """total += D[start:stop], the product accumulated into the sum."""
         left, right = self._double if total.dtype == torch.float64 else self._single

@@ -56,7 +56,7 @@ def _complete(subject: Subject, module: ModuleScan, t: Thresholds, others: Other
             module.program, module.outside, module.bad = whole.program, 0, None
             module.mismatches = whole.mismatches
             on = subject.on(module.name, module.program)
-            module.looked = look(subject.some(module.name, on), claimed)
+            module.looked = subject.look(module.name, on)
     module.base_own = subject.is_base(module.name)
     judged = _judged(module, claimed, t)
     if not module.base_own:
@@ -76,7 +76,7 @@ def _complete(subject: Subject, module: ModuleScan, t: Thresholds, others: Other
         # The sample is as claimed, other rows are not: what is there, in place of what is not in question.
         first, last = module.bad
         if last - first + 1 < module.elements // max(1, on.columns):
-            module.looked = look(subject.some(module.name, on, module.bad), claimed)
+            module.looked = subject.look(module.name, on, module.bad)
     return module
 
 

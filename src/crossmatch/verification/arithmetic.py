@@ -156,6 +156,8 @@ class Applied:
 
 def rows_of(delta: Delta, where: Sequence[slice], ours: Tensor) -> Tensor:
     """Those rows of a delta in double precision; ours: these rows of W."""
+    if isinstance(delta, LowRank):
+        return delta.some(torch.cat([torch.arange(s.start, s.stop) for s in where]))
     parts, done = [], 0
     for s in where:
         count = s.stop - s.start

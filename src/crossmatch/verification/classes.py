@@ -65,8 +65,7 @@ def recover(subject: Subject, pieces: Sequence[Piece], progress: Progress) -> Re
     some = pieces[:: max(1, len(pieces) // _PIECES)]
     way, start = _best(some, Program(), _bases(pieces), subject.weights)
     way, _ = _best(some, way, _factors(way), start)
-    depends = False
-    at = list(subject.weights)
+    depends, at = False, start
     if way.factors is not None:
         # On rounded factors a fitted weight stays where it starts: they are another delta for every weight.
         options = [other for other in _factors(way) if other.factors == way.factors and other.multiplied != "twice"]

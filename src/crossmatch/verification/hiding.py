@@ -14,16 +14,20 @@ deltas, gets through in lumps, at worst as if it were half as much. `benchmarks/
 
 import math
 from dataclasses import dataclass, field
+from functools import cache
 
 import torch
 from torch import Tensor
 
-# Bins of log2(q / s), in which the sides are counted, four to an octave; the clamped ends hold what never matters.
+# Bins of q / s, in which the sides are counted: by the exponent and the first two digits of the mantissa of a float32,
+# four to an octave. The clamped ends hold what never matters; the last is of rows that claim nothing, too.
 _LOWEST, _HIGHEST, _FINE = -44, 16, 4
 _BINS = (_HIGHEST - _LOWEST) * _FINE + 1
+_DIGITS, _FIRST = 23 - 2, (_LOWEST + 127) * _FINE
 # Elements outside that are expected where one is seen with 99%, twice over.
 _WANTED = 2 * math.log(100.0)
-_SMALLEST, _LARGEST = -50.0, 14.0
+# Sizes that are tried, as powers of two: so many to an octave.
+_SMALLEST, _LARGEST, _TRIED = -50, 14, 8
 
 
 @dataclass
@@ -35,28 +39,28 @@ class Hiding:
     def add(self, exact: Tensor, stored: Tensor, step: Tensor, reach: Tensor, claimed: Tensor) -> None:
         """Some rows: the exact sums, what the program stores, its step there, how far an element reaches, and the
         claimed sum; (rows, columns), float64. Rows where nothing is claimed have no size to compare with."""
-        size = claimed.square().mean(dim=1, keepdim=True).sqrt().expand_as(claimed)
-        known = (size > 0) & torch.isfinite(exact)
-        off = (exact - stored) / step
-        for side in (0.5 - off, 0.5 + off):
+        size = torch.linalg.vector_norm(claimed, dim=1, keepdim=True) / max(1, claimed.shape[1]) ** 0.5
+        off = exact - stored
+        for side in (step / 2 - off, step / 2 + off):
             # Beyond the cell's end, where the delta was rounded before: as far as on this side of it.
-            ratio = ((side.abs() * step + reach) / size)[known]
-            bins = (torch.log2(ratio) * _FINE).ceil().clamp(_LOWEST * _FINE, _HIGHEST * _FINE) - _LOWEST * _FINE
-            self.sides += torch.bincount(bins.long(), minlength=_BINS)
+            ratio = ((side.abs_() + reach) / size).float()
+            bins = (ratio.view(torch.int32) >> _DIGITS).sub_(_FIRST).clamp_(0, _BINS - 1)
+            self.sides += torch.bincount(bins.flatten(), minlength=_BINS)
 
     def smallest(self, share: float) -> float | None:
         """The size t that is seen with 99%; share: of the tensor's elements, those that were added. None if a tensor
         has so few that not even a large one would be."""
-        low, high = _SMALLEST, _LARGEST
-        if self._expected(high) < _WANTED * share:
-            return None
-        for _ in range(40):
-            middle = (low + high) / 2
-            low, high = (low, middle) if self._expected(middle) >= _WANTED * share else (middle, high)
-        return 2.0**high
+        sizes, outside = _table()
+        seen = torch.nonzero(outside @ self.sides >= _WANTED * share)
+        return float(sizes[seen[0]]) if len(seen) else None
 
-    def _expected(self, size: float) -> float:
-        """Elements outside, of those that were added, for a further delta of the size 2^size."""
-        # A bin's upper end: q is at most that.
-        q = torch.arange(_BINS, dtype=torch.float64) / _FINE + _LOWEST
-        return float((self.sides * torch.erfc((q - size).exp2() / math.sqrt(2.0)) / 2).sum())
+
+@cache
+def _table() -> tuple[Tensor, Tensor]:
+    """Sizes (n,), and the share of a bin's elements that a further delta of that size carries outside, (n, bins)."""
+    sizes = (torch.arange(_SMALLEST * _TRIED, _LARGEST * _TRIED + 1, dtype=torch.float64) / _TRIED).exp2()
+    # A bin's upper end: q is at most that.
+    ends = torch.arange(1, _BINS + 1)
+    q = (1 + (ends % _FINE) / _FINE) * (ends // _FINE + _LOWEST).double().exp2()
+    q[-1] = math.inf
+    return sizes, torch.erfc(q / sizes[:, None] / math.sqrt(2.0)) / 2

@@ -16,6 +16,7 @@ decide all. Then every element counts the same:
     minimise sum_e ((M - W)_e - sum_i l_i D_ie)^2        cov(l) = s^2 (X^T X)^-1,  X_ei = D_ie, s^2 the mean residual
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -79,22 +80,27 @@ class Strata:
         grain = steps if grain is None else grain
         ratio = (grain / size.clamp_min(torch.finfo(size.dtype).tiny)).clamp_max(2.0**HIGHEST)
         bins = (torch.frexp(ratio).exponent.clamp(LOWEST, HIGHEST) - LOWEST).flatten()
-        counts = torch.bincount(bins, minlength=_BINS)
-        order = torch.argsort(bins)
-        fine = steps.flatten()[order].double()
-        table = torch.stack([t.flatten()[order].double() for t in (*deltas, change)])
-        index = torch.tensor(list(which), dtype=torch.long)
-        every = torch.tensor([*which, len(self.gram)], dtype=torch.long)
-        self.count += counts
-        pieces = zip(table.split(counts.tolist(), dim=1), fine.split(counts.tolist()), strict=True)
-        for stratum, (part, unit) in enumerate(pieces):
-            if part.shape[1]:
-                self.plain[stratum].index_put_((every[:, None], every[None, :]), part @ part.T, accumulate=True)
-                scaled = part / unit
-                sums = scaled @ scaled.T
-                self.xx[stratum].index_put_((index[:, None], index[None, :]), sums[:-1, :-1], accumulate=True)
-                self.xy[stratum].index_add_(0, index, sums[:-1, -1])
-                self.yy[stratum] += sums[-1, -1]
+        self.count += torch.bincount(bins, minlength=_BINS)
+        bins = bins.long()
+        table = [t.double().flatten() for t in (*deltas, change)]
+        weight = steps.double().flatten().square().reciprocal_()
+        y = len(self.gram)
+        for (i, first), (j, second) in itertools.combinations_with_replacement(zip((*which, y), table, strict=True), 2):
+            product = first * second
+            self._add(self.plain, i, j, _by(bins, product))
+            scaled = _by(bins, product.mul_(weight))
+            if i == y:
+                self.yy += scaled
+            elif j == y:
+                self.xy[:, i] += scaled
+            else:
+                self._add(self.xx, i, j, scaled)
+
+    @staticmethod
+    def _add(sums: Tensor, i: int, j: int, found: Tensor) -> None:
+        sums[:, i, j] += found
+        if i != j:
+            sums[:, j, i] += found
 
     def rebased(self, offset: Tensor) -> "Strata":
         """The same with y taken from another offset on."""
@@ -126,6 +132,11 @@ class Strata:
             return 0
         limit = torch.log2(torch.tensor((inside / unit) ** 0.5 / 2.0)).floor()
         return int(limit.clamp(LOWEST - 1, HIGHEST - 1)) - LOWEST + 1
+
+
+def _by(bins: Tensor, values: Tensor) -> Tensor:
+    """Sums of some values by stratum."""
+    return torch.zeros(_BINS, dtype=torch.float64).scatter_add_(0, bins, values)
 
 
 @dataclass(frozen=True)

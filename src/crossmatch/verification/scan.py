@@ -24,7 +24,6 @@ from crossmatch.verification.grammar import Program
 from crossmatch.verification.look import (
     Looked,
     check_readable,
-    look,
     sample,
 )
 from crossmatch.verification.remainder import Remainder
@@ -98,7 +97,7 @@ def glance(subject: Subject, progress: Progress) -> list[Looked]:
     with progress.task("look", len(names)) as task, workers() as pool:
 
         def one(name: str) -> Looked:
-            return look(subject.some(name, subject.on(name)), subject.weights)
+            return subject.look(name, subject.on(name))
 
         found = []
         for name, looked in zip(names, pool.map(one, names), strict=True):
@@ -221,7 +220,7 @@ class _Pass:
             yield from ((s.start, s.stop) for s in sample(name, height, columns))
 
     def _look(self, name: str, claimed: Claimed) -> Looked:
-        return look(self.subject.some(name, claimed), self.subject.weights)
+        return self.subject.look(name, claimed)
 
     def _space(self) -> Workspace:
         if not hasattr(self._local, "space"):
@@ -250,7 +249,9 @@ class _Pass:
         if not count:
             return _Checked(name, ours, theirs)
         if count <= _FEW * unequal.size:
-            rows, columns = (torch.from_numpy(x) for x in np.nonzero(unequal))
+            # Flat, numpy finds few among many fifty times as fast as by two axes.
+            places = np.divmod(np.flatnonzero(unequal), unequal.shape[1])
+            rows, columns = (torch.from_numpy(x) for x in places)
             some = use.at(ours[rows, columns], start + rows, columns)
             if some is not None and not bool(use.outside(theirs[rows, columns], some).any()):
                 return _Checked(name, ours, theirs, mismatches=count)

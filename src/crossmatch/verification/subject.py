@@ -13,7 +13,20 @@ from crossmatch.delta import Delta, TokenRows, TuningVector, linear
 from crossmatch.verification.arithmetic import Applied
 from crossmatch.verification.claim import Resolved
 from crossmatch.verification.grammar import Program
-from crossmatch.verification.look import ROWS, Rows, bound, check_readable, read_rows, rows_from, sample
+from crossmatch.verification.look import (
+    ROWS,
+    Looked,
+    Rows,
+    bound,
+    check_readable,
+    look,
+    read_rows,
+    rows_from,
+    sample,
+)
+
+# Elements that are looked at together.
+_FEW = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -99,6 +112,15 @@ class Subject:
     def some(self, name: str, claimed: Claimed, within: tuple[int, int] | None = None, least: int = ROWS) -> Rows:
         """Those rows."""
         return self.read(name, claimed, self.places(name, claimed, within, least))
+
+    def look(self, name: str, claimed: Claimed, within: tuple[int, int] | None = None) -> Looked:
+        """What those rows show, a few at a time: what is computed of them stays in the cache."""
+        found = Looked.empty(self.weights)
+        places = self.places(name, claimed, within)
+        few = max(1, _FEW // max(1, claimed.columns))
+        for first in range(0, len(places), few):
+            look(self.read(name, claimed, places[first : first + few]), self.weights, found)
+        return found
 
     def all(self, name: str, claimed: Claimed) -> Iterator[Rows]:
         """All rows of a tensor, block by block."""
