@@ -260,8 +260,9 @@ def peft(
 def one_by_one(
     bench: Bench, out: Path, weights: Claim, paths: Mapping[str, Path] | None = None, base: Any = None, **how: Any
 ) -> Path:
-    """PEFT's merge_and_unload of each adapter into what the one before it left; dtype: in which that is done."""
-    dtype, safe = how.pop("dtype", bench.dtype), how.pop("safe", False)
+    """PEFT's merge_and_unload of each adapter into what the one before it left; dtype: in which that is done; saved: in
+    which it is stored."""
+    dtype, safe, saved = how.pop("dtype", bench.dtype), how.pop("safe", False), how.pop("saved", None)
     model = base or bench.model(dtype)
     for name, path in _paths(bench, weights, paths).items():
         tuned = load(model, {name: path}, **how)
@@ -270,7 +271,7 @@ def one_by_one(
                 module.scale_layer(weights[name])
         with silence():
             model = tuned.merge_and_unload(safe_merge=safe)
-    return bench.save(model, out)
+    return bench.save(model, out, saved)
 
 
 def altered(

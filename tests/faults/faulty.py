@@ -52,6 +52,12 @@ summed("another adapter for pt", "wrong-adapter", {"foreign": 0.3, "sft": 0.7})
 summed("another adapter for sft", "wrong-adapter", {"pt": 0.3, "foreign": 0.7})
 summed("another adapter for both", "wrong-adapter", {"foreign": 1.0})
 summed("a third adapter", "unexplained-delta", {"pt": 0.3, "sft": 0.7, "foreign": 0.3})
+summed(
+    "a third adapter, a thousandth of it",
+    "unexplained-delta",
+    {"pt": 0.3, "sft": 0.7, "foreign": 1e-3},
+    sizes=(1e-1, 1e-2, 1e-3),
+)
 summed("weights exchanged", "weights-swapped", {"pt": 0.7, "sft": 0.3})
 summed("weights rescaled to a sum of one", "weights-normalised", {"pt": 3 / 7, "sft": 4 / 7}, {"pt": 0.6, "sft": 0.8})
 summed("weights halved", "weights-scaled", {"pt": 0.15, "sft": 0.35})

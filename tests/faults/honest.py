@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import AutoModelForCausalLM
 
 from crossmatch import Adapter, Checkpoint
 from crossmatch.merging import Storage, merge
@@ -37,6 +38,26 @@ def _(bench: Bench, out: Path) -> Claimed:
 def _(bench: Bench, out: Path) -> Claimed:
     peft(bench, out, CLAIM)
     return Claimed()
+
+
+def loaded(name: str, half: torch.dtype, **how: Any) -> None:
+    """A base in float32, loaded in 16 bits, as scripts do by default: merged there, and stored there."""
+
+    @case(name, notes=("rounded-twice", "dtype-changed"), dtypes=("fp32",), sizes=(1e-1, 1e-2, 1e-3))
+    def make(bench: Bench, out: Path) -> Claimed:
+        with silence():
+            model = AutoModelForCausalLM.from_pretrained(bench.base, dtype=half)
+        if "safe" in how:
+            one_by_one(bench, out, {"pt": 1.0}, base=model, saved=half, **how)
+            return Claimed({"pt": 1.0})
+        peft(bench, out, CLAIM, base=model, dtype=half, **how)
+        return Claimed()
+
+
+for _short, _half in (("bfloat16", torch.bfloat16), ("float16", torch.float16)):
+    loaded(f"loaded in {_short}, one adapter", _half, safe=False)
+    loaded(f"loaded in {_short}, one adapter, safe_merge", _half, safe=True)
+    loaded(f"loaded in {_short}, PEFT cat", _half)
 
 
 @case("PEFT cat, a negative weight", **SOME)
@@ -78,8 +99,6 @@ def _(bench: Bench, out: Path) -> Claimed:
 
 @case("one after the other, saved in between", **SOME)
 def _(bench: Bench, out: Path) -> Claimed:
-    from transformers import AutoModelForCausalLM
-
     first = one_by_one(bench, aside(out, "first"), {"pt": 0.3})
     with silence():
         model = AutoModelForCausalLM.from_pretrained(first, dtype=bench.dtype)

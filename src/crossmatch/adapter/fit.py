@@ -70,8 +70,8 @@ class Fitted(TuningVector):
         return self._places[name].turned
 
     def kinds(self, name: str) -> tuple[str, ...]:
-        """Kinds of the parts of a delta: low-rank, dora, bias, saved, tokens, experts; delta for any other vector,
-        shared for one on two tied embeddings."""
+        """Kinds of the parts of a delta: low-rank, dora, bias, saved, tokens, experts, or expert where the base
+        stores each of these by itself; delta for any other vector, shared for one on two tied embeddings."""
         return self._places[name].kinds
 
 

@@ -21,8 +21,8 @@ _TRANSPOSED = ("gpt_oss", "aria", "aria_text", "openai_privacy_filter")
 
 @dataclass
 class Placed:
-    """A delta with its place: its name in the vector, kinds of its parts, the shape that it needs (-1: any), how it is
-    built; turned: whether the tensor is stored transposed."""
+    """A delta with its place: its name in the vector, kinds of its parts (expert: of fused ones that the base keeps
+    apart), the shape that it needs (-1: any), how it is built; turned: whether the tensor is stored transposed."""
 
     source: str
     kinds: tuple[str, ...]
@@ -221,7 +221,7 @@ def _expert_targets(name: str, adapter: Adapter, part: Part, names: Names) -> It
         for index, expert in enumerate(targets):
             for half, target in enumerate(expert):
                 shape = base.tensors[str(target)].shape
-                yield target, Placed(name, ("low-rank",), shape, partial(_expert, stack, index, half * shape[0], shape))
+                yield target, Placed(name, ("expert",), shape, partial(_expert, stack, index, half * shape[0], shape))
         return
     yield None, Placed(name, ("experts",), part.shape, part.build)
 

@@ -100,7 +100,7 @@ class Combined(TuningVector):
         """Tensors that are summed linearly although the rule is another; kinds: of the deltas, by tensor name."""
         if self.recipe.rule == "linear":
             return []
-        plain = {"low-rank", "experts", "delta", "shared"}
+        plain = {"low-rank", "experts", "expert", "delta", "shared"}
         return [name for name in self if not set(kinds.get(name, ())) <= plain]
 
     def claim(self) -> dict[str, tuple[TuningVector, float]]:

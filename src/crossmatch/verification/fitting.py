@@ -80,9 +80,17 @@ def _unexplained(subject: Subject, claim: Resolved, pieces: Sequence[Piece]) -> 
 
 
 def with_fit(subject: Subject, claim: Resolved, found: Fit) -> Subject:
-    """The subject at a fit's weights, made by its program."""
+    """The subject at a fit's weights, made by its program, and tensors of other kinds by programs of their own, where
+    these do not explain them."""
     parts = {n: (v, w) for (n, (v, _)), w in zip(claim.parts.items(), found.weights, strict=True)}
-    return Subject(subject.merged, replace(claim, parts=parts), found.program, found.doubts)
+    made = Subject(subject.merged, replace(claim, parts=parts), found.program, found.doubts)
+    for kind in list(made.of_kinds())[1:]:
+        pieces = list(pieces_of(made, kind))
+        options = itertools.chain([found], _at(pieces, found.weights, found.doubts)) if pieces else iter([])
+        other = fit(pieces, (option for option in options if option.weights == found.weights))
+        if other and other.whole and other.program != found.program:
+            made.programs[kind] = other.program
+    return made
 
 
 def discover(subject: Subject, claim: Resolved, recovered: Recovered, t: Thresholds) -> Subject:
@@ -138,7 +146,9 @@ def settle_again(subject: Subject, claim: Resolved, result: Scan, t: Thresholds,
     """After the pass: the subject by another program where some modules hold elements that the chosen one does not
     give; and, where elements lie outside in all modules alike, at other numbers within the tolerance of the claim. None
     if there is no such. typed: exact numbers first, else only the recovered ones as far as they are known."""
-    wrong = [m for m in result.modules if m.outside and not m.nonfinite]
+    most = set(next(iter(subject.of_kinds().values()), []))
+    modules = [m for m in result.modules if m.name in most]
+    wrong = [m for m in modules if m.outside and not m.nonfinite]
     if not wrong or not subject.is_explained:
         return None
     found = estimate([m.looked.strata for m in result.modules], subject.weights)
@@ -147,7 +157,7 @@ def settle_again(subject: Subject, claim: Resolved, result: Scan, t: Thresholds,
         return None
     rows = [wrong_rows(subject, m) for m in wrong[:: max(1, len(wrong) // MODULES)][:MODULES]]
     recovered, some = Recovered(found, subject.program), list(pieces_of(subject))
-    elsewhere = _is_spread(wrong, [m for m in result.modules if m.looked.flips])
+    elsewhere = _is_spread(wrong, [m for m in modules if m.looked.flips])
     fitted = None
     if typed:
         exact = _at(rows, claimed, (0.0,) * len(claimed), recovered)
@@ -182,7 +192,8 @@ class Others:
 
     def _kind(self, module: ModuleScan) -> tuple[Any, ...]:
         dtypes = (side.tensors[module.name].dtype for side in (self.subject.base, self.subject.merged))
-        return (*dtypes, *((i, type(part)) for i, part in self.subject.parts(module.name).items()))
+        parts = self.subject.parts(module.name).items()
+        return (self.subject.kind(module.name), *dtypes, *((i, type(part)) for i, part in parts))
 
     def explain(self, module: ModuleScan) -> ModuleScan | None:
         """The module's scan by a program that explains all of it; None if there is none."""

@@ -74,14 +74,14 @@ class Program:
         ways = {stored, self.base, self.via}
         return next(dtype for dtype in (*HALVES, torch.float32) if dtype in ways)
 
-    def describe(self, names: Sequence[str], stored: torch.dtype) -> str:
-        """In words: what was rounded to what, in the order in which it happens."""
+    def describe(self, names: Sequence[str], stored: torch.dtype, *, tool: bool = True) -> str:
+        """In words: what was rounded to what, in the order in which it happens; tool: with the one that does so."""
         if self.once:
             way = " after an SVD in single precision" if self.long else ""
             return f"summed in float32 or better, rounded once to {_name(stored)}{way}"
         if self.order == "stochastic":
             return f"rounded up or down at random to {_name(stored)}"
-        common = _COMMON.get((self.factors, self.place, self.delta, self.order)) if self.base else None
+        common = _COMMON.get((self.factors, self.place, self.delta, self.order)) if self.base and tool else None
         parts = [f"base in {_name(self.base)}"] if self.base else []
         if self.factors:
             on = {"a": ", weight on A", "b": ", weight on B", "roots": ", weight on both"}.get(self.place, "")

@@ -15,7 +15,7 @@ from crossmatch.verification.look import check_readable, read_rows
 from crossmatch.verification.rounding import step
 from crossmatch.verification.scan import ModuleScan
 from crossmatch.verification.shares import share
-from crossmatch.verification.subject import Subject
+from crossmatch.verification.subject import Kind, Subject
 
 # Modules and rows of each, and columns of a row.
 MODULES, _ROWS, _COLUMNS = 8, 4, 512
@@ -99,13 +99,15 @@ class Piece:
         return self._kept[key]
 
 
-def pieces_of(subject: Subject) -> Iterator[Piece]:
-    """Rows of modules of every type, spread over the depth."""
-    names, kinds = subject.adapted, {}
+def pieces_of(subject: Subject, kind: Kind | None = None) -> Iterator[Piece]:
+    """Rows of modules of every type, spread over the depth: of those of one kind, default: of which there are most."""
+    kinds = subject.of_kinds()
+    names = kinds.get(kind, []) if kind is not None else next(iter(kinds.values()), [])
+    types: dict[str, list[str]] = {}
     for name in names:
         check_readable(name, subject.base.tensors[name].dtype, subject.merged.tensors[name].dtype)
-        kinds.setdefault(module_type_of(name), []).append(name)
-    groups = list(kinds.values())
+        types.setdefault(module_type_of(name), []).append(name)
+    groups = list(types.values())
     chosen = [group[(len(group) - 1) * n // max(1, len(groups) - 1)] for n, group in enumerate(groups)][:MODULES]
     chosen += [n for n in names[:: max(1, len(names) // MODULES)] if n not in chosen][: MODULES - len(chosen)]
     for name in chosen:
@@ -128,7 +130,7 @@ def _piece(subject: Subject, name: str, parts: Mapping[int, Delta], where: list[
     low = {i: d for i, d in parts.items() if isinstance(d, LowRank)}
     if len(low) < len(parts) or columns <= _COLUMNS:
         return Piece(name, where, stored, raw, parts)
-    use = Applied.of(subject.program, parts, subject.weights, subject.doubts, stored.dtype)
+    use = Applied.of(subject.program_of(name), parts, subject.weights, subject.doubts, stored.dtype)
     wrong = use.outside(stored, use.read(raw, where)).any(0).nonzero().flatten()
     spread = torch.linspace(0, columns - 1, _COLUMNS // 2).long()
     chosen = torch.cat([spread, wrong[: _COLUMNS // 2]]).unique()

@@ -270,7 +270,7 @@ class _Pass:
 
     def _module(self, name: str) -> ModuleScan:
         return self._modules.setdefault(
-            name, ModuleScan(name, Looked.empty(self.subject.weights), self.subject.program)
+            name, ModuleScan(name, Looked.empty(self.subject.weights), self.subject.program_of(name))
         )
 
     def _take(self, done: _Checked) -> None:

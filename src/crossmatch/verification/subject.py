@@ -48,11 +48,16 @@ class Claimed:
         return next(iter(self.parts.values())).columns
 
 
+Kind = frozenset[str]
+
+
 class Subject:
     """A merged checkpoint beside the claim about it: where rows of any tensor can be looked at, at any time.
 
     weights: those that seem to be inside, and doubts: how far each may be off; program: by which the file seems to have
-    been made; is_explained: whether that program explains most of it, or none does.
+    been made, and programs: those of tensors of another kind, which tools add by code of their own (PEFT rounds the
+    delta of targeted parameters, but not of linear layers); is_explained: whether the program explains most of the
+    file, or none does.
     """
 
     def __init__(
@@ -62,12 +67,14 @@ class Subject:
         program: Program | None = None,
         doubts: Sequence[float] | None = None,
         *,
+        programs: Mapping[Kind, Program] | None = None,
         is_explained: bool = True,
     ) -> None:
         self.merged, self.base, self.names = merged, claim.base, list(claim.parts)
         self.vectors: list[TuningVector] = [vector for vector, _ in claim.parts.values()]
         self.weights = [weight for _, weight in claim.parts.values()]
         self.doubts = list(doubts) if doubts is not None else [0.0] * len(self.weights)
+        self.kinds, self.programs = claim.kinds, dict(programs or {})
         self.program, self.is_explained = program or Program(), is_explained
 
     @property
@@ -77,6 +84,21 @@ class Subject:
         theirs = self.merged.tensors
         return [n for n, i in self.base.tensors.items() if n in names and n in theirs and theirs[n].shape == i.shape]
 
+    def kind(self, name: str) -> Kind:
+        """What is added to a tensor: low-rank, experts, dora and so on, by the adapters' own keys."""
+        return frozenset(self.kinds.get(name, ()))
+
+    def of_kinds(self) -> dict[Kind, list[str]]:
+        """The adapted tensors by kind, most of them first."""
+        found: dict[Kind, list[str]] = {}
+        for name in self.adapted:
+            found.setdefault(self.kind(name), []).append(name)
+        return dict(sorted(found.items(), key=lambda kind: -len(kind[1])))
+
+    def program_of(self, name: str) -> Program:
+        """By which a tensor seems to have been made."""
+        return self.programs.get(self.kind(name), self.program)
+
     def parts(self, name: str) -> dict[int, Delta]:
         """Deltas on a tensor at weight one, by the number of their vector."""
         return bound(self.base, name, {i: v[name] for i, v in enumerate(self.vectors) if name in v})
@@ -84,7 +106,7 @@ class Subject:
     def on(self, name: str, program: Program | None = None) -> Claimed:
         """What the claim says of a tensor, as a program has it (default: the file's)."""
         parts = self.parts(name)
-        use = program or self.program
+        use = program or self.program_of(name)
         applied = Applied.of(use, parts, self.weights, self.doubts, self.merged.tensors[name].dtype)
         return Claimed(parts, self.weights, applied)
 

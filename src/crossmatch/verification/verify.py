@@ -2,8 +2,7 @@
 
 import math
 import time
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -18,22 +17,20 @@ from crossmatch.checkpoint import (
     input_embedding,
     is_output,
     is_quantised,
-    layer_of,
-    module_type_of,
 )
 from crossmatch.errors import InputError
 from crossmatch.process import single_threads
 from crossmatch.progress import SILENT, Progress
 from crossmatch.rules import Recipe
+from crossmatch.verification import record
 from crossmatch.verification.again import look_again, quick_scope
 from crossmatch.verification.claim import Claim, Parts, Resolved
 from crossmatch.verification.directory import Directory, inspect_directory
 from crossmatch.verification.findings import Judged, weight_findings
 from crossmatch.verification.fitting import settle, settle_again
-from crossmatch.verification.judge import DEFAULTS, ModuleVerdict, Thresholds, judge_module, resolves
-from crossmatch.verification.look import Looked
+from crossmatch.verification.judge import DEFAULTS, Thresholds, judge_module, resolves
 from crossmatch.verification.quantised import verify_quantised_claim
-from crossmatch.verification.recover import Estimate, Strata, estimate, sums
+from crossmatch.verification.recover import Estimate, Strata, estimate
 from crossmatch.verification.scan import ModuleScan, Scan, scan
 from crossmatch.verification.subject import Subject
 from crossmatch.verification.verdict import Finding, RecoveredWeight, Verdict
@@ -168,7 +165,7 @@ def decide(
     beside = beside or Directory((), (), (), _UNSEEN)
     findings = _findings(subject, claim, judged, thresholds)
     findings = _ordered(findings, beside.findings)
-    rounding = _rounding(judged, subject)
+    rounding = record.rounding(judged, subject)
     notes, conclusive = _notes(subject, claim, judged, rounding, thresholds, failed=bool(findings))
     return Verdict(
         verdict="failed" if findings else "verified" if conclusive else "inconclusive",
@@ -179,15 +176,15 @@ def decide(
             "adapted": len(modules),
             **{s: sum(m.state == s for m in modules) for s in ("agree", "disagree", "undecided")},
         },
-        tensors=_tensors(subject.base, result),
+        tensors=record.tensors(subject.base, result),
         rounding=rounding,
         evidence={
             "elements": sum(m.elements for m in result.modules),
             "entries": pooled.entries,
             "residual_excess": None if math.isnan(pooled.excess) else pooled.excess,
-            "unseen": _unseen(judged),
+            "unseen": record.unseen(judged),
             "modules_in_question": [m.name for m in modules if m.state == "disagree"],
-            "sums": _sums(judged, subject.names),
+            "sums": record.sums(judged, subject.names),
             "noted": dict(beside.noted),
             "checked": list(beside.checked),
             "not_checked": list(beside.not_checked),
@@ -195,8 +192,8 @@ def decide(
         thresholds=vars(thresholds),
         digests={},
         seconds=0.0,
-        details=tuple(_detail(s, m, subject.names) for s, m in zip(result.modules, modules, strict=True)),
-        groups=_groups(judged, subject.names),
+        details=tuple(record.detail(s, m, subject.names) for s, m in zip(result.modules, modules, strict=True)),
+        groups=record.groups(judged, subject.names),
     )
 
 
@@ -205,17 +202,6 @@ def _recovered(subject: Subject, claim: Resolved, judged: Judged) -> dict[str, R
     pooled, said = judged.pooled, [weight for _, weight in claim.parts.values()]
     every = zip(subject.names, said, pooled.weights, pooled.stderr, strict=True)
     return {name: RecoveredWeight.of(claimed, w, e) for name, claimed, w, e in every}
-
-
-def _unseen(judged: Judged) -> float | None:
-    """The size of a further delta, over that of the claimed sum, that would be seen with 99% in whichever module it
-    were. None where nothing adapted was looked at."""
-    found = [
-        m.remainder.unseen if m.remainder is not None else m.looked.hiding.smallest(m.looked.elements / m.elements)
-        for m in judged.scan.modules
-        if m.looked.elements
-    ]
-    return max(known) if (known := [size for size in found if size is not None]) else None
 
 
 def _ordered(weights: Sequence[Finding], beside: Sequence[Finding]) -> list[Finding]:
@@ -295,105 +281,3 @@ def _notes(
     scans = judged.by_name
     is_open = [m for m in judged.modules if m.state == "undecided" and (scans[m.name].outside or m.noise)]
     return notes, identifiable and not absent and not is_open
-
-
-def _sums(judged: Judged, names: Sequence[str]) -> list[dict[str, Any]]:
-    """What can be said of weights that cannot be told apart."""
-    if judged.pooled.identifiable:
-        return []
-    found = sums([m.looked.strata for m in judged.scan.modules], judged.claimed)
-    return [
-        {"terms": {names[i]: c for i, c in s.terms.items()}, "recovered": s.value, "stderr": s.stderr}
-        for s in found
-        if len(s.terms) > 1
-    ]
-
-
-def _tensors(base: Checkpoint, result: Scan) -> dict[str, Any]:
-    return {
-        "total": len(base.tensors),
-        "untouched_identical": len(result.identical),
-        "untouched_changed": result.untouched_changed,
-        "missing": result.missing,
-        "extra": result.extra,
-    }
-
-
-def _rounding(judged: Judged, subject: Subject) -> dict[str, Any]:
-    """The program by which the file was made, if it explains most of it, with the share of elements outside it and of
-    those that a different order of additions made; and what of the deltas rounding lost."""
-    modules = judged.scan.modules
-    looked = [m.looked for m in modules]
-    energy = sum(x.energy for x in looked)
-    elements = sum(m.elements for m in modules)
-    explained = Counter(m.program for m in modules if not m.outside)
-    program = max(explained, key=lambda p: (explained[p], p == subject.program), default=None)
-    if program is not None and 2 * explained[program] <= len(modules):
-        program = None
-    noise = any(m.noise for m in judged.modules)
-    route = None
-    if program is not None:
-        route = "once" if program.once else "models" if program.by_models else "twice"
-        route = "stochastic" if program.order == "stochastic" else route
-    elif noise:
-        route = "twice"
-    stored = next((subject.merged.tensors[m.name].dtype for m in modules), torch.float32)
-    mismatch = sum(m.mismatches for m in modules) / elements if elements else None
-    identifier = program.identifier(subject.names) if program else None
-    return {
-        "route": route,
-        "replay": {"route": identifier, "mismatch": mismatch} if program else None,
-        "arithmetic": program.describe(subject.names, stored) if program else None,
-        "violations": sum(m.outside for m in modules) / elements if elements else None,
-        "bit_mismatch": mismatch,
-        "swallowed_energy": sum(x.lost for x in looked) / energy if energy else None,
-        "swallowed_by_adapter": {name: _swallowed(looked, i) for i, name in enumerate(subject.names)},
-    }
-
-
-def _swallowed(looked: Sequence[Looked], adapter: int) -> float | None:
-    """Share of an adapter's energy, at its weight and by itself, that rounding loses."""
-    pairs = [x.alone[adapter] for x in looked if adapter in x.alone]
-    energy = sum(energy for _, energy in pairs)
-    return sum(lost for lost, _ in pairs) / energy if energy else None
-
-
-def _groups(judged: Judged, names: Sequence[str]) -> dict[str, Any]:
-    """Recovered weights by module type and by layer."""
-
-    def over(key: Callable[[str], Any]) -> dict[str, Any]:
-        kept: dict[str, list[ModuleVerdict]] = {}
-        for module in judged.modules:
-            kept.setdefault(str(key(module.name)), []).append(module)
-        return {group: _weights(judged.pool(some), names) for group, some in kept.items()}
-
-    return {"types": over(module_type_of), "layers": over(layer_of)}
-
-
-def _weights(found: Estimate, names: Sequence[str]) -> Mapping[str, Any]:
-    return {
-        name: {"recovered": found.weights[i], "stderr": found.stderr[i]}
-        for i, name in enumerate(names)
-        if not math.isnan(found.weights[i])
-    }
-
-
-def _detail(scanned: ModuleScan, judged: ModuleVerdict, names: Sequence[str]) -> dict[str, Any]:
-    found, seen = judged.estimate, scanned.looked
-    return {
-        "name": scanned.name,
-        "layer": layer_of(scanned.name),
-        "module": module_type_of(scanned.name),
-        "state": judged.state,
-        "weights": _weights(found, names),
-        "entries": found.entries,
-        "residual_excess": None if math.isnan(found.excess) else found.excess,
-        "elements": scanned.elements,
-        "looked_at": seen.elements,
-        "outside": scanned.outside,
-        "bit_mismatches": scanned.mismatches,
-        "arithmetic": scanned.program.identifier([str(i) for i in range(len(found.weights))]),
-        "rows_in_question": list(scanned.bad) if scanned.bad else None,
-        "changed": seen.changed,
-        "predicted_changed": seen.flips,
-    }
