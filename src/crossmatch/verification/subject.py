@@ -157,6 +157,24 @@ class Subject:
         ways = (self.program.base, self.program.via)
         return any(narrow is not None and same_bytes(ours.to(narrow).to(theirs.dtype), theirs) for narrow in ways)
 
+    def differing(self, name: str) -> str:
+        """In words: which rows of a tensor that carries no delta are not the base's."""
+        numbers, zero, height = [], True, 0
+        for start, stop in self.base.blocks(name):
+            ours, theirs = (side.rows(name, start, stop) for side in (self.base, self.merged))
+            unequal = (ours.to(theirs.dtype) != theirs).any(dim=1)
+            numbers += (start + unequal.nonzero().flatten()).tolist()
+            zero, height = zero and not bool(theirs[unequal].any()), stop
+        if not numbers:
+            return f"{name}: of other bits, but of equal values"
+        if len(numbers) > 1:
+            what = "are zero in the file" if zero else "differ"
+            return f"{name}: {len(numbers)} of {height} rows, between {numbers[0]} and {numbers[-1]}, {what}"
+        named = ", the padding token's, which some classes of transformers set to zero as they load it"
+        padding = zero and numbers == [self.base.config.get("pad_token_id")]
+        what = "is zero in the file" if zero else "differs"
+        return f"{name}: row {numbers[0]} of {height} {what}{named if padding else ''}"
+
     def is_base(self, name: str) -> bool:
         """The same of a whole tensor."""
         return all(

@@ -240,7 +240,8 @@ def _findings(subject: Subject, claim: Resolved, judged: Judged, t: Thresholds) 
         "tensors-extra": tuple(result.extra),
         "untouched-changed": changed,
     }
-    return first + weights + [Finding(fault, where) for fault, where in rest.items() if where]
+    shown = {"untouched-changed": subject.differing(changed[0])} if changed else {}
+    return first + weights + [Finding(fault, where, shown.get(fault, "")) for fault, where in rest.items() if where]
 
 
 def _notes(
