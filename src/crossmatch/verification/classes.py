@@ -11,9 +11,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from crossmatch.progress import Progress
-from crossmatch.verification.arithmetic import Applied
+from crossmatch.verification.arithmetic import Applied, rows_of
 from crossmatch.verification.claim import Resolved
 from crossmatch.verification.grammar import HALVES, TF32, Multiplied, Place, Program
 from crossmatch.verification.look import look, rows_from
@@ -21,6 +22,7 @@ from crossmatch.verification.pieces import Piece
 from crossmatch.verification.recover import Estimate, Strata, estimate
 from crossmatch.verification.rounding import step
 from crossmatch.verification.scan import glance
+from crossmatch.verification.shares import product
 from crossmatch.verification.subject import Subject
 
 # Looks with found weights, and how little they may move to count as settled.
@@ -70,9 +72,9 @@ def recover(subject: Subject, pieces: Sequence[Piece], progress: Progress) -> Re
         # On rounded factors a fitted weight stays where it starts: they are another delta for every weight.
         options = [other for other in _factors(way) if other.factors == way.factors and other.multiplied != "twice"]
         searched = {other: _searched(some, other, start, _COARSE) for other in options}
-        way = min(searched, key=lambda other: _left_over(some, other, searched[other]))
-        depends = way.place != "product"
-        at = _searched(some, way, searched[way], _FINE) if depends else searched[way]
+        way = min(searched, key=lambda other: searched[other].left)
+        depends, at = way.place != "product", searched[way].weights
+        at = _searched(some, way, at, _FINE).weights if depends else at
     found = Estimate((), (), 0, math.nan, identifiable=False)
     for _ in range(1 if depends else _TURNS):
         near = Subject(subject.merged, _resolved(subject, at), way)
@@ -98,25 +100,64 @@ def _best(
     return way, at
 
 
-def _searched(pieces: Sequence[Piece], way: Program, start: Sequence[float], sizes: Sequence[float]) -> list[float]:
+@dataclass(frozen=True)
+class _Searched:
+    """Weights that leave the least over, in summed squares of steps."""
+
+    weights: list[float]
+    left: float
+
+
+def _searched(pieces: Sequence[Piece], way: Program, start: Sequence[float], sizes: Sequence[float]) -> _Searched:
     """The weights that leave the least over, one adapter after the other, in ever finer steps of these sizes."""
-    at = list(start)
+    at, rests = list(start), [_Rest.of(piece, way, start) for piece in pieces]
+    left = math.inf
     for size, i in itertools.product(sizes, range(len(at))):
-        tries = [[*at[:i], at[i] * (1 + k * size), *at[i + 1 :]] for k in range(-_REACH, _REACH + 1)]
-        at = min(tries, key=lambda weights: _left_over(pieces, way, weights))
-    return at
+        tries = [at[i] * (1 + k * size) for k in range(-_REACH, _REACH + 1)]
+        sums = [sum(rest.squares(i, weight) for rest in rests) for weight in tries]
+        left = min(sums)
+        at[i] = tries[sums.index(left)]
+        for rest in rests:
+            rest.shares[i] = rest.share(i, at[i])
+    return _Searched(at, left)
 
 
-def _left_over(pieces: Sequence[Piece], way: Program, weights: Sequence[float]) -> float:
-    """Summed squares of what these very weights leave over, in steps."""
-    total = 0.0
-    for piece in pieces:
+@dataclass
+class _Rest:
+    """What a piece holds beside the base, in steps, and every adapter's share of it in a way of rounding."""
+
+    piece: Piece
+    way: Program
+    ours: Tensor
+    change: Tensor
+    unit: Tensor
+    shares: dict[int, Tensor]
+
+    @classmethod
+    def of(cls, piece: Piece, way: Program, weights: Sequence[float]) -> "_Rest":
+        """At some weights, where the steps are taken, too."""
         use = Applied.of(way, piece.parts, weights, [0.0] * len(weights), piece.stored.dtype)
         some = use.read(piece.raw, piece.where)
-        exact = use.exact(some)
-        unit = torch.hypot(step(torch.maximum(exact.abs(), some.ours.abs()), way.grain(piece.stored.dtype)), some.blur)
-        total += float(((piece.stored.double() - exact) / unit).square().sum())
-    return total
+        size = torch.maximum(use.exact(some).abs(), some.ours.abs())
+        unit = torch.hypot(step(size, way.grain(piece.stored.dtype)), some.blur)
+        rest = cls(piece, way, some.ours, (piece.stored.double() - some.ours) / unit, unit, {})
+        rest.shares = {i: rest.share(i, weights[i]) for i in piece.parts}
+        return rest
+
+    def share(self, adapter: int, weight: float) -> Tensor:
+        """One adapter's, at a weight; nothing where it has no delta."""
+        delta = self.piece.parts.get(adapter)
+        if delta is None:
+            return torch.zeros((), dtype=torch.float64)
+        return rows_of(product(self.way, delta, weight), self.piece.where, self.ours) / self.unit
+
+    def squares(self, adapter: int, weight: float) -> float:
+        """Summed squares of what is left over where one adapter has another weight."""
+        rest = self.change - self.share(adapter, weight)
+        for i, other in self.shares.items():
+            if i != adapter:
+                rest = rest - other
+        return float(rest.square().sum())
 
 
 def _bases(pieces: Sequence[Piece]) -> list[Program]:

@@ -73,6 +73,13 @@ def share(program: Program, delta: Delta, weight: float, doubt: float = 0.0, *, 
     return Share(value, after, absolute(value), spread, slack, 0.0 if unit else relative, weight, doubt)
 
 
+def product(program: Program, delta: Delta, weight: float) -> Delta:
+    """What is multiplied alone, without how far that may be off, at a weight."""
+    if isinstance(delta, Stack):
+        return Stack(tuple(product(program, part, weight) for part in delta.parts))  # type: ignore[arg-type]
+    return _factors(program, delta, weight)[0] if isinstance(delta, LowRank) else delta.scaled(weight)
+
+
 def _stacked(each: Sequence[Share]) -> Stack | None:
     """The spreads of experts as one, zero where an expert has none."""
     if all(s.spread is None for s in each):
