@@ -34,12 +34,13 @@ class Elements:
 class Applied:
     """A program on one tensor: what it makes of any rows, and what it may make of them.
 
-    shares: by the adapter's number; raw: W's dtype as it is stored.
+    shares: by the adapter's number; weights: of all adapters.
     """
 
     program: Program
     shares: Mapping[int, Share]
     stored: torch.dtype
+    weights: Sequence[float] = ()
     total: Delta | None = field(default=None, repr=False)
 
     @classmethod
@@ -52,15 +53,15 @@ class Applied:
         stored: torch.dtype,
     ) -> "Applied":
         """The program for these deltas at weight one, at these weights."""
-        shares = {i: share(program, d, weights[i], doubts[i], stored=stored) for i, d in parts.items()}
+        shares = {i: share(program.of(i), d, weights[i], doubts[i], stored=stored) for i, d in parts.items()}
         plain = program.delta is None and program.order in ("sum", "cat") and shares
         total = linear([s.value for s in shares.values()], [1.0] * len(shares)) if plain else None
-        return cls(program, shares, stored, total)
+        return cls(program, shares, stored, tuple(weights), total)
 
     @cached_property
     def operations(self) -> Operations:
         """What follows the products."""
-        return Operations(self.program, self.shares, self.stored)
+        return Operations(self.program, self.shares, self.stored, self.weights)
 
     def cast(self, ours: Tensor) -> Tensor:
         """W as the program takes it: cast to c where that is narrower."""
@@ -118,9 +119,12 @@ class Applied:
 
     def _elements(self, wide: Tensor, shares: dict[int, Tensor], reach: dict[int, Tensor], blur: Tensor) -> Elements:
         """With the slack of the sums."""
-        for i in reach:
-            extra = len(reach) * UNIT * shares[i].abs() if len(reach) > 1 else 0.0
-            reach[i] = reach[i] + self.operations.slack * (wide.abs() + shares[i].abs()) + extra
+        several = len(reach) * UNIT if len(reach) > 1 else 0.0
+        for i, far in reach.items():
+            size = shares[i].abs()
+            more = self.operations.slack * (wide.abs() + size) + several * size
+            # Where a delta is nothing at all, as in rows that were not trained, nothing is open.
+            reach[i] = torch.where((size > 0) | (far > 0), far + more, far)
         return Elements(wide, shares, reach, blur)
 
     def centre(self, some: Elements) -> Tensor:

@@ -18,7 +18,7 @@ from crossmatch.verification.judge import Thresholds, resolves, same
 from crossmatch.verification.pieces import MODULES, Piece, pieces_of, wrong_rows
 from crossmatch.verification.recover import Estimate, estimate
 from crossmatch.verification.scan import ModuleScan, Scan, check_whole
-from crossmatch.verification.subject import Subject
+from crossmatch.verification.subject import Kind, Subject
 
 # Denominators that people divide by, and digits that they type.
 _DENOMINATOR, _DIGITS = 12, 4
@@ -82,8 +82,7 @@ def _unexplained(subject: Subject, claim: Resolved, pieces: Sequence[Piece]) -> 
 def with_fit(subject: Subject, claim: Resolved, found: Fit) -> Subject:
     """The subject at a fit's weights, made by its program, and tensors of other kinds by programs of their own, where
     these do not explain them."""
-    parts = {n: (v, w) for (n, (v, _)), w in zip(claim.parts.items(), found.weights, strict=True)}
-    made = Subject(subject.merged, replace(claim, parts=parts), found.program, found.doubts)
+    made = Subject(subject.merged, claim_at(claim, found.weights), found.program, found.doubts)
     for kind in list(made.of_kinds())[1:]:
         pieces = list(pieces_of(made, kind))
         options = itertools.chain([found], _at(pieces, found.weights, found.doubts)) if pieces else iter([])
@@ -91,6 +90,12 @@ def with_fit(subject: Subject, claim: Resolved, found: Fit) -> Subject:
         if other and other.whole and other.program != found.program:
             made.programs[kind] = other.program
     return made
+
+
+def claim_at(claim: Resolved, weights: Sequence[float]) -> Resolved:
+    """The claim with other weights."""
+    parts = {n: (v, w) for (n, (v, _)), w in zip(claim.parts.items(), weights, strict=True)}
+    return replace(claim, parts=parts)
 
 
 def discover(subject: Subject, claim: Resolved, recovered: Recovered, t: Thresholds) -> Subject:
@@ -146,11 +151,14 @@ def settle_again(subject: Subject, claim: Resolved, result: Scan, t: Thresholds,
     """After the pass: the subject by another program where some modules hold elements that the chosen one does not
     give; and, where elements lie outside in all modules alike, at other numbers within the tolerance of the claim. None
     if there is no such. typed: exact numbers first, else only the recovered ones as far as they are known."""
-    most = set(next(iter(subject.of_kinds().values()), []))
+    if not subject.is_explained:
+        return None
+    kinds = subject.of_kinds()
+    most = set(next(iter(kinds.values()), []))
     modules = [m for m in result.modules if m.name in most]
     wrong = [m for m in modules if m.outside and not m.nonfinite]
-    if not wrong or not subject.is_explained:
-        return None
+    if not wrong:
+        return _others_again(subject, claim, result, list(kinds.items())[1:]) if typed else None
     found = estimate([m.looked.strata for m in result.modules], subject.weights)
     claimed = tuple(weight for _, weight in claim.parts.values())
     if not _near(found, claimed, t):
@@ -169,6 +177,24 @@ def settle_again(subject: Subject, claim: Resolved, result: Scan, t: Thresholds,
     if fitted is None or (fitted.weights == tuple(subject.weights) and fitted.program == subject.program):
         return None
     return with_fit(subject, claim, fitted)
+
+
+def _others_again(
+    subject: Subject, claim: Resolved, result: Scan, kinds: Sequence[tuple[Kind, Sequence[str]]]
+) -> Subject | None:
+    """The subject with other programs for kinds of tensors of which the rest of the file shows that theirs is wrong."""
+    weights, doubts = tuple(subject.weights), tuple(subject.doubts)
+    programs = dict(subject.programs)
+    for kind, names in kinds:
+        wrong = [m for m in result.modules if m.name in names and m.outside and not m.nonfinite]
+        rows = [wrong_rows(subject, m) for m in wrong[:: max(1, len(wrong) // MODULES)][:MODULES]]
+        pieces = [*rows, *pieces_of(subject, kind)] if rows else []
+        found = fit(pieces, (o for o in _at(pieces, weights, doubts) if o.weights == weights)) if pieces else None
+        if found and found.whole:
+            programs[kind] = found.program
+    if programs == subject.programs:
+        return None
+    return Subject(subject.merged, claim_at(claim, weights), subject.program, doubts, programs=programs)
 
 
 def _is_spread(wrong: Sequence[ModuleScan], modules: Sequence[ModuleScan]) -> bool:

@@ -5,6 +5,7 @@
                                                on A, on B, or as roots on both
     S_i  = p(S_i)                              the delta rounded to p, before or after scaling and weight
     M    = s(c(W_c + sum_i S_i))               added at once, or one adapter after the other with a rounding between
+    M    = s(sum_i w_i c(W_c + S_i))           or the mean of models of their own
 
 c, f, p: single precision or better (None here), bfloat16 or float16, f TF32 as well; s is what is stored. A file that
 was converted once more passes through a dtype before s. The operations are known, the order of the additions inside a
@@ -28,12 +29,15 @@ TF32: tuple[Factor, ...] = ("tf32", "tf32-cut")
 Place = Literal["product", "a", "b", "roots"]
 Multiplied = Literal["wide", "once", "twice"]
 Chain = Literal["whole", "weight", "scaling", "both"]
+Step = int | tuple[int, ...]
 Order = (
-    Literal["sum", "cat", "each", "models", "models-scalar", "models-summed", "models-wide", "stochastic"]
-    | tuple[int, ...]
+    Literal["sum", "cat", "each", "models", "models-scalar", "models-summed", "models-wide"]
+    | Literal["mean", "mean-wide", "stochastic"]
+    | tuple[Step, ...]
 )
 HALVES = (torch.bfloat16, torch.float16)
-_MANY_ORDERS = 3
+# Adapters of which all orders are tried by every program, and by the usual ones.
+_MANY_ORDERS, _USUAL_ORDERS = 3, 5
 
 
 @dataclass(frozen=True)
@@ -43,10 +47,12 @@ class Program:
     base: c; factors: f; place: where weight and scaling are multiplied; multiplied: a factor by both in single
     precision before it is rounded (`wide`), or rounded first and then by both at `once`, or one after the other
     (`twice`); delta: p; chain: what is multiplied after the product was rounded; order: how shares are added (`sum`:
-    each by itself, in single precision; `cat`: as one product; `each`: in p; a tuple: one merge after the other;
-    `models`: every adapter into a model of its own, the differences weighted, by numbers of c or (`scalar`) by wider
-    ones, and summed); long: an SVD lies between the factors and their sum; via: a dtype through which the sum passes
-    before it is stored.
+    each by itself, in single precision; `cat`: as one product; `each`: in p; a tuple: one merge after the other, of
+    one adapter or of some that were combined before, to which f, place and p are then confined; `models`: every adapter
+    into a model of its own, the differences weighted, by numbers of c or (`scalar`) by wider ones, and summed; `mean`:
+    the models themselves weighted and summed, the base with what is missing to a sum of one; `wide`: in single
+    precision); long: an SVD lies between the factors and their sum; via: a dtype through which the sum passes before it
+    is stored.
     """
 
     base: torch.dtype | None = None
@@ -62,7 +68,22 @@ class Program:
     @property
     def by_models(self) -> bool:
         """Whether every adapter becomes a model of its own first."""
-        return isinstance(self.order, str) and self.order.startswith("models")
+        return isinstance(self.order, str) and self.order.startswith(("models", "mean"))
+
+    @property
+    def is_mean(self) -> bool:
+        """Whether the models themselves are summed, and not their differences from the base."""
+        return isinstance(self.order, str) and self.order.startswith("mean")
+
+    @property
+    def is_grouped(self) -> bool:
+        """Whether some adapters were combined, and others merged before or after."""
+        return isinstance(self.order, tuple) and any(isinstance(step, tuple) for step in self.order)
+
+    def of(self, adapter: int) -> "Program":
+        """What is done with one adapter's factors: nothing, if others alone were combined."""
+        alone = self.is_grouped and isinstance(self.order, tuple) and adapter in self.order
+        return replace(self, factors=None, place="product", multiplied="wide", delta=None) if alone else self
 
     @property
     def once(self) -> bool:
@@ -89,7 +110,9 @@ class Program:
         if self.delta:
             parts.append(f"delta rounded to {_name(self.delta)}")
         if isinstance(self.order, tuple):
-            parts.append(f"one merge after the other ({', '.join(names[i] for i in self.order)})")
+            parts.append(f"one merge after the other ({_steps(self.order, names)})")
+        elif self.is_mean:
+            parts.append("each adapter merged into a model of its own, the mean of the models")
         elif self.by_models:
             parts.append("each adapter merged into a model of its own, the differences summed")
         if self.via:
@@ -101,9 +124,9 @@ class Program:
         """A short name for `rounding.replay.route`."""
         if self.once:
             return "once"
-        if isinstance(self.order, str) and self.order in ("stochastic", *_MODELS):
+        if isinstance(self.order, str) and self.order in ("stochastic", *_MODELS, *_MEANS):
             return self.order
-        order = f" {','.join(names[i] for i in self.order)}" if isinstance(self.order, tuple) else ""
+        order = f" {_steps(self.order, names)}".replace(", ", ",") if isinstance(self.order, tuple) else ""
         kinds = {"converted": self.via, "sequential": order, "combined": self.factors, "delta-rounded": self.delta}
         first = next((name for name, is_so in kinds.items() if is_so), "base-cast")
         rounded = "-rounded" if order and self.delta else ""
@@ -112,6 +135,7 @@ class Program:
 
 
 _MODELS = ("models", "models-scalar", "models-summed", "models-wide")
+_MEANS = ("mean", "mean-wide")
 _COMMON = {}
 for _half in HALVES:
     _short = str(_half).removeprefix("torch.")
@@ -126,26 +150,34 @@ def _name(dtype: Factor | None) -> str:
     return named.get(str(dtype), str(dtype).removeprefix("torch."))
 
 
+def _steps(order: Sequence[Step], names: Sequence[str]) -> str:
+    each = ((step,) if isinstance(step, int) else step for step in order)
+    return ", ".join("+".join(names[i] for i in step) for step in each)
+
+
 def common(stored: torch.dtype, adapters: Sequence[int]) -> list[Program]:
     """The programs of the usual tools for what is stored so, over some adapters (their numbers), in the order in which
     they are met."""
     first = [Program()]
-    orders = _orders(adapters)
+    orders = _orders(adapters, _USUAL_ORDERS)
     for c in _halves(stored):
         first += [Program(c), Program(c, delta=c)]
         first += [Program(c, order=o) for o in orders] + [Program(c, delta=c, order=o) for o in orders]
         first += [Program(c, c, "a", "wide", c, order="cat")]
         first += [Program(c, c, "a", m, c, order="cat") for m in ("twice", "once")]
         first += [Program(c, c, delta=c), *(Program(c, c, delta=c, order=o) for o in orders)]
-        first += [Program(c, order=o) for o in _MODELS]
+        first += [Program(c, order=o) for o in (*_MODELS, *_MEANS)]
+        for order in _grouped(adapters):
+            first += [Program(c, order=order), Program(c, delta=c, order=order)]
+            first += [Program(c, c, "a", m, c, order=order) for m in ("wide", "twice", "once")]
     if stored == torch.float32:
-        first += [Program(torch.float32, order=o) for o in (*orders, *_MODELS)]
+        first += [Program(torch.float32, order=o) for o in (*orders, *_grouped(adapters), *_MODELS, *_MEANS)]
     return first
 
 
 def programs(stored: torch.dtype, adapters: Sequence[int]) -> Iterator[Program]:
     """All programs for what is stored so, the common ones first."""
-    halves, orders = _halves(stored), _orders(adapters)
+    halves, orders = _halves(stored), _orders(adapters, _MANY_ORDERS)
     every = sorted(_every(stored, halves, orders), key=_departures)
     rare = [*_converted(stored, halves), *_tf32(halves, orders)]
     # What an SVD leaves open is wide: it comes last.
@@ -175,12 +207,24 @@ def _halves(stored: torch.dtype) -> list[torch.dtype]:
     return sorted(HALVES, key=lambda d: d != stored)
 
 
-def _orders(adapters: Sequence[int]) -> list[tuple[int, ...]]:
+def _orders(adapters: Sequence[int], many: int) -> list[tuple[int, ...]]:
     if len(adapters) < 2:
         return []
-    if len(adapters) <= _MANY_ORDERS:
+    if len(adapters) <= many:
         return list(itertools.permutations(adapters))
     return [tuple(adapters), tuple(adapters)[::-1]]
+
+
+def _grouped(adapters: Sequence[int]) -> list[tuple[Step, ...]]:
+    """Some of the adapters combined, the others merged one by one before or after: of few adapters."""
+    if not 2 < len(adapters) <= _MANY_ORDERS + 1:
+        return []
+    found: list[tuple[Step, ...]] = []
+    for size in range(2, len(adapters)):
+        for group in itertools.combinations(adapters, size):
+            others = [i for i in adapters if i not in group]
+            found += list(itertools.permutations([group, *others]))
+    return found
 
 
 def _every(stored: torch.dtype, halves: Sequence[torch.dtype], orders: Sequence[tuple[int, ...]]) -> Iterator[Program]:

@@ -1,26 +1,31 @@
 """The operations of a program after its products: casts, sums and roundings, in their order."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from crossmatch.delta import Dense
 from crossmatch.verification.grammar import HALVES, Program
 from crossmatch.verification.shares import UNIT, Share
 
+# A sum of weights is one if it is nearer than that.
+_NOTHING = 1e-6
 # Slack for sums in double precision that stand for sums in single precision or better, where 16 bits do not follow.
 _WIDE = 2.0**-33
 
 
 @dataclass(frozen=True)
 class Operations:
-    """A program's operations on one tensor; shares: by the adapter's number; stored: the file's dtype."""
+    """A program's operations on one tensor; shares: by the adapter's number; stored: the file's dtype; weights: of all
+    adapters, those that have no delta here, too."""
 
     program: Program
     shares: Mapping[int, Share]
     stored: torch.dtype
+    weights: Sequence[float] = ()
 
     @property
     def slack(self) -> float:
@@ -39,26 +44,38 @@ class Operations:
         if program.by_models:
             return self._models(ours, shares, end)
         p = program.delta
-        values = {
-            i: x if p is None or program.order == "cat" else _rounded(self.shares[i], x, p, end)
-            for i, x in shares.items()
-        }
+        together = program.order == "cat" or program.is_grouped
+        values = {i: x if p is None or together else _rounded(self.shares[i], x, p, end) for i, x in shares.items()}
         # Where nothing is rounded before the sums, what they leave open is in the shares' reach.
         open_end = end * self.slack if p else 0.0
         if isinstance(program.order, tuple):
-            value = ours
-            for i in (*(i for i in program.order if i in values), *(i for i in values if i not in program.order)):
-                value = _opened(value + values[i], open_end).to(c).to(work)
-            return self.store(value)
+            return self.store(self._in_turn(ours, values, end))
         total = torch.zeros((), dtype=work)
         for x in values.values():
             total = _opened(total + x, end * UNIT) if p and len(values) > 1 else total + x
             total = total.to(p).to(work) if p and program.order == "each" else total
         total = total.to(p).to(work) if p and program.order == "cat" else total
-        value = _opened(ours + total, open_end).to(c)
+        value = _sum(ours, total, open_end).to(c)
         if program.order == "stochastic":
             return _neighbour(value, self.stored, end)
         return self.store(value)
+
+    def _in_turn(self, ours: Tensor, values: Mapping[int, Tensor], end: float) -> Tensor:
+        """One merge after the other, in the program's order."""
+        program, work = self.program, ours.dtype
+        assert isinstance(program.order, tuple)
+        value, c = ours, program.base or work
+        steps = [(step,) if isinstance(step, int) else step for step in program.order]
+        steps += [(i,) for i in values if not any(i in step for step in steps)]
+        for step in steps:
+            here = [values[i] for i in step if i in values]
+            if not here:
+                continue
+            total, p = sum(here[1:], here[0]), program.delta
+            if len(step) > 1 and p:
+                total = (_opened(total, end * UNIT) if len(here) > 1 else total).to(p).to(work)
+            value = _sum(value, total, end * self.slack if p else 0.0).to(c).to(work)
+        return value
 
     def store(self, value: Tensor) -> Tensor:
         """The sum as it lies in the file."""
@@ -73,11 +90,16 @@ class Operations:
         for i, x in shares.items():
             towards = self.towards(i, end)
             value = x if p is None else _rounded(self.shares[i], x, p, towards)
-            models.append(_opened(ours + value, towards * UNIT if p else 0.0).to(c))
+            models.append(_sum(ours, value, towards * UNIT if p else 0.0).to(c))
         wide, weighted = ours.dtype, zip(shares, models, strict=True)
+        if program.is_mean:
+            return self._mean(base, dict(weighted), end, wide).to(self.stored)
         if program.order == "models-wide":
             parts = [self._weighted(i, m.to(wide) - ours, None, end) for i, m in weighted]
-            return (ours + sum(parts, torch.zeros_like(ours))).to(self.stored)
+            # In single precision a difference, a product and a sum err by their own size, whatever cancels later.
+            size = sum((part.abs() for part in parts), torch.zeros_like(ours))
+            total = _sum(ours, sum(parts, torch.zeros_like(ours)), end * UNIT)
+            return (total + end * 3 * UNIT * size).to(self.stored)
         number = None if program.order == "models-scalar" else c
         parts = [self._weighted(i, m - base, number, end) for i, m in weighted]
         if program.order == "models-summed":
@@ -87,6 +109,25 @@ class Operations:
             for x in parts:
                 mixed = mixed + x
         return (base + mixed).to(self.stored)
+
+    def _mean(self, base: Tensor, models: Mapping[int, Tensor], end: float, wide: torch.dtype) -> Tensor:
+        """The models, and the base where an adapter has nothing or the weights leave something to one, weighted and
+        summed: in their own dtype, whose sums are rounded once, or in single precision."""
+        number = torch.float32 if self.program.order == "mean-wide" else base.dtype
+        rest = 1.0 - sum(self.weights)
+        weights = {i: w for i, w in enumerate(self.weights) if w} | ({-1: rest} if abs(rest) > _NOTHING else {})
+        scales = torch.tensor(list(weights.values()), dtype=number)
+        single = torch.zeros_like(base, dtype=torch.float32)
+        changed, total = torch.zeros_like(base, dtype=torch.bool), torch.zeros_like(base, dtype=wide)
+        for i, scale in zip(weights, scales, strict=True):
+            model = models.get(i, base)
+            product = model.to(number) * scale
+            off = self.shares[i].off * end if i in models else 0.0
+            single, total = single + product, total + product.to(wide) + off * model.to(wide).abs()
+            changed |= model != base
+        # Where all models are the base, nothing is open.
+        total = torch.where(changed, _opened(total, end * len(weights) * UNIT), single.to(wide)) if end else single
+        return total.to(number) / scales.sum()
 
     def _weighted(self, i: int, difference: Tensor, number: torch.dtype | None, end: float) -> Tensor:
         """A model's difference times its weight, which has a dtype or none; in the difference's dtype."""
@@ -102,10 +143,16 @@ def _opened(value: Tensor, end: float) -> Tensor:
     return value + end * value.abs() if end else value
 
 
+def _sum(value: Tensor, further: Tensor, end: float) -> Tensor:
+    """A sum at one end of what single precision may give; where nothing is added it is exact."""
+    total = value + further
+    return torch.where(further != 0, _opened(total, end), total) if end else total
+
+
 def _rounded(own: Share, value: Tensor, p: torch.dtype, end: float) -> Tensor:
     """A delta rounded to p, and after each multiplication that follows: one in single precision, by a weight that may
-    be known to its doubt. Deltas that are no product stay as they are: tools copy them."""
-    if own.magnitude is None:
+    be known to its doubt. Rows and layers that replace others stay as they are: tools copy them."""
+    if own.magnitude is None and not isinstance(own.value, Dense):
         return value
     work = value.dtype
     value = value.to(p).to(work)

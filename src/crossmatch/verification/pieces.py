@@ -63,7 +63,9 @@ class Piece:
 
     def _read(self, program: Program, weights: Sequence[float], doubts: Sequence[float]) -> tuple[Applied, Elements]:
         """The program here, and its elements; those that differ in sums and roundings alone share them."""
+        grouped = program.order if program.is_grouped else None
         way = (program.factors, program.place, program.multiplied, program.chain, program.by_models, program.long)
+        way = (*way, grouped)
         key = (*way, program.base, program.via)
         if key not in self._kept:
             stored = self.stored.dtype
@@ -71,16 +73,18 @@ class Piece:
             factors = (*way, program.base in HALVES)
             if factors not in self._kept:
                 self._kept[factors] = {
-                    i: share(program, d, weights[i], doubts[i], stored=stored) for i, d in self.parts.items()
+                    i: share(program.of(i), d, weights[i], doubts[i], stored=stored) for i, d in self.parts.items()
                 }
-            use = Applied(program, self._kept[factors], stored)
+            use = Applied(program, self._kept[factors], stored, weights)
             self._kept[key] = (use.shares, use.read(self.raw, self.where))
         shares, some = self._kept[key]
-        return Applied(program, shares, self.stored.dtype), some
+        return Applied(program, shares, self.stored.dtype, weights), some
 
     def _is_possible(self, program: Program, weights: Sequence[float], doubts: Sequence[float]) -> bool:
         """Whether any program can have stored every element that casts base and factors as this one does: so that of a
         thousand programs most need not be tried on a file that none of them made."""
+        if program.is_grouped:
+            return True
         order = "models" if program.by_models else "sum"
         way = Program(program.base, program.factors, program.place, program.multiplied, order=order, via=program.via)
         key = (way, bool(program.delta))

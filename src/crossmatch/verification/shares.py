@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from crossmatch.delta import Delta, LowRank, Stack
+from crossmatch.delta import Delta, Dense, LowRank, Stack
 from crossmatch.verification.grammar import HALVES, TF32, Factor, Program
 
 UNIT = 2.0**-24
@@ -57,6 +57,9 @@ def share(program: Program, delta: Delta, weight: float, doubt: float = 0.0, *, 
             slack=max(s.slack for s in each),
         )
     if not isinstance(delta, LowRank):
+        if isinstance(delta, Dense) and program.factors is not None:
+            # The bias of an adapter that was cast as a whole.
+            delta = replace(delta, tensor=_to(delta.tensor, program.factors))
         own = delta if unit else delta.scaled(weight)
         return Share(own, slack=_PLAIN[stored], doubt=0.0 if unit else relative, weight=weight, off=doubt)
     value, after = _factors(program, delta, 1.0 if unit else weight)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crossmatch.checkpoint import Checkpoint
+from crossmatch.checkpoint import Checkpoint, input_embedding
 from crossmatch.delta import Delta, TokenRows, TuningVector, linear
 from crossmatch.verification.arithmetic import Applied
 from crossmatch.verification.claim import Resolved
@@ -24,6 +24,7 @@ from crossmatch.verification.look import (
     rows_from,
     sample,
 )
+from crossmatch.verification.operations import Operations
 
 # Elements that are looked at together.
 _FEW = 1 << 16
@@ -85,15 +86,23 @@ class Subject:
         return [n for n, i in self.base.tensors.items() if n in names and n in theirs and theirs[n].shape == i.shape]
 
     def kind(self, name: str) -> Kind:
-        """What is added to a tensor: low-rank, experts, dora and so on, by the adapters' own keys."""
-        return frozenset(self.kinds.get(name, ()))
+        """What is added to a tensor: low-rank, experts, dora and so on, and to what: tools have code of their own for
+        embeddings and convolutions."""
+        where = (
+            {"embedding"} if name == self._embedding else {"wide"} if len(self.base.tensors[name].shape) > 2 else set()
+        )
+        return frozenset(self.kinds.get(name, ())) | where
+
+    @cached_property
+    def _embedding(self) -> str | None:
+        return input_embedding(self.base.tensors)
 
     def of_kinds(self) -> dict[Kind, list[str]]:
-        """The adapted tensors by kind, most of them first."""
+        """The adapted tensors by kind, first the kind that holds most of the elements."""
         found: dict[Kind, list[str]] = {}
         for name in self.adapted:
             found.setdefault(self.kind(name), []).append(name)
-        return dict(sorted(found.items(), key=lambda kind: -len(kind[1])))
+        return dict(sorted(found.items(), key=lambda kind: -sum(self.base.tensors[n].elements for n in kind[1])))
 
     def program_of(self, name: str) -> Program:
         """By which a tensor seems to have been made."""
@@ -154,6 +163,10 @@ class Subject:
         which the file was made."""
         if same_bytes(ours.to(theirs.dtype), theirs):
             return True
+        if self.program.is_mean:
+            # Of models that hold the same tensor; rounding moves it nonetheless.
+            way = Operations(self.program, {}, theirs.dtype, self.weights)
+            return same_bytes(way.compose(ours.double(), {}), theirs)
         ways = (self.program.base, self.program.via)
         return any(narrow is not None and same_bytes(ours.to(narrow).to(theirs.dtype), theirs) for narrow in ways)
 
