@@ -42,8 +42,11 @@ class Made:
         """A weight as single precision holds it, times the scaling or by itself; on rounded factors it is known."""
         if self.program.factors != F32 and self.program.place != "product":
             return self.weights[number]
+        if self.program.order == "mean":
+            scales = torch.tensor([*self.weights, 1 - sum(self.weights)], dtype=self.program.base)
+            return float(scales[number].double() / scales.sum().double())
         scale, weight = self.adapters[next(iter(SHAPES))][number].scale, self.weights[number]
-        by = 1.0 if self.program.steps or self.program.order == "models" else scale
+        by = 1.0 if self.program.steps or self.program.order.startswith(("mean", "models")) else scale
         return float(torch.tensor(weight * by, dtype=F32)) / by
 
     def whole(self, weights: Sequence[float]) -> Tensors:
@@ -51,6 +54,8 @@ class Made:
         program = self.program
         ways = [F16 if program.stored == BF16 else BF16] if program.detour else [program.base]
         norm = self.base[NORM]
+        if program.order.startswith("mean"):
+            ways, norm = [], program.mean(norm.to(program.base), [norm.to(program.base)] * len(weights), weights)
         for dtype in (*ways, program.stored):
             norm = norm.to(dtype)
         rest = {NORM: norm}

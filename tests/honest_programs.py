@@ -31,7 +31,9 @@ class HonestProgram:
 
     base, factors, stored: dtypes; place: where weight and scaling are multiplied (`product`, `a`, `b`, `roots`); native:
     the product is formed in the factors' dtype; delta: the dtype that it is cast to; steps: weight and scaling are two
-    multiplications; order: `sum`, `cat`, `after`, `before` (the other way round) or `models`; detour: the result passes
+    multiplications; order: `sum`, `cat`, `after`, `before` (the other way round), `cat, then` (the last one merged after
+    the others were combined), `models` (their differences from the base), `models wide` (in single precision), `mean`
+    (of the models and what the base lacks to a sum of one), or `mean wide`; detour: the result passes
     through the other 16-bit dtype on its way to the stored one; tf32: single precision as a matrix unit reads it, to the
     `nearest` or `cut` off.
     """
@@ -62,8 +64,12 @@ class HonestProgram:
             return "TF32"
         if self.order in ("after", "before"):
             return "one after the other"
-        if self.order == "models":
+        if self.order.startswith("models"):
             return "a model each"
+        if self.order.startswith("mean"):
+            return "mean of models"
+        if self.order == "cat, then":
+            return "combined, then one more"
         if self.factors != F32:
             return f"factors in 16 bits, {'combined' if self.order == 'cat' else 'summed'}"
         if self.delta not in (None, F32):
@@ -81,6 +87,16 @@ class HonestProgram:
             for adapter, weight in zip(adapters, weights, strict=True):
                 mixed = mixed + ((w + self._delta(adapter, 1.0)).to(self.base) - w) * weight
             return (w + mixed).to(self.stored)
+        if self.order.startswith(("mean", "models")):
+            models = [(w + self._delta(adapter, 1.0)).to(self.base) for adapter in adapters]
+            if self.order == "models wide":
+                pairs = zip(models, weights, strict=True)
+                return (w.float() + sum(x * (m.float() - w.float()) for m, x in pairs)).to(self.stored)
+            return self.mean(w, models, weights).to(self.stored)
+        if self.order == "cat, then":
+            combined = replace(self, factors=self.base, delta=self.base, place="a", order="cat")
+            first = combined.merge(base, adapters[:-1], weights[:-1]).to(self.base)
+            return replace(self, order="sum").merge(first, adapters[-1:], weights[-1:])
         if self.order == "cat":
             placed = list(map(self._placed, adapters, weights))
             a, b = torch.cat([a for a, _ in placed], 0), torch.cat([b for _, b in placed], 1)
@@ -92,6 +108,13 @@ class HonestProgram:
         for delta in deltas if self.order == "after" else deltas[::-1]:
             w = (w + delta).to(self.base)
         return w.to(self.stored)
+
+    def mean(self, base: Tensor, models: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+        """Models and base, weighted to a sum of one, as tools that know no base take the mean of all."""
+        dtype = F32 if self.order == "mean wide" else self.base
+        stack = torch.stack([*models, base]).to(dtype)
+        scales = torch.tensor([*weights, 1 - sum(weights)], dtype=dtype).reshape(-1, *[1] * base.ndim)
+        return (scales * stack).sum(0) / scales.sum(0)
 
     def _product(self, b: Tensor, a: Tensor) -> Tensor:
         """B A in single precision."""
@@ -142,7 +165,9 @@ def draw(rng: random.Random, adapters: int) -> HonestProgram:
         replace(plain, factors=base, delta=base, place="a", order="cat"),
         replace(plain, factors=base, delta=base),
         replace(plain, order="after"),
+        replace(plain, order=rng.choice(("mean", "mean wide", "models wide"))),
     ]
+    common += [replace(plain, order="cat, then")] if adapters == 3 else []
     if rng.random() < 0.5:
         return rng.choice(common)
     factors = rng.choice((F32, F32, base, rng.choice(DTYPES)))

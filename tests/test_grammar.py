@@ -29,6 +29,9 @@ NAMED: Mapping[str, tuple[HonestProgram, str]] = {
     "adapters": (replace(PEFT_BF16, factors=BF16, delta=BF16), "PEFT, adapters in bfloat16"),
     "sequential": (replace(PEFT_BF16, order="after"), "one merge after the other"),
     "models": (replace(PEFT_BF16, order="models"), "a model of its own"),
+    "mean of models": (replace(PEFT_BF16, order="mean"), "the mean of the models"),
+    "mean in float32": (replace(PEFT_BF16, order="mean wide"), "the mean of the models"),
+    "difference in float32": (replace(PEFT_BF16, order="models wide", stored=F32), "the differences summed"),
     "roots": (replace(PEFT_BF16, factors=F16, place="roots", order="cat"), "weight on both"),
     "converted": (HonestProgram(stored=F16, detour=True), "stored in bfloat16, then in float16"),
     "TF32": (HonestProgram(tf32="nearest"), "TF32"),
@@ -173,6 +176,41 @@ def test_what_peft_exports_is_verified(way: str, bench: Path, tmp_path: Path) ->
         assert verdict.rounding["violations"] == 0.0
         # The same file with another claim is none.
         assert "weights" in claimed(bench, out, {n: 0.8 * w for n, w in weights.items()}).faults[0]
+
+
+def test_several_are_combined_and_others_merged_after(bench: Path, tmp_path: Path) -> None:
+    first = export(bench, tmp_path / "first", {"pt": 0.3, "sft": 0.7}, {"dtype": BF16, **CAT})
+    model: Any = AutoModelForCausalLM.from_pretrained(first, dtype=BF16)
+    third = make_adapter(bench / "fp32", tmp_path / "third", seed=3, size=0.03)
+    PeftModel.from_pretrained(model, third).merge_and_unload().save_pretrained(tmp_path / "out")
+    parts = {"third": (Adapter(third), 1.0), "pt": (Adapter(bench / "pt"), 0.3), "sft": (Adapter(bench / "sft"), 0.7)}
+    verdict = verify(tmp_path / "out", Checkpoint(bench / "fp32"), parts)
+    assert (verdict.verdict, verdict.faults) == ("verified", ())
+    assert "(pt+sft, third)" in verdict.rounding["arithmetic"]
+
+
+@pytest.mark.parametrize("dtype", [BF16, F16])
+def test_four_merges_in_any_order(dtype: torch.dtype, bench: Path, tmp_path: Path) -> None:
+    names = {name: make_adapter(bench / "fp32", tmp_path / name, seed=n, size=0.02) for n, name in enumerate("abcd")}
+    model: Any = AutoModelForCausalLM.from_pretrained(bench / "fp32", dtype=dtype)
+    for name in "cadb":
+        model = PeftModel.from_pretrained(model, names[name]).merge_and_unload()
+    model.save_pretrained(tmp_path / "out")
+    verdict = verify(tmp_path / "out", Checkpoint(bench / "fp32"), {n: (Adapter(p), 1.0) for n, p in names.items()})
+    assert (verdict.verdict, verdict.faults) == ("verified", ())
+    assert "one merge after the other (c, a, d, b)" in verdict.rounding["arithmetic"]
+
+
+@pytest.mark.parametrize("dtype", [BF16, F16])
+def test_tools_have_code_of_their_own_for_some_modules(dtype: torch.dtype, bench: Path, tmp_path: Path) -> None:
+    """PEFT rounds the delta of an embedding, but not of a linear layer: one file, two programs."""
+    modules = ["q_proj", "v_proj", "down_proj", "embed_tokens"]
+    adapter = make_adapter(bench / "fp32", tmp_path / "adapter", seed=3, size=0.05, target_modules=modules)
+    model: Any = AutoModelForCausalLM.from_pretrained(bench / "fp32", dtype=dtype)
+    PeftModel.from_pretrained(model, adapter).merge_and_unload().save_pretrained(tmp_path / "out")
+    verdict = verify(tmp_path / "out", Checkpoint(bench / "fp32"), {"a": (Adapter(adapter), 1.0)})
+    assert (verdict.verdict, verdict.faults) == ("verified", ())
+    assert verdict.rounding["arithmetic"].count("modules)") == 2
 
 
 # Claims as people type them.

@@ -35,6 +35,11 @@ def test_fused_experts_change_in_place(tmp_path: Path) -> None:
     assert outcomes(Bench("mixtral", "experts", tmp_path), ("merge", "evaluate")) == {"merge": "", "evaluate": ""}
 
 
+def test_what_peft_makes_of_fused_experts_is_verified(tmp_path: Path) -> None:
+    """It rounds the delta of a targeted parameter to the parameter's dtype, and that of a linear layer not at all."""
+    assert outcomes(Bench("mixtral", "all-linear", tmp_path), ("PEFT bf16",)) == {"PEFT bf16": ""}
+
+
 def test_ways_are_those_that_hold() -> None:
     found = {kind: find_ways(tiny(kind).build(), MEMORY) for kind in ("llama", "mpt", "bamba", "mamba", "openai-gpt")}
     assert (found["llama"].masks, found["llama"].right, found["llama"].note("llama")) == (True, True, None)

@@ -12,7 +12,7 @@ import typer
 
 from crossmatch.cli.console import emit
 from crossmatch.errors import ExitCode, OutputError
-from crossmatch.report.words import percent, rounding_line
+from crossmatch.report.words import hiding_lines, rounding_line
 
 if TYPE_CHECKING:
     from crossmatch.verification import Verdict
@@ -105,9 +105,9 @@ def show(merged: str, verdict: "Verdict") -> None:
         print(f"{tensors['untouched_identical']} of {others} other tensors are the base's")
     if rounding.get("violations") is not None:
         print(f"  rounding: {rounding_line(rounding)}")
-    unseen = verdict.evidence.get("unseen")
-    if unseen is not None and verdict.verified:
-        print(f"  a further delta of {percent(unseen)} of the claimed one's size, in any module, would be seen (99%)")
+    if verdict.verified:
+        for line in hiding_lines(verdict.evidence):
+            print(f"  {line}")
     if verdict.evidence.get("sampled"):
         scope = verdict.evidence["sampled"]
         missed = ", ".join(f"{where} {chance:.2g}" for where, chance in scope["missed"].items())

@@ -78,6 +78,19 @@ def rounding_line(rounding: Mapping[str, Any]) -> str:
     return f"{_ROUTES.get(route, plain(route))}{exact}, {share:.2%} of the elements outside it"
 
 
+def hiding_lines(evidence: Mapping[str, Any]) -> list[str]:
+    """What the file holds beyond the claim, and how small a further delta would be seen; sizes are of the claimed
+    one's, in the module where that is the most."""
+    left, unseen = evidence.get("left_over"), evidence.get("unseen")
+    lines = []
+    if left is not None:
+        most = f"at most {percent(left)} of the claimed delta, in any module"
+        lines.append(f"left over beside it: {most}" if left else "nothing is left over beside it")
+    if unseen is not None:
+        lines.append(f"a further delta of {percent(unseen)}, spread over a module, would be seen (99%)")
+    return lines
+
+
 def note_line(verdict: Mapping[str, Any], note: str) -> str:
     """What a note means."""
     return verdict.get("explained", {}).get(note) or note.replace("-", " ")

@@ -71,7 +71,8 @@ def settle(subject: Subject, claim: Resolved, t: Thresholds, progress: Progress,
         found = other if other and (found is None or other.whole) else found
         if found is None and _near(recovered.estimate, claimed, t):
             # Weights that are known roughly would excuse too much where exact ones explain most of the file.
-            found = fit(pieces, _known(pieces, claimed, recovered))
+            rough = fit(pieces, _known(pieces, claimed, recovered))
+            found = rough if rough and rough.whole else None
     return with_fit(subject, claim, found) if found else _unexplained(subject, claim, pieces)
 
 

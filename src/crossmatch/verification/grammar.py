@@ -76,6 +76,11 @@ class Program:
         return isinstance(self.order, str) and self.order.startswith("mean")
 
     @property
+    def is_wide(self) -> bool:
+        """Whether models are summed in single precision."""
+        return self.order in ("models-wide", "mean-wide")
+
+    @property
     def is_grouped(self) -> bool:
         """Whether some adapters were combined, and others merged before or after."""
         return isinstance(self.order, tuple) and any(isinstance(step, tuple) for step in self.order)

@@ -1,5 +1,6 @@
 """A close look at some rows of a tensor: sums for the weights, what each adapter does, what the program gives."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -29,7 +30,8 @@ class Looked:
     that each adapter alone makes differ, by the claim; changed: elements that do differ; lost, energy: energy of the
     claimed delta where it rounds away, and in all; alone: the same for each adapter by itself; nonfinite: stored NaN or
     infinite elements; mismatches: elements that are not what the program's operations give, bit for bit; outside: those
-    that they cannot give, whatever the order of additions; honest: summed squares of the distances of what the program
+    that they cannot give, whatever the order of additions; apart: sum of squares of what is stored less what they give;
+    honest: summed squares of the distances of what the program
     gives from the exact sum, in those of one rounding there; hiding: what a further delta would have to be to be seen.
     """
 
@@ -44,6 +46,7 @@ class Looked:
     nonfinite: int = 0
     mismatches: int = 0
     outside: int = 0
+    apart: float = 0.0
     honest: float = 0.0
     hiding: Hiding = field(default_factory=Hiding)
 
@@ -177,12 +180,18 @@ def _compare(found: Looked, rows: Rows, theirs: Tensor) -> None:
     found.mismatches += int(unequal.sum())
     if bool(unequal.any()):
         found.outside += int(use.outside(theirs, some).sum())
+        found.apart += squares_apart(theirs, centre)
     exact = use.exact(some)
     ulp = step(exact.abs(), rows.grain)
     reach = sum(some.reach.values(), torch.zeros((), dtype=exact.dtype))
     # Errors of additions are an eighth of their bound, in root mean square, at ranks of 8 and more.
     found.honest += _spread(centre, exact, ulp) + 12.0 * float((reach / (8 * ulp)).square().sum())
     found.hiding.add(exact, centre.to(exact.dtype), ulp, reach, exact - some.ours)
+
+
+def squares_apart(stored: Tensor, given: Tensor) -> float:
+    """Sum of squares of the distances; infinite where one is no number."""
+    return float(torch.nan_to_num((stored.double() - given.double()).square(), nan=math.inf).sum())
 
 
 def _spread(stored: Tensor, exact: Tensor, ulp: Tensor) -> float:

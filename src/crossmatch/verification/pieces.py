@@ -35,7 +35,9 @@ class Piece:
 
     def holds(self, program: Program, weights: Sequence[float], doubts: Sequence[float]) -> bool:
         """Whether a program can have stored every element."""
-        narrow = [d for d in (program.base, program.via) if d in HALVES]
+        # What is summed in single precision from models of 16 bits lies on no grid of theirs.
+        base = None if program.is_wide else program.base
+        narrow = [d for d in (base, program.via) if d in HALVES]
         if not all(map(self.on_grid, narrow)):
             return False
         at = (tuple(weights), tuple(doubts))

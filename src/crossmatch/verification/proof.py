@@ -171,9 +171,8 @@ class Sampling:
             raw, theirs, window, where = raw[:, window], theirs[:, window], None, [slice(0, len(raw))]
         use = Applied.of(self.program, parts, weights, exact, theirs.dtype)
         seen = look(rows_from(theirs, raw, parts, use, where, window), weights)
-        return ModuleScan(
-            name, seen, self.program, seen.outside, seen.mismatches, seen.elements, nonfinite=seen.nonfinite
-        )
+        counts = (seen.outside, seen.mismatches, seen.apart, seen.elements)
+        return ModuleScan(name, seen, self.program, *counts, nonfinite=seen.nonfinite)
 
 
 def _cut(delta: LowRank, lines: Sequence[slice], columns: slice) -> LowRank:

@@ -130,6 +130,13 @@ def sums(judged: Judged, names: Sequence[str]) -> list[dict[str, Any]]:
     ]
 
 
+def left_over(judged: Judged) -> float | None:
+    """By how much a module's elements are off what its program gives, over the size of the claimed sum, where that is
+    the most: all that can have been added to the file. None where nothing adapted was looked at."""
+    seen = [m for m in judged.scan.modules if m.looked.energy > 0.0]
+    return max((math.sqrt(m.apart / m.looked.energy * m.looked.elements / m.elements) for m in seen), default=None)
+
+
 def unseen(judged: Judged) -> float | None:
     """The size of a further delta, over that of the claimed sum, that would be seen with 99% in whichever module it
     were. None where nothing adapted was looked at."""

@@ -24,8 +24,8 @@ ONE_MORE, _SIGMAS = 3.0, 6.0
 @dataclass
 class Remainder:
     """Sums over all rows: elements, beyond (further off than one step and what the program leaves open), energy (mean
-    square in that of one rounding, summed), gram and those with random signs (k, k); size: sum of squares of the
-    claimed sum, in steps."""
+    square in that of one rounding, summed), gram and those with random signs (k, k); room: sum of squares that one
+    further rounding may come to, and size: that of the claimed sum."""
 
     omega: Tensor
     generator: torch.Generator
@@ -35,6 +35,7 @@ class Remainder:
     elements: int = 0
     beyond: int = 0
     energy: float = 0.0
+    room: float = 0.0
     size: float = 0.0
 
     @classmethod
@@ -46,12 +47,13 @@ class Remainder:
         null = torch.zeros(_DRAWS, *shape, dtype=torch.float64)
         return cls(omega, generator, torch.zeros(shape, dtype=torch.float64), null)
 
-    def add(self, left: Tensor, reach: Tensor, claimed: Tensor) -> None:
-        """Rows of R, of what the program leaves open, and of the claimed sum, all in steps; float64."""
+    def add(self, left: Tensor, reach: Tensor, claimed: Tensor, step: Tensor) -> None:
+        """Rows of R and of what the program leaves open, in steps; of the claimed sum, and the steps; float64."""
         self.rows += len(left)
         self.elements += left.numel()
         self.beyond += int((left.abs() > 1.0 + reach + 1e-6).sum())
         self.energy += 12.0 * float(left.square().sum())
+        self.room += ONE_MORE / 12.0 * float(step.square().sum())
         self.size += float(claimed.square().sum())
         self.gram += _gram(left @ self.omega)
         for draw in range(_DRAWS):
@@ -75,9 +77,9 @@ class Remainder:
 
     @property
     def unseen(self) -> float:
-        """Size, over that of the claimed sum, of what could hide in the room that one further rounding has."""
-        room = max(0.0, ONE_MORE * self.elements - self.energy) / 12.0
-        return math.sqrt(room / self.size) if self.size else math.inf
+        """Size, over that of the claimed sum, of what could hide where all of the room that one further rounding has is
+        something else."""
+        return math.sqrt(self.room / self.size) if self.size else math.inf
 
 
 def _gram(projected: Tensor) -> Tensor:

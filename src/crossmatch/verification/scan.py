@@ -21,11 +21,7 @@ from crossmatch.delta import Workspace
 from crossmatch.process import workers
 from crossmatch.progress import Progress
 from crossmatch.verification.grammar import Program
-from crossmatch.verification.look import (
-    Looked,
-    check_readable,
-    sample,
-)
+from crossmatch.verification.look import Looked, check_readable, sample, squares_apart
 from crossmatch.verification.remainder import Remainder
 from crossmatch.verification.subject import Claimed, Subject
 
@@ -43,7 +39,8 @@ _WINDOW = 6
 class ModuleScan:
     """What one adapted tensor showed: at some rows (`looked`), and at all of them.
 
-    outside: of `elements`, those that the program cannot have stored; mismatches: those of other bits than its own;
+    outside: of `elements`, those that the program cannot have stored; mismatches: those of other bits than its own, and
+    apart: the sum of squares by which these are off it, which is all that anybody can have added;
     program: the one that it was held against; bad: first and last row with an element outside; base_own: whether the
     whole tensor is the base's, known where it is not as claimed; whole: whether all rows were looked at; remainder:
     what no program explains, over all rows, where that was looked at.
@@ -54,6 +51,7 @@ class ModuleScan:
     program: Program = field(default_factory=Program)
     outside: int = 0
     mismatches: int = 0
+    apart: float = 0.0
     elements: int = 0
     remainder: Remainder | None = None
     bad: tuple[int, int] | None = None
@@ -84,6 +82,7 @@ class _Checked:
     theirs: Tensor
     outside: int = 0
     mismatches: int = 0
+    apart: float = 0.0
     bad: tuple[int, int] | None = None
     nonfinite: int = 0
     differs: bool = False
@@ -115,6 +114,7 @@ def check_whole(subject: Subject, name: str, program: Program) -> ModuleScan:
         done = held.check(name, start, stop, claimed)
         result.outside += done.outside
         result.mismatches += done.mismatches
+        result.apart += done.apart
         result.nonfinite += done.nonfinite
         result.elements += done.theirs.numel()
         result.bad = result.bad or done.bad
@@ -203,6 +203,7 @@ class _Pass:
             found.looked = future.result()
             if self.quick:
                 found.outside, found.mismatches = found.looked.outside, found.looked.mismatches
+                found.apart = found.looked.apart
                 found.elements = found.looked.elements
                 found.nonfinite = found.looked.nonfinite
         self.result.modules = [self._modules[name] for name in self.subject.base.tensors if name in self._modules]
@@ -252,9 +253,10 @@ class _Pass:
             # Flat, numpy finds few among many fifty times as fast as by two axes.
             places = np.divmod(np.flatnonzero(unequal), unequal.shape[1])
             rows, columns = (torch.from_numpy(x) for x in places)
-            some = use.at(ours[rows, columns], start + rows, columns)
-            if some is not None and not bool(use.outside(theirs[rows, columns], some).any()):
-                return _Checked(name, ours, theirs, mismatches=count)
+            some, stored = use.at(ours[rows, columns], start + rows, columns), theirs[rows, columns]
+            if some is not None and not bool(use.outside(stored, some).any()):
+                apart = squares_apart(stored, predicted[rows, columns])
+                return _Checked(name, ours, theirs, mismatches=count, apart=apart)
         lines = np.flatnonzero(unequal.any(axis=1))
         chosen, where = slice(None), [slice(start, start + len(ours))]
         if len(lines) <= _MANY_ROWS * len(ours):
@@ -266,7 +268,8 @@ class _Pass:
             numbers = torch.cat([torch.arange(s.start, s.stop) for s in where])[wrong]
             bad = (int(numbers[0]), int(numbers[-1]))
         spoilt = int((~torch.isfinite(held)).sum())
-        return _Checked(name, ours, theirs, int(outside.sum()), count, bad, nonfinite=spoilt)
+        apart = squares_apart(held, predicted[chosen])
+        return _Checked(name, ours, theirs, int(outside.sum()), count, apart, bad, nonfinite=spoilt)
 
     def _module(self, name: str) -> ModuleScan:
         return self._modules.setdefault(
@@ -282,6 +285,7 @@ class _Pass:
         module = self._module(done.name)
         module.outside += done.outside
         module.mismatches += done.mismatches
+        module.apart += done.apart
         module.elements += done.theirs.numel()
         module.nonfinite += done.nonfinite
         if done.bad:

@@ -182,6 +182,7 @@ def decide(
             "elements": sum(m.elements for m in result.modules),
             "entries": pooled.entries,
             "residual_excess": None if math.isnan(pooled.excess) else pooled.excess,
+            "left_over": record.left_over(judged),
             "unseen": record.unseen(judged),
             "modules_in_question": [m.name for m in modules if m.state == "disagree"],
             "sums": record.sums(judged, subject.names),
