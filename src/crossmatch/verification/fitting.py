@@ -148,10 +148,13 @@ def _closest(pieces: Sequence[Piece], found: Fit) -> Fit:
     return replace(found, program=chosen)
 
 
-def settle_again(subject: Subject, claim: Resolved, result: Scan, t: Thresholds, *, typed: bool) -> Subject | None:
+def settle_again(
+    subject: Subject, claim: Resolved, result: Scan, t: Thresholds, rows: Sequence[Piece]
+) -> Subject | None:
     """After the pass: the subject by another program where some modules hold elements that the chosen one does not
     give; and, where elements lie outside in all modules alike, at other numbers within the tolerance of the claim. None
-    if there is no such. typed: exact numbers first, else only the recovered ones as far as they are known."""
+    if there is no such. rows: of all passes, those that did not fit what was tried then; what fits has to explain them.
+    """
     if not subject.is_explained:
         return None
     kinds = subject.of_kinds()
@@ -159,25 +162,36 @@ def settle_again(subject: Subject, claim: Resolved, result: Scan, t: Thresholds,
     modules = [m for m in result.modules if m.name in most]
     wrong = [m for m in modules if m.outside and not m.nonfinite]
     if not wrong:
-        return _others_again(subject, claim, result, list(kinds.items())[1:]) if typed else None
+        return _others_again(subject, claim, result, list(kinds.items())[1:])
     found = estimate([m.looked.strata for m in result.modules], subject.weights)
     claimed = tuple(weight for _, weight in claim.parts.values())
     if not _near(found, claimed, t):
         return None
-    rows = [wrong_rows(subject, m) for m in wrong[:: max(1, len(wrong) // MODULES)][:MODULES]]
+    own = [piece for piece in rows if piece.name in most]
     recovered, some = Recovered(found, subject.program), list(pieces_of(subject))
     elsewhere = _is_spread(wrong, [m for m in modules if m.looked.flips])
-    fitted = None
-    if typed:
-        exact = _at(rows, claimed, (0.0,) * len(claimed), recovered)
-        fitted = fit(rows, itertools.chain(_rounded(rows, claimed, recovered), exact) if elsewhere else exact)
+
+    def exact(pieces: Sequence[Piece]) -> Fit | None:
+        options = _at(pieces, claimed, (0.0,) * len(claimed), recovered)
+        return fit(pieces, itertools.chain(_rounded(pieces, claimed, recovered), options) if elsewhere else options)
+
+    # Exact numbers that explain all; else what rows in question alone say, where that is not against the others.
+    fitted = exact([*own, *some])
+    if fitted is None or not fitted.whole:
+        fitted = exact(own)
         if fitted and 2 * sum(p.holds(fitted.program, fitted.weights, fitted.doubts) for p in some) <= len(some):
             fitted = None
     if fitted is None and elsewhere:
-        fitted = fit([*rows, *some], _known(rows, claimed, recovered))
+        fitted = fit([*own, *some], _known(own, claimed, recovered))
     if fitted is None or (fitted.weights == tuple(subject.weights) and fitted.program == subject.program):
         return None
     return with_fit(subject, claim, fitted)
+
+
+def pieces_in_question(subject: Subject, result: Scan) -> list[Piece]:
+    """Rows with elements that the subject's programs do not give, of some modules."""
+    wrong = [m for m in result.modules if m.outside and not m.nonfinite]
+    return [wrong_rows(subject, m) for m in wrong[:: max(1, len(wrong) // MODULES)][:MODULES]]
 
 
 def _others_again(

@@ -129,7 +129,7 @@ class Program:
         """A short name for `rounding.replay.route`."""
         if self.once:
             return "once"
-        if isinstance(self.order, str) and self.order in ("stochastic", *_MODELS, *_MEANS):
+        if isinstance(self.order, str) and self.order in ("stochastic", *_MODELS, *MEANS):
             return self.order
         order = f" {_steps(self.order, names)}".replace(", ", ",") if isinstance(self.order, tuple) else ""
         kinds = {"converted": self.via, "sequential": order, "combined": self.factors, "delta-rounded": self.delta}
@@ -140,7 +140,7 @@ class Program:
 
 
 _MODELS = ("models", "models-scalar", "models-summed", "models-wide")
-_MEANS = ("mean", "mean-wide")
+MEANS: tuple[Literal["mean", "mean-wide"], ...] = ("mean", "mean-wide")
 _COMMON = {}
 for _half in HALVES:
     _short = str(_half).removeprefix("torch.")
@@ -171,12 +171,12 @@ def common(stored: torch.dtype, adapters: Sequence[int]) -> list[Program]:
         first += [Program(c, c, "a", "wide", c, order="cat")]
         first += [Program(c, c, "a", m, c, order="cat") for m in ("twice", "once")]
         first += [Program(c, c, delta=c), *(Program(c, c, delta=c, order=o) for o in orders)]
-        first += [Program(c, order=o) for o in (*_MODELS, *_MEANS)]
+        first += [Program(c, order=o) for o in (*_MODELS, *MEANS)]
         for order in _grouped(adapters):
             first += [Program(c, order=order), Program(c, delta=c, order=order)]
             first += [Program(c, c, "a", m, c, order=order) for m in ("wide", "twice", "once")]
     if stored == torch.float32:
-        first += [Program(torch.float32, order=o) for o in (*orders, *_grouped(adapters), *_MODELS, *_MEANS)]
+        first += [Program(torch.float32, order=o) for o in (*orders, *_grouped(adapters), *_MODELS, *MEANS)]
     return first
 
 

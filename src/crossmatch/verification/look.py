@@ -112,7 +112,9 @@ def rows_from(
         reach = {i: t[:, window] for i, t in some.reach.items()}
         some = Elements(some.ours[:, window], shares, reach, some.blur[:, window])
         stored, deltas = stored[:, window], {i: t[:, window] for i, t in deltas.items()}
-    return Rows(stored, some.ours, deltas, where, applied, some, applied.program.grain(stored.dtype))
+    return Rows(
+        stored, some.ours * applied.operations.whole, deltas, where, applied, some, applied.program.grain(stored.dtype)
+    )
 
 
 def bound(base: Checkpoint, name: str, deltas: Mapping[int, Delta]) -> dict[int, Delta]:

@@ -36,6 +36,23 @@ class Operations:
         """The end to which a share moves where the result moves to `end`."""
         return -end if self.program.by_models and self.shares[i].weight < 0 else end
 
+    @property
+    def whole(self) -> float:
+        """How much of the base is in the sum: a mean whose weights are rounded has a little more or less than all."""
+        if not self.program.is_mean:
+            return 1.0
+        scales = torch.tensor(list(self._terms().values()), dtype=self._number(self.program.base or self.stored))
+        return float(scales.double().sum() / scales.sum().double())
+
+    def _number(self, base: torch.dtype) -> torch.dtype:
+        """In which a mean is taken."""
+        return torch.float32 if self.program.order == "mean-wide" else base
+
+    def _terms(self) -> dict[int, float]:
+        """Weights of the models of a mean, the base's own with number -1."""
+        rest = 1.0 - sum(self.weights)
+        return {i: w for i, w in enumerate(self.weights) if w} | ({-1: rest} if abs(rest) > _NOTHING else {})
+
     def compose(self, ours: Tensor, shares: Mapping[int, Tensor], end: float = 0.0) -> Tensor:
         """The program's operations after the products; ours: W_c, shares: S_i, in one working precision; end: 0, or -1
         or 1 for the least or the greatest result that single precision may give."""
@@ -113,20 +130,21 @@ class Operations:
     def _mean(self, base: Tensor, models: Mapping[int, Tensor], end: float, wide: torch.dtype) -> Tensor:
         """The models, and the base where an adapter has nothing or the weights leave something to one, weighted and
         summed: in their own dtype, whose sums are rounded once, or in single precision."""
-        number = torch.float32 if self.program.order == "mean-wide" else base.dtype
-        rest = 1.0 - sum(self.weights)
-        weights = {i: w for i, w in enumerate(self.weights) if w} | ({-1: rest} if abs(rest) > _NOTHING else {})
+        number, weights = self._number(base.dtype), self._terms()
         scales = torch.tensor(list(weights.values()), dtype=number)
         single = torch.zeros_like(base, dtype=torch.float32)
         changed, total = torch.zeros_like(base, dtype=torch.bool), torch.zeros_like(base, dtype=wide)
+        size = torch.zeros_like(total)
         for i, scale in zip(weights, scales, strict=True):
             model = models.get(i, base)
             product = model.to(number) * scale
             off = self.shares[i].off * end if i in models else 0.0
             single, total = single + product, total + product.to(wide) + off * model.to(wide).abs()
+            size += product.to(wide).abs()
             changed |= model != base
-        # Where all models are the base, nothing is open.
-        total = torch.where(changed, _opened(total, end * len(weights) * UNIT), single.to(wide)) if end else single
+        # Sums err by the size of their terms, which may cancel. Where all models are the base, nothing is open.
+        opened = total + end * len(weights) * UNIT * size
+        total = torch.where(changed, opened, single.to(wide)) if end else single
         return total.to(number) / scales.sum()
 
     def _weighted(self, i: int, difference: Tensor, number: torch.dtype | None, end: float) -> Tensor:

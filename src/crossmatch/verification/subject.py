@@ -1,7 +1,7 @@
 """A merged checkpoint beside the claim about it."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -12,7 +12,7 @@ from crossmatch.checkpoint import Checkpoint, input_embedding
 from crossmatch.delta import Delta, TokenRows, TuningVector, linear
 from crossmatch.verification.arithmetic import Applied
 from crossmatch.verification.claim import Resolved
-from crossmatch.verification.grammar import Program
+from crossmatch.verification.grammar import MEANS, Program
 from crossmatch.verification.look import (
     ROWS,
     Looked,
@@ -163,10 +163,12 @@ class Subject:
         which the file was made."""
         if same_bytes(ours.to(theirs.dtype), theirs):
             return True
-        if self.program.is_mean:
-            # Of models that hold the same tensor; rounding moves it nonetheless.
-            way = Operations(self.program, {}, theirs.dtype, self.weights)
-            return same_bytes(way.compose(ours.double(), {}), theirs)
+        if self.program.by_models:
+            # Rounding moves the mean of models that hold the same tensor, as differences do not.
+            for order in MEANS:
+                way = Operations(replace(self.program, order=order), {}, theirs.dtype, self.weights)
+                if same_bytes(way.compose(ours.double(), {}), theirs):
+                    return True
         ways = (self.program.base, self.program.via)
         return any(narrow is not None and same_bytes(ours.to(narrow).to(theirs.dtype), theirs) for narrow in ways)
 

@@ -27,7 +27,7 @@ from crossmatch.verification.again import look_again, quick_scope
 from crossmatch.verification.claim import Claim, Parts, Resolved
 from crossmatch.verification.directory import Directory, inspect_directory
 from crossmatch.verification.findings import Judged, weight_findings
-from crossmatch.verification.fitting import settle, settle_again
+from crossmatch.verification.fitting import pieces_in_question, settle, settle_again
 from crossmatch.verification.judge import DEFAULTS, Thresholds, judge_module, resolves
 from crossmatch.verification.quantised import verify_quantised_claim
 from crossmatch.verification.recover import Estimate, Strata, estimate
@@ -38,6 +38,8 @@ from crossmatch.verification.whole import examine_adapters
 
 # What a proof beside the writing does not look at.
 _UNSEEN = ("directory: only the weights were judged",)
+# Further passes, each with what the one before could not give: wrong programs and weights are shut out one by one.
+_PASSES = 4
 
 
 def verify(
@@ -92,14 +94,15 @@ def verify_claim(
         directory = pool.submit(inspect_directory, checkpoint, resolved.base, vectors, claim.tokenizer_from, placed)
         subject = settled or settle(subject, resolved, thresholds, progress, claim.route)
         result = scan(subject, progress, quick=quick)
-        for typed in (True, False):
-            other = settle_again(subject, resolved, result, thresholds, typed=typed)
+        rows, tried, seen = [], subject, result
+        for _ in range(_PASSES):
+            rows += pieces_in_question(tried, seen)
+            other = settle_again(subject, resolved, result, thresholds, rows)
             if other is None:
                 break
-            better = scan(other, progress, quick=quick)
-            if _outside(better) >= _outside(result):
-                break
-            subject, result = other, better
+            tried, seen = other, scan(other, progress, quick=quick)
+            if _outside(seen) < _outside(result):
+                subject, result = tried, seen
         if not quick:
             look_again(subject, result, thresholds, progress)
         beside = directory.result()
