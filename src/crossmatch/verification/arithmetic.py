@@ -118,7 +118,9 @@ class Applied:
         return self._elements(wide, shares, reach, blur)
 
     def _elements(self, wide: Tensor, shares: dict[int, Tensor], reach: dict[int, Tensor], blur: Tensor) -> Elements:
-        """With the slack of the sums."""
+        """With the slack of the sums; after a delta that was rounded, these are opened by themselves."""
+        if self.program.delta is not None:
+            return Elements(wide, shares, reach, blur)
         several = len(reach) * UNIT if len(reach) > 1 else 0.0
         for i, far in reach.items():
             size = shares[i].abs()

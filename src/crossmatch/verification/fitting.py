@@ -73,7 +73,9 @@ def settle(subject: Subject, claim: Resolved, t: Thresholds, progress: Progress,
             # Weights that are known roughly would excuse too much where exact ones explain most of the file.
             rough = fit(pieces, _known(pieces, claimed, recovered))
             found = rough if rough and rough.whole else None
-    return with_fit(subject, claim, found) if found else _unexplained(subject, claim, pieces)
+    if found is None:
+        return _unexplained(subject, claim, pieces)
+    return with_fit(subject, claim, found if found.weights == claimed else _closest(pieces, found, claimed))
 
 
 def _unexplained(subject: Subject, claim: Resolved, pieces: Sequence[Piece]) -> Subject:
@@ -115,6 +117,8 @@ def fit(pieces: Sequence[Piece], candidates: Iterator[Fit]) -> Fit | None:
     """The first candidate that explains every piece; else the one that explains the most, and more than half."""
     best, most = None, len(pieces) // 2
     for candidate in candidates:
+        if candidate.program.long and _is_short(pieces, candidate):
+            continue
         right = missed = 0
         for piece in pieces:
             if piece.holds(candidate.program, candidate.weights, candidate.doubts):
@@ -130,22 +134,36 @@ def fit(pieces: Sequence[Piece], candidates: Iterator[Fit]) -> Fit | None:
     return best
 
 
-def _closest(pieces: Sequence[Piece], found: Fit) -> Fit:
-    """Of the usual programs that explain every piece, too, one that gives clearly more of the bits themselves: in
-    single precision, what the order of additions leaves open may be wider than a rounding between two of them."""
+def _is_short(pieces: Sequence[Piece], found: Fit) -> bool:
+    """Whether most of the pieces are explained without an SVD, too: it gives the same bits, and leaves more open."""
+    plain = replace(found.program, long=False)
+    return 2 * sum(p.holds(plain, found.weights, found.doubts) for p in pieces) > len(pieces)
 
-    def missed(program: Program) -> int:
-        return sum(p.misses(program, found.weights) for p in pieces)
 
-    least, chosen = missed(found.program), found.program
+def _closest(pieces: Sequence[Piece], found: Fit, weights: tuple[float, ...] | None = None) -> Fit:
+    """What gives clearly more of the bits, at the same weights or at the claimed ones, `weights`, if there is such: the
+    file was made by that, and what it does not explain is no arithmetic. A program that leaves much open would else
+    excuse what was added to a file of another one."""
+    weights = weights or found.weights
+    least = sum(p.misses(found.program, found.weights) for p in pieces)
     if least <= _FLIPS * sum(p.stored.numel() for p in pieces):
         return found
-    for program in common(pieces[0].stored.dtype, _numbers(pieces, found.weights)):
-        if all(p.holds(program, found.weights, found.doubts) for p in pieces):
-            count = missed(program)
-            if count < least - _CLEARLY * math.sqrt(least):
-                least, chosen = count, program
-    return replace(found, program=chosen)
+    stored, numbers = pieces[0].stored.dtype, _numbers(pieces, weights)
+    usual = common(stored, numbers)
+    chosen = None
+    for program in usual if stored == torch.float32 or weights == found.weights else programs(stored, numbers):
+        limit, count = least - _CLEARLY * math.sqrt(least), 0
+        for piece in pieces:
+            count += piece.misses(program, weights)
+            if count >= limit:
+                break
+        else:
+            least, chosen = count, program
+    if chosen is None:
+        return found
+    right = sum(p.holds(chosen, weights, (0.0,) * len(weights)) for p in pieces)
+    doubts = found.doubts if weights == found.weights else (0.0,) * len(weights)
+    return Fit(chosen, weights, doubts, whole=right == len(pieces), missed=len(pieces) - right)
 
 
 def settle_again(
@@ -173,6 +191,8 @@ def settle_again(
 
     def exact(pieces: Sequence[Piece]) -> Fit | None:
         options = _at(pieces, claimed, (0.0,) * len(claimed), recovered)
+        # An SVD leaves its errors everywhere.
+        options = (o for o in options if not o.program.long or 2 * len(wrong) > len(modules))
         return fit(pieces, itertools.chain(_rounded(pieces, claimed, recovered), options) if elsewhere else options)
 
     # Exact numbers that explain all; else what rows in question alone say, where that is not against the others.
@@ -210,6 +230,11 @@ def _others_again(
     if programs == subject.programs:
         return None
     return Subject(subject.merged, claim_at(claim, weights), subject.program, doubts, programs=programs)
+
+
+def most_misses(before: int) -> float:
+    """Elements of other bits that a better program may have, where another had so many."""
+    return before + _CLEARLY * math.sqrt(before)
 
 
 def _is_spread(wrong: Sequence[ModuleScan], modules: Sequence[ModuleScan]) -> bool:
@@ -250,7 +275,7 @@ class Others:
         for option in options:
             if option.program != module.program and piece.holds(option.program, weights, doubts):
                 whole = check_whole(subject, module.name, option.program)
-                if not whole.outside:
+                if not whole.outside and whole.mismatches <= most_misses(module.mismatches):
                     if option.program not in self._found:
                         self._found.append(option.program)
                     return whole

@@ -41,14 +41,21 @@ class Piece:
         if not all(map(self.on_grid, narrow)):
             return False
         at = (tuple(weights), tuple(doubts))
-        if self._kept.get("at") != at:
-            # What follows is of one set of weights.
-            self._kept.clear()
-            self._kept["at"] = at
+        self._keep(*at)
         if not self._is_possible(program, *at):
             return False
         use, some = self._read(program, *at)
         return not bool(use.outside(self.stored, some).any())
+
+    def _keep(self, *at: Any) -> None:
+        """What is kept is of one set of weights."""
+        if self._kept.get("at") != at:
+            self._kept.clear()
+            self._kept["at"] = at
+
+    def _at(self, program: Program, *at: Any) -> tuple[Applied, Elements]:
+        self._keep(*at)
+        return self._read(program, *at)
 
     def on_grid(self, half: torch.dtype) -> bool:
         """Whether what is stored may have been rounded to that dtype: in a finer one, all lies on its grid."""
@@ -60,8 +67,8 @@ class Piece:
 
     def misses(self, program: Program, weights: Sequence[float]) -> int:
         """Elements of other bits than the program's own."""
-        use = Applied.of(program, self.parts, weights, [0.0] * len(weights), self.stored.dtype)
-        return int((use.centre(use.read(self.raw, self.where)) != self.stored).sum())
+        use, some = self._at(program, tuple(weights), (0.0,) * len(weights))
+        return int((use.centre(some) != self.stored).sum())
 
     def _read(self, program: Program, weights: Sequence[float], doubts: Sequence[float]) -> tuple[Applied, Elements]:
         """The program here, and its elements; those that differ in sums and roundings alone share them."""

@@ -27,7 +27,7 @@ from crossmatch.verification.again import look_again, quick_scope
 from crossmatch.verification.claim import Claim, Parts, Resolved
 from crossmatch.verification.directory import Directory, inspect_directory
 from crossmatch.verification.findings import Judged, weight_findings
-from crossmatch.verification.fitting import pieces_in_question, settle, settle_again
+from crossmatch.verification.fitting import most_misses, pieces_in_question, settle, settle_again
 from crossmatch.verification.judge import DEFAULTS, Thresholds, judge_module, resolves
 from crossmatch.verification.quantised import verify_quantised_claim
 from crossmatch.verification.recover import Estimate, Strata, estimate
@@ -101,7 +101,7 @@ def verify_claim(
             if other is None:
                 break
             tried, seen = other, scan(other, progress, quick=quick)
-            if _outside(seen) < _outside(result):
+            if _outside(seen) < _outside(result) and _mismatches(seen) <= most_misses(_mismatches(result)):
                 subject, result = tried, seen
         if not quick:
             look_again(subject, result, thresholds, progress)
@@ -125,6 +125,10 @@ def verify_claim(
 
 def _outside(result: Scan) -> int:
     return sum(module.outside for module in result.modules)
+
+
+def _mismatches(result: Scan) -> int:
+    return sum(module.mismatches for module in result.modules)
 
 
 def open_claim(merged: str | Path | Checkpoint, claim: Claim) -> tuple[Subject, Resolved] | Verdict:
