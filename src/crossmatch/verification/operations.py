@@ -69,7 +69,7 @@ class Operations:
             return self.store(self._in_turn(ours, values, end))
         total = torch.zeros((), dtype=work)
         for x in values.values():
-            total = _opened(total + x, end * UNIT) if p and len(values) > 1 else total + x
+            total = _sum(total, x, end * UNIT if p else 0.0)
             total = total.to(p).to(work) if p and program.order == "each" else total
         total = total.to(p).to(work) if p and program.order == "cat" else total
         value = _sum(ours, total, open_end).to(c)
@@ -162,9 +162,12 @@ def _opened(value: Tensor, end: float) -> Tensor:
 
 
 def _sum(value: Tensor, further: Tensor, end: float) -> Tensor:
-    """A sum at one end of what single precision may give; where nothing is added it is exact."""
+    """A sum at one end of what single precision may give. Nothing is open where it is a number of single precision, as
+    of two short ones that lie near each other, or where nothing is added: a tie would else be open that no tool has."""
     total = value + further
-    return torch.where(further != 0, _opened(total, end), total) if end else total
+    if not end:
+        return total
+    return torch.where((further != 0) & (total.float() != total), _opened(total, end), total)
 
 
 def _rounded(own: Share, value: Tensor, p: torch.dtype, end: float) -> Tensor:
