@@ -75,6 +75,9 @@ def weight_findings(subject: Subject, claim: Resolved, judged: Judged, t: Thresh
     for module in rest:
         if module.name not in spoilt:
             found.one(module, reading)
+    for module in modules:
+        if module.coarse:
+            found.coarse(module, reading)
     return found.all()
 
 
@@ -152,6 +155,14 @@ class _Findings:
                 self._odd_elements(module)
         else:
             self._named(module, self._diagnose(module, reading))
+
+    def coarse(self, module: ModuleVerdict, reading: Reading) -> None:
+        """A module in which a rounding that no program has could be something else: whether it is a fault of a name."""
+        self._diagnosed += 1
+        options = self._options(module, reading)
+        found = by_bits(self.subject, module.name, options) if self._diagnosed <= _DIAGNOSED else None
+        if found:
+            self.add(self._placed(found.fault, module.name), [module.name], found.evidence)
 
     def _named(self, module: ModuleVerdict, found: Diagnosis) -> None:
         """Add what a diagnosis of one module says."""

@@ -15,10 +15,11 @@ from crossmatch.verification.claim import Resolved
 from crossmatch.verification.classes import Recovered, is_elsewhere, recover
 from crossmatch.verification.grammar import HALVES, Program, common, programs
 from crossmatch.verification.judge import Thresholds, resolves, same
+from crossmatch.verification.kinds import Kind
 from crossmatch.verification.pieces import MODULES, Piece, pieces_of, wrong_rows
 from crossmatch.verification.recover import Estimate, estimate
 from crossmatch.verification.scan import ModuleScan, Scan, check_whole
-from crossmatch.verification.subject import Kind, Subject
+from crossmatch.verification.subject import Subject
 
 # Denominators that people divide by, and digits that they type.
 _DENOMINATOR, _DIGITS = 12, 4
@@ -86,7 +87,7 @@ def with_fit(subject: Subject, claim: Resolved, found: Fit) -> Subject:
     """The subject at a fit's weights, made by its program, and tensors of other kinds by programs of their own, where
     these do not explain them."""
     made = Subject(subject.merged, claim_at(claim, found.weights), found.program, found.doubts)
-    for kind in list(made.of_kinds())[1:]:
+    for kind in list(made.kinds.groups(made.adapted))[1:]:
         pieces = list(pieces_of(made, kind))
         options = itertools.chain([found], _at(pieces, found.weights, found.doubts)) if pieces else iter([])
         other = fit(pieces, (option for option in options if option.weights == found.weights))
@@ -175,7 +176,7 @@ def settle_again(
     """
     if not subject.is_explained:
         return None
-    kinds = subject.of_kinds()
+    kinds = subject.kinds.groups(subject.adapted)
     most = set(next(iter(kinds.values()), []))
     modules = [m for m in result.modules if m.name in most]
     wrong = [m for m in modules if m.outside and not m.nonfinite]
@@ -192,7 +193,7 @@ def settle_again(
     def exact(pieces: Sequence[Piece]) -> Fit | None:
         options = _at(pieces, claimed, (0.0,) * len(claimed), recovered)
         # An SVD leaves its errors everywhere.
-        options = (o for o in options if not o.program.long or 2 * len(wrong) > len(modules))
+        options = (o for o in options if not o.program.long or elsewhere)
         return fit(pieces, itertools.chain(_rounded(pieces, claimed, recovered), options) if elsewhere else options)
 
     # Exact numbers that explain all; else what rows in question alone say, where that is not against the others.
@@ -241,8 +242,10 @@ def _is_spread(wrong: Sequence[ModuleScan], modules: Sequence[ModuleScan]) -> bo
     """Whether elements lie outside wherever they can: another weight shows in all modules alike, in so many of them as
     that number of elements falls into by chance. One element, or a few in one module, would else be excused by whatever
     weight happens to give them."""
-    mean = sum(module.outside for module in wrong) / max(1, len(modules))
-    return len(wrong) > 1 and 2 * len(wrong) >= len(modules) * -math.expm1(-mean)
+    # Without the module that has most: a heavy tail falls where it likes.
+    others = sorted(modules, key=lambda module: module.outside)[:-1]
+    rate = sum(module.outside for module in others) / max(1, sum(module.elements for module in others))
+    return len(wrong) > 1 and 2 * len(wrong) >= sum(-math.expm1(-rate * module.elements) for module in modules)
 
 
 class Others:
@@ -259,7 +262,7 @@ class Others:
     def _kind(self, module: ModuleScan) -> tuple[Any, ...]:
         dtypes = (side.tensors[module.name].dtype for side in (self.subject.base, self.subject.merged))
         parts = self.subject.parts(module.name).items()
-        return (self.subject.kind(module.name), *dtypes, *((i, type(part)) for i, part in parts))
+        return (self.subject.kinds.of(module.name), *dtypes, *((i, type(part)) for i, part in parts))
 
     def explain(self, module: ModuleScan) -> ModuleScan | None:
         """The module's scan by a program that explains all of it; None if there is none."""

@@ -6,6 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+import torch
+
+from crossmatch.verification.look import Looked
 from crossmatch.verification.recover import Estimate
 from crossmatch.verification.scan import ModuleScan
 
@@ -37,7 +40,7 @@ class ModuleVerdict:
     resolved: whether the estimate is precise enough to tell a claimed adapter from none; silent: numbers of the claimed
     adapters of which nothing is here; clean: whether no more than rounding is left over; where: of this adapter's
     numbers, those with a delta here; noise: whether no program gives every element, and what is left over is noise;
-    left: the residual variance, in that which is allowed.
+    left: the residual variance, in that which is allowed; coarse: that noise has room for as much as an adapter does.
     """
 
     name: str
@@ -49,6 +52,7 @@ class ModuleVerdict:
     where: tuple[int, ...]
     noise: bool = False
     left: float = 0.0
+    coarse: bool = False
 
 
 def same(value: float, wanted: float, stderr: float, t: Thresholds, sigmas: float | None = None) -> bool:
@@ -86,7 +90,10 @@ def judge_module(scan: ModuleScan, found: Estimate, claimed: Weights, t: Thresho
     seen = scan.looked
     random = scan.program.order == "stochastic"
     certified = scan.outside == 0 and not random
-    noise = not certified and scan.remainder is not None and scan.remainder.is_noise
+    left_over = scan.remainder if not certified and scan.remainder and scan.remainder.is_noise else None
+    # Where a rounding that no program has leaves room for as much as an adapter does, it certifies nothing.
+    coarse = left_over is not None and not random and left_over.unseen >= _least_share(seen, claimed)
+    noise = left_over is not None and not coarse
     here = tuple(i for i in seen.effects if float(seen.strata.gram[i, i]) > 0)
     left = found.excess / (t.excess * seen.noise) if found.identifiable and not certified else 0.0
     clean = left <= 1.0
@@ -97,13 +104,21 @@ def judge_module(scan: ModuleScan, found: Estimate, claimed: Weights, t: Thresho
         silent = tuple(i for i in range(len(claimed)) if claimed[i] != 0 and i in here)
     shown = all(seen.effects.get(i, 0) > 2 * seen.mismatches for i in here if claimed[i] != 0)
     pending = random and scan.remainder is None and not scan.outside
-    if scan.nonfinite or contradicts or silent or not (certified or noise or pending) or not clean:
+    if scan.nonfinite or contradicts or silent or not (certified or noise or coarse or pending) or not clean:
         state = "disagree"
-    elif (shown and not noise) or resolved:
+    elif ((shown and not noise) or resolved) and not coarse:
         state = "agree"
     else:
         state = "undecided"
-    return ModuleVerdict(scan.name, state, found, resolved, silent, clean, here, noise, left)
+    return ModuleVerdict(scan.name, state, found, resolved, silent, clean, here, noise, left, coarse)
+
+
+def _least_share(seen: Looked, claimed: Weights) -> float:
+    """The smallest claimed adapter's size, over that of the claimed sum."""
+    gram, at = seen.strata.gram, torch.tensor(list(claimed), dtype=torch.float64)
+    whole = float(at @ gram @ at)
+    sizes = [abs(w) * math.sqrt(float(gram[i, i])) for i, w in enumerate(claimed) if w and float(gram[i, i]) > 0]
+    return min(sizes, default=math.inf) / math.sqrt(whole) if whole > 0 else math.inf
 
 
 @dataclass(frozen=True)

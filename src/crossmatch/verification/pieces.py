@@ -11,11 +11,12 @@ from crossmatch.checkpoint import module_type_of
 from crossmatch.delta import Delta, LowRank
 from crossmatch.verification.arithmetic import Applied, Elements
 from crossmatch.verification.grammar import HALVES, Program
+from crossmatch.verification.kinds import Kind
 from crossmatch.verification.look import check_readable, read_rows
 from crossmatch.verification.rounding import step
 from crossmatch.verification.scan import ModuleScan
 from crossmatch.verification.shares import share
-from crossmatch.verification.subject import Kind, Subject
+from crossmatch.verification.subject import Subject
 
 # Modules and rows of each, and columns of a row.
 MODULES, _ROWS, _COLUMNS = 8, 4, 512
@@ -114,7 +115,7 @@ class Piece:
 
 def pieces_of(subject: Subject, kind: Kind | None = None) -> Iterator[Piece]:
     """Rows of modules of every type, spread over the depth: of those of one kind, default: of which there are most."""
-    kinds = subject.of_kinds()
+    kinds = subject.kinds.groups(subject.adapted)
     names = kinds.get(kind, []) if kind is not None else next(iter(kinds.values()), [])
     types: dict[str, list[str]] = {}
     for name in names:

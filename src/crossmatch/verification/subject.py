@@ -8,11 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crossmatch.checkpoint import Checkpoint, input_embedding
+from crossmatch.checkpoint import Checkpoint
 from crossmatch.delta import Delta, TokenRows, TuningVector, linear
 from crossmatch.verification.arithmetic import Applied
 from crossmatch.verification.claim import Resolved
 from crossmatch.verification.grammar import MEANS, Program
+from crossmatch.verification.kinds import Kind, Kinds
 from crossmatch.verification.look import (
     ROWS,
     Looked,
@@ -49,9 +50,6 @@ class Claimed:
         return next(iter(self.parts.values())).columns
 
 
-Kind = frozenset[str]
-
-
 class Subject:
     """A merged checkpoint beside the claim about it: where rows of any tensor can be looked at, at any time.
 
@@ -75,7 +73,7 @@ class Subject:
         self.vectors: list[TuningVector] = [vector for vector, _ in claim.parts.values()]
         self.weights = [weight for _, weight in claim.parts.values()]
         self.doubts = list(doubts) if doubts is not None else [0.0] * len(self.weights)
-        self.kinds, self.programs = claim.kinds, dict(programs or {})
+        self.kinds, self.programs = Kinds(claim.base, claim.kinds), dict(programs or {})
         self.program, self.is_explained = program or Program(), is_explained
 
     @property
@@ -85,28 +83,9 @@ class Subject:
         theirs = self.merged.tensors
         return [n for n, i in self.base.tensors.items() if n in names and n in theirs and theirs[n].shape == i.shape]
 
-    def kind(self, name: str) -> Kind:
-        """What is added to a tensor: low-rank, experts, dora and so on, and to what: tools have code of their own for
-        embeddings and convolutions."""
-        where = (
-            {"embedding"} if name == self._embedding else {"wide"} if len(self.base.tensors[name].shape) > 2 else set()
-        )
-        return frozenset(self.kinds.get(name, ())) | where
-
-    @cached_property
-    def _embedding(self) -> str | None:
-        return input_embedding(self.base.tensors)
-
-    def of_kinds(self) -> dict[Kind, list[str]]:
-        """The adapted tensors by kind, first the kind that holds most of the elements."""
-        found: dict[Kind, list[str]] = {}
-        for name in self.adapted:
-            found.setdefault(self.kind(name), []).append(name)
-        return dict(sorted(found.items(), key=lambda kind: -sum(self.base.tensors[n].elements for n in kind[1])))
-
     def program_of(self, name: str) -> Program:
         """By which a tensor seems to have been made."""
-        return self.programs.get(self.kind(name), self.program)
+        return self.programs.get(self.kinds.of(name), self.program)
 
     def parts(self, name: str) -> dict[int, Delta]:
         """Deltas on a tensor at weight one, by the number of their vector."""
@@ -172,24 +151,6 @@ class Subject:
         ways = (self.program.base, self.program.via)
         return any(narrow is not None and same_bytes(ours.to(narrow).to(theirs.dtype), theirs) for narrow in ways)
 
-    def differing(self, name: str) -> str:
-        """In words: which rows of a tensor that carries no delta are not the base's."""
-        numbers, zero, height = [], True, 0
-        for start, stop in self.base.blocks(name):
-            ours, theirs = (side.rows(name, start, stop) for side in (self.base, self.merged))
-            unequal = (ours.to(theirs.dtype) != theirs).any(dim=1)
-            numbers += (start + unequal.nonzero().flatten()).tolist()
-            zero, height = zero and not bool(theirs[unequal].any()), stop
-        if not numbers:
-            return f"{name}: of other bits, but of equal values"
-        if len(numbers) > 1:
-            what = "are zero in the file" if zero else "differ"
-            return f"{name}: {len(numbers)} of {height} rows, between {numbers[0]} and {numbers[-1]}, {what}"
-        named = ", the padding token's, which some classes of transformers set to zero as they load it"
-        padding = zero and numbers == [self.base.config.get("pad_token_id")]
-        what = "is zero in the file" if zero else "differs"
-        return f"{name}: row {numbers[0]} of {height} {what}{named if padding else ''}"
-
     def is_base(self, name: str) -> bool:
         """The same of a whole tensor."""
         return all(
@@ -201,3 +162,22 @@ def same_bytes(ours: Tensor, theirs: Tensor) -> bool:
     """Bit for bit: -0 is not 0, and NaN is itself."""
     first, second = (t.contiguous().view(torch.uint8).numpy() for t in (ours, theirs))
     return np.array_equal(first, second)
+
+
+def differing(subject: Subject, name: str) -> str:
+    """In words: which rows of a tensor that carries no delta are not the base's."""
+    numbers, zero, height = [], True, 0
+    for start, stop in subject.base.blocks(name):
+        ours, theirs = (side.rows(name, start, stop) for side in (subject.base, subject.merged))
+        unequal = (ours.to(theirs.dtype) != theirs).any(dim=1)
+        numbers += (start + unequal.nonzero().flatten()).tolist()
+        zero, height = zero and not bool(theirs[unequal].any()), stop
+    if not numbers:
+        return f"{name}: of other bits, but of equal values"
+    if len(numbers) > 1:
+        what = "are zero in the file" if zero else "differ"
+        return f"{name}: {len(numbers)} of {height} rows, between {numbers[0]} and {numbers[-1]}, {what}"
+    named = ", the padding token's, which some classes of transformers set to zero as they load it"
+    padding = zero and numbers == [subject.base.config.get("pad_token_id")]
+    what = "is zero in the file" if zero else "differs"
+    return f"{name}: row {numbers[0]} of {height} {what}{named if padding else ''}"

@@ -32,7 +32,7 @@ from crossmatch.verification.judge import DEFAULTS, Thresholds, judge_module, re
 from crossmatch.verification.quantised import verify_quantised_claim
 from crossmatch.verification.recover import Estimate, Strata, estimate
 from crossmatch.verification.scan import ModuleScan, Scan, scan
-from crossmatch.verification.subject import Subject
+from crossmatch.verification.subject import Subject, differing
 from crossmatch.verification.verdict import Finding, RecoveredWeight, Verdict
 from crossmatch.verification.whole import examine_adapters
 
@@ -248,7 +248,7 @@ def _findings(subject: Subject, claim: Resolved, judged: Judged, t: Thresholds) 
         "tensors-extra": tuple(result.extra),
         "untouched-changed": changed,
     }
-    shown = {"untouched-changed": subject.differing(changed[0])} if changed else {}
+    shown = {"untouched-changed": differing(subject, changed[0])} if changed else {}
     return first + weights + [Finding(fault, where, shown.get(fault, "")) for fault, where in rest.items() if where]
 
 
@@ -280,7 +280,7 @@ def _notes(
     named = {"models": "merged-as-models", "twice": "rounded-twice", "stochastic": "rounded-stochastically"}
     if rounding["route"] in named:
         notes.append(named[rounding["route"]])
-    if any(m.noise for m in judged.modules) and rounding["route"] != "stochastic":
+    if any(m.noise or m.coarse for m in judged.modules) and rounding["route"] != "stochastic":
         notes.append("rounded-otherwise")
     if rounding["swallowed_energy"] is not None and rounding["swallowed_energy"] > t.swallow:
         notes.append("rounding-swallow")
