@@ -114,11 +114,15 @@ def discover(subject: Subject, claim: Resolved, recovered: Recovered, t: Thresho
     return with_fit(subject, claim, fitted)
 
 
-def fit(pieces: Sequence[Piece], candidates: Iterator[Fit]) -> Fit | None:
-    """The first candidate that explains every piece; else the one that explains the most, and more than half."""
-    best, most = None, len(pieces) // 2
+def fit(
+    pieces: Sequence[Piece], candidates: Iterator[Fit], *, spread: bool = False, most: float = math.inf
+) -> Fit | None:
+    """The first candidate that explains every piece; else the one that explains the most, and more than half. spread:
+    whether what is to be explained lies everywhere, as the errors of an SVD do; most: elements of other bits that one
+    that explains all may have."""
+    best, half = None, len(pieces) // 2
     for candidate in candidates:
-        if candidate.program.long and _is_short(pieces, candidate):
+        if candidate.program.long and not spread and _is_short(pieces, candidate):
             continue
         right = missed = 0
         for piece in pieces:
@@ -126,13 +130,17 @@ def fit(pieces: Sequence[Piece], candidates: Iterator[Fit]) -> Fit | None:
                 right += 1
             else:
                 missed += 1
-            if missed >= len(pieces) - most:
+            if missed >= len(pieces) - half:
                 break
-        if right == len(pieces):
+        if right == len(pieces) and _misses(pieces, candidate) <= most:
             return _closest(pieces, replace(candidate, whole=True))
-        if right > most:
-            best, most = replace(candidate, missed=len(pieces) - right), right
+        if len(pieces) > right > half:
+            best, half = replace(candidate, missed=len(pieces) - right), right
     return best
+
+
+def _misses(pieces: Sequence[Piece], found: Fit) -> int:
+    return sum(piece.misses(found.program, found.weights) for piece in pieces)
 
 
 def _is_short(pieces: Sequence[Piece], found: Fit) -> bool:
@@ -146,7 +154,7 @@ def _closest(pieces: Sequence[Piece], found: Fit, weights: tuple[float, ...] | N
     file was made by that, and what it does not explain is no arithmetic. A program that leaves much open would else
     excuse what was added to a file of another one."""
     weights = weights or found.weights
-    least = sum(p.misses(found.program, found.weights) for p in pieces)
+    least = _misses(pieces, found)
     if least <= _FLIPS * sum(p.stored.numel() for p in pieces):
         return found
     stored, numbers = pieces[0].stored.dtype, _numbers(pieces, weights)
@@ -192,9 +200,9 @@ def settle_again(
 
     def exact(pieces: Sequence[Piece]) -> Fit | None:
         options = _at(pieces, claimed, (0.0,) * len(claimed), recovered)
-        # An SVD leaves its errors everywhere.
-        options = (o for o in options if not o.program.long or elsewhere)
-        return fit(pieces, itertools.chain(_rounded(pieces, claimed, recovered), options) if elsewhere else options)
+        first = _rounded(pieces, claimed, recovered) if elsewhere else iter([])
+        now = _misses(pieces, Fit(subject.program, tuple(subject.weights), ()))
+        return fit(pieces, itertools.chain(first, options), spread=elsewhere, most=most_misses(now))
 
     # Exact numbers that explain all; else what rows in question alone say, where that is not against the others.
     fitted = exact([*own, *some])
