@@ -8,9 +8,9 @@ import torch
 
 from crossmatch.process import workers
 from crossmatch.progress import Progress
-from crossmatch.verification.fitting import Others
 from crossmatch.verification.judge import ModuleVerdict, Thresholds, fits, judge_module, resolves
 from crossmatch.verification.look import Looked, look, read_rows, sample
+from crossmatch.verification.others import Others
 from crossmatch.verification.recover import estimate
 from crossmatch.verification.remainder import Remainder
 from crossmatch.verification.rounding import step

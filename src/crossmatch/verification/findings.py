@@ -136,7 +136,8 @@ class _Findings:
     def one(self, module: ModuleVerdict, reading: Reading) -> None:
         """A module that holds something else than the others."""
         if module.silent and (module.clean or not module.estimate.identifiable):
-            self._nothing(module)
+            names = ", ".join(self.subject.names[i] for i in module.silent)
+            self.add(self._silent(module.name), [module.name], f"nothing of {names} here")
             return
         fitting = module.estimate.identifiable and fits(module, reading.weights(module.name), self.t)
         if module.estimate.identifiable and module.clean and not fitting and module.estimate.excess < _UNEVEN_EXCESS:
@@ -173,10 +174,6 @@ class _Findings:
             self.add("expert-scrambled", [module.name], found.evidence)
         else:
             self.add(self._placed(found.fault, module.name), [module.name], found.evidence)
-
-    def _nothing(self, module: ModuleVerdict) -> None:
-        names = ", ".join(self.subject.names[i] for i in module.silent)
-        self.add(self._silent(module.name), [module.name], f"nothing of {names} here")
 
     def _placed(self, fault: str, name: str) -> str:
         """The name of a fault in that place."""

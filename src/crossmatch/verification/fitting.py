@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Any
 
 import torch
 
@@ -18,13 +17,11 @@ from crossmatch.verification.judge import Thresholds, resolves, same
 from crossmatch.verification.kinds import Kind
 from crossmatch.verification.pieces import MODULES, Piece, pieces_of, wrong_rows
 from crossmatch.verification.recover import Estimate, estimate
-from crossmatch.verification.scan import ModuleScan, Scan, check_whole
+from crossmatch.verification.scan import ModuleScan, Scan
 from crossmatch.verification.subject import Subject
 
 # Denominators that people divide by, and digits that they type.
 _DENOMINATOR, _DIGITS = 12, 4
-# Modules for which all programs are tried.
-_FULL = 2
 # Share of the elements that the order of additions turns at most in 16 bits; standard deviations by which one program
 # gives clearly more of the bits than another.
 _FLIPS, _CLEARLY = 1e-3, 6.0
@@ -64,7 +61,7 @@ def settle(subject: Subject, claim: Resolved, t: Thresholds, progress: Progress,
         return _unexplained(subject, claim, pieces)
     if found is None or found.missed > 1:
         recovered = recover(subject, pieces, progress)
-        options = _at(pieces, claimed, none, recovered)
+        options = programs_at(pieces, claimed, none, recovered)
         if _near(recovered.estimate, claimed, t):
             first = _usual(pieces, claimed, none, recovered)
             options = itertools.chain(first, _rounded(pieces, claimed, recovered), options)
@@ -86,17 +83,17 @@ def _unexplained(subject: Subject, claim: Resolved, pieces: Sequence[Piece]) -> 
 def with_fit(subject: Subject, claim: Resolved, found: Fit) -> Subject:
     """The subject at a fit's weights, made by its program, and tensors of other kinds by programs of their own, where
     these do not explain them."""
-    made = Subject(subject.merged, claim_at(claim, found.weights), found.program, found.doubts)
+    made = Subject(subject.merged, claimprograms_at(claim, found.weights), found.program, found.doubts)
     for kind in list(made.kinds.groups(made.adapted))[1:]:
         pieces = list(pieces_of(made, kind))
-        options = itertools.chain([found], _at(pieces, found.weights, found.doubts)) if pieces else iter([])
+        options = itertools.chain([found], programs_at(pieces, found.weights, found.doubts)) if pieces else iter([])
         other = fit(pieces, (option for option in options if option.weights == found.weights))
         if other and other.whole and other.program != found.program:
             made.programs[kind] = other.program
     return made
 
 
-def claim_at(claim: Resolved, weights: Sequence[float]) -> Resolved:
+def claimprograms_at(claim: Resolved, weights: Sequence[float]) -> Resolved:
     """The claim with other weights."""
     parts = {n: (v, w) for (n, (v, _)), w in zip(claim.parts.items(), weights, strict=True)}
     return replace(claim, parts=parts)
@@ -199,7 +196,7 @@ def settle_again(
     elsewhere = _is_spread(wrong, [m for m in modules if m.looked.flips])
 
     def exact(pieces: Sequence[Piece]) -> Fit | None:
-        options = _at(pieces, claimed, (0.0,) * len(claimed), recovered)
+        options = programs_at(pieces, claimed, (0.0,) * len(claimed), recovered)
         first = _rounded(pieces, claimed, recovered) if elsewhere else iter([])
         now = _misses(pieces, Fit(subject.program, tuple(subject.weights), ()))
         return fit(pieces, itertools.chain(first, options), spread=elsewhere, most=most_misses(now))
@@ -233,12 +230,14 @@ def _others_again(
         wrong = [m for m in result.modules if m.name in names and m.outside and not m.nonfinite]
         rows = [wrong_rows(subject, m) for m in wrong[:: max(1, len(wrong) // MODULES)][:MODULES]]
         pieces = [*rows, *pieces_of(subject, kind)] if rows else []
-        found = fit(pieces, (o for o in _at(pieces, weights, doubts) if o.weights == weights)) if pieces else None
+        found = (
+            fit(pieces, (o for o in programs_at(pieces, weights, doubts) if o.weights == weights)) if pieces else None
+        )
         if found and found.whole:
             programs[kind] = found.program
     if programs == subject.programs:
         return None
-    return Subject(subject.merged, claim_at(claim, weights), subject.program, doubts, programs=programs)
+    return Subject(subject.merged, claimprograms_at(claim, weights), subject.program, doubts, programs=programs)
 
 
 def most_misses(before: int) -> float:
@@ -256,43 +255,6 @@ def _is_spread(wrong: Sequence[ModuleScan], modules: Sequence[ModuleScan]) -> bo
     return len(wrong) > 1 and 2 * len(wrong) >= sum(-math.expm1(-rate * module.elements) for module in modules)
 
 
-class Others:
-    """Other programs than the file's for modules of a kind of which it explains none: stored otherwise, or with other
-    deltas. All of the grammar is tried for the first few, and what was found there for the others. A module that lies
-    among its like has no arithmetic of its own: another program would only be where something hides."""
-
-    def __init__(self, subject: Subject, result: Scan) -> None:
-        self.subject = subject
-        self._explained = {self._kind(module) for module in result.modules if not module.outside}
-        self._found: list[Program] = []
-        self._tried = 0
-
-    def _kind(self, module: ModuleScan) -> tuple[Any, ...]:
-        dtypes = (side.tensors[module.name].dtype for side in (self.subject.base, self.subject.merged))
-        parts = self.subject.parts(module.name).items()
-        return (self.subject.kinds.of(module.name), *dtypes, *((i, type(part)) for i, part in parts))
-
-    def explain(self, module: ModuleScan) -> ModuleScan | None:
-        """The module's scan by a program that explains all of it; None if there is none."""
-        subject = self.subject
-        if not self._explained or self._kind(module) in self._explained:
-            return None
-        piece = wrong_rows(subject, module)
-        weights, doubts = tuple(subject.weights), tuple(subject.doubts)
-        options = [Fit(program, weights, doubts) for program in self._found]
-        self._tried += 1
-        if self._tried <= _FULL:
-            options += [o for o in _at([piece], weights, doubts) if o.weights == weights]
-        for option in options:
-            if option.program != module.program and piece.holds(option.program, weights, doubts):
-                whole = check_whole(subject, module.name, option.program)
-                if not whole.outside and whole.mismatches <= most_misses(module.mismatches):
-                    if option.program not in self._found:
-                        self._found.append(option.program)
-                    return whole
-        return None
-
-
 def _near(found: Estimate, claimed: Sequence[float], t: Thresholds) -> bool:
     """Whether recovered weights are the claimed ones within the tolerance, and precise enough to say so."""
     every = zip(found.weights, claimed, found.stderr, strict=True)
@@ -304,7 +266,7 @@ def _numbers(pieces: Sequence[Piece], weights: Sequence[float]) -> list[int]:
     return sorted({i for p in pieces for i in p.parts if weights[i]})
 
 
-def _at(
+def programs_at(
     pieces: Sequence[Piece], weights: tuple[float, ...], doubts: tuple[float, ...], recovered: Recovered | None = None
 ) -> Iterator[Fit]:
     """All programs at some weights, those first by which the weights were recovered; then the common ones with weights
@@ -335,7 +297,7 @@ def _known(pieces: Sequence[Piece], claimed: tuple[float, ...], recovered: Recov
     """Recovered weights as far as they are known, the usual programs first."""
     weights, doubts = _inside(claimed, recovered), _doubts(recovered.estimate)
     yield from _usual(pieces, weights, doubts, recovered)
-    yield from _at(pieces, weights, doubts)
+    yield from programs_at(pieces, weights, doubts)
 
 
 def _inside(claimed: tuple[float, ...], recovered: Recovered) -> tuple[float, ...]:
