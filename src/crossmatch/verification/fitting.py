@@ -112,14 +112,16 @@ def discover(subject: Subject, claim: Resolved, recovered: Recovered, t: Thresho
 
 
 def fit(
-    pieces: Sequence[Piece], candidates: Iterator[Fit], *, spread: bool = False, most: float = math.inf
+    pieces: Sequence[Piece], candidates: Iterator[Fit], *, spread: bool | None = None, most: float = math.inf
 ) -> Fit | None:
-    """The first candidate that explains every piece; else the one that explains the most, and more than half. spread:
-    whether what is to be explained lies everywhere, as the errors of an SVD do; most: elements of other bits that one
-    that explains all may have."""
+    """The first candidate that explains every piece; else the one that explains the most, and more than half.
+
+    spread: whether what is to be explained lies everywhere, as the errors of an SVD do (default: as the pieces show);
+    most: elements of other bits that one that explains all may have.
+    """
     best, half = None, len(pieces) // 2
     for candidate in candidates:
-        if candidate.program.long and not spread and _is_short(pieces, candidate):
+        if candidate.program.long and (_is_short(pieces, candidate) if spread is None else not spread):
             continue
         right = missed = 0
         for piece in pieces:
