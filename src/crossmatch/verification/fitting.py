@@ -83,7 +83,7 @@ def _unexplained(subject: Subject, claim: Resolved, pieces: Sequence[Piece]) -> 
 def with_fit(subject: Subject, claim: Resolved, found: Fit) -> Subject:
     """The subject at a fit's weights, made by its program, and tensors of other kinds by programs of their own, where
     these do not explain them."""
-    made = Subject(subject.merged, claimprograms_at(claim, found.weights), found.program, found.doubts)
+    made = Subject(subject.merged, claim_at(claim, found.weights), found.program, found.doubts)
     for kind in list(made.kinds.groups(made.adapted))[1:]:
         pieces = list(pieces_of(made, kind))
         options = itertools.chain([found], programs_at(pieces, found.weights, found.doubts)) if pieces else iter([])
@@ -93,7 +93,7 @@ def with_fit(subject: Subject, claim: Resolved, found: Fit) -> Subject:
     return made
 
 
-def claimprograms_at(claim: Resolved, weights: Sequence[float]) -> Resolved:
+def claim_at(claim: Resolved, weights: Sequence[float]) -> Resolved:
     """The claim with other weights."""
     parts = {n: (v, w) for (n, (v, _)), w in zip(claim.parts.items(), weights, strict=True)}
     return replace(claim, parts=parts)
@@ -239,7 +239,7 @@ def _others_again(
             programs[kind] = found.program
     if programs == subject.programs:
         return None
-    return Subject(subject.merged, claimprograms_at(claim, weights), subject.program, doubts, programs=programs)
+    return Subject(subject.merged, claim_at(claim, weights), subject.program, doubts, programs=programs)
 
 
 def most_misses(before: int) -> float:
