@@ -3,7 +3,7 @@ against it."""
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -216,9 +216,9 @@ def settle_again(
     return with_fit(subject, claim, fitted)
 
 
-def pieces_in_question(subject: Subject, result: Scan) -> list[Piece]:
-    """Rows with elements that the subject's programs do not give, of some modules."""
-    wrong = [m for m in result.modules if m.outside and not m.nonfinite]
+def pieces_in_question(subject: Subject, result: Scan, names: Container[str] | None = None) -> list[Piece]:
+    """Rows with elements that the subject's programs do not give, of some modules; names: of these alone."""
+    wrong = [m for m in result.modules if m.outside and not m.nonfinite and (names is None or m.name in names)]
     return [wrong_rows(subject, m) for m in wrong[:: max(1, len(wrong) // MODULES)][:MODULES]]
 
 
@@ -229,8 +229,7 @@ def _others_again(
     weights, doubts = tuple(subject.weights), tuple(subject.doubts)
     programs = dict(subject.programs)
     for kind, names in kinds:
-        wrong = [m for m in result.modules if m.name in names and m.outside and not m.nonfinite]
-        rows = [wrong_rows(subject, m) for m in wrong[:: max(1, len(wrong) // MODULES)][:MODULES]]
+        rows = pieces_in_question(subject, result, names)
         pieces = [*rows, *pieces_of(subject, kind)] if rows else []
         found = (
             fit(pieces, (o for o in programs_at(pieces, weights, doubts) if o.weights == weights)) if pieces else None

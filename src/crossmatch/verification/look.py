@@ -31,8 +31,8 @@ class Looked:
     claimed delta where it rounds away, and in all; alone: the same for each adapter by itself; nonfinite: stored NaN or
     infinite elements; mismatches: elements that are not what the program's operations give, bit for bit; outside: those
     that they cannot give, whatever the order of additions; apart: sum of squares of what is stored less what they give;
-    honest: summed squares of the distances of what the program
-    gives from the exact sum, in those of one rounding there; hiding: what a further delta would have to be to be seen.
+    honest: summed squares of the distances of what the program gives from the exact sum, in those of one rounding
+    there; hiding: what a further delta would have to be to be seen.
     """
 
     strata: Strata

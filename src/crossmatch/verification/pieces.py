@@ -41,22 +41,10 @@ class Piece:
         narrow = [d for d in (base, program.via) if d in HALVES]
         if not all(map(self.on_grid, narrow)):
             return False
-        at = (tuple(weights), tuple(doubts))
-        self._keep(*at)
-        if not self._is_possible(program, *at):
+        if not self._is_possible(program, weights, doubts):
             return False
-        use, some = self._read(program, *at)
+        use, some = self._read(program, weights, doubts)
         return not bool(use.outside(self.stored, some).any())
-
-    def _keep(self, *at: Any) -> None:
-        """What is kept is of one set of weights."""
-        if self._kept.get("at") != at:
-            self._kept.clear()
-            self._kept["at"] = at
-
-    def _at(self, program: Program, *at: Any) -> tuple[Applied, Elements]:
-        self._keep(*at)
-        return self._read(program, *at)
 
     def on_grid(self, half: torch.dtype) -> bool:
         """Whether what is stored may have been rounded to that dtype: in a finer one, all lies on its grid."""
@@ -68,11 +56,16 @@ class Piece:
 
     def misses(self, program: Program, weights: Sequence[float]) -> int:
         """Elements of other bits than the program's own."""
-        use, some = self._at(program, tuple(weights), (0.0,) * len(weights))
+        use, some = self._read(program, weights, (0.0,) * len(weights))
         return int((use.centre(some) != self.stored).sum())
 
     def _read(self, program: Program, weights: Sequence[float], doubts: Sequence[float]) -> tuple[Applied, Elements]:
         """The program here, and its elements; those that differ in sums and roundings alone share them."""
+        at = (tuple(weights), tuple(doubts))
+        if self._kept.get("at") != at:
+            # What is kept is of one set of weights.
+            self._kept.clear()
+            self._kept["at"] = at
         grouped = program.order if program.is_grouped else None
         way = (program.factors, program.place, program.multiplied, program.chain, program.by_models, program.long)
         way = (*way, grouped)
@@ -98,8 +91,8 @@ class Piece:
         order = "models" if program.by_models else "sum"
         way = Program(program.base, program.factors, program.place, program.multiplied, order=order, via=program.via)
         key = (way, bool(program.delta))
+        use, some = self._read(way, weights, doubts)
         if key not in self._kept:
-            use, some = self._read(way, weights, doubts)
             sizes = [x.abs() * (abs(weights[i]) if program.by_models else 1.0) for i, x in some.shares.items()]
             total = sum(sizes, torch.zeros_like(some.ours))
             # Half a step for file and conversion, every sum and, by models, each model and what it is multiplied by.

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -132,9 +132,10 @@ def sums(judged: Judged, names: Sequence[str]) -> list[dict[str, Any]]:
 
 def left_over(judged: Judged) -> float | None:
     """By how much a module's elements are off what its program gives, over the size of the claimed sum, where that is
-    the most: all that can have been added to the file. None where nothing adapted was looked at."""
+    the most: all that can have been added to the file. None where nothing adapted was looked at, or is no number."""
     seen = [m for m in judged.scan.modules if m.looked.energy > 0.0]
-    return max((math.sqrt(m.apart / m.looked.energy * m.looked.elements / m.elements) for m in seen), default=None)
+    found = (math.sqrt(m.apart / m.looked.energy * m.looked.elements / m.elements) for m in seen)
+    return _known(found)
 
 
 def unseen(judged: Judged) -> float | None:
@@ -145,4 +146,10 @@ def unseen(judged: Judged) -> float | None:
         for m in judged.scan.modules
         if m.looked.elements
     ]
-    return max(known) if (known := [size for size in found if size is not None]) else None
+    return _known(size for size in found if size is not None)
+
+
+def _known(sizes: Iterable[float]) -> float | None:
+    """The largest of some sizes; None if there is none, or it is no number."""
+    most = max(sizes, default=math.inf)
+    return most if math.isfinite(most) else None

@@ -169,9 +169,10 @@ def differing(subject: Subject, name: str) -> str:
     numbers, zero, height = [], True, 0
     for start, stop in subject.base.blocks(name):
         ours, theirs = (side.rows(name, start, stop) for side in (subject.base, subject.merged))
-        unequal = (ours.to(theirs.dtype) != theirs).any(dim=1)
+        # By wider numbers: of 8 bits, torch compares none.
+        unequal = (ours.to(theirs.dtype).double() != theirs.double()).any(dim=1)
         numbers += (start + unequal.nonzero().flatten()).tolist()
-        zero, height = zero and not bool(theirs[unequal].any()), stop
+        zero, height = zero and not bool(theirs.double()[unequal].any()), stop
     if not numbers:
         return f"{name}: of other bits, but of equal values"
     if len(numbers) > 1:
