@@ -31,7 +31,8 @@ class HonestProgram:
 
     base, factors, stored: dtypes; place: where weight and scaling are multiplied (`product`, `a`, `b`, `roots`); native:
     the product is formed in the factors' dtype; delta: the dtype that it is cast to; steps: weight and scaling are two
-    multiplications; order: `sum`, `cat`, `after`, `before` (the other way round), `cat, then` (the last one merged after
+    multiplications; order: `sum`, `cat`, `after`, `before` (the other way round), `stored between` (after the other, each
+    merge stored before the next), `cat, then` (the last one merged after
     the others were combined), `models` (their differences from the base), `models wide` (in single precision), `mean`
     (of the models and what the base lacks to a sum of one), or `mean wide`; detour: the result passes
     through the other 16-bit dtype on its way to the stored one; tf32: single precision as a matrix unit reads it, to the
@@ -62,7 +63,7 @@ class HonestProgram:
             return "converted once more"
         if self.tf32:
             return "TF32"
-        if self.order in ("after", "before"):
+        if self.order in ("after", "before", "stored between"):
             return "one after the other"
         if self.order.startswith("models"):
             return "a model each"
@@ -94,8 +95,8 @@ class HonestProgram:
                 return (w.float() + sum(x * (m.float() - w.float()) for m, x in pairs)).to(self.stored)
             return self.mean(w, models, weights).to(self.stored)
         if self.order == "cat, then":
-            combined = replace(self, factors=self.base, delta=self.base, place="a", order="cat")
-            first = combined.merge(base, adapters[:-1], weights[:-1]).to(self.base)
+            combined = replace(self, factors=self.base, delta=self.base, place="a", order="cat", stored=self.base)
+            first = combined.merge(base, adapters[:-1], weights[:-1])
             return replace(self, order="sum").merge(first, adapters[-1:], weights[-1:])
         if self.order == "cat":
             placed = list(map(self._placed, adapters, weights))
@@ -105,6 +106,10 @@ class HonestProgram:
         if self.order == "sum":
             total = sum(d.float() for d in deltas)
             return (w + total).to(self.base).to(self.stored)
+        if self.order == "stored between":
+            for delta in deltas:
+                w = (w + delta).to(self.stored).to(self.base)
+            return w.to(self.stored)
         for delta in deltas if self.order == "after" else deltas[::-1]:
             w = (w + delta).to(self.base)
         return w.to(self.stored)
@@ -168,6 +173,7 @@ def draw(rng: random.Random, adapters: int) -> HonestProgram:
         replace(plain, order=rng.choice(("mean", "mean wide", "models wide"))),
     ]
     common += [replace(plain, order="cat, then")] if adapters == 3 else []
+    common += [replace(plain, order="stored between")] if adapters > 1 and base == F32 else []
     if rng.random() < 0.5:
         return rng.choice(common)
     factors = rng.choice((F32, F32, base, rng.choice(DTYPES)))

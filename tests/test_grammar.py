@@ -28,6 +28,7 @@ NAMED: Mapping[str, tuple[HonestProgram, str]] = {
     "combined": (replace(PEFT_BF16, factors=BF16, place="a", delta=BF16, order="cat"), "PEFT, combined in bfloat16"),
     "adapters": (replace(PEFT_BF16, factors=BF16, delta=BF16), "PEFT, adapters in bfloat16"),
     "sequential": (replace(PEFT_BF16, order="after"), "one merge after the other"),
+    "stored between": (HonestProgram(stored=BF16, order="stored between"), "one merge after the other"),
     "models": (replace(PEFT_BF16, order="models"), "a model of its own"),
     "mean of models": (replace(PEFT_BF16, order="mean"), "the mean of the models"),
     "mean in float32": (replace(PEFT_BF16, order="mean wide"), "a model of its own"),

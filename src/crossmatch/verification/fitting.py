@@ -112,14 +112,14 @@ def discover(subject: Subject, claim: Resolved, recovered: Recovered, t: Thresho
 
 
 def fit(
-    pieces: Sequence[Piece], candidates: Iterator[Fit], *, spread: bool | None = None, most: float = math.inf
+    pieces: Sequence[Piece], candidates: Iterator[Fit], *, spread: bool | None = None, most: float | None = None
 ) -> Fit | None:
     """The first candidate that explains every piece; else the one that explains the most, and more than half.
 
     spread: whether what is to be explained lies everywhere, as the errors of an SVD do (default: as the pieces show);
-    most: elements of other bits that one that explains all may have.
+    most: elements of other bits that one that explains every piece may have; then it is the one that has fewest.
     """
-    best, half = None, len(pieces) // 2
+    best, half, closest = None, len(pieces) // 2, None
     for candidate in candidates:
         if candidate.program.long and (_is_short(pieces, candidate) if spread is None else not spread):
             continue
@@ -131,11 +131,18 @@ def fit(
                 missed += 1
             if missed >= len(pieces) - half:
                 break
-        if right == len(pieces) and _misses(pieces, candidate) <= most:
-            return _closest(pieces, replace(candidate, whole=True))
-        if len(pieces) > right > half:
+        if right == len(pieces):
+            found = replace(candidate, whole=True)
+            if most is None:
+                return _closest(pieces, found)
+            count = _misses(pieces, found)
+            if count < most or (closest is None and count == most):
+                closest, most = found, count
+            if not count:
+                break
+        elif right > half:
             best, half = replace(candidate, missed=len(pieces) - right), right
-    return best
+    return closest or best
 
 
 def _misses(pieces: Sequence[Piece], found: Fit) -> int:

@@ -47,12 +47,12 @@ class Program:
     base: c; factors: f; place: where weight and scaling are multiplied; multiplied: a factor by both in single
     precision before it is rounded (`wide`), or rounded first and then by both at `once`, or one after the other
     (`twice`); delta: p; chain: what is multiplied after the product was rounded; order: how shares are added (`sum`:
-    each by itself, in single precision; `cat`: as one product; `each`: in p; a tuple: one merge after the other, of
-    one adapter or of some that were combined before, to which f, place and p are then confined; `models`: every adapter
-    into a model of its own, the differences weighted, by numbers of c or (`scalar`) by wider ones, and summed; `mean`:
-    the models themselves weighted and summed, the base with what is missing to a sum of one; `wide`: in single
-    precision); long: an SVD lies between the factors and their sum; via: a dtype through which the sum passes before it
-    is stored.
+    each by itself, in single precision; `cat`: as one product; `each`: in p; a tuple: one merge after the other, each
+    rounded to c or, where the base is not cast, to s, of one adapter or of some that were combined before, to which f,
+    place and p are then confined; `models`: every adapter into a model of its own, the differences weighted, by numbers
+    of c or (`scalar`) by wider ones, and summed; `mean`: the models themselves weighted and summed, the base with what
+    is missing to a sum of one; `wide`: in single precision); long: an SVD lies between the factors and their sum; via:
+    a dtype through which the sum passes before it is stored.
     """
 
     base: torch.dtype | None = None
@@ -175,7 +175,10 @@ def common(stored: torch.dtype, adapters: Sequence[int]) -> list[Program]:
         for order in _grouped(adapters):
             first += [Program(c, order=order), Program(c, delta=c, order=order)]
             first += [Program(c, c, "a", m, c, order=order) for m in ("wide", "twice", "once")]
-    if stored == torch.float32:
+    if stored in HALVES:
+        # Each merge in single precision, and what it gives stored before the next.
+        first += [Program(order=o) for o in (*orders, *_grouped(adapters))]
+    else:
         first += [Program(torch.float32, order=o) for o in (*orders, *_grouped(adapters), *_MODELS, *MEANS)]
     return first
 

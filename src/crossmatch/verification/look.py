@@ -168,22 +168,23 @@ def look(rows: Rows, weights: Sequence[float], into: Looked | None = None) -> Lo
     steps = torch.maximum(step(torch.maximum(there.abs(), ours.abs()), rows.grain), grain / 4)
     # In single precision the products' own errors may be the larger ones.
     steps = torch.hypot(steps, rows.some.blur)
-    found.strata.add(theirs.to(ours.dtype) - there, list(deltas.values()), list(deltas), steps, size, grain)
-    _compare(found, rows, theirs)
+    centre, exact = rows.applied.centre(rows.some), rows.applied.exact(rows.some)
+    own = torch.nan_to_num(centre.to(exact.dtype) - exact, 0.0, 0.0, 0.0)
+    found.strata.add(theirs.to(ours.dtype) - there, list(deltas.values()), list(deltas), steps, size, grain, own)
+    _compare(found, rows, theirs, centre, exact)
     _effects(found, theirs, ours, {i: weights[i] * d for i, d in deltas.items()})
     return found
 
 
-def _compare(found: Looked, rows: Rows, theirs: Tensor) -> None:
-    """How many elements the program does not give, and how far it is from the exact sum itself."""
+def _compare(found: Looked, rows: Rows, theirs: Tensor, centre: Tensor, exact: Tensor) -> None:
+    """How many elements the program does not give, and how far it is from the exact sum itself; centre: what it gives,
+    exact: that sum."""
     use, some = rows.applied, rows.some
-    centre = use.centre(some)
     unequal = centre != theirs
     found.mismatches += int(unequal.sum())
     if bool(unequal.any()):
         found.outside += int(use.outside(theirs, some).sum())
         found.apart += squares_apart(theirs, centre)
-    exact = use.exact(some)
     ulp = step(exact.abs(), rows.grain)
     reach = sum(some.reach.values(), torch.zeros((), dtype=exact.dtype))
     # Errors of additions are an eighth of their bound, in root mean square, at ranks of 8 and more.

@@ -81,7 +81,7 @@ class Operations:
         """One merge after the other, in the program's order."""
         program, work = self.program, ours.dtype
         assert isinstance(program.order, tuple)
-        value, c = ours, program.base or work
+        value, c = ours, program.base or self.stored
         steps = [(step,) if isinstance(step, int) else step for step in program.order]
         steps += [(i,) for i in values if not any(i in step for step in steps)]
         for step in steps:

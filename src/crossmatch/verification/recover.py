@@ -34,6 +34,8 @@ _LEAST = 0.1
 # Residual variance, over that of one rounding, from which it is no longer taken for rounding.
 FOREIGN = 20.0
 _PARALLEL = 0.99
+# Standard errors by which a program's own rounding pulls a fit, from which it is no chance.
+_PULLS = 4.0
 
 
 @dataclass
@@ -41,7 +43,8 @@ class Strata:
     """Sums over one module (or several), by stratum; adapters are numbered as in the claim.
 
     xx: (bins, k, k), xy: (bins, k), yy: (bins,), count: (bins,); gram: (k, k) of <D_i, D_j>; plain: (bins, k + 1,
-    k + 1), products of (D_1 ... D_k, M - W) without weights; offset: (k,), weights whose sum was taken off M - W
+    k + 1), products of (D_1 ... D_k, M - W) without weights; own: (bins, k), as xy, of what the program gives less the
+    exact sum: how far its own rounding pulls a fit; offset: (k,), weights whose sum was taken off M - W
     beforehand: near the right ones, what is left over can be told although it is 1e-18 of the whole. All float64.
     """
 
@@ -51,13 +54,14 @@ class Strata:
     count: Tensor
     gram: Tensor
     plain: Tensor
+    own: Tensor
     offset: Tensor
 
     @classmethod
     def empty(cls, adapters: int, offset: Sequence[float] | None = None) -> "Strata":
         """No elements yet."""
         shapes = ((_BINS, adapters, adapters), (_BINS, adapters), (_BINS,), (_BINS,), (adapters, adapters))
-        shapes += ((_BINS, adapters + 1, adapters + 1),)
+        shapes += ((_BINS, adapters + 1, adapters + 1), (_BINS, adapters))
         weights = torch.zeros(adapters, dtype=torch.float64) if offset is None else torch.tensor(list(offset)).double()
         return cls(*(torch.zeros(shape, dtype=torch.float64) for shape in shapes), offset=weights)
 
@@ -69,12 +73,13 @@ class Strata:
         steps: Tensor,
         size: Tensor,
         grain: Tensor | None = None,
+        own: Tensor | None = None,
     ) -> None:
         """Add one block.
 
         change: M - W less sum_i offset_i D_i; deltas: D_i at weight one, numbered by `which`; steps: rounding step that
         the errors have; all of the block's shape. size: rms of the deltas' rows, (rows, 1). grain: the step that
-        decides on the stratum, where that is another.
+        decides on the stratum, where that is another; own: what the program gives less the exact sum.
         """
         # A row of size zero says nothing: it lands in the last stratum, which no cut-off reaches.
         grain = steps if grain is None else grain
@@ -95,6 +100,10 @@ class Strata:
                 self.xy[:, i] += scaled
             else:
                 self._add(self.xx, i, j, scaled)
+        if own is not None:
+            pull = own.double().flatten() * weight
+            for i, delta in zip(which, table, strict=False):
+                self.own[:, i] += _by(bins, pull * delta)
 
     @staticmethod
     def _add(sums: Tensor, i: int, j: int, found: Tensor) -> None:
@@ -111,7 +120,7 @@ class Strata:
         turn[-1, :-1] = further
         moved = torch.einsum("bij,j->bi", self.xx, further)
         yy = self.yy + 2 * self.xy @ further + moved @ further
-        return Strata(self.xx, self.xy + moved, yy, self.count, self.gram, turn @ self.plain @ turn.T, offset)
+        return Strata(self.xx, self.xy + moved, yy, self.count, self.gram, turn @ self.plain @ turn.T, self.own, offset)
 
     def only(self, adapters: Sequence[int]) -> "Strata":
         """The sums of some of the adapters, numbered anew; the others are in y then."""
@@ -122,7 +131,7 @@ class Strata:
         whole = self.rebased(kept)
         square, wide = (index[:, None], index[None, :]), (every[:, None], every[None, :])
         sums = (whole.xx[:, *square], whole.xy[:, index], whole.yy, whole.count, whole.gram[square])
-        return Strata(*sums, whole.plain[:, *wide], kept[index])
+        return Strata(*sums, whole.plain[:, *wide], whole.own[:, index], kept[index])
 
     def cut(self, weights: Tensor) -> int:
         """Number of strata in which the step is at most half the row size of sum_i weights_i D_i."""
@@ -207,12 +216,13 @@ def _finest(parts: Sequence[Strata], present: Sequence[int], adapters: int) -> E
 
 def _solve(parts: Sequence[Strata], cuts: Sequence[int], present: Sequence[int], adapters: int) -> Estimate | None:
     xx, xy = torch.zeros(adapters, adapters, dtype=torch.float64), torch.zeros(adapters, dtype=torch.float64)
-    yy = count = 0.0
+    own, yy, count = torch.zeros_like(xy), 0.0, 0.0
     reference = parts[0].offset
     for part, cut in zip(parts, cuts, strict=True):
         part = part.rebased(reference)
         xx, xy = xx + part.xx[:cut].sum(0), xy + part.xy[:cut].sum(0)
         yy, count = yy + float(part.yy[:cut].sum()), count + float(part.count[:cut].sum())
+        own = own + part.own[:cut].sum(0)
     index = torch.tensor(list(present), dtype=torch.long)
     normal = xx[index][:, index]
     if count < MIN_ENTRIES or not len(index) or condition(normal) > MAX_CONDITION:
@@ -223,6 +233,9 @@ def _solve(parts: Sequence[Strata], cuts: Sequence[int], present: Sequence[int],
     excess = residual / (count / 12.0)
     # The step is an upper one, at |W| + 3 s: what is left over says how much smaller the errors really are.
     errors = (inverse.diagonal() / 12.0 * max(_LEAST, excess)).sqrt()
+    # A rounding of small multiples of the step is no dither: where the program's own pulls the fit, the error says so.
+    pull = (inverse @ own[index]).abs()
+    errors = torch.where(pull > _PULLS * errors, torch.hypot(errors, pull), errors)
     if excess > FOREIGN:
         solution, errors = _plain(parts, cuts, index, count)
     weights, stderr = [float("nan")] * adapters, [float("nan")] * adapters

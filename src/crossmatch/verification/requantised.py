@@ -107,6 +107,7 @@ class TensorSums:
             count=raw.count,
             gram=raw.gram[:k, :k],
             plain=self._plain(gain),
+            own=raw.own[:, :k],
             offset=raw.offset[:k],
         )
 
