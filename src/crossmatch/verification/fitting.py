@@ -142,7 +142,8 @@ def fit(
                 break
         elif right > half:
             best, half = replace(candidate, missed=len(pieces) - right), right
-    return closest or best
+    # Of programs that explain most of the file, too, the one that gives its bits: others leave room for what is wrong.
+    return closest or (_closest(pieces, best) if best and most is None else best)
 
 
 def _misses(pieces: Sequence[Piece], found: Fit) -> int:
