@@ -1,5 +1,7 @@
 """What somebody who knows the prover could put into a file, and that each verdict says how much that may be."""
 
+import json
+import math
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +13,7 @@ from torch import Tensor
 
 from crossmatch import Adapter, Checkpoint, verify
 from helpers import make_adapter, make_llama, peft_merge
-from honest_models import SHAPES, Made, judge, make
+from honest_models import NORM, SHAPES, Made, judge, make
 from honest_programs import BF16, F32, HonestProgram
 
 BASE_CAST = HonestProgram(base=BF16, stored=BF16)
@@ -97,3 +99,29 @@ def test_rows_of_tokens_that_were_not_trained_are_the_base_to_the_bit(tmp_path: 
     verdict = verify(merged, Checkpoint(base), {"tokens": (Adapter(tokens), 1.0)})
     assert verdict.faults == ("unexplained-delta",)
     assert verdict.findings[0].where == ("model.embed_tokens.weight",)
+
+
+@pytest.mark.parametrize("where", [VICTIM, NORM])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_figure_that_is_no_number_is_none(value: float, where: str, tmp_path: Path) -> None:
+    """A file with NaN or infinity fails, and what is said of it is JSON that any reader takes."""
+    made = make(random.Random(4), tmp_path, BASE_CAST, size=0.02, count=2, stored=BF16)
+    now = made.whole(made.weights)
+    now[where].view(-1)[7] = value
+    verdict = judge(made, now, "broken")
+    assert verdict.verdict == "failed"
+    json.dumps(verdict.to_dict(), allow_nan=False)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.bool, torch.int64])
+def test_tensors_of_whole_numbers_are_compared_by_their_bits(dtype: torch.dtype, tmp_path: Path) -> None:
+    made = make(random.Random(4), tmp_path, BASE_CAST, size=0.02, count=2, stored=BF16)
+    extra = torch.arange(64).reshape(8, 8).to(dtype)
+    save_file(load_file(tmp_path / "base/model.safetensors") | {"table": extra}, tmp_path / "base/model.safetensors")
+    honest = made.whole(made.weights)
+    assert judge(made, honest | {"table": extra}, "same").verdict == "verified"
+    other = extra.clone()
+    other[3, 5] = ~other[3, 5] if dtype == torch.bool else other[3, 5] + 1
+    verdict = judge(made, honest | {"table": other}, "other")
+    assert verdict.faults == ("untouched-changed",)
+    json.dumps(verdict.to_dict(), allow_nan=False)
