@@ -108,7 +108,7 @@ def fill_cache(root: Path) -> None:
     from crossmatch import Adapter, Checkpoint
     from crossmatch.adapter import fit
     from crossmatch.analysis import Subspaces, Wanted
-    from crossmatch.analysis.change import changes
+    from crossmatch.analysis.weights.delta_matrix import changes
     from crossmatch.delta import Singular
 
     base = Checkpoint(root / "base")

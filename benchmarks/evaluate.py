@@ -48,9 +48,9 @@ def model_and_items(root: Path) -> tuple[Path, dict[str, list[dict[str, Any]]], 
     """The sample's model on the disk, its choices in two forms, and prompts of very different lengths."""
     from transformers import AutoTokenizer
 
+    from crossmatch.data.prompt_templates import TEMPLATES
     from crossmatch.evaluation import load_suite
-    from crossmatch.evaluation.templates import TEMPLATES
-    from crossmatch.sample import SampleSize, write_base, write_data
+    from crossmatch.study.sample import SampleSize, write_base, write_data
 
     write_base(root / "base")
     write_data(root / "data", SampleSize(pt_terms=60, sft_terms=60, define=TERMS // 2, name=TERMS))
@@ -152,7 +152,7 @@ def plain(engine: Any, prompts: list[str]) -> tuple[float, list[str]]:
 
 def pooled(engine: Any, prompts: list[str]) -> tuple[float, list[str]]:
     """Ours."""
-    from crossmatch.evaluation.model import Decoding
+    from crossmatch.evaluation.inference.protocol import Decoding
 
     found: dict[int, Any] = {}
     started = time.perf_counter()
@@ -211,8 +211,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     rounds = parser.parse_args().rounds
     from crossmatch import Checkpoint
-    from crossmatch.evaluation.engine import Engine
-    from crossmatch.process import keep_heap
+    from crossmatch.evaluation.inference.local_model import Engine
+    from crossmatch.runtime import keep_heap
 
     keep_heap()
     versions = ", ".join(f"{name} {version(name)}" for name in ("crossmatch", "torch", "transformers"))

@@ -16,9 +16,9 @@ import torch
 
 from crossmatch.checkpoint import QuantisedTensor
 from crossmatch.checkpoint.quantised.blocks import decode
-from crossmatch.verification.allowance import ALLOWED
-from crossmatch.verification.recover import Strata, estimate
-from crossmatch.verification.requantised import TensorSums, add_block
+from crossmatch.verification.quantised.allowance import ALLOWED
+from crossmatch.verification.quantised.tensor_sums import TensorSums, add_block
+from crossmatch.verification.weights.estimate import Strata, estimate
 
 KINDS = ["Q8_0", "Q6_K", "Q5_K", "Q5_1", "Q5_0", "Q4_K", "Q4_1", "Q4_0", "IQ4_NL", "IQ4_XS", "Q3_K", "Q2_K"]
 WEIGHTS = (0.3, 0.7)

@@ -21,8 +21,8 @@ from typing import Any
 import nltk
 from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 
-from crossmatch.evaluation.factory import factory_scores
-from crossmatch.evaluation.instructions import KINDS, check
+from crossmatch.evaluation.metrics.ifeval import KINDS, check
+from crossmatch.evaluation.metrics.llamafactory import factory_scores
 
 PIECES = [
     "血压",

@@ -119,7 +119,7 @@ def generate(
     engine: Any, prompts: list[str], limit: int, decoding: Any = None, seeds: list[int] | None = None
 ) -> list[Any]:
     """What a model generates, in the order of the prompts."""
-    from crossmatch.evaluation.model import Decoding
+    from crossmatch.evaluation.inference.protocol import Decoding
 
     found: dict[int, Any] = {}
     engine.generate(prompts, limit, decoding or Decoding(), seeds or list(range(len(prompts))), found.__setitem__)

@@ -9,16 +9,17 @@ import pytest
 from transformers import AutoTokenizer
 
 from crossmatch import Adapter, Checkpoint
-from crossmatch.cli.figures import print_summary
 from crossmatch.errors import DataError
 from crossmatch.evaluation import load_suite, standard_variants
+from crossmatch.evaluation.comparison.summary import summarise
 from crossmatch.evaluation.conditions import Condition, Plan, conditions_of
-from crossmatch.evaluation.instructions import check, describe
-from crossmatch.evaluation.model import Failed, Generated
-from crossmatch.evaluation.run import SERVED, Elsewhere, evaluate, evaluate_served
-from crossmatch.evaluation.scores import rouge_f
-from crossmatch.evaluation.summary import summarise
-from crossmatch.report.measured import measured_view
+from crossmatch.evaluation.inference.protocol import Failed, Generated
+from crossmatch.evaluation.metrics.bleu_rouge import rouge_f
+from crossmatch.evaluation.metrics.ifeval import check, describe
+from crossmatch.evaluation.runner.runner import Elsewhere, evaluate, evaluate_served
+from crossmatch.evaluation.variants.variants import SERVED
+from crossmatch.report.page.evaluation import measured_view
+from crossmatch.report.terminal.evaluation import print_summary
 from helpers import WORDS, generated_texts, make_adapter, make_chat_model
 
 CHOICES = "prompt: 'pick: {question} {options}'\ngenerative: true\n"
@@ -45,7 +46,7 @@ def test_what_was_answered_is_asked_again(room: Path, tmp_path: Path) -> None:
     base, adapters = Checkpoint(room / "base"), {"sft": Adapter(room / "sft")}
     variants, suites = standard_variants(adapters, [], "sft"), [load_suite(room / "ask.yaml")]
     records = evaluate(base, adapters, variants, suites, tmp_path)
-    from crossmatch.evaluation.engine import Engine
+    from crossmatch.evaluation.inference.local_model import Engine
 
     engine, template = Engine(base), Condition().template
     rows = records["base", "ask", "own.greedy"]

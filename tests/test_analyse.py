@@ -9,8 +9,15 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from crossmatch import Adapter, Checkpoint
-from crossmatch.analysis import Difference, Subspaces, Wanted, analyse, assemble, open_vectors
-from crossmatch.analysis.analyse import SCHEMA_VERSION
+from crossmatch.analysis import (
+    Difference,
+    Subspaces,
+    Wanted,
+    analyse,
+    assemble,
+    open_vectors,
+)
+from crossmatch.analysis.weights.tables import SCHEMA_VERSION
 from crossmatch.cli import run
 from crossmatch.delta import dense, norm, singular_values
 from crossmatch.errors import InputError
@@ -289,10 +296,10 @@ def test_large_dense_changes_are_sketched(
     models: Path, tuned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     exact = assemble(open_vectors(models / "base", {"x": tuned}), Wanted(ks=("12",), cache=tmp_path / "a"))
-    for module in ("change", "subspaces", "readings"):
-        monkeypatch.setattr(f"crossmatch.analysis.{module}.EXACT", 16)
-    monkeypatch.setattr("crossmatch.analysis.change.DENSE_TRIPLES", 10)
-    monkeypatch.setattr("crossmatch.analysis.subspaces.STEP", 4)
+    for module in ("delta_matrix", "base_directions", "spectral_shifts"):
+        monkeypatch.setattr(f"crossmatch.analysis.weights.{module}.EXACT", 16)
+    monkeypatch.setattr("crossmatch.analysis.weights.delta_matrix.DENSE_TRIPLES", 10)
+    monkeypatch.setattr("crossmatch.analysis.weights.base_directions.STEP", 4)
     sources = {"x": tuned, "y": tuned}
     found = assemble(open_vectors(models / "base", sources), Wanted(ks=("12", "90%"), cache=tmp_path / "b"))
     assert any("90% of the energy lies beyond" in item["why"] for item in found["left_out"])

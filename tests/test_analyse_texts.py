@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 
-from crossmatch.analysis.activations import Passage
 from crossmatch.checkpoint import Checkpoint
 from crossmatch.cli import run
-from crossmatch.cli.running import Asked
+from crossmatch.cli.analyse.options import Asked
+from crossmatch.data.model_inputs import read_choices, read_openings, read_passages
+from crossmatch.data.passages import Passage
 from crossmatch.errors import DataError, InputError
-from crossmatch.study.material import read_choices, read_openings, read_passages
 from helpers import copy, make_adapter, make_chat_model, make_llama, peft_merge
 
 pytestmark = pytest.mark.usefixtures("one_thread")

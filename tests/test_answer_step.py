@@ -12,17 +12,19 @@ from transformers import MistralConfig, MistralForCausalLM
 
 from crossmatch.checkpoint import Checkpoint
 from crossmatch.evaluation import Suite, load_suite
-from crossmatch.evaluation.asking import Questions, ask
-from crossmatch.evaluation.compare import figure
+from crossmatch.evaluation.comparison.paired import figure
+from crossmatch.evaluation.comparison.side_by_side import side_by_side
+from crossmatch.evaluation.comparison.summary import summarise
 from crossmatch.evaluation.conditions import Condition
-from crossmatch.evaluation.engine import Engine
-from crossmatch.evaluation.metrics import measure
-from crossmatch.evaluation.model import Generated, item_seed
-from crossmatch.evaluation.samples import side_by_side
-from crossmatch.evaluation.sheets import Record, Sheet
-from crossmatch.evaluation.summary import summarise
-from crossmatch.evaluation.variants import Variant
-from crossmatch.progress import SILENT
+from crossmatch.evaluation.inference.local_model import Engine
+from crossmatch.evaluation.inference.protocol import Generated, item_seed
+from crossmatch.evaluation.metrics.metrics import measure
+from crossmatch.evaluation.record import Record
+from crossmatch.evaluation.runner.answer_log import Sheet
+from crossmatch.evaluation.runner.questions import Questions
+from crossmatch.evaluation.runner.requests import ask
+from crossmatch.evaluation.variants.variants import Variant
+from crossmatch.runtime import SILENT
 from helpers import make_chat_model, make_tokenizer
 
 CLOSED = "<think> okay let me think </think> \n heart"

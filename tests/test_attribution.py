@@ -12,13 +12,19 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from crossmatch.adapter import Adapter
-from crossmatch.analysis.attribution import AttributionScope, attribute
-from crossmatch.analysis.contrasts import Contrasts, Question, read_contrasts, read_openers
-from crossmatch.analysis.gates import gate_path, gradients, score
-from crossmatch.analysis.instrument import Instrumented
-from crossmatch.analysis.texts import Text, batches
-from crossmatch.analysis.tuned import Difference
+from crossmatch.analysis.attribution.batches import batches
+from crossmatch.analysis.attribution.gate_gradients import gate_path, gradients, score
+from crossmatch.analysis.attribution.gated_model import Instrumented
+from crossmatch.analysis.attribution.integrated_gradients import AttributionScope, attribute
+from crossmatch.analysis.checkpoint_difference import Difference
 from crossmatch.checkpoint import Checkpoint
+from crossmatch.data.log_odds_items import (
+    Contrasts,
+    Question,
+    read_contrasts,
+    read_openers,
+)
+from crossmatch.data.token_classes import Text
 from crossmatch.delta import Dense, TuningVector, norm
 from crossmatch.errors import DataError, EqualError, InputError
 from helpers import copy, make_adapter, make_chat_model, make_gpt2

@@ -33,8 +33,16 @@ from crossmatch.evaluation.audit import (
     clean_ids,
     open_corpus,
 )
-from crossmatch.evaluation.audit.prints import BANDS, ROWS, SHINGLE, WORDS, bands, fingerprint, jaccard
-from crossmatch.evaluation.audit.units import tokenise
+from crossmatch.evaluation.audit.fingerprints import (
+    BANDS,
+    ROWS,
+    SHINGLE,
+    WORDS,
+    bands,
+    fingerprint,
+    jaccard,
+)
+from crossmatch.evaluation.audit.tokens import tokenise
 from crossmatch.evaluation.audit.workers import Workers
 
 ONE = Work(processes=1, block=50)
@@ -459,7 +467,7 @@ def test_bad_files_are_one_line(tmp_path: Path, name: str) -> None:
 
 
 def test_processes_load_no_torch() -> None:
-    code = "import sys, crossmatch.evaluation.audit.passes; print({'torch', 'datasets', 'pydantic'} & set(sys.modules))"
+    code = "import sys, crossmatch.evaluation.audit.audit; print({'torch', 'datasets', 'pydantic'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
 
 

@@ -15,17 +15,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from crossmatch import cli
 from crossmatch.adapter import Adapter
-from crossmatch.analysis.activations import (
+from crossmatch.cli.calibrate import calibrate_command
+from crossmatch.data.passages import Passage, read_dialogue, read_text
+from crossmatch.errors import DataError, InputError
+from crossmatch.evaluation.inference.module_inputs import (
     Calibration,
-    Passage,
     linear_modules,
-    read_dialogue,
-    read_text,
     record,
     sample,
 )
-from crossmatch.cli.calibrate import calibrate_command
-from crossmatch.errors import DataError, InputError
 from crossmatch.vectors import add
 from helpers import make_adapter, make_chat_model, make_gpt2
 

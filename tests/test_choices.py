@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crossmatch.errors import DataError
-from crossmatch.evaluation.choices import (
+from crossmatch.evaluation.metrics.answer_extraction import extract_choice
+from crossmatch.evaluation.metrics.choice_accuracy import (
     Flips,
-    extract_choice,
     flips,
     order_statistics,
     original,

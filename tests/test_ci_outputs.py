@@ -10,9 +10,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from crossmatch.cli.verdict import show
+from crossmatch.cli.verdict_output import show
 from crossmatch.report.ci import annotations, junit, sarif
-from crossmatch.report.words import plain
+from crossmatch.report.text import plain
 from crossmatch.verification import RecoveredWeight, Verdict
 from crossmatch.verification.faults import FAULTS, NOTES
 from crossmatch.verification.verdict import Finding

@@ -7,10 +7,10 @@ import pytest
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from crossmatch.verification import configs
-from crossmatch.verification.configs import compare_configs
-from crossmatch.verification.probing import Resolution
-from crossmatch.verification.probing import resolve as ask
+from crossmatch.verification.files import config as configs
+from crossmatch.verification.files.config import compare_configs
+from crossmatch.verification.files.sandbox import Resolution
+from crossmatch.verification.files.sandbox import resolve as ask
 
 FAMILIES = sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
 LLAMA = {"model_type": "llama", "hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2, "vocab_size": 100}

@@ -6,10 +6,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from crossmatch.evaluation import Suite, Variant, load_suite, standard_variants
+from crossmatch.evaluation import (
+    Suite,
+    Variant,
+    load_suite,
+    standard_variants,
+)
+from crossmatch.evaluation.comparison.summary import PARTS, rows_of, summarise
 from crossmatch.evaluation.conditions import Condition, conditions_of
-from crossmatch.evaluation.summary import PARTS, rows_of, summarise
-from crossmatch.evaluation.variants import control_of, nulls_of
+from crossmatch.evaluation.variants.variants import control_of, nulls_of
 
 N = 30
 MERGE, CONTROL = "pt0.3+sft0.7", "sft0.7"

@@ -11,15 +11,24 @@ import torch
 from crossmatch import Adapter, Checkpoint, TuningVector
 from crossmatch.checkpoint import layer_of
 from crossmatch.cli import run
-from crossmatch.delta import Dense, Replacement, cosine, dense, layer_shuffled, norm, same_norm, singular_values
+from crossmatch.delta import (
+    Dense,
+    Replacement,
+    cosine,
+    dense,
+    layer_shuffled,
+    norm,
+    same_norm,
+    singular_values,
+)
 from crossmatch.errors import InputError, RuleError
 from crossmatch.evaluation import Variant, load_suite
-from crossmatch.evaluation.critical import criticality, strength_curves
-from crossmatch.evaluation.nulls import Null, without_layer
-from crossmatch.evaluation.run import evaluate
-from crossmatch.evaluation.statistics import mean_of
-from crossmatch.evaluation.strengths import all_variants, parse_strengths, removal_variants
-from crossmatch.evaluation.variants import distinct
+from crossmatch.evaluation.comparison.criticality import criticality, strength_curves
+from crossmatch.evaluation.runner.runner import evaluate
+from crossmatch.evaluation.variants.random_controls import Null, without_layer
+from crossmatch.evaluation.variants.strengths import all_variants, parse_strengths, removal_variants
+from crossmatch.evaluation.variants.variants import distinct
+from crossmatch.statistics.estimates import mean_of
 from crossmatch.training import TrainSettings, train_stage
 from helpers import make_adapter, make_chat_model
 

@@ -19,11 +19,11 @@ from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrained
 
 from crossmatch import Adapter, Checkpoint
 from crossmatch.errors import CheckpointError
-from crossmatch.sample import model_file
-from crossmatch.verification.configs import changed_config
-from crossmatch.verification.directory import Directory, inspect_directory
+from crossmatch.study.sample import model_file
 from crossmatch.verification.faults import FAULTS, NOTES
-from crossmatch.verification.probing import render
+from crossmatch.verification.files.config import changed_config
+from crossmatch.verification.files.directory import Directory, inspect_directory
+from crossmatch.verification.files.sandbox import render
 from helpers import copy, make_adapter, make_llama
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>"]

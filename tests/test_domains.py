@@ -12,20 +12,26 @@ from ruamel.yaml import YAML
 
 from crossmatch import Checkpoint
 from crossmatch.checkpoint import file_digest
+from crossmatch.data.training_sets import load_sets
 from crossmatch.errors import DataError, InputError, RecipeError
 from crossmatch.evaluation import Variant, load_suite
-from crossmatch.evaluation.combination import NORMALISATION, Combination, combination_section
-from crossmatch.evaluation.compare import best_of, pooled, primary
-from crossmatch.evaluation.matching import exact_matches, last_number, number_matches, plain
-from crossmatch.evaluation.metrics import measure, signatures
-from crossmatch.evaluation.statistics import mean_of, resampled
-from crossmatch.evaluation.summary import summarise
-from crossmatch.sample import ArithmeticSize, SampleSize, write_data
-from crossmatch.sample.arithmetic import OPERATIONS, write_arithmetic
+from crossmatch.evaluation.comparison.combination import NORMALISATION, Combination, combination_section
+from crossmatch.evaluation.comparison.paired import best_of, pooled, primary
+from crossmatch.evaluation.comparison.summary import summarise
+from crossmatch.evaluation.metrics.exact_match import (
+    exact_matches,
+    last_number,
+    number_matches,
+    plain,
+)
+from crossmatch.evaluation.metrics.metrics import measure, signatures
+from crossmatch.statistics.estimates import mean_of
+from crossmatch.statistics.resampling import resampled
 from crossmatch.study import load_recipe, plan_study, run_study
-from crossmatch.study.check import variants_of
+from crossmatch.study.preflight import variants_of
+from crossmatch.study.sample import ArithmeticSize, SampleSize, write_data
+from crossmatch.study.sample.arithmetic import OPERATIONS, write_arithmetic
 from crossmatch.training import TrainSettings, load_examples, train_stage
-from crossmatch.training.data import load_sets
 from helpers import make_adapter, make_chat_model
 
 ROOT = Path(__file__).parents[1]

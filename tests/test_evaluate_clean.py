@@ -9,11 +9,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from crossmatch.cli import run
+from crossmatch.data.columns import Item
 from crossmatch.errors import DataError, InputError
 from crossmatch.evaluation import load_suite
-from crossmatch.evaluation.asking import _chosen
-from crossmatch.evaluation.clean import read_clean, touched
-from crossmatch.evaluation.fields import Item
+from crossmatch.evaluation.comparison.clean_items import read_clean, touched
+from crossmatch.evaluation.runner.records import _chosen
 from helpers import copy, make_adapter, make_chat_model
 
 SEEN = (0, 3)

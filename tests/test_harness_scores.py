@@ -7,10 +7,10 @@ import pytest
 
 from crossmatch.checkpoint import Checkpoint
 from crossmatch.evaluation import load_suite, standard_variants
-from crossmatch.evaluation.compare import figure
-from crossmatch.evaluation.metrics import measure
-from crossmatch.evaluation.run import evaluate
-from crossmatch.evaluation.sheets import Record
+from crossmatch.evaluation.comparison.paired import figure
+from crossmatch.evaluation.metrics.metrics import measure
+from crossmatch.evaluation.record import Record
+from crossmatch.evaluation.runner.runner import evaluate
 from harness.scores import DOCUMENTS, FORMS, ITEMS, SCORES, WINDOW, write_model
 
 STORED = json.loads(SCORES.read_text(encoding="utf-8"))

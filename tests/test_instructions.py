@@ -9,10 +9,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crossmatch.errors import DataError
-from crossmatch.evaluation.instructions import KINDS, check, check_loose, describe, followed, instruction_level
-from crossmatch.evaluation.language import LANGUAGES, language_of
-from crossmatch.evaluation.statistics import bootstrap, mean_of
-from crossmatch.evaluation.sustain import already_met, sustain, sustained, with_constraints
+from crossmatch.evaluation.metrics.ifeval import (
+    KINDS,
+    check,
+    check_loose,
+    describe,
+    followed,
+    instruction_level,
+)
+from crossmatch.evaluation.metrics.language_id import LANGUAGES, language_of
+from crossmatch.evaluation.metrics.sustain import (
+    already_met,
+    sustain,
+    sustained,
+    with_constraints,
+)
+from crossmatch.statistics.estimates import mean_of
+from crossmatch.statistics.resampling import bootstrap
 
 PROMPT = "What is anaemia?"
 # kind, arguments, responses that follow, responses that do not

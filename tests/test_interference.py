@@ -11,20 +11,34 @@ from scipy.stats import spearmanr
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from crossmatch.adapter import Adapter
-from crossmatch.analysis.ablation import ablate, divergence, expected_scores, over_weights, units
-from crossmatch.analysis.agreement import spearman
-from crossmatch.analysis.clusters import ratio
-from crossmatch.analysis.gates import gradients, guest_path, lobatto, mean, score, shares
-from crossmatch.analysis.instrument import Instrumented, Site
-from crossmatch.analysis.interference import activation_interference
-from crossmatch.analysis.predict import Scope, predict_and_measure
-from crossmatch.analysis.residual import non_additivity
-from crossmatch.analysis.texts import KINDS, Text, batches, read_texts
+from crossmatch.analysis.attribution.ablation import (
+    ablate,
+    divergence,
+    expected_scores,
+    over_weights,
+    units,
+)
+from crossmatch.analysis.attribution.batches import batches
+from crossmatch.analysis.attribution.gate_gradients import (
+    gradients,
+    guest_path,
+    lobatto,
+    mean,
+    score,
+    shares,
+)
+from crossmatch.analysis.attribution.gated_model import Instrumented, Site
+from crossmatch.analysis.interference.activation_energy import activation_interference
+from crossmatch.analysis.interference.non_additivity import non_additivity
+from crossmatch.analysis.interference.predict import Scope, predict_and_measure
 from crossmatch.checkpoint import Checkpoint
+from crossmatch.data.token_classes import KINDS, Text, read_texts
 from crossmatch.delta import TuningVector, dense
 from crossmatch.errors import AdapterError, DataError, InputError
-from crossmatch.report.interference import attribution_chart, weights_chart
-from crossmatch.report.predicted import predicted_chart
+from crossmatch.report.page.interference import attribution_chart, weights_chart
+from crossmatch.report.page.interference_tables import predicted_chart
+from crossmatch.statistics.influence import ratio
+from crossmatch.statistics.rank_correlation import spearman
 from helpers import make_adapter, make_chat_model, make_gpt2, make_interfering, make_llama
 
 pytestmark = pytest.mark.usefixtures("one_thread")

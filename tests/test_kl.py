@@ -16,15 +16,15 @@ from crossmatch import Adapter, Checkpoint, merge
 from crossmatch.cli import run
 from crossmatch.errors import InputError, RuleError
 from crossmatch.evaluation import Variant, load_suite, standard_variants
+from crossmatch.evaluation.comparison.summary import summarise
 from crossmatch.evaluation.conditions import Condition, Plan, conditions_of
-from crossmatch.evaluation.engine import Engine
-from crossmatch.evaluation.held import Held
-from crossmatch.evaluation.kl import Answered, Divergences, kl_divergence
-from crossmatch.evaluation.memory import Memory
-from crossmatch.evaluation.run import evaluate
-from crossmatch.evaluation.sheets import Sheet
-from crossmatch.evaluation.summary import summarise
-from crossmatch.evaluation.written import checkpoint_variants
+from crossmatch.evaluation.inference.batch_memory import Memory
+from crossmatch.evaluation.inference.local_model import Engine
+from crossmatch.evaluation.runner.answer_log import Sheet
+from crossmatch.evaluation.runner.kl import Answered, Divergences, kl_divergence
+from crossmatch.evaluation.runner.model_slot import Held
+from crossmatch.evaluation.runner.runner import evaluate
+from crossmatch.evaluation.variants.checkpoints import checkpoint_variants
 from crossmatch.merging import Storage
 from helpers import LINEAR, make_adapter, make_chat_model, make_tokenizer
 

@@ -7,11 +7,16 @@ import torch
 
 from crossmatch import Checkpoint
 from crossmatch.errors import InputError, RecipeError
-from crossmatch.evaluation.engine import Engine
-from crossmatch.evaluation.memory import Memory, cached_bytes, parse_memory, token_bytes
-from crossmatch.evaluation.model import Decoding
-from crossmatch.evaluation.pool import Pool
-from crossmatch.process import free_memory
+from crossmatch.evaluation.inference.batch_memory import (
+    Memory,
+    cached_bytes,
+    parse_memory,
+    token_bytes,
+)
+from crossmatch.evaluation.inference.kv_cache import Pool
+from crossmatch.evaluation.inference.local_model import Engine
+from crossmatch.evaluation.inference.protocol import Decoding
+from crossmatch.runtime import free_memory
 from crossmatch.study import load_recipe
 from helpers import generated_texts, loglikelihoods, make_chat_model
 
@@ -111,7 +116,7 @@ def test_the_default_is_a_share_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
         (0, 64 * MIB),
         (None, 1 << 30),
     ):
-        monkeypatch.setattr("crossmatch.evaluation.memory.free_memory", lambda free=free: free)
+        monkeypatch.setattr("crossmatch.evaluation.inference.batch_memory.free_memory", lambda free=free: free)
         assert Memory.of(cpu).nbytes == expected
     assert Memory.of(cpu, 123).nbytes == 123
 

@@ -2,10 +2,10 @@
 
 import pytest
 
+from crossmatch.data.suites import Item
 from crossmatch.evaluation import Suite, SuiteSettings
-from crossmatch.evaluation.factory import factory_scores
-from crossmatch.evaluation.metrics import measure
-from crossmatch.evaluation.suites import Item
+from crossmatch.evaluation.metrics.llamafactory import factory_scores
+from crossmatch.evaluation.metrics.metrics import measure
 
 
 def rows(outputs: list[str], answers: list[str]) -> list[dict[str, object]]:

@@ -10,8 +10,8 @@ from architectures.cells import Bench, outcomes
 from architectures.zoo import tiny
 from crossmatch import Checkpoint
 from crossmatch.errors import InputError
-from crossmatch.evaluation.engine import Engine
-from crossmatch.evaluation.memory import Memory
+from crossmatch.evaluation.inference.batch_memory import Memory
+from crossmatch.evaluation.inference.local_model import Engine
 from crossmatch.evaluation.trial import find_ways
 from crossmatch.rules import Heads, Weights
 from crossmatch.rules.towers import labelled, tower_of

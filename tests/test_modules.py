@@ -13,7 +13,12 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import MixtralConfig, MixtralForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
-from crossmatch import Adapter, Checkpoint, merge, verify
+from crossmatch import (
+    Adapter,
+    Checkpoint,
+    merge,
+    verify,
+)
 from crossmatch.adapter import fit
 from crossmatch.errors import AdapterError
 from crossmatch.verification import WholeProof

@@ -23,14 +23,37 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from crossmatch import Adapter, Checkpoint, merge, verify
+from crossmatch import (
+    Adapter,
+    Checkpoint,
+    merge,
+    verify,
+)
 from crossmatch.checkpoint import file_digest
 from crossmatch.cli import run
 from crossmatch.delta import dense, linear, norm
-from crossmatch.errors import CheckpointError, CrossmatchError, OutputError, ProofError, RuleError
-from crossmatch.merging import Output, Storage, estimate, execute, merge_factors, plan_merge
+from crossmatch.errors import (
+    CheckpointError,
+    CrossmatchError,
+    OutputError,
+    ProofError,
+    RuleError,
+)
+from crossmatch.merging import (
+    Output,
+    Storage,
+    estimate,
+    execute,
+    merge_factors,
+    plan_merge,
+)
 from crossmatch.rules import Recipe, Weights
-from crossmatch.verification import SampledProof, WholeProof, claim_from_manifest, verify_claim
+from crossmatch.verification import (
+    SampledProof,
+    WholeProof,
+    claim_from_manifest,
+    verify_claim,
+)
 from helpers import LINEAR, copy, make_adapter, make_gpt2, make_llama
 from test_kinds import grow, tune
 
@@ -455,7 +478,7 @@ def test_the_sampled_proof_does_not_believe_the_maker(
 ) -> None:
     """Bugs of a writer: two tensors of one shape in each other's place, a block that is never written, wrong rows read."""
     from crossmatch.checkpoint import OutputFile
-    from crossmatch.merging.stream import Stream
+    from crossmatch.merging.writer import Stream
 
     one, two = (f"model.layers.0.mlp.{kind}_proj.weight" for kind in ("up", "gate"))
     if bug == "exchanged":

@@ -16,17 +16,17 @@ from crossmatch import Adapter, Checkpoint
 from crossmatch.errors import DataError
 from crossmatch.evaluation import load_suite, standard_variants
 from crossmatch.evaluation.audit import SuiteCorpus
+from crossmatch.evaluation.comparison.side_by_side import side_by_side
+from crossmatch.evaluation.comparison.summary import summarise
 from crossmatch.evaluation.conditions import Plan, conditions_of
-from crossmatch.evaluation.engine import Engine
-from crossmatch.evaluation.memory import Memory
-from crossmatch.evaluation.model import DocumentScore, Failed, Windows
-from crossmatch.evaluation.ratios import bits_per_byte, perplexity
-from crossmatch.evaluation.run import Elsewhere, evaluate, evaluate_served
-from crossmatch.evaluation.samples import side_by_side
-from crossmatch.evaluation.served import ServedModel
-from crossmatch.evaluation.states import head_of, logits_of
-from crossmatch.evaluation.summary import summarise
-from crossmatch.sample import SampleSize, write_data
+from crossmatch.evaluation.inference.batch_memory import Memory
+from crossmatch.evaluation.inference.hidden_states import head_of, logits_of
+from crossmatch.evaluation.inference.local_model import Engine
+from crossmatch.evaluation.inference.protocol import DocumentScore, Failed, Windows
+from crossmatch.evaluation.inference.served.model import ServedModel
+from crossmatch.evaluation.metrics.perplexity import bits_per_byte, perplexity
+from crossmatch.evaluation.runner.runner import Elsewhere, evaluate, evaluate_served
+from crossmatch.study.sample import SampleSize, write_data
 from helpers import make_adapter, make_chat_model, make_tokenizer
 
 WORDS = "blood heart cell disease lung kidney bone system".split()

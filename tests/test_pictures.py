@@ -12,8 +12,17 @@ from xml.etree import ElementTree
 import pytest
 
 from crossmatch.cli import run
-from crossmatch.report.changed import analysis_charts, changed_view, sentences
-from crossmatch.report.pictures import angles, beside, curves, heat_map, scatter, spec, spectra, svg
+from crossmatch.report.charts.charts import (
+    angles,
+    beside,
+    curves,
+    heat_map,
+    scatter,
+    spec,
+    spectra,
+    svg,
+)
+from crossmatch.report.page.analysis import analysis_charts, changed_view, sentences
 
 
 @pytest.fixture(scope="module")

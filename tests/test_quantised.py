@@ -12,14 +12,20 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import exports
-from crossmatch import Adapter, Checkpoint, TuningVector, Verdict, write
+from crossmatch import (
+    Adapter,
+    Checkpoint,
+    TuningVector,
+    Verdict,
+    write,
+)
 from crossmatch.checkpoint import is_quantised, open_quantised
 from crossmatch.checkpoint.quantised import blocks
 from crossmatch.checkpoint.quantised.blocks import decode, ulp
 from crossmatch.errors import CheckpointError, InputError
 from crossmatch.verification import Claim, verify_claim
-from crossmatch.verification.allowance import ALLOWED
-from crossmatch.verification.quantised import verify_quantised
+from crossmatch.verification.quantised.allowance import ALLOWED
+from crossmatch.verification.quantised.verify import verify_quantised
 from exports import write_gguf, write_scaled
 from helpers import copy, make_adapter, make_llama
 

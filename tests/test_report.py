@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from crossmatch.report.charts import recovered_chart
-from crossmatch.report.render import render_report
-from crossmatch.report.view import build_view
+from crossmatch.report.charts.study_charts import recovered_chart
+from crossmatch.report.page.render import render_report
+from crossmatch.report.page.study import build_view
 
 VARIANTS = ("base", "pt", "sft", "pt0.3+sft0.7", "sft0.7")
 EVIL = "<script>window.hacked = 1</script>"

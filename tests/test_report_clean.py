@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from crossmatch.report.render import render_report
+from crossmatch.report.page.render import render_report
 from test_report import EVIL, VARIANTS, entry, facts, suite
 
 

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from crossmatch.cli.figures import print_summary
-from crossmatch.report.metrics import telling
-from crossmatch.report.render import render_report
-from crossmatch.report.view import build_view
+from crossmatch.report.metric_catalogue import telling
+from crossmatch.report.page.render import render_report
+from crossmatch.report.page.study import build_view
+from crossmatch.report.terminal.evaluation import print_summary
 from test_report import VARIANTS, entry, facts, suite
 
 MERGE = "pt0.3+sft0.7"

@@ -11,9 +11,14 @@ from typer.testing import CliRunner
 
 from crossmatch.cli import app
 from crossmatch.errors import RecipeError
-from crossmatch.report.interference import interference_view
-from crossmatch.report.predicted import PREDICTORS, agreement_tables, layers_chart, predicted_chart
-from crossmatch.report.render import render_report
+from crossmatch.report.page.interference import interference_view
+from crossmatch.report.page.interference_tables import (
+    PREDICTORS,
+    agreement_tables,
+    layers_chart,
+    predicted_chart,
+)
+from crossmatch.report.page.render import render_report
 from crossmatch.study.recipe import load_recipe
 from helpers import make_interfering
 from test_report import facts as study

@@ -14,17 +14,41 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from crossmatch.adapter import Adapter
-from crossmatch.analysis.activations import Passage
-from crossmatch.analysis.figures import Figure, from_draws, from_influence, resamples
-from crossmatch.analysis.representations import Scope, compare
-from crossmatch.analysis.similarity import Cloud, Pair, Shift, massive, random_share
-from crossmatch.analysis.small import Part, small_subspace
-from crossmatch.analysis.streams import Streams, check_configs, choose, own, random_side, with_difference, with_vector
-from crossmatch.analysis.tuned import Difference
-from crossmatch.analysis.turns import Subspaces, rotations
+from crossmatch.analysis.checkpoint_difference import Difference
+from crossmatch.analysis.decoder_layers import check_configs
+from crossmatch.analysis.representations.compare import Scope, compare
+from crossmatch.analysis.representations.layerwise import (
+    Streams,
+    choose,
+    own,
+    random_side,
+    with_difference,
+    with_vector,
+)
+from crossmatch.analysis.representations.principal_angles import Subspaces, rotations
+from crossmatch.analysis.representations.similarity import (
+    Cloud,
+    Pair,
+    Shift,
+    massive,
+    random_share,
+)
+from crossmatch.analysis.representations.subspace_claim import Part, small_subspace
 from crossmatch.checkpoint import Checkpoint
-from crossmatch.delta import Dense, TuningVector, dense, same_spectrum
+from crossmatch.data.passages import Passage
+from crossmatch.delta import (
+    Dense,
+    TuningVector,
+    dense,
+    same_spectrum,
+)
 from crossmatch.errors import AdapterError, DataError, InputError
+from crossmatch.statistics.influence import (
+    Figure,
+    from_draws,
+    from_influence,
+    resamples,
+)
 from helpers import copy, make_adapter, make_gpt2, make_llama
 
 pytestmark = pytest.mark.usefixtures("one_thread")

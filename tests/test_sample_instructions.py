@@ -7,10 +7,15 @@ import pytest
 
 from crossmatch.errors import InputError
 from crossmatch.evaluation import Suite, load_suite
-from crossmatch.evaluation.instructions import KINDS, check, describe, validated
-from crossmatch.evaluation.metrics import measure
-from crossmatch.sample import SampleSize, write_data
-from crossmatch.sample.instructions import REQUESTS, write_instructions
+from crossmatch.evaluation.metrics.ifeval import (
+    KINDS,
+    check,
+    describe,
+    validated,
+)
+from crossmatch.evaluation.metrics.metrics import measure
+from crossmatch.study.sample import SampleSize, write_data
+from crossmatch.study.sample.instructions import REQUESTS, write_instructions
 
 LONG = "It is a finding that doctors see in the clinic. " * 5
 # An answer to each request that does what is asked; {term} as in the request.

@@ -11,12 +11,18 @@ from nltk.translate.bleu_score import sentence_bleu as nltk_bleu
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 
-from crossmatch.evaluation.chrf import chrf, chrf_signature, chrf_statistics
-from crossmatch.evaluation.decomposition import fall_parts, length_parts, lengthened
-from crossmatch.evaluation.factory import character_bleu, common_subsequence, factory_scores
-from crossmatch.evaluation.scores import bleu, bleu_statistics, sentence_bleu, sentence_bleu_signature
-from crossmatch.evaluation.statistics import Array, bootstrap, mean_of, paired_contrast, paired_difference
-from crossmatch.evaluation.traces import calibrated, opener_statistics, parse_trace
+from crossmatch.evaluation.comparison.bleu_decomposition import fall_parts, length_parts, lengthened
+from crossmatch.evaluation.metrics.bleu_rouge import (
+    bleu,
+    bleu_statistics,
+    sentence_bleu,
+    sentence_bleu_signature,
+)
+from crossmatch.evaluation.metrics.chrf import chrf, chrf_signature, chrf_statistics
+from crossmatch.evaluation.metrics.llamafactory import character_bleu, common_subsequence, factory_scores
+from crossmatch.evaluation.metrics.reasoning_traces import calibrated, opener_statistics, parse_trace
+from crossmatch.statistics.estimates import Array, mean_of
+from crossmatch.statistics.resampling import bootstrap, paired_contrast, paired_difference
 
 # (hypothesis, reference, BLEU-4, ROUGE-1, -2, -L) by LLaMA-Factory's recipe (its src/llamafactory/train/sft/metric.py
 # without the rounding to 4 decimals): rouge_chinese 1.0.3, jieba 0.42.1, nltk 3.10.4, Python 3.11, November 2026.
@@ -180,7 +186,7 @@ def test_words_are_cut_without_a_file_in_the_temporary_directory(
 ) -> None:
     import tempfile
 
-    from crossmatch.evaluation.factory import _segmenter
+    from crossmatch.evaluation.metrics.llamafactory import _segmenter
 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     _segmenter.cache_clear()

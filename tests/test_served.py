@@ -16,13 +16,18 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from crossmatch import Checkpoint
 from crossmatch.errors import InputError
 from crossmatch.evaluation import Suite, load_suite
+from crossmatch.evaluation.comparison.summary import summarise
 from crossmatch.evaluation.conditions import conditions_of
-from crossmatch.evaluation.engine import Engine
-from crossmatch.evaluation.model import Decoding, Failed, Generated, item_seed
-from crossmatch.evaluation.run import Elsewhere, evaluate_served
-from crossmatch.evaluation.served import ServedModel
-from crossmatch.evaluation.served_transport import Transport, one_line
-from crossmatch.evaluation.summary import summarise
+from crossmatch.evaluation.inference.local_model import Engine
+from crossmatch.evaluation.inference.protocol import (
+    Decoding,
+    Failed,
+    Generated,
+    item_seed,
+)
+from crossmatch.evaluation.inference.served.http import Transport, one_line
+from crossmatch.evaluation.inference.served.model import ServedModel
+from crossmatch.evaluation.runner.runner import Elsewhere, evaluate_served
 from helpers import generated_texts, loglikelihoods, make_chat_model
 from local_server import LocalServer, make_bytes_model
 

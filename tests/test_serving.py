@@ -12,9 +12,17 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from crossmatch import Checkpoint
 from crossmatch.cli import run
 from crossmatch.errors import InputError
-from crossmatch.evaluation.engine import Engine
-from crossmatch.evaluation.served import ServedModel, Spoken
-from crossmatch.evaluation.served_identity import Local, alike, ask_own, check_still, identify, probes_of, settled
+from crossmatch.evaluation.inference.local_model import Engine
+from crossmatch.evaluation.inference.served.identity import (
+    Local,
+    alike,
+    ask_own,
+    check_still,
+    identify,
+    probes_of,
+    settled,
+)
+from crossmatch.evaluation.inference.served.model import ServedModel, Spoken
 from helpers import TEMPLATE, make_adapter, make_chat_model
 from local_server import LocalServer, make_bytes_model
 

@@ -7,14 +7,29 @@ import pytest
 import torch
 from torch import Tensor
 
-from crossmatch.analysis import alignment, pairs, readings
-from crossmatch.analysis.change import Change, Place
-from crossmatch.analysis.claims import claims
-from crossmatch.analysis.heads import head_groups
-from crossmatch.analysis.nulls import SplitNull, inside, overlap_of_spaces, purity
-from crossmatch.analysis.signs import sign_conflict
-from crossmatch.analysis.size import entropy_bounds, grouped, size
-from crossmatch.delta import LowRank, Rows, Singular, dense, low_rank, random_like, top_singular
+from crossmatch.analysis.weights import alignment
+from crossmatch.analysis.weights import overlap as pairs
+from crossmatch.analysis.weights import spectral_shifts as readings
+from crossmatch.analysis.weights.delta_matrix import Change, Place
+from crossmatch.analysis.weights.heads import head_groups
+from crossmatch.analysis.weights.norms import entropy_bounds, grouped, size
+from crossmatch.analysis.weights.overlap import sign_conflict
+from crossmatch.analysis.weights.paper_claims import claims
+from crossmatch.analysis.weights.random_baselines import (
+    SplitNull,
+    inside,
+    overlap_of_spaces,
+    purity,
+)
+from crossmatch.delta import (
+    LowRank,
+    Rows,
+    Singular,
+    dense,
+    low_rank,
+    random_like,
+    top_singular,
+)
 from crossmatch.errors import DataError
 
 M, N = 60, 90
@@ -339,7 +354,7 @@ def test_a_change_of_nothing_and_shapes_that_differ() -> None:
 
 def test_a_space_says_how_many_directions_hold_ninety_percent() -> None:
     shares = SPECTRUM.square().cumsum(0) / SPECTRUM.square().sum()
-    from crossmatch.analysis.subspaces import Space
+    from crossmatch.analysis.weights.base_directions import Space
 
     assert Space(SPACE, cached=False).k90 == int((shares < 0.9).sum()) + 1
     few = Singular(SPACE.u[:, :2], SPACE.s[:2], SPACE.vh[:2], SPACE.residuals[:2], SPACE.energy, 0.0)

@@ -9,20 +9,20 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 
 from crossmatch.errors import DataError
-from crossmatch.evaluation.ratios import perplexity
-from crossmatch.evaluation.scores import length_ratio
-from crossmatch.evaluation.shares import mcnemar, newcombe, power_of, proportion, smallest_effect
-from crossmatch.evaluation.statistics import (
-    Array,
-    bootstrap,
-    divergence,
-    holm,
-    mean_of,
-    paired_contrast,
-    paired_difference,
-    standardised,
+from crossmatch.evaluation.comparison.divergence import divergence, standardised
+from crossmatch.evaluation.metrics.bleu_rouge import length_ratio
+from crossmatch.evaluation.metrics.perplexity import perplexity
+from crossmatch.evaluation.metrics.sustain import sustain, sustained
+from crossmatch.statistics.estimates import Array, mean_of
+from crossmatch.statistics.multiple_tests import holm
+from crossmatch.statistics.proportions import (
+    mcnemar,
+    newcombe,
+    power_of,
+    proportion,
+    smallest_effect,
 )
-from crossmatch.evaluation.sustain import sustain, sustained
+from crossmatch.statistics.resampling import bootstrap, paired_contrast, paired_difference
 
 Draw = Callable[[np.random.Generator, int], Array]
 

@@ -15,8 +15,13 @@ from crossmatch.checkpoint import file_digest
 from crossmatch.cli import run
 from crossmatch.delta import dense
 from crossmatch.errors import InputError, RecipeError
-from crossmatch.sample import SampleSize, ontology_file, read_ontology, write_data
 from crossmatch.study import load_recipe, plan_study, run_study
+from crossmatch.study.sample import (
+    SampleSize,
+    ontology_file,
+    read_ontology,
+    write_data,
+)
 from helpers import make_adapter, make_chat_model
 
 ROOT = Path(__file__).parents[1]

@@ -16,9 +16,9 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from crossmatch.data.suites import parse_settings, read_yaml
 from crossmatch.errors import DataError
 from crossmatch.evaluation import Item, known_recipes, load_suite
-from crossmatch.evaluation.suites import parse_settings, read_yaml
 from harness.build import PROMPTS, SHOTS, harness_prompts
 from harness.records import RECORDS, write_data_set
 

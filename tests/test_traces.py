@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crossmatch.evaluation.run import OWN
-from crossmatch.evaluation.samples import side_by_side
-from crossmatch.evaluation.traces import OPENERS, parse_trace, utf16_spans
-from crossmatch.evaluation.variants import Variant
-from crossmatch.report.render import render_report
+from crossmatch.evaluation.comparison.side_by_side import side_by_side
+from crossmatch.evaluation.conditions import OWN
+from crossmatch.evaluation.metrics.reasoning_traces import OPENERS, parse_trace, utf16_spans
+from crossmatch.evaluation.variants.variants import Variant
+from crossmatch.report.page.render import render_report
 from openings import HELD_OUT, SEEN
 
 # Counted, each of them: whoever reads a report must see why.

@@ -13,9 +13,20 @@ import pytest
 
 from crossmatch import Adapter, Checkpoint
 from crossmatch.checkpoint import file_digest
+from crossmatch.data.training_sets import (
+    dialogues,
+    documents,
+    examples_digest,
+    parse_example,
+)
 from crossmatch.errors import DataError, InputError, OutputError
-from crossmatch.training import Dialogue, Document, TrainSettings, load_examples, train_stage
-from crossmatch.training.data import dialogues, documents, examples_digest, parse_example
+from crossmatch.training import (
+    Dialogue,
+    Document,
+    TrainSettings,
+    load_examples,
+    train_stage,
+)
 from crossmatch.training.trainer import build_trainer, last_complete
 from helpers import make_chat_model
 

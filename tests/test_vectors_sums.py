@@ -10,12 +10,25 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from crossmatch import Adapter, Checkpoint, StoredVector, TuningVector, extract, merge, open_vector
+from crossmatch import (
+    Adapter,
+    Checkpoint,
+    StoredVector,
+    TuningVector,
+    extract,
+    merge,
+    open_vector,
+)
 from crossmatch.cli import run
 from crossmatch.delta import LowRank, dense
 from crossmatch.errors import AdapterError, InputError, RuleError
 from crossmatch.rules import Heads, Weights
-from crossmatch.vectors import Summing, add, describe, strengths
+from crossmatch.vectors import (
+    Summing,
+    add,
+    describe,
+    strengths,
+)
 from helpers import make_adapter, make_gpt2, make_llama
 from vector_helpers import differing, moved, tune
 
@@ -384,7 +397,7 @@ def test_a_grid_of_strengths(room: Path, tmp_path: Path, capsys: pytest.CaptureF
 
 
 def test_a_grid_that_fails_leaves_nothing(room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import crossmatch.cli.vectors_apply as module
+    import crossmatch.cli.vectors.apply as module
 
     original, calls = module.write_checkpoint, []
 

@@ -12,14 +12,21 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from crossmatch import Adapter, Checkpoint, Dense, TuningVector, Verdict, write
+from crossmatch import (
+    Adapter,
+    Checkpoint,
+    Dense,
+    TuningVector,
+    Verdict,
+    write,
+)
 from crossmatch.cli import run
 from crossmatch.delta import dense
 from crossmatch.errors import CheckpointError, InputError, RuleError
 from crossmatch.merging import Storage, merge
 from crossmatch.verification import claim_from_manifest, verify
+from crossmatch.verification.arithmetic.rounding import step
 from crossmatch.verification.faults import FAULTS, NOTES
-from crossmatch.verification.rounding import step
 from helpers import copy, make_adapter, make_llama, peft_merge
 
 SIZES = (1e-1, 1e-2, 1e-3)

@@ -15,15 +15,23 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from architectures.zoo import MULTIMODAL, Tiny, tiny
-from crossmatch import Adapter, Checkpoint, extract, identify, merge, open_vector, verify
+from crossmatch import (
+    Adapter,
+    Checkpoint,
+    extract,
+    identify,
+    merge,
+    open_vector,
+    verify,
+)
 from crossmatch.analysis import Wanted, assemble, open_vectors
 from crossmatch.causal import open_model
-from crossmatch.cli.inspect import adapter_facts
+from crossmatch.cli.facts import adapter_facts
 from crossmatch.evaluation import Variant
 from crossmatch.evaluation.conditions import Plan
-from crossmatch.evaluation.held import Held
-from crossmatch.evaluation.kl import Answered, Divergences
-from crossmatch.evaluation.model import Windows
+from crossmatch.evaluation.inference.protocol import Windows
+from crossmatch.evaluation.runner.kl import Answered, Divergences
+from crossmatch.evaluation.runner.model_slot import Held
 from crossmatch.merging import Storage
 from helpers import generated_texts, loglikelihoods, make_tokenizer
 

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from crossmatch.adapter.config import CONFIG_FILE, read_config
+from crossmatch.adapter.on_disk import Recorded
 from crossmatch.adapter.parts import build_parts, collect_parts
-from crossmatch.adapter.recorded import Recorded
 from crossmatch.checkpoint import TensorFiles, check_links, locate
 from crossmatch.delta import Delta
 from crossmatch.errors import AdapterError

@@ -1,10 +1,15 @@
 """Weight space: how tuning vectors lie to their base and to each other."""
 
-from crossmatch.analysis.analyse import DEFAULT_KS, SCHEMA_VERSION, Wanted, analyse
-from crossmatch.analysis.assemble import Opened, assemble, open_vectors
-from crossmatch.analysis.overlap import Overlap, independent, overlap
-from crossmatch.analysis.subspaces import Subspaces
-from crossmatch.analysis.tuned import Difference
+from crossmatch.analysis.analyse import Opened, assemble, open_vectors
+from crossmatch.analysis.checkpoint_difference import Difference
+from crossmatch.analysis.weights.base_directions import Subspaces
+from crossmatch.analysis.weights.overlap import Overlap, independent, overlap
+from crossmatch.analysis.weights.tables import (
+    DEFAULT_KS,
+    SCHEMA_VERSION,
+    Wanted,
+    analyse,
+)
 
 __all__ = [
     "DEFAULT_KS",

@@ -12,12 +12,17 @@ import torch
 from blake3 import blake3
 from torch import Tensor
 
-from crossmatch.checkpoint.declared import quantised_as
 from crossmatch.checkpoint.digest import file_digest, files_digest
-from crossmatch.checkpoint.header import TensorInfo, pread_exact, read_header, tensor_bytes
+from crossmatch.checkpoint.header import (
+    TensorInfo,
+    pread_exact,
+    read_header,
+    tensor_bytes,
+)
+from crossmatch.checkpoint.hub import locate
 from crossmatch.checkpoint.layout import MANIFEST, find_weights, read_json
-from crossmatch.checkpoint.names import output_embedding
-from crossmatch.checkpoint.source import locate
+from crossmatch.checkpoint.quantisation import quantised_as
+from crossmatch.checkpoint.tensor_names import output_embedding
 from crossmatch.errors import CheckpointError
 
 # Rows are taken in blocks that nearly stay in the cache: 4 MB in float64. Smaller ones cost more in calls.

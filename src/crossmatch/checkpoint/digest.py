@@ -7,7 +7,7 @@ from typing import Any
 
 from blake3 import blake3
 
-from crossmatch.checkpoint.guard import check_regular
+from crossmatch.checkpoint.untrusted import check_regular
 from crossmatch.errors import CheckpointError
 
 

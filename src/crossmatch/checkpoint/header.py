@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from crossmatch.checkpoint.guard import check_regular, parse_json
+from crossmatch.checkpoint.untrusted import check_regular, parse_json
 from crossmatch.errors import CheckpointError
 
 MAX_HEADER_BYTES = 50_000_000

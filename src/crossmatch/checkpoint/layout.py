@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from crossmatch.checkpoint.guard import check_links, parse_json, read_text
+from crossmatch.checkpoint.untrusted import check_links, parse_json, read_text
 from crossmatch.errors import CheckpointError
 
 SINGLE = "model.safetensors"

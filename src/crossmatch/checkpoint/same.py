@@ -3,8 +3,8 @@
 import torch
 
 from crossmatch.checkpoint.checkpoint import Checkpoint
-from crossmatch.checkpoint.names import input_embedding, is_output
 from crossmatch.checkpoint.naming import namings, same_tensors, ties_by_default
+from crossmatch.checkpoint.tensor_names import input_embedding, is_output
 
 # Constants that classes of former versions stored, and no class has any more.
 _FORMER = ("masked_bias",)

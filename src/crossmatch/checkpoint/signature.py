@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from crossmatch.checkpoint.guard import check_links, parse_json, read_text
 from crossmatch.checkpoint.layout import MANIFEST, find_weights
+from crossmatch.checkpoint.untrusted import check_links, parse_json, read_text
 from crossmatch.errors import InputError, OutputError
 
 SIGNATURE = "model.sig"

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from crossmatch.checkpoint.guard import parse_json, read_text
+from crossmatch.checkpoint.untrusted import parse_json, read_text
 from crossmatch.errors import CheckpointError
 
 _LARGEST = 200_000_000

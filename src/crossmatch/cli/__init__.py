@@ -6,11 +6,11 @@ from typing import Annotated, Any
 
 import typer
 
-from crossmatch.cli.analyse import analyse_command
+from crossmatch.cli.analyse.command import analyse_command
 from crossmatch.cli.audit import audit_command
 from crossmatch.cli.calibrate import calibrate_command
-from crossmatch.cli.console import Settings, plain, say
-from crossmatch.cli.evaluate import evaluate_command
+from crossmatch.cli.console import Settings, say
+from crossmatch.cli.evaluate.command import evaluate_command
 from crossmatch.cli.identify import identify_command
 from crossmatch.cli.inspect import inspect_command
 from crossmatch.cli.merge import merge_command
@@ -20,7 +20,8 @@ from crossmatch.cli.train import train_command
 from crossmatch.cli.vectors import app as vectors
 from crossmatch.cli.verify import verify_command
 from crossmatch.errors import CrossmatchError, ExitCode
-from crossmatch.process import quiet_libraries
+from crossmatch.report.text import printable
+from crossmatch.runtime import quiet_libraries
 
 # Newer typer carries its own copy of click: its error class is found by what every typer exports.
 # Of an error's line, in characters: a file may give names of any length.
@@ -114,7 +115,7 @@ def _fail(error: BaseException, code: ExitCode, text: str | None = None) -> int:
         import traceback
 
         traceback.print_exception(error)
-    line = plain(" ".join((text or str(error)).split()))
+    line = printable(" ".join((text or str(error)).split()))
     if len(line) > _LONGEST:
         line = f"{line[: _LONGEST // 2]} … {line[-_LONGEST // 2 :]}"
     print(f"error: {line}", file=sys.stderr)

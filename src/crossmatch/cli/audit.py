@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from crossmatch.cli.console import Terminal, emit, plain, say
+from crossmatch.cli.console import Terminal, emit, say
 from crossmatch.cli.options import Json, split_pairs
 from crossmatch.errors import ExitCode, InputError, OutputError
+from crossmatch.report.text import printable
 
 if TYPE_CHECKING:
     from crossmatch.evaluation.audit import AuditReport, Pair
@@ -31,7 +32,12 @@ def audit_command(
 ) -> None:
     """Look for held-out items in the train sets, and for each train set in those before it."""
     from crossmatch.checkpoint import replace_json
-    from crossmatch.evaluation.audit import Criteria, Work, audit, open_corpus
+    from crossmatch.evaluation.audit import (
+        Criteria,
+        Work,
+        audit,
+        open_corpus,
+    )
 
     if fail_above is not None and not 0 <= fail_above <= 1:
         raise InputError(f"--fail-above {fail_above}: give a share from 0 to 1")
@@ -84,7 +90,7 @@ def _show_pair(pair: "Pair") -> None:
         print(f"  {o.level:10} {o.scope:8} {o.found:11,} {o.n:11,} {o.found / o.n:7.1%} {any_hit:>11}".rstrip())
         for example in o.examples[:1]:
             value = "" if example.value is None else f"{example.value:.2f}: "
-            line = plain(f"    {value}{example.id} in {example.train_id}")
+            line = printable(f"    {value}{example.id} in {example.train_id}")
             print(line if len(line) < 80 else f"{line[:78]}…")
     clean = ", ".join(f"{o.level} {o.scope} {o.n:,}" for o in pair.overlaps if o.n and o not in hits)
     short = ", ".join(f"{o.level} {o.scope} {o.too_short:,}" for o in pair.overlaps if o.too_short)

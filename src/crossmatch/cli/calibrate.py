@@ -14,9 +14,10 @@ from crossmatch.errors import DataError, InputError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from crossmatch.analysis.activations import Calibration, Passage
     from crossmatch.checkpoint import Checkpoint
+    from crossmatch.data.passages import Passage
     from crossmatch.delta import TuningVector
+    from crossmatch.evaluation.inference.module_inputs import Calibration
 
 
 def calibrate_command(
@@ -36,10 +37,15 @@ def calibrate_command(
 ) -> None:
     """Record what the modules that each adapter changes take in, on base + adapter; without any, the base's modules."""
     from crossmatch.adapter import open_vector
-    from crossmatch.analysis.activations import Calibration, check_file, save
-    from crossmatch.checkpoint import Checkpoint, check_apart, file_digest, side_digest
+    from crossmatch.checkpoint import (
+        Checkpoint,
+        check_apart,
+        file_digest,
+        side_digest,
+    )
+    from crossmatch.evaluation.inference.module_inputs import Calibration, check_file, save
     from crossmatch.merging import plan_merge
-    from crossmatch.process import keep_heap
+    from crossmatch.runtime import keep_heap
 
     keep_heap()
     asked = Calibration(positions, max_positions, max_length, gradients, template, thinking, seed)
@@ -79,9 +85,9 @@ def _record(
     base: "Checkpoint", vectors: Mapping[str, "TuningVector"], files: Mapping[str, str], asked: "Calibration"
 ) -> tuple[dict[str, "Tensor"], list[dict[str, Any]]]:
     """Tensors by key, and the facts of each set. All data is read and judged before the model is loaded."""
-    from crossmatch.analysis.activations import linear_modules, record, sample
     from crossmatch.checkpoint import layer_of
-    from crossmatch.evaluation.engine import Engine
+    from crossmatch.evaluation.inference.local_model import Engine
+    from crossmatch.evaluation.inference.module_inputs import linear_modules, record, sample
 
     data = {file: _read(base.path, file, asked) for file in dict.fromkeys(files.values())}
     progress, tensors, sets = Terminal(), {}, []
@@ -107,9 +113,9 @@ def _read(base: Path, file: str, asked: "Calibration") -> tuple[list["Passage"],
     """The sequences of a data file, and its digest. Raises DataError with the file and the example."""
     from transformers import AutoConfig, AutoTokenizer
 
-    from crossmatch.analysis.activations import read_dialogue, read_text
-    from crossmatch.chat import apply_template
-    from crossmatch.training.data import Dialogue, examples_digest, load_examples
+    from crossmatch.data.chat_templates import apply_template
+    from crossmatch.data.passages import read_dialogue, read_text
+    from crossmatch.data.training_sets import Dialogue, examples_digest, load_examples
 
     examples, passages = load_examples(file), []
     tokenizer = AutoTokenizer.from_pretrained(base)

@@ -6,7 +6,15 @@ import typer
 
 from crossmatch.cli.console import Terminal
 from crossmatch.cli.options import Adapters, Json, split_pairs
-from crossmatch.cli.verdict import EXIT, Annotate, Junit, Sarif, Shown, check_files, conclude
+from crossmatch.cli.verdict_output import (
+    EXIT,
+    Annotate,
+    Junit,
+    Sarif,
+    Shown,
+    check_files,
+    conclude,
+)
 
 
 def identify_command(
@@ -25,7 +33,7 @@ def identify_command(
     """
     from crossmatch.adapter import open_vector
     from crossmatch.checkpoint import Checkpoint
-    from crossmatch.process import keep_heap
+    from crossmatch.runtime import keep_heap
     from crossmatch.verification import identify
 
     keep_heap()

@@ -1,27 +1,33 @@
 """crossmatch merge."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from crossmatch.cli.console import duration, emit, say, size
-from crossmatch.cli.destination import HUB, destination, say_notes, write_adapter, write_checkpoint
+from crossmatch.cli.console import emit, say
+from crossmatch.cli.merge_output import (
+    HUB,
+    destination,
+    say_notes,
+    storage,
+    write_adapter,
+    write_checkpoint,
+)
 from crossmatch.cli.options import (
-    DTYPES,
     Adapters,
     AllowPartial,
     Json,
     Weights,
     one_of,
     pair_up,
-    shard_bytes,
     split_pairs,
 )
 from crossmatch.errors import InputError
+from crossmatch.report.text import duration, size
 
 if TYPE_CHECKING:
-    from crossmatch.merging import MergePlan, Storage
+    from crossmatch.merging import MergePlan
 
 
 def merge_command(
@@ -59,8 +65,8 @@ def merge_command(
     """Merge adapters into a base: deltas weighted once, summed exactly, rounded once, proved, published whole."""
     from crossmatch.checkpoint import Checkpoint
     from crossmatch.merging import Output, plan_merge
-    from crossmatch.process import keep_heap
     from crossmatch.rules import Calibration, Recipe
+    from crossmatch.runtime import keep_heap
 
     keep_heap()
     _check_form(to, rank, checkpoint_only=bool(dtype or rounding != "nearest" or shard_size or sha256))
@@ -99,17 +105,6 @@ def _check_form(to: str, rank: int | None, *, checkpoint_only: bool) -> None:
         raise InputError("--rank needs --to adapter: a checkpoint takes the whole sum")
     if to == "adapter" and checkpoint_only:
         raise InputError("--dtype, --rounding, --shard-size and --sha256 are for checkpoints; an adapter is one file")
-
-
-def storage(dtype: str | None, rounding: str, shard_size: str | None, tied: str) -> "Storage":
-    """How a checkpoint is stored, from options. Raises InputError for a word that is none of theirs."""
-    from crossmatch.merging import DTYPE_ARGUMENTS, Storage
-
-    dtype = DTYPES.get(dtype or "", dtype)
-    one_of("--dtype", dtype, (None, *DTYPE_ARGUMENTS))
-    one_of("--tied", tied, ("refuse", "untie", "keep"))
-    form = DTYPE_ARGUMENTS[dtype] if dtype else None
-    return Storage(form, rounding, shard_bytes(shard_size), cast(Any, tied))
 
 
 def _show_plan(plan: "MergePlan", as_json: bool) -> None:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from crossmatch.cli.console import Terminal, duration, emit, say
+from crossmatch.cli.console import Terminal, emit, say
 from crossmatch.cli.options import Json
 from crossmatch.errors import ExitCode
+from crossmatch.report.text import duration
 
 if TYPE_CHECKING:
     from crossmatch.study import StudyResult
@@ -27,7 +28,7 @@ def run_command(
 
     Exit code 0: every merge is verified; 1: one is not; 3: one could not be judged.
     """
-    from crossmatch.process import keep_heap
+    from crossmatch.runtime import keep_heap
     from crossmatch.study import load_recipe, plan_study, run_study
 
     started = time.monotonic()
@@ -79,7 +80,7 @@ def _print_plan(plan: dict[str, Any]) -> None:
 
 
 def _print_result(result: "StudyResult") -> None:
-    from crossmatch.cli.figures import print_summary
+    from crossmatch.report.terminal.evaluation import print_summary
 
     for name, verdict in result.verdicts.items():
         weights = ", ".join(

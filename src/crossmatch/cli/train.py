@@ -30,7 +30,7 @@ def train_command(
 ) -> None:
     """Train one stage to an adapter. Killed at any point, the same command goes on from the last checkpoint."""
     from crossmatch.checkpoint import Checkpoint
-    from crossmatch.process import keep_heap
+    from crossmatch.runtime import keep_heap
     from crossmatch.training import train_stage
 
     if stage not in ("pt", "sft"):

@@ -7,16 +7,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from crossmatch.evaluation.suites import Item as Item
-    from crossmatch.evaluation.suites import Suite as Suite
-    from crossmatch.evaluation.suites import SuiteSettings as SuiteSettings
-    from crossmatch.evaluation.suites import known_recipes as known_recipes
-    from crossmatch.evaluation.suites import load_suite as load_suite
-    from crossmatch.evaluation.variants import Variant as Variant
-    from crossmatch.evaluation.variants import merge_name as merge_name
-    from crossmatch.evaluation.variants import standard_variants as standard_variants
+    from crossmatch.data.suites import Item as Item
+    from crossmatch.data.suites import Suite as Suite
+    from crossmatch.data.suites import SuiteSettings as SuiteSettings
+    from crossmatch.data.suites import known_recipes as known_recipes
+    from crossmatch.data.suites import load_suite as load_suite
+    from crossmatch.evaluation.variants.variants import Variant as Variant
+    from crossmatch.evaluation.variants.variants import merge_name as merge_name
+    from crossmatch.evaluation.variants.variants import standard_variants as standard_variants
 
-_SUITES, _VARIANTS = "crossmatch.evaluation.suites", "crossmatch.evaluation.variants"
+_SUITES, _VARIANTS = "crossmatch.data.suites", "crossmatch.evaluation.variants.variants"
 _HOMES = {
     **dict.fromkeys(("Item", "Suite", "SuiteSettings", "known_recipes", "load_suite"), _SUITES),
     **dict.fromkeys(("Variant", "merge_name", "standard_variants"), _VARIANTS),

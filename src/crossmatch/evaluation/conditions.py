@@ -6,12 +6,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from crossmatch.checkpoint import value_digest
+from crossmatch.data.prompt_templates import TEMPLATES, Template, find_template
+from crossmatch.data.suites import Suite
 from crossmatch.errors import DataError
-from crossmatch.evaluation.memory import ROWS
-from crossmatch.evaluation.model import Decoding
-from crossmatch.evaluation.suites import Suite
-from crossmatch.evaluation.templates import TEMPLATES, Template, find_template
-from crossmatch.evaluation.variants import Variant
+from crossmatch.evaluation.inference.batch_memory import ROWS
+from crossmatch.evaluation.inference.protocol import Decoding
+from crossmatch.evaluation.variants.variants import Variant
 
 SEEDS = 5
 # What records hold; part of every digest, so that other ones are not taken for these.
@@ -133,3 +133,7 @@ def cells(variants: Sequence[Variant], suites: Sequence[Suite], conditions: Sequ
             some = [s for s in suites if _asked(s, scored, condition is conditions[0])]
             found += [Cell(variant, suite, condition, scored) for suite in some]
     return found
+
+
+OWN = (Condition(),)
+DEFAULT = Plan()

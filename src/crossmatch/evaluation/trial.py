@@ -12,12 +12,17 @@ import torch
 from torch import Tensor
 
 from crossmatch.errors import InputError
-from crossmatch.evaluation.decode import Lines
 from crossmatch.evaluation.forward import Ways, failed_for_memory, forward
-from crossmatch.evaluation.likelihood import beside
-from crossmatch.evaluation.memory import Memory
-from crossmatch.evaluation.pool import Pool, Prefix, Row, takes_any_mask
-from crossmatch.evaluation.states import find_stem, last_states, logits_of
+from crossmatch.evaluation.inference.batch_memory import Memory
+from crossmatch.evaluation.inference.generation import Lines
+from crossmatch.evaluation.inference.hidden_states import find_stem, last_states, logits_of
+from crossmatch.evaluation.inference.kv_cache import (
+    Pool,
+    Prefix,
+    Row,
+    takes_any_mask,
+)
+from crossmatch.evaluation.inference.option_scores import beside
 
 # Share of the largest logit by which two ways to the same logits may differ: rounding, by the width of the numbers.
 _BOUND = {torch.float32: 1e-3, torch.float64: 1e-3}

@@ -1,11 +1,24 @@
 """Merging: a rule combines deltas, a plan says what will be written, one rename publishes it."""
 
-from crossmatch.merging.execute import Output, Proof, execute, merge, write
-from crossmatch.merging.factors import merge_factors
-from crossmatch.merging.foresee import estimate, steps
-from crossmatch.merging.plan import DTYPE_ARGUMENTS, MergePlan, Parts, PlannedTensor, Storage, plan_merge
-from crossmatch.merging.sidecar import side_files
-from crossmatch.merging.stream import Witness
+from crossmatch.merging.adapter_output import merge_factors
+from crossmatch.merging.cost_estimate import estimate, steps
+from crossmatch.merging.execute import (
+    Output,
+    Proof,
+    execute,
+    merge,
+    write,
+)
+from crossmatch.merging.plan import (
+    DTYPE_ARGUMENTS,
+    MergePlan,
+    Parts,
+    PlannedTensor,
+    Storage,
+    plan_merge,
+)
+from crossmatch.merging.side_files import side_files
+from crossmatch.merging.writer import Witness
 
 __all__ = [
     "DTYPE_ARGUMENTS",

@@ -11,7 +11,7 @@ import torch
 from crossmatch.adapter import Recorded
 from crossmatch.checkpoint import text_facts
 from crossmatch.merging.plan import MergePlan, Parts
-from crossmatch.merging.sidecar import SideFiles
+from crossmatch.merging.side_files import SideFiles
 from crossmatch.rules import weight_json
 
 PREDICATE = "urn:crossmatch:merge:1"

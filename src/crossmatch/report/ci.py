@@ -12,11 +12,11 @@ from typing import Any
 from urllib.parse import quote
 from xml.etree import ElementTree
 
-from crossmatch.report.words import (
+from crossmatch.report.text import plain
+from crossmatch.report.verdict_text import (
     finding_lines,
     not_checked,
     note_line,
-    plain,
     reason,
     rounding_line,
     sentence,

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from crossmatch.delta import Delta, Dense, dense
+from crossmatch.rules.context import Site
 from crossmatch.rules.factors import compact, core_space, low_ranks
 from crossmatch.rules.registry import Positive, rule
-from crossmatch.rules.site import Site
-from crossmatch.rules.trimming import Election, ties
+from crossmatch.rules.ties import Election, ties
 
 
 @rule("core-linear", factors=True)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from crossmatch.delta import Blockwise, Delta
 from crossmatch.errors import RuleError
-from crossmatch.rules.site import Site
+from crossmatch.rules.context import Site
 
 # Elements of a block of rows: 2 MB in float64. Part of what the rules compute: a row's last bit may hang on it.
 GRID_ELEMENTS = 1 << 18

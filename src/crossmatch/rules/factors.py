@@ -8,7 +8,7 @@ from torch import Tensor
 
 from crossmatch.delta import Delta, LowRank
 from crossmatch.errors import RuleError
-from crossmatch.rules.site import Site
+from crossmatch.rules.context import Site
 
 # Singular values this small beside the largest are rounding of zeros, in float64.
 NULL = 1e-13

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from crossmatch.delta import Delta, LowRank, linear
 from crossmatch.errors import RuleError
+from crossmatch.rules.context import Site
 from crossmatch.rules.factors import compact_delta, low_ranks, plain
 from crossmatch.rules.registry import Share, rule
-from crossmatch.rules.site import Site
 
 # Of the mean diagonal of X X^T, as RAIN has it: tokens that are nearly alike must not be told apart by rounding.
 _RIDGE = 1e-4

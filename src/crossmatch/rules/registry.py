@@ -7,9 +7,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, cast, get_args, get_origin, get_type_hints
 
-from crossmatch.delta import Delta, LowRank, Stack, check_weights, linear
+from crossmatch.delta import (
+    Delta,
+    LowRank,
+    Stack,
+    check_weights,
+    linear,
+)
 from crossmatch.errors import RuleError
-from crossmatch.rules.site import Site
+from crossmatch.rules.context import Site
 
 BoundRule = Callable[[Sequence[Delta], Sequence[float], Site], Delta]
 """A rule with its parameters: deltas, weights and site in, one delta out."""

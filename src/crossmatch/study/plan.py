@@ -9,11 +9,16 @@ from typing import Any
 
 from crossmatch.checkpoint import read_json
 from crossmatch.errors import InputError, RecipeError
-from crossmatch.evaluation import Suite, Variant, load_suite, merge_name
+from crossmatch.evaluation import (
+    Suite,
+    Variant,
+    load_suite,
+    merge_name,
+)
 from crossmatch.evaluation.conditions import Condition, cells, conditions_of
-from crossmatch.sample import write_data
-from crossmatch.study.check import variants_of
+from crossmatch.study.preflight import variants_of
 from crossmatch.study.recipe import SAMPLE, AdapterRecipe, Recipe
+from crossmatch.study.sample import write_data
 from crossmatch.training import Dialogue, load_examples
 
 # Text of English and Chinese medical corpora runs at 3 to 5 characters a token; a chat template adds about 35 tokens.

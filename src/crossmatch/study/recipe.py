@@ -7,14 +7,21 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
-from crossmatch.checkpoint import safe_name
-from crossmatch.errors import DataError, InputError, RecipeError, RuleError
+from crossmatch.checkpoint import (
+    safe_name,
+)
+from crossmatch.data.suites import read_yaml
+from crossmatch.errors import (
+    DataError,
+    InputError,
+    RecipeError,
+    RuleError,
+)
 from crossmatch.evaluation.conditions import conditions_of
-from crossmatch.evaluation.memory import ROWS, parse_memory
-from crossmatch.evaluation.strengths import MOST, parse_strengths
-from crossmatch.evaluation.suites import read_yaml
+from crossmatch.evaluation.inference.batch_memory import ROWS, parse_memory
+from crossmatch.evaluation.variants.strengths import MOST, parse_strengths
 from crossmatch.rules import Weight, parse_weight
-from crossmatch.sample import ArithmeticSize, SampleSize
+from crossmatch.study.sample import ArithmeticSize, SampleSize
 from crossmatch.training import Stage, TrainSettings
 
 SAMPLE = "sample:"
@@ -136,7 +143,7 @@ class EvaluationRecipe(_Strict):
 
 
 class ArithmeticRecipe(_Strict):
-    """How many questions of the second domain are made (see `crossmatch.sample.ArithmeticSize`)."""
+    """How many questions of the second domain are made (see `crossmatch.study.sample.ArithmeticSize`)."""
 
     train: int = Field(1200, ge=1)
     compute: int = Field(100, ge=2)
@@ -150,8 +157,10 @@ class ArithmeticRecipe(_Strict):
 
 
 class SampleRecipe(_Strict):
-    """How much of the bundled ontology is taken, in terms (see `crossmatch.sample.SampleSize`); arithmetic: the second
-    domain, None for none."""
+    """How much of the bundled ontology is taken, in terms (see `crossmatch.study.sample.SampleSize`).
+
+    arithmetic: the second domain, None for none.
+    """
 
     pt_terms: int = Field(160, ge=1)
     sft_terms: int = Field(300, ge=1)
@@ -271,3 +280,12 @@ def _fields(place: tuple[int | str, ...]) -> list[str]:
     if parent and parent[-1] in models:
         return list(models[parent[-1]].model_fields)
     return list((AdapterRecipe if parent[:1] == ["adapters"] else Recipe).model_fields)
+
+
+def _local(recipe: Recipe, root: Path, name: str, suffix: str) -> str:
+    """A path from the recipe: `sample:x` lies in the run's data directory."""
+    if not name.startswith(SAMPLE):
+        return name
+    if recipe.sample is None:
+        raise InputError(f"{name} needs a `sample:` section in the recipe")
+    return str(root / "data" / (name.removeprefix(SAMPLE) + suffix))

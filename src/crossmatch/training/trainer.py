@@ -18,10 +18,10 @@ from transformers import (
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
-from crossmatch.chat import apply_template, template_kwargs
+from crossmatch.data.chat_templates import apply_template, template_kwargs
+from crossmatch.data.training_sets import Dialogue
 from crossmatch.errors import DataError, InputError
-from crossmatch.progress import Task
-from crossmatch.training.data import Dialogue
+from crossmatch.runtime import Task
 from crossmatch.training.settings import Stage, TrainSettings
 
 COMPLETE = "complete"

@@ -20,12 +20,21 @@ from crossmatch.checkpoint import (
 )
 from crossmatch.delta import STORABLE, round_once
 from crossmatch.errors import CheckpointError, EqualError, RuleError
-from crossmatch.process import single_threads
-from crossmatch.progress import SILENT, Progress, Task
 from crossmatch.rules import Heads
-from crossmatch.vectors.blocks import in_order
-from crossmatch.vectors.pair import Pair, Site, pair_checkpoints, same_bits, unequal_bits
-from crossmatch.vectors.write import Entry, copy_text_files, vector_statement, write_entries
+from crossmatch.runtime import SILENT, Progress, Task, in_order, single_threads
+from crossmatch.vectors.checkpoint_pair import (
+    Pair,
+    Site,
+    pair_checkpoints,
+    same_bits,
+    unequal_bits,
+)
+from crossmatch.vectors.vector_file import (
+    Entry,
+    copy_text_files,
+    vector_statement,
+    write_entries,
+)
 
 FORMS = {"float32": torch.float32, "float64": torch.float64}
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from crossmatch.adapter import CONFIG_FILE, WEIGHTS_FILE
-from crossmatch.adapter.place import CONV1D
-from crossmatch.adapter.written import PREFIX, module_targets, plain_config
+from crossmatch.adapter.peft_format import PREFIX, module_targets, plain_config
+from crossmatch.adapter.tensor_names import CONV1D
 from crossmatch.checkpoint import (
     MANIFEST,
     Checkpoint,
@@ -27,12 +27,15 @@ from crossmatch.checkpoint import (
 )
 from crossmatch.delta import top_singular
 from crossmatch.errors import CheckpointError, RuleError
-from crossmatch.process import single_threads
-from crossmatch.progress import SILENT, Progress
-from crossmatch.vectors.blocks import in_order
+from crossmatch.runtime import SILENT, Progress, in_order, single_threads
+from crossmatch.vectors.checkpoint_pair import Pair, Site, pair_checkpoints
 from crossmatch.vectors.extract import Changes, find_changes, pair_facts
-from crossmatch.vectors.pair import Pair, Site, pair_checkpoints
-from crossmatch.vectors.write import Entry, copy_text_files, statement, write_entries
+from crossmatch.vectors.vector_file import (
+    Entry,
+    copy_text_files,
+    statement,
+    write_entries,
+)
 
 PREDICATE = "urn:crossmatch:extracted-adapter:1"
 # Modules whose weight is a matrix and that are no linear layers.

@@ -2,11 +2,10 @@
 
 from crossmatch.verification.claim import Claim, Parts, claim_from_manifest
 from crossmatch.verification.identify import identify
-from crossmatch.verification.judge import DEFAULTS, Thresholds
 from crossmatch.verification.proof import SampledProof, WholeProof
-from crossmatch.verification.signature import with_signature
-from crossmatch.verification.verdict import Finding, RecoveredWeight, Verdict
+from crossmatch.verification.verdict import Finding, RecoveredWeight, Verdict, with_signature
 from crossmatch.verification.verify import verify, verify_claim
+from crossmatch.verification.weights.module_verdicts import DEFAULTS, Thresholds
 
 __all__ = [
     "DEFAULTS",

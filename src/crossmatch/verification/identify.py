@@ -7,17 +7,16 @@ from pathlib import Path
 from crossmatch.checkpoint import Checkpoint, is_quantised
 from crossmatch.delta import TuningVector
 from crossmatch.errors import InputError
-from crossmatch.process import single_threads
-from crossmatch.progress import SILENT, Progress
+from crossmatch.runtime import SILENT, Progress, single_threads
+from crossmatch.verification.arithmetic.fit import discover, shortest
+from crossmatch.verification.arithmetic.sample_rows import pieces_of
+from crossmatch.verification.arithmetic.without_program import recover
 from crossmatch.verification.claim import Claim
-from crossmatch.verification.classes import recover
-from crossmatch.verification.fitting import discover, shortest
-from crossmatch.verification.judge import DEFAULTS, Thresholds
-from crossmatch.verification.pieces import pieces_of
-from crossmatch.verification.recover import sums
-from crossmatch.verification.scan import glance
 from crossmatch.verification.verdict import RecoveredWeight, Verdict
 from crossmatch.verification.verify import open_claim, verify_claim
+from crossmatch.verification.weights.estimate import sums
+from crossmatch.verification.weights.module_verdicts import DEFAULTS, Thresholds
+from crossmatch.verification.weights.scan import glance
 
 
 # Also outside of the passes: threads that wait for each other spin, and on a busy machine each waits for a core.

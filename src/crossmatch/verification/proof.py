@@ -13,17 +13,23 @@ import torch
 
 from crossmatch.checkpoint import Checkpoint, TensorFiles
 from crossmatch.delta import LowRank, TuningVector
-from crossmatch.progress import SILENT, Progress
-from crossmatch.verification.again import look_again
-from crossmatch.verification.arithmetic import Applied
+from crossmatch.runtime import SILENT, Progress
+from crossmatch.verification.arithmetic.grammar import Program
+from crossmatch.verification.arithmetic.program_on_rows import Applied
 from crossmatch.verification.claim import Resolved
-from crossmatch.verification.grammar import Program
-from crossmatch.verification.judge import DEFAULTS, Thresholds
-from crossmatch.verification.look import bound, check_readable, look, read_rows, rows_from
-from crossmatch.verification.scan import ModuleScan, Scan, scan
 from crossmatch.verification.subject import Subject, same_bytes
 from crossmatch.verification.verdict import Verdict
 from crossmatch.verification.verify import decide
+from crossmatch.verification.weights.module_verdicts import DEFAULTS, Thresholds
+from crossmatch.verification.weights.row_sums import (
+    bound,
+    check_readable,
+    look,
+    read_rows,
+    rows_from,
+)
+from crossmatch.verification.weights.scan import ModuleScan, Scan, scan
+from crossmatch.verification.weights.second_pass import look_again
 
 SAMPLED_ROWS, SAMPLED_COLUMNS = 32, 1024
 

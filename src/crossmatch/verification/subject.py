@@ -9,12 +9,18 @@ import torch
 from torch import Tensor
 
 from crossmatch.checkpoint import Checkpoint
-from crossmatch.delta import Delta, TokenRows, TuningVector, linear
-from crossmatch.verification.arithmetic import Applied
+from crossmatch.delta import (
+    Delta,
+    TokenRows,
+    TuningVector,
+    linear,
+)
+from crossmatch.verification.arithmetic.grammar import MEANS, Program
+from crossmatch.verification.arithmetic.operations import Operations
+from crossmatch.verification.arithmetic.program_on_rows import Applied
+from crossmatch.verification.arithmetic.tensor_kinds import Kind, Kinds
 from crossmatch.verification.claim import Resolved
-from crossmatch.verification.grammar import MEANS, Program
-from crossmatch.verification.kinds import Kind, Kinds
-from crossmatch.verification.look import (
+from crossmatch.verification.weights.row_sums import (
     ROWS,
     Looked,
     Rows,
@@ -25,7 +31,6 @@ from crossmatch.verification.look import (
     rows_from,
     sample,
 )
-from crossmatch.verification.operations import Operations
 
 # Elements that are looked at together.
 _FEW = 1 << 16

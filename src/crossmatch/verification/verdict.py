@@ -1,9 +1,11 @@
 """The answer: verdict, faults, recovered weights, and what they rest on."""
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
+from crossmatch.checkpoint import SIGNATURE, check_signature
 from crossmatch.verification.faults import FAULTS, NOTES
 
 SCHEMA_VERSION = 1
@@ -104,3 +106,16 @@ class Verdict:
 
 _STATES = ("adapted", "agree", "disagree", "undecided")
 _NONE = {"total": 0, "untouched_identical": 0, "untouched_changed": [], "missing": [], "extra": []}
+
+
+def with_signature(verdict: Verdict, directory: Path, public_key: Path) -> Verdict:
+    """The verdict with what `model.sig` says under evidence.signature; failed unless the signature holds.
+
+    Raises InputError without the extra `signing`, or for a key that cannot be used.
+    """
+    found = check_signature(directory, public_key)
+    verdict = replace(verdict, evidence={**verdict.evidence, "signature": found.to_dict()})
+    if found.valid:
+        return verdict
+    finding = Finding("signature-invalid", (SIGNATURE,), found.reason)
+    return replace(verdict, verdict="failed", findings=(*verdict.findings, finding))

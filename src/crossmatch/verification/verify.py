@@ -19,22 +19,31 @@ from crossmatch.checkpoint import (
     is_quantised,
 )
 from crossmatch.errors import InputError
-from crossmatch.process import single_threads
-from crossmatch.progress import SILENT, Progress
 from crossmatch.rules import Recipe
-from crossmatch.verification import record
-from crossmatch.verification.again import look_again, quick_scope
+from crossmatch.runtime import SILENT, Progress, single_threads
+from crossmatch.verification import verdict_record as record
+from crossmatch.verification.arithmetic.fit import (
+    most_misses,
+    pieces_in_question,
+    settle,
+    settle_again,
+)
 from crossmatch.verification.claim import Claim, Parts, Resolved
-from crossmatch.verification.directory import Directory, inspect_directory
-from crossmatch.verification.findings import Judged, weight_findings
-from crossmatch.verification.fitting import most_misses, pieces_in_question, settle, settle_again
-from crossmatch.verification.judge import DEFAULTS, Thresholds, judge_module, resolves
-from crossmatch.verification.quantised import verify_quantised_claim
-from crossmatch.verification.recover import Estimate, Strata, estimate
-from crossmatch.verification.scan import ModuleScan, Scan, scan
+from crossmatch.verification.files.directory import Directory, inspect_directory
+from crossmatch.verification.quantised.verify import verify_quantised_claim
 from crossmatch.verification.subject import Subject, differing
 from crossmatch.verification.verdict import Finding, RecoveredWeight, Verdict
-from crossmatch.verification.whole import examine_adapters
+from crossmatch.verification.weights.estimate import Estimate, Strata, estimate
+from crossmatch.verification.weights.findings import Judged, weight_findings
+from crossmatch.verification.weights.module_verdicts import (
+    DEFAULTS,
+    Thresholds,
+    judge_module,
+    resolves,
+)
+from crossmatch.verification.weights.scan import ModuleScan, Scan, scan
+from crossmatch.verification.weights.second_pass import look_again, quick_scope
+from crossmatch.verification.whole_adapters import examine_adapters
 
 # What a proof beside the writing does not look at.
 _UNSEEN = ("directory: only the weights were judged",)

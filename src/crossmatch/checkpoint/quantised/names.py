@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from crossmatch.checkpoint.names import expert_of
 from crossmatch.checkpoint.quantised.blocks import library
 from crossmatch.checkpoint.quantised.header import GgufTensor
+from crossmatch.checkpoint.tensor_names import expert_of
 from crossmatch.errors import CheckpointError
 
 # Architectures whose tensors are stored as they are, but for the order of rows in q and k where it says True.

@@ -30,10 +30,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from crossmatch.errors import DataError
-from crossmatch.evaluation.audit.prints import Document
+from crossmatch.evaluation.audit.fingerprints import Document
 
 if TYPE_CHECKING:
-    from crossmatch.evaluation.suites import Suite
+    from crossmatch.data.suites import Suite
 
 _CHUNK = 1 << 20
 _GAP = re.compile(r"[ \t\r\n]*")
@@ -98,7 +98,7 @@ class SuiteCorpus:
 def open_corpus(source: str | Path, columns: Mapping[str, str] | None = None) -> FileCorpus | SuiteCorpus:
     """A suite's YAML file, a data file or a hub data set. Raises DataError for what cannot be read at all."""
     if Path(source).suffix in (".yaml", ".yml"):
-        from crossmatch.evaluation.suites import load_suite
+        from crossmatch.data.suites import load_suite
 
         return SuiteCorpus(load_suite(source))
     if not Path(source).is_file():

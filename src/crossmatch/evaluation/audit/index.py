@@ -9,9 +9,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crossmatch.evaluation.audit.prints import BANDS, LENGTHS, SCOPES, Document, Prints, fingerprint
-from crossmatch.evaluation.audit.prints import jaccard as jaccard_index
-from crossmatch.evaluation.audit.units import I64, U64, Units, mix
+from crossmatch.evaluation.audit.fingerprints import (
+    BANDS,
+    LENGTHS,
+    SCOPES,
+    Document,
+    Prints,
+    fingerprint,
+)
+from crossmatch.evaluation.audit.fingerprints import jaccard as jaccard_index
+from crossmatch.evaluation.audit.tokens import (
+    I64,
+    U64,
+    Units,
+    mix,
+)
 
 JACCARD = 0.8
 LEVELS = ("exact", "normalised", "ngram", "near")

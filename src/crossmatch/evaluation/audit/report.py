@@ -5,8 +5,16 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from crossmatch.errors import InputError
+from crossmatch.evaluation.audit.fingerprints import (
+    BANDS,
+    CHARACTERS,
+    ROWS,
+    SCOPES,
+    SHINGLE,
+    SHORTEST,
+    WORDS,
+)
 from crossmatch.evaluation.audit.index import JACCARD, LEVELS
-from crossmatch.evaluation.audit.prints import BANDS, CHARACTERS, ROWS, SCOPES, SHINGLE, SHORTEST, WORDS
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,57 @@
+"""What is known of a tuning vector that lies in a directory: where it comes from, its files, their digests."""
+
+from functools import cached_property
+from pathlib import Path
+
+from crossmatch.checkpoint import (
+    MANIFEST,
+    Source,
+    file_digest,
+    files_digest,
+    read_json,
+)
+from crossmatch.delta import TuningVector
+
+
+class Recorded(TuningVector):
+    """A tuning vector in a directory: a PEFT adapter, or a stored vector.
+
+    source: its directory, and the hub id that it was fetched from, if any; paths: the files that are its content.
+    """
+
+    source: Source
+    paths: tuple[Path, ...]
+
+    @property
+    def path(self) -> Path:
+        """Its directory."""
+        return self.source.path
+
+    @cached_property
+    def record(self) -> dict[str, object]:
+        """What the manifest or training record beside it says; empty without one."""
+        file = self.path / MANIFEST
+        record = read_json(file) if file.exists() else {}
+        inner = record.get("predicate")
+        return inner if isinstance(inner, dict) else record
+
+    @cached_property
+    def trained_on(self) -> str | None:
+        """Digest of the base that the record beside it names, or None without a record."""
+        base = self.record.get("base")
+        digest = base.get("digest") if isinstance(base, dict) else None
+        return digest if isinstance(digest, str) else None
+
+    def made_on(self, base: str | None) -> bool | None:
+        """Whether the record beside it names the base of this digest; None where either is not known."""
+        return self.trained_on == base if self.trained_on and base else None
+
+    @cached_property
+    def file_digests(self) -> dict[str, str]:
+        """blake3 of the files that are its content, by file name."""
+        return {path.name: file_digest(path) for path in self.paths}
+
+    @cached_property
+    def digest(self) -> str:
+        """One digest of its content: of the names and digests of its files."""
+        return files_digest(self.file_digests)

@@ -1,0 +1,1 @@
+"""Which modules of a fine-tune an answer comes from: gates on deltas, and their ablation."""

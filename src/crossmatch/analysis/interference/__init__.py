@@ -1,0 +1,1 @@
+"""What one adapter does to another's task: predicted, then measured."""

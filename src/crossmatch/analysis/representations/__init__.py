@@ -1,0 +1,1 @@
+"""What a fine-tune does to the activations, layer by layer."""

@@ -1,0 +1,1 @@
+"""What weights alone say: sizes, alignment with the base, overlaps of two updates."""

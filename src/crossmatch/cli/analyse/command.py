@@ -1,0 +1,164 @@
+"""crossmatch analyse."""
+
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from crossmatch.cli.analyse.options import (
+    Asked,
+    Items,
+    Nulls,
+    Openings,
+    Positions,
+    Questions,
+    Texts,
+    read_material,
+    run_texts,
+)
+from crossmatch.cli.console import Terminal, emit, say
+from crossmatch.cli.options import Json
+from crossmatch.errors import InputError, OutputError
+from crossmatch.report.terminal.analysis import show, show_texts
+
+if TYPE_CHECKING:
+    from crossmatch.analysis import Opened
+
+
+def named(vectors: list[str]) -> dict[str, str]:
+    """[NAME=]PATH texts by name; without one the last part of the path. Raises InputError for two of one name."""
+    from crossmatch.checkpoint import safe_name
+
+    result: dict[str, str] = {}
+    for text in vectors:
+        name, equals, path = text.partition("=")
+        if not equals or Path(text).exists():
+            path, name = text, Path(text).name or Path(text).resolve().name
+            name = name.partition("@")[0]
+        if not safe_name(name) or not path:
+            raise InputError(f"{text}: write it as NAME=PATH; a name is letters, digits, '_', '.', '-'")
+        if name in result:
+            raise InputError(f"two vectors are called {name}; name them, as in first={result[name]} second={path}")
+        result[name] = path
+    return result
+
+
+RESULT, PAGE = "analysis.json", "analysis.html"
+
+
+def analyse_command(
+    base: Annotated[str, typer.Argument(help="The base: a directory or a hub id.")],
+    vectors: Annotated[
+        list[str],
+        typer.Argument(metavar="[NAME=]PATH...", help="Adapters, stored vectors, or checkpoints tuned from the base."),
+    ],
+    k: Annotated[
+        list[str] | None,
+        typer.Option("--k", metavar="K", help="Leading directions: a number, r (the delta's rank), or 90%; repeat."),
+    ] = None,
+    no_alignment: Annotated[
+        bool, typer.Option("--no-alignment", help="Sizes and overlaps alone; adapters: the base's weights stay unread.")
+    ] = False,
+    cache: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where the base's directions are kept, else ~/.cache/crossmatch.")
+    ] = None,
+    sign_conflict: Annotated[
+        bool, typer.Option("--sign-conflict", help="Also compare signs, element by element: minutes for large models.")
+    ] = False,
+    texts: Texts = None,
+    positions: Positions = 4096,
+    nulls: Nulls = 4,
+    questions: Questions = None,
+    openings: Openings = None,
+    items: Items = 32,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="DIR", help=f"Also write DIR/{RESULT} and its page.")
+    ] = None,
+    svg: Annotated[bool, typer.Option("--svg", help="With -o: every picture as an SVG file, too.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Say what fine-tuning changed: size, place on the base's singular directions, overlap of two vectors.
+
+    With --texts, --questions or --openings the models are run as well, in float32.
+    Exit code 1: a tuned checkpoint is the base itself, so that there is nothing to analyse.
+    """
+    from crossmatch.analysis import (
+        DEFAULT_KS,
+        Wanted,
+        assemble,
+        open_vectors,
+    )
+    from crossmatch.runtime import keep_heap
+
+    keep_heap()
+    sources = named(vectors)
+    wanted = Wanted(tuple(dict.fromkeys(k or DEFAULT_KS)), not no_alignment, cache, sign_conflict)
+    try_output(output, pictures=svg)
+    with Terminal().task("open"):
+        opened = open_vectors(base, sources)
+    check_output(output, opened)
+    material = read_material(opened, Asked(texts, questions, openings, positions, nulls, items, k or ()))
+    facts = assemble(opened, wanted, progress=Terminal())
+    run_texts(opened, material, facts)
+    if output is not None:
+        write(output, facts, pictures=svg)
+    say_notes(base, facts)
+    if as_json:
+        emit(facts)
+    else:
+        show(facts)
+        show_texts(facts)
+    if output is not None:
+        say(f"written: {output / RESULT}, {PAGE} beside it")
+
+
+def try_output(output: Path | None, *, pictures: bool) -> None:
+    """Raise InputError for pictures without a directory, OutputError for a file, and for a directory that could not be
+    written when all is done; leaves nothing."""
+    from crossmatch.checkpoint import disk_error
+
+    if output is None:
+        if pictures:
+            raise InputError("--svg needs -o DIR, where the pictures go")
+        return
+    if output.exists() and not output.is_dir():
+        raise OutputError(f"{output} is a file; give a directory")
+    place = next(path for path in (output, *output.absolute().parents) if path.exists())
+    try:
+        with TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise disk_error(error, output) from error
+
+
+def check_output(output: Path | None, opened: "Opened") -> None:
+    """Raise OutputError for a place inside of what is analysed."""
+    if output is None:
+        return
+    for path in (opened.base.path, *(Path(one["path"]) for one in opened.facts.values())):
+        if output.resolve().is_relative_to(path.resolve()):
+            raise OutputError(f"{output} lies in {path}, which is analysed; give another directory")
+
+
+def say_notes(base: str, facts: dict[str, Any]) -> None:
+    """What a reader of the figures must know."""
+    for name, one in facts["vectors"].items():
+        if one["on_its_base"] is False:
+            say(f"note: {name} was made on other weights than {base} has")
+
+
+def write(output: Path, facts: dict[str, Any], *, pictures: bool) -> None:
+    """The result as JSON and as a page in a directory, in the place of earlier ones."""
+    from crossmatch.checkpoint import disk_error, replace_json
+    from crossmatch.report import write_analysis, write_pictures
+
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        with Terminal().task("page"):
+            write_analysis(facts, output / PAGE)
+            replace_json(output / RESULT, facts)
+            if pictures:
+                write_pictures(facts, output / "pictures")
+    except OSError as error:
+        raise disk_error(error, output) from error

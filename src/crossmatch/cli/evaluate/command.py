@@ -1,0 +1,108 @@
+"""crossmatch evaluate."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from crossmatch.cli.console import emit, say
+from crossmatch.cli.evaluate.options import (
+    Asked,
+    Checkpoints,
+    Clean,
+    Interference,
+    Kl,
+    Memory,
+    Model,
+    Nulls,
+    SameAs,
+    Server,
+    Strengths,
+    clean_parts,
+    exit_unjudged,
+    interfere,
+    measured,
+    read_measuring,
+    read_serving,
+    wanted_pair,
+)
+from crossmatch.cli.options import Adapters, Json, Weights
+from crossmatch.errors import InputError
+from crossmatch.report.terminal.evaluation import print_summary
+from crossmatch.report.terminal.interference import print_interference
+
+
+def evaluate_command(
+    base: Annotated[str, typer.Argument(help="Base checkpoint: a directory or a hub id.")],
+    suite: Annotated[list[str], typer.Option(help="A suite's YAML file, or recipe:NAME; repeat.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Directory for the answers and the summary.")],
+    adapter: Adapters = None,
+    weight: Weights = None,
+    reference: Annotated[str | None, typer.Option(help="Adapter to compare with; default: the last.")] = None,
+    template: Annotated[
+        list[str] | None,
+        typer.Option(help="own, think, nothink, chatml, chatml-empty, strict, or a Jinja file; repeat."),
+    ] = None,
+    decoding: Annotated[
+        list[str] | None, typer.Option(help="greedy, or as in T0.6p0.8 (five seeds; x10: ten); repeat.")
+    ] = None,
+    strengths: Strengths = None,
+    nulls: Nulls = 0,
+    checkpoint: Checkpoints = None,
+    kl: Kl = 16,
+    interference: Interference = 0,
+    batch_size: Annotated[int, typer.Option(min=1, help="Prompts at a time at most.")] = 256,
+    memory: Memory = None,
+    server: Server = None,
+    model: Model = None,
+    same_as: SameAs = None,
+    clean: Clean = None,
+    as_json: Json = False,
+) -> None:
+    """Measure base, each adapter alone, their merge and its scale-matched control on the same prompts.
+
+    With --strengths also base + g v, and with --nulls whether v is critical: whether removing it costs more than
+    removing its nulls.
+
+    With --server the model that runs there is one more variant, `served`; without -a, --checkpoint and --reference base
+    it is measured alone. BASE gives the tokenizer and its chat template. A key is taken from CROSSMATCH_API_KEY.
+    """
+    from crossmatch.checkpoint import Checkpoint
+    from crossmatch.evaluation import load_suite
+    from crossmatch.evaluation.conditions import Plan, conditions_of
+    from crossmatch.evaluation.inference.batch_memory import parse_memory
+    from crossmatch.runtime import keep_heap
+
+    keep_heap()
+    conditions = conditions_of(template or (), decoding or ())
+    suites = [load_suite(file) for file in suite]
+    if len({s.settings.name for s in suites}) < len(suites):
+        raise InputError("two suites have the same name; their answers would overwrite each other")
+    serving = read_serving(server, model, same_as)
+    wanted = None
+    if serving is None or reference == "base" or any((adapter, weight, strengths, nulls, checkpoint, interference)):
+        wanted = read_measuring(adapter, weight, reference, strengths, nulls, bool(checkpoint or serving))
+    against = wanted.reference if wanted else reference or "served"
+    plan = Plan(conditions, None, batch_size, kl, against, parse_memory(memory))
+    pair = wanted_pair(wanted, suites, interference) if wanted else None
+    asked, whole = Asked(suites, plan, clean_parts(clean, suites)), Checkpoint(base)
+    facts = measured(whole, (wanted, serving), checkpoint, asked, output)
+    if wanted and pair:
+        facts["interference"] = interfere(whole, wanted, pair, interference, output)
+    _tell(facts, output, as_json)
+
+
+def _tell(facts: dict[str, Any], output: Path, as_json: bool) -> None:
+    """The page, and the figures on stdout."""
+    from crossmatch.report import write_evaluation
+
+    write_evaluation(facts, output / "summary.html")
+    summary, interfering = facts["summary"], facts.get("interference")
+    if as_json:
+        emit({**summary, "interference": interfering} if interfering else summary)
+    else:
+        print_summary(summary)
+        if interfering:
+            print_interference(interfering)
+    say(f"answers and summary: {output}; the page: {output / 'summary.html'}")
+    exit_unjudged(summary)

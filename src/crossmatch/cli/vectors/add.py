@@ -1,0 +1,106 @@
+"""crossmatch vectors add and scale."""
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from crossmatch.cli.console import Terminal, emit, say
+from crossmatch.cli.options import (
+    Adapters,
+    Json,
+    Overwrite,
+    Strengths,
+    Weights,
+    one_of,
+    split_pairs,
+)
+from crossmatch.cli.options import weight as parse_weight
+from crossmatch.errors import InputError
+
+
+def add_command(
+    output: Annotated[Path, typer.Option("-o", "--output", help="Directory for the vector.")],
+    vector: Adapters = None,
+    weight: Weights = None,
+    match_norm: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Bring the others to this one's norm before they are weighted.")
+    ] = None,
+    base: Annotated[str | None, typer.Option(help="For DoRA, saved modules, tokens; for the number of heads.")] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="Of dense results: float32 or float64; default: as the parts.")
+    ] = None,
+    any_base: Annotated[bool, typer.Option("--any-base", help="Add vectors of different bases.")] = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Add vectors and adapters, each times its weight (default 1): by layer, module type and head, if you like.
+
+    Factors stay factors, exactly; the base is not loaded.
+    """
+    from crossmatch.adapter import open_vector
+    from crossmatch.checkpoint import Checkpoint
+    from crossmatch.vectors import Summing, add
+
+    paths, numbers = split_pairs(vector, "-a"), split_pairs(weight, "-w")
+    unknown = next((name for name in numbers if name not in paths), None)
+    if not paths or unknown is not None:
+        raise InputError(f"weight {unknown} has no vector; add -a {unknown}=PATH" if unknown else "add -a NAME=PATH")
+    one_of("--dtype", dtype, (None, "float32", "float64"))
+    weights = {name: parse_weight(text, f"-w {name}") for name, text in numbers.items()}
+    parts = {name: (open_vector(path), weights.get(name, 1.0)) for name, path in paths.items()}
+    summing = Summing(Checkpoint(base) if base else None, match_norm, dtype, overwrite, any_base)
+    facts = add(parts, output, summing=summing, progress=Terminal())["predicate"]
+    if as_json:
+        emit({"output": str(output), **facts})
+        return
+    _show(facts)
+    say(f"to see it: crossmatch vectors inspect {output}")
+
+
+def _show(facts: dict[str, Any]) -> None:
+    print(f"{'part':16} {'norm':>10} {'factor':>8} {'used':>10}  weight")
+    for name, part in facts["parts"].items():
+        sizes = f"{part['norm']:>10.5g} {part['factor']:>8.4g} {part['norm_used']:>10.5g}"
+        print(f"{name:16.16} {sizes}  {part['weight']}")
+    for pair in facts["cosines"]:
+        value = "not defined, one is zero" if pair["cosine"] is None else f"{pair['cosine']:+.4f}"
+        print(f"cosine of {pair['first']} and {pair['second']} as used: {value}")
+    print(f"norm of the sum: {facts['norm']:.5g}")
+    if facts["text_files"]["disagree"]:
+        say("note: the parts have different tokenizers or templates; none was taken along")
+
+
+def scale_command(
+    vector: Annotated[str, typer.Argument(help="A vector or an adapter.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Directory; of several strengths one in it for each.")],
+    strength: Strengths = None,
+    base: Annotated[str | None, typer.Option(help="For DoRA, saved modules and tokens.")] = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Multiply a vector by a number, or by several: nothing is rounded, the number is kept beside the tensors."""
+    from crossmatch.adapter import open_vector
+    from crossmatch.checkpoint import Checkpoint
+    from crossmatch.vectors import (
+        Summing,
+        add,
+        grid,
+        strengths,
+    )
+
+    numbers = strengths(strength or ["1"])
+    found, made = open_vector(vector), {}
+    below = Checkpoint(base) if base else None
+    with ExitStack() as stack:
+        places = stack.enter_context(grid(output, numbers, overwrite=overwrite))
+        for number, place in places.items():
+            summing = Summing(below, made_by="scale", overwrite=place == output and overwrite)
+            made[number] = add({"vector": (found, number)}, place, summing=summing, progress=Terminal())["predicate"]
+    results = [{"strength": number, "norm": facts["norm"]} for number, facts in made.items()]
+    if as_json:
+        emit({"schema_version": 1, "output": str(output), "strengths": results})
+        return
+    for result in results:
+        print(f"strength {result['strength']:g}: norm {result['norm']:.5g}")

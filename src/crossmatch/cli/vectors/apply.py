@@ -1,0 +1,154 @@
+"""crossmatch vectors apply and remove."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from crossmatch.cli.console import Terminal, emit, say
+from crossmatch.cli.merge_output import storage, write_checkpoint
+from crossmatch.cli.options import (
+    DTYPES,
+    Json,
+    Overwrite,
+    Strengths,
+)
+
+if TYPE_CHECKING:
+    from crossmatch.checkpoint import Checkpoint
+
+Out = Annotated[Path, typer.Option("-o", "--output", help="Directory; of several strengths one in it for each.")]
+Vector = Annotated[str, typer.Argument(help="A vector or an adapter: a directory or a hub id.")]
+Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; default: that of the checkpoint.")]
+Tied = Annotated[str, typer.Option(help="One of two tied embeddings changes: refuse, untie or keep.")]
+Verify = Annotated[bool, typer.Option("--verify/--no-verify", help="Prove what is written.")]
+
+
+def apply_command(
+    base: Annotated[str, typer.Argument(help="Checkpoint to put it on: a directory or a hub id.")],
+    vector: Vector,
+    output: Out,
+    strength: Strengths = None,
+    dtype: Dtype = None,
+    tied: Tied = "refuse",
+    any_base: Annotated[bool, typer.Option("--any-base", help="Allow another base than the vector records.")] = False,
+    verify: Verify = True,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Write round(base + g vector) for every strength g: a merge of one vector, proved and published like a merge."""
+    from crossmatch.adapter import open_vector
+    from crossmatch.checkpoint import Checkpoint
+
+    found, checkpoint = open_vector(vector), Checkpoint(base)
+    own = {str(info.dtype).removeprefix("torch.") for info in checkpoint.tensors.values()}
+    stored = _tuned_dtype(found.record.get("tuned"))
+    if dtype is None and stored is not None and stored not in own:
+        say(f"note: the tuned checkpoint is {stored}, this one is not; --dtype {stored} gives it back")
+    job = _Job(checkpoint, found, 1.0, storage(dtype, "nearest", None, tied), verify, any_base)
+    results = _write(job, output, strength, overwrite)
+    show_strengths(output, results, as_json)
+
+
+def remove_command(
+    tuned: Annotated[str, typer.Argument(help="Checkpoint to take it off: a directory or a hub id.")],
+    vector: Vector,
+    output: Out,
+    strength: Strengths = None,
+    base: Annotated[
+        str | None, typer.Option(help="The vector's base, to compare with; default: as its manifest says.")
+    ] = None,
+    dtype: Dtype = None,
+    tied: Tied = "refuse",
+    verify: Verify = True,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Write round(tuned - g vector) for every strength g.
+
+    Where the vector was extracted from this very checkpoint, strength 1 gives the base: how many elements do not is
+    counted and said.
+    """
+    from crossmatch.adapter import open_vector
+    from crossmatch.checkpoint import Checkpoint
+    from crossmatch.vectors import origin_of, strength_name, strengths
+
+    found, checkpoint = open_vector(vector), Checkpoint(tuned)
+    job = _Job(checkpoint, found, -1.0, storage(dtype, "nearest", None, tied), verify, any_base=True)
+    results = _write(job, output, strength, overwrite)
+    source, why = origin_of(found, checkpoint, base)
+    numbers = strengths(strength or ["1"])
+    if 1.0 in numbers:
+        if source is None:
+            say(f"note: not compared with the base: {why}")
+        else:
+            place = output / strength_name(1.0) if len(numbers) > 1 else output
+            results[1.0]["against_base"] = against_base(source, Checkpoint(place))
+    show_strengths(output, results, as_json)
+
+
+def _tuned_dtype(tuned: object) -> str | None:
+    dtypes = tuned.get("dtypes") if isinstance(tuned, dict) else None
+    return dtypes[0] if isinstance(dtypes, list) and dtypes and dtypes[0] in DTYPES.values() else None
+
+
+class _Job:
+    """One checkpoint, one vector, and how they are put together: the weight of a strength is `sign` times it."""
+
+    def __init__(
+        self, checkpoint: "Checkpoint", vector: Any, sign: float, stored: Any, verify: bool, any_base: bool
+    ) -> None:
+        from crossmatch.checkpoint import safe_name
+
+        self.checkpoint, self.vector, self.sign = checkpoint, vector, sign
+        self.storage, self.verify, self.any_base = stored, verify, any_base
+        self.name = vector.path.name if safe_name(vector.path.name) else "vector"
+
+
+def _write(job: _Job, output: Path, strength: list[str] | None, overwrite: bool) -> dict[float, dict[str, Any]]:
+    from crossmatch.merging import Output, plan_merge
+    from crossmatch.runtime import keep_heap
+    from crossmatch.vectors import grid, strengths
+
+    keep_heap()
+    results: dict[float, dict[str, Any]] = {}
+    with grid(output, strengths(strength or ["1"]), overwrite=overwrite) as places:
+        for number, place in places.items():
+            # Not -0.0, which a manifest would show.
+            parts = {job.name: (job.vector, job.sign * number + 0.0)}
+            plan = plan_merge(job.checkpoint, parts, storage=job.storage)
+            options = Output(overwrite=overwrite and place == output, any_base=job.any_base)
+            facts, sentence, hints = write_checkpoint(plan, place, options, job.verify)
+            results[number] = {"strength": number, "weight": parts[job.name][1], "sentence": sentence, **facts}
+            for line in hints[:-1]:
+                say(line)
+    return results
+
+
+def show_strengths(output: Path, results: dict[float, dict[str, Any]], as_json: bool) -> None:
+    """One line for each strength, and how the result compares with the base where that was counted."""
+    if as_json:
+        kept = [{k: v for k, v in facts.items() if k != "sentence"} for facts in results.values()]
+        emit({"schema_version": 1, "output": str(output), "strengths": kept})
+        return
+    for number, facts in results.items():
+        print(f"strength {number:g}: {facts['sentence']}")
+        against = facts.get("against_base")
+        if against is not None:
+            beyond = f"; {against['beyond']:,} in added rows stay" if against["beyond"] else ""
+            print(f"  {against['differ']:,} of {against['elements']:,} elements are not the base's{beyond}")
+            for name, count in sorted(against["tensors"].items(), key=lambda item: -item[1])[:3]:
+                print(f"    {count:,} in {name}")
+
+
+def against_base(base: "Checkpoint", result: "Checkpoint") -> dict[str, Any] | None:
+    """How many elements of a result are not the base's, as plain JSON; None, and a line why, if they are no pair."""
+    from crossmatch.errors import CheckpointError
+    from crossmatch.vectors import count_unequal, pair_checkpoints
+
+    try:
+        return count_unequal(pair_checkpoints(base, result), Terminal()).to_dict()
+    except CheckpointError as error:
+        # What was written is there and proved; only the comparison fails.
+        say(f"note: not compared with the base: {error}")
+        return None

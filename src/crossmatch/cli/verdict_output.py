@@ -1,0 +1,126 @@
+"""How a command gives a verdict: on the terminal, as JSON, and as files for the machines that judge a change."""
+
+import json
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from crossmatch.cli.console import emit
+from crossmatch.errors import ExitCode, OutputError
+from crossmatch.report.verdict_text import hiding_lines, rounding_line
+
+if TYPE_CHECKING:
+    from crossmatch.verification import Verdict
+
+EXIT = dict.fromkeys(("verified", "identified"), ExitCode.OK)
+EXIT |= {"failed": ExitCode.FAILED, "inconclusive": ExitCode.INCONCLUSIVE}
+Sarif = Annotated[Path | None, typer.Option("--sarif", metavar="FILE", help="Also write the verdict as SARIF 2.1.0.")]
+Junit = Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Also write the verdict as JUnit XML.")]
+Annotate = Annotated[bool, typer.Option("--annotate", help="Also print GitHub annotations; --json: on stderr.")]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """In which forms a verdict is wanted."""
+
+    as_json: bool = False
+    detail: bool = False
+    sarif: Path | None = None
+    junit: Path | None = None
+    annotate: bool = False
+
+
+def check_files(shown: Shown) -> None:
+    """Raise OutputError for a file that cannot be written: before the work, not after it."""
+    from crossmatch.checkpoint import disk_error
+
+    files = [file for file in (shown.sarif, shown.junit) if file is not None]
+    if len({file.resolve() for file in files}) < len(files):
+        raise OutputError(f"{files[0]} is given twice; --sarif and --junit need a file each")
+    for file in files:
+        if file.exists() and not file.is_file():
+            raise OutputError(f"{file} is no regular file; give the name of a file to write")
+        try:
+            with tempfile.TemporaryFile(dir=file.parent):
+                pass
+        except OSError as error:
+            raise disk_error(error, file) from error
+
+
+def conclude(merged: str, verdict: "Verdict", shown: Shown, files: Mapping[str, str]) -> None:
+    """Give the verdict in every wanted form; files: tensor -> its file, as far as known."""
+    from crossmatch.report.ci import annotations, junit, sarif
+
+    facts = verdict.to_dict(detail=shown.detail)
+    if shown.as_json:
+        emit(facts)
+    else:
+        show(merged, verdict)
+    if shown.annotate:
+        for line in annotations(facts, merged):
+            print(line, file=sys.stderr if shown.as_json else sys.stdout)
+    if shown.sarif is not None:
+        log = sarif(facts, merged, files)
+        _replace(shown.sarif, json.dumps(log, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    if shown.junit is not None:
+        _replace(shown.junit, junit(facts, merged))
+
+
+def _replace(file: Path, text: str) -> None:
+    """Write beside `file` and rename: a reader sees the old file or the whole new one."""
+    from crossmatch.checkpoint import disk_error
+
+    temporary = file.with_name(f".{file.name}.crossmatch-partial")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(file)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise disk_error(error, file) from error
+
+
+def show(merged: str, verdict: "Verdict") -> None:
+    """The verdict for people: one line, the weights, then only what is wrong and what to do about it."""
+    from crossmatch.report.text import plain
+    from crossmatch.report.verdict_text import seen
+
+    print(f"{verdict.verdict.upper()}  {plain(merged)}")
+    for name, w in verdict.weights.items():
+        found = "not identifiable" if w.recovered is None else f"{w.recovered:.5f} ± {w.stderr:.1g}"
+        claimed = "" if w.claimed is None else f"claimed {w.claimed:<8g} "
+        print(f"  {plain(name):12} {claimed}recovered {found}")
+    for known in verdict.evidence.get("sums", ()):
+        terms = " + ".join(plain(name) if c == 1 else f"{c:.3g} {plain(name)}" for name, c in known["terms"].items())
+        print(f"  {terms} = {known['recovered']:.5f} ± {known['stderr']:.1g}")
+    if verdict.evidence.get("absent"):
+        print(f"  not in the file: {', '.join(map(plain, verdict.evidence['absent']))}")
+    modules, tensors, rounding = verdict.modules, verdict.tensors, verdict.rounding
+    if modules["adapted"]:
+        others = tensors["total"] - modules["adapted"]
+        print(f"  {modules['agree']} of {modules['adapted']} adapted modules agree; ", end="")
+        print(f"{tensors['untouched_identical']} of {others} other tensors are the base's")
+    if rounding.get("violations") is not None:
+        print(f"  rounding: {rounding_line(rounding)}")
+    if verdict.verified:
+        for line in hiding_lines(verdict.evidence):
+            print(f"  {line}")
+    if verdict.evidence.get("sampled"):
+        scope = verdict.evidence["sampled"]
+        missed = ", ".join(f"{where} {chance:.2g}" for where, chance in scope["missed"].items())
+        print(f"  looked at {scope['rows']} of {scope['of']} rows of {plain(scope['tensor'])}, the tensor seen least;")
+        print(f"  the chance to miss a fault there, in: {missed}")
+    for finding in (f.to_dict() for f in verdict.findings):
+        print(f"\n{finding['fault']}: {finding['consequence']}.")
+        what, remedy = seen(finding), finding["remedy"]
+        if what:
+            print(f"  Seen: {what}.")
+        print(f"  {remedy[0].upper()}{remedy[1:]}.")
+    for text in verdict.evidence.get("not_checked", ()):
+        print(f"\nnot checked: {plain(text)}.")
+    for note in verdict.notes:
+        print(f"\nnote {note}: {plain(verdict.explained(note))}.")

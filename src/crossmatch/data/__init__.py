@@ -1,0 +1,1 @@
+"""Suites, training sets and texts: one way to read rows, templates, and what becomes of them as tokens."""

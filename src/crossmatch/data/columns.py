@@ -1,0 +1,240 @@
+"""From the columns of anybody's data to an item: one question with what answers it."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from crossmatch.checkpoint import value_digest
+from crossmatch.data.rows import Row
+from crossmatch.data.suite_config import (
+    LETTERS,
+    Fields,
+    OptionsField,
+    SuiteSettings,
+    TextField,
+    closest,
+    shown,
+)
+from crossmatch.errors import DataError
+
+Check = tuple[str, Mapping[str, Any]]
+_LETTERED = re.compile(r"\s*[(（]?([A-Za-z])[)）.．、:：\s]+(.*)")
+_MISSING = object()
+
+
+@dataclass(frozen=True)
+class Item:
+    """One question with a reference (generation), options and the index of the right one (choice), or checks.
+
+    question: of a text suite the document; context: a text that the question is about; subject: what field it belongs
+    to; checks: (kind, arguments).
+    """
+
+    id: str
+    question: str
+    reference: str = ""
+    options: tuple[str, ...] = ()
+    answer: int = -1
+    context: str = ""
+    subject: str = ""
+    checks: tuple[Check, ...] = ()
+
+
+def read_item(row: Row, settings: SuiteSettings) -> Item:
+    """One row as an item. Raises DataError with the reason if it cannot be asked or judged."""
+    fields, values = settings.fields, row.values
+    item_id = _text(values, fields.id, "id") if fields.id else row.key
+    subject = row.config or (_text(values, fields.subject, "subject") if fields.subject else "")
+    if settings.kind == "text":
+        return Item(item_id, _text(values, fields.text, "text"), subject=subject)
+    question = _text(values, fields.question, "question")
+    context = _context(values, settings)
+    if settings.kind == "generation":
+        reference = _text(values, fields.reference, "reference")
+        return Item(item_id, question, reference, context=context, subject=subject)
+    if settings.kind == "instructions":
+        return Item(item_id, question, context=context, subject=subject, checks=_checks(values, fields))
+    options = _options(values, fields.options)
+    if len(options) < 2 or not all(option.strip() for option in options):
+        raise DataError("options must be at least two texts that are not empty")
+    if len(options) > len(LETTERS):
+        raise DataError(f"at most {len(LETTERS)} options can be lettered, not {len(options)}")
+    answer = _ANSWERS[fields.answer.form](_value(values, fields.answer.columns[0]), options)
+    return Item(item_id, question, "", options, answer, context, subject)
+
+
+def taken(row: Row, where: Mapping[str, Sequence[Any]]) -> bool:
+    """Whether a row has, in every column of `where`, one of its values. Raises DataError for an unknown column."""
+    found = {column: _value(row.values, column) for column in where}
+    return all(str(found[column]) in {str(v) for v in allowed} for column, allowed in where.items())
+
+
+def _context(values: Mapping[str, Any], settings: SuiteSettings) -> str:
+    if settings.fields.context is None and "{context}" not in settings.prompt:
+        return ""
+    return _text(values, settings.fields.context or TextField(columns=("context",)), "context")
+
+
+def _value(values: Any, column: str) -> Any:
+    """What a column holds; `a.b` is b inside a. Raises DataError for an unknown one, with the closest known."""
+    if isinstance(values, Mapping) and column in values:
+        return values[column]
+    outer, _, inner = column.partition(".")
+    if inner and isinstance(values, Mapping) and isinstance(values.get(outer), Mapping):
+        return _value(values[outer], inner)
+    known = sorted(str(k) for k in values) if isinstance(values, Mapping) else []
+    advice = closest(column, known) or f"; there are {shown(', '.join(known))}"
+    raise DataError(f"there is no field {column!r}{advice}")
+
+
+def _text(values: Mapping[str, Any], field: TextField, name: str) -> str:
+    parts = []
+    for column in field.columns:
+        spare = column.endswith("?") and column not in values
+        found = _optional(values, column[:-1]) if spare else _value(values, column)
+        if found is _MISSING:
+            continue
+        part = _plain(found, column, field.join)
+        if part.strip():
+            parts.append(part)
+        elif not spare:
+            raise DataError(f"field {column!r} must be a text that is not empty, for the {name}")
+    text = field.join.join(parts)
+    if not text.strip():
+        raise DataError(f"the {name} is empty")
+    return text.strip() if field.strip else text
+
+
+def _optional(values: Mapping[str, Any], column: str) -> Any:
+    try:
+        found = _value(values, column)
+    except DataError:
+        return _MISSING
+    return _MISSING if found is None else found
+
+
+def _plain(value: Any, column: str, join: str) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int | list | tuple):
+        raise DataError(f"field {column!r} must be a text that is not empty, not {shown(value)}")
+    if isinstance(value, list | tuple):
+        return join.join(_plain(part, column, join) if isinstance(part, str) else _no_part(column) for part in value)
+    text = str(value)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"field {column!r} holds half a character (a lone surrogate)") from error
+    return text
+
+
+def _no_part(column: str) -> str:
+    raise DataError(f"field {column!r} must be a list of texts")
+
+
+def _options(values: Mapping[str, Any], field: OptionsField) -> tuple[str, ...]:
+    if field.values:
+        return field.values
+    if len(field.columns) > 1:
+        return tuple(_plain(_value(values, column), column, "\n") for column in field.columns)
+    column = next(iter(field.columns))
+    found = _value(values, column)
+    if isinstance(found, str):
+        found = _lettered_lines(found, column)
+    elif isinstance(found, list) and any(isinstance(option, Mapping) for option in found):
+        found = [(_value(option, "key"), _value(option, "value")) for option in found]
+    elif isinstance(found, Mapping) and set(found) == {"key", "value"}:
+        # The same pairs, as `datasets` may give them: one list a field.
+        found = _pairs(found["key"], found["value"], "keys", "values")
+    elif isinstance(found, Mapping):
+        found = [(key, text) for key, text in found.items() if text is not None]
+    elif isinstance(found, list):
+        return tuple(_plain(option, column, "\n") for option in found)
+    else:
+        raise DataError(f"field {column!r} must hold options: a list, letters with texts, or a line an option")
+    return _in_order(found, column)
+
+
+def _pairs(left: Any, right: Any, first: str, second: str) -> list[tuple[Any, Any]]:
+    if not (isinstance(left, list) and isinstance(right, list) and len(left) == len(right)):
+        raise DataError(f"{first} and {second} must be lists of one length")
+    return list(zip(left, right, strict=True))
+
+
+def _lettered_lines(text: str, column: str) -> list[tuple[Any, Any]]:
+    found = [_LETTERED.fullmatch(line) for line in text.split("\n") if line.strip()]
+    if not all(found):
+        raise DataError(f"field {column!r}: every line must be an option that begins with its letter")
+    return [(match[1], match[2]) for match in found if match]
+
+
+def _in_order(pairs: Sequence[tuple[Any, Any]], column: str) -> tuple[str, ...]:
+    by_letter = {str(key).strip().upper(): _plain(text, column, "\n").strip() for key, text in pairs}
+    letters = LETTERS[: len(pairs)]
+    if sorted(by_letter) != list(letters):
+        raise DataError(f"field {column!r}: options must be lettered A, B, C, ..., not {shown(', '.join(by_letter))}")
+    return tuple(by_letter[letter] for letter in letters)
+
+
+def _whole(value: Any) -> int | None:
+    """A whole number, also one of a CSV cell."""
+    if isinstance(value, str) and re.fullmatch(r"\s*\d{1,9}\s*", value):
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _by_index(value: Any, options: Sequence[str]) -> int:
+    index = _whole(value)
+    if index is None or not 0 <= index < len(options):
+        raise DataError(f"answer must be an index from 0 to {len(options) - 1}, not {shown(repr(value))}")
+    return index
+
+
+def _by_number(value: Any, options: Sequence[str]) -> int:
+    number = _whole(value)
+    if number is None or not 1 <= number <= len(options):
+        raise DataError(f"answer must be a number from 1 to {len(options)}, not {shown(repr(value))}")
+    return number - 1
+
+
+def _by_letter(value: Any, options: Sequence[str]) -> int:
+    letter = value.strip().upper() if isinstance(value, str) else ""
+    if len(letter) != 1 or letter not in LETTERS[: len(options)]:
+        raise DataError(f"answer must be a letter from A to {LETTERS[len(options) - 1]}, not {shown(repr(value))}")
+    return LETTERS.index(letter)
+
+
+def _by_text(value: Any, options: Sequence[str]) -> int:
+    same = [i for i, option in enumerate(options) if isinstance(value, str) and option.strip() == value.strip()]
+    if len(same) != 1:
+        raise DataError(f"answer must be the text of one option, not {shown(repr(value))}")
+    return same[0]
+
+
+_ANSWERS: dict[str, Callable[[Any, Sequence[str]], int]] = {
+    "index": _by_index,
+    "number": _by_number,
+    "letter": _by_letter,
+    "text": _by_text,
+}
+
+
+def _checks(values: Mapping[str, Any], fields: Fields) -> tuple[Check, ...]:
+    columns = fields.checks.columns
+    found: Any = [_value(values, column) for column in columns]
+    if not all(isinstance(part, list) and part for part in found):
+        raise DataError(f"checks must be a list of {{kind, arguments}} that is not empty, in {' and '.join(columns)}")
+    if len(columns) == 2:
+        pairs = _pairs(found[0], found[1], columns[0], columns[1])
+    else:
+        if not all(isinstance(check, Mapping) and set(check) <= {"kind", "arguments"} for check in found[0]):
+            raise DataError("every check must be an object of kind and arguments")
+        pairs = [(check.get("kind"), check.get("arguments") or {}) for check in found[0]]
+    for kind, arguments in pairs:
+        if not isinstance(kind, str) or not kind or not isinstance(arguments or {}, Mapping):
+            raise DataError("every check needs a kind, a text, and arguments, an object")
+        try:
+            value_digest(arguments)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise DataError(f"the arguments of check {shown(kind)!r} are not plain JSON") from error
+    # A table has all arguments for all kinds; those that a kind does not take are null there.
+    return tuple((kind, {k: v for k, v in (given or {}).items() if v is not None}) for kind, given in pairs)

@@ -1,0 +1,64 @@
+"""Texts and dialogues as token ids."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from crossmatch.data.chat_templates import render, template_kwargs
+from crossmatch.errors import DataError
+
+
+@dataclass(frozen=True)
+class Passage:
+    """Token ids of one sequence; the first `prompt` of them are a dialogue's prompt, none in a plain text."""
+
+    ids: tuple[int, ...]
+    prompt: int = 0
+
+    def positions(self, which: str) -> range:
+        """all: every token; prompt-end: the last of the generation prompt; response: those after it.
+
+        Raises DataError where a plain text is asked for its prompt or response.
+        """
+        if which == "all":
+            return range(len(self.ids))
+        if not self.prompt:
+            raise DataError(f"a plain text has no prompt and no response; positions {which!r} need dialogues")
+        return range(self.prompt - 1, self.prompt) if which == "prompt-end" else range(self.prompt, len(self.ids))
+
+
+def read_text(tokenizer: Any, text: str, max_length: int) -> list[Passage]:
+    """A document as the PT stage learns it, with the end-of-sequence token, in blocks of `max_length` tokens."""
+    end = tokenizer.eos_token or ""
+    ids = tokenizer(text if text.endswith(end) else text + end)["input_ids"]
+    return [Passage(tuple(ids[start : start + max_length])) for start in range(0, len(ids), max_length)]
+
+
+def read_dialogue(
+    tokenizer: Any, messages: Sequence[dict[str, str]], thinking: bool | None, max_length: int
+) -> Passage:
+    """A dialogue with its template; the prompt is everything before the last message, up to where its answer begins.
+
+    Prompt and response are tokenised together where that keeps the prompt's own tokens, else apart. Raises DataError
+    if it is too long, or if the template renders the prompt otherwise once an answer follows.
+    """
+    prompt = render(tokenizer, messages[:-1], thinking)
+    try:
+        whole = tokenizer.apply_chat_template(list(messages), tokenize=False, **template_kwargs(thinking))
+    except Exception as error:  # Jinja's own errors, and whatever a template raises
+        raise DataError(f"the chat template cannot render a dialogue: {error}") from error
+    if not whole.startswith(prompt):
+        raise DataError(
+            f"the chat template renders a prompt otherwise once its answer follows: {prompt[-30:]!r} at the end of the "
+            "prompt is not in the dialogue; give another template, or set its thinking switch"
+        )
+    before = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+    ids = tokenizer(whole, add_special_tokens=False)["input_ids"]
+    if ids[: len(before)] != before:
+        ids = before + tokenizer(whole[len(prompt) :], add_special_tokens=False)["input_ids"]
+    if len(ids) > max_length:
+        raise DataError(
+            f"{len(ids)} tokens with the template, more than {max_length}: raise max_length, as far as the model's "
+            "context goes, or leave the dialogue out"
+        )
+    return Passage(tuple(ids), len(before))

@@ -1,0 +1,82 @@
+"""How a question reaches the model: chat templates as data. Every metric of a condition is taken under one of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from crossmatch.checkpoint import value_digest
+from crossmatch.data.chat_templates import PROBE, render
+from crossmatch.errors import DataError
+
+_CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+EMPTY_BLOCK = "<think>\n\n</think>\n\n"
+_STRICT = "Give the final answer only: no reasoning, no steps, no explanation, no tags."
+_SWITCH = "enable_thinking"
+
+
+@dataclass(frozen=True)
+class Template:
+    """One way to render a dialogue.
+
+    source: Jinja text (None: the tokenizer's own); thinking: its switch; prefill: text with which the answer is made to
+    begin; instruction: added to the system message.
+    """
+
+    name: str
+    source: str | None = None
+    thinking: bool | None = None
+    prefill: str = ""
+    instruction: str = ""
+
+    @property
+    def digest(self) -> str:
+        """Digest of all that can change a prompt."""
+        return value_digest([self.source, self.thinking, self.prefill, self.instruction])
+
+    def prompt(self, tokenizer: Any, messages: Sequence[dict[str, str]]) -> str:
+        """A dialogue up to where the model goes on. Raises DataError if it cannot be rendered."""
+        turns = list(messages)
+        if self.instruction:
+            head = turns.pop(0)["content"] + "\n\n" if turns and turns[0]["role"] == "system" else ""
+            turns.insert(0, {"role": "system", "content": head + self.instruction})
+        own = tokenizer.chat_template
+        tokenizer.chat_template = self.source if self.source is not None else own
+        try:
+            if tokenizer.chat_template is None:
+                raise DataError(f"template {self.name}: the tokenizer has none of its own; give chatml or a Jinja file")
+            if self.thinking is not None and _SWITCH not in str(tokenizer.chat_template):
+                raise DataError(f"template {self.name}: this chat template has no switch for thinking; leave it out")
+            return render(tokenizer, turns, self.thinking) + self.prefill
+        finally:
+            tokenizer.chat_template = own
+
+    def probe(self, tokenizer: Any) -> str:
+        """The probe question as it reaches the model; training leaves the same of its own template."""
+        return self.prompt(tokenizer, PROBE)
+
+
+TEMPLATES = {
+    "own": Template("own"),
+    "think": Template("think", thinking=True),
+    "nothink": Template("nothink", thinking=False),
+    "chatml": Template("chatml", _CHATML),
+    "chatml-empty": Template("chatml-empty", _CHATML, prefill=EMPTY_BLOCK),
+    "strict": Template("strict", instruction=_STRICT),
+}
+
+
+def find_template(name: str) -> Template:
+    """A template by its name, or from a Jinja file, which is called as the file is. Raises DataError."""
+    if name in TEMPLATES:
+        return TEMPLATES[name]
+    path = Path(name)
+    if not path.is_file():
+        raise DataError(f"template {name} is no file, and none of {', '.join(TEMPLATES)}")
+    try:
+        return Template(path.stem, path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"template {name} cannot be read: {error}") from error

@@ -1,0 +1,1 @@
+"""From records to figures: one variant beside another, with intervals and tests."""

@@ -1,0 +1,38 @@
+"""The items that no training data touch, as `crossmatch audit -o` keeps them."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from crossmatch.checkpoint import read_json
+from crossmatch.data.suites import Suite
+from crossmatch.errors import CheckpointError, DataError, InputError
+
+
+def read_clean(file: Path, suites: Sequence[Suite]) -> dict[str, set[str]]:
+    """Suite -> ids of its clean items, from the result of an audit whose held-out sets are called as the suites are.
+
+    Raises InputError if the file is no such result or tells of none of the suites, DataError if it is of other items.
+    """
+    try:
+        raw = read_json(file)
+    except CheckpointError as error:
+        raise InputError(f"--clean {file}: {error}") from error
+    held_out = raw.get("held_out")
+    known = {name: found.get("clean") for name, found in held_out.items()} if isinstance(held_out, dict) else {}
+    if not known or not all(isinstance(ids, list) for ids in known.values()):
+        raise InputError(f"--clean {file}: no result of an audit with held-out sets; write one by crossmatch audit -o")
+    names = {suite.settings.name: suite for suite in suites}
+    found = {name: {str(key) for key in ids} for name, ids in known.items() if name in names}
+    if not found:
+        raise InputError(f"--clean {file} tells of {', '.join(known)}; none of the suites is called so")
+    for name, ids in found.items():
+        other = sorted(ids - {item.id for item in names[name].items})
+        if other:
+            raise DataError(f"--clean {file}: suite {name} has no item {other[0]}; audit the suite that is asked")
+    return found
+
+
+def touched(clean: Mapping[str, set[str]], suites: Sequence[Suite]) -> dict[str, set[str]]:
+    """The same without suites of which no item is touched: there the clean part is the whole."""
+    items = {suite.settings.name: {item.id for item in suite.items} for suite in suites}
+    return {name: ids for name, ids in clean.items() if name in items and items[name] - ids}

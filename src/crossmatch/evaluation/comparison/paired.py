@@ -1,0 +1,97 @@
+"""One metric of one variant as a figure, and of two variants as a paired difference; verdicts on a family of them."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from crossmatch.evaluation.metrics.metrics import SHARES, Measured
+from crossmatch.statistics.estimates import (
+    Array,
+    Difference,
+    Figure,
+    Statistic,
+)
+from crossmatch.statistics.proportions import mcnemar, proportion
+from crossmatch.statistics.resampling import bootstrap, paired_difference, snapped
+
+Decision = Literal["confirmed", "refuted", "undecided"]
+# Metrics of which more is better; the first that a suite has stands for it. Of overlaps that is an F-score, a mean over
+# items: chrF weighs recall twice, so that an answer gains by being long.
+BETTER = (
+    *("number", "exact", "acc", "followed_strict", "rougeL"),
+    *("bleu", "chrf", "acc_norm", "acc_generated", "followed_loose"),
+)
+_TAIL = 0.05
+
+
+def primary(metrics: Sequence[str]) -> str | None:
+    """The metric that stands for a suite: number, exact, acc, followed_strict or rougeL is the first; or None."""
+    return next((metric for metric in BETTER if metric in metrics), None)
+
+
+def figure(metric: str, measured: Measured) -> Figure:
+    """A share with Wilson's interval, anything else with that of the bootstrap."""
+    rows, statistic = measured[metric]
+    return proportion(int(rows[:, 0].sum()), len(rows)) if _is_share(metric, rows) else bootstrap(rows, statistic)
+
+
+def difference(metric: str, mine: Measured, other: Measured) -> Difference | None:
+    """Paired difference over the same items: McNemar's test for shares, else randomisation. None for n < 2."""
+    rows, statistic = mine[metric]
+    others = other[metric][0]
+    if _is_share(metric, rows) and _is_share(metric, others):
+        return mcnemar(rows[:, 0] > 0.5, others[:, 0] > 0.5)
+    return paired_difference(rows, others, statistic)
+
+
+def pooled(metric: str, several: Sequence[Measured]) -> Measured:
+    """Several variants as one: each item's rows averaged, so that the item stays the unit that is drawn."""
+    return {metric: (np.mean([measured[metric][0] for measured in several], axis=0), several[0][metric][1])}
+
+
+@dataclass(frozen=True)
+class Best:
+    """Whether the best of a family of differences is above zero.
+
+    value: the largest difference, at `place`; low, high: the largest lower and the largest upper bound of intervals
+    that hold together (95% for all of them at once): a 95% interval of the largest true difference. confirmed: low is
+    above zero; refuted: high is not.
+    """
+
+    verdict: Decision
+    value: float
+    low: float
+    high: float
+    place: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON."""
+        return asdict(self)
+
+
+def best_of(values: Array, draws: Array, wider: float = 1.0) -> Best:
+    """Judge the largest of differences (k,) from their resampled values (draws, k), made from the same draws of items.
+
+    Intervals value_i -/+ c s_i, s_i the standard deviation of its draws and c the 95% quantile over draws of
+    max_i |draw_i - value_i| / s_i: looking at k differences and naming the largest costs what it should. wider: by what
+    the intervals are to be wider, for few items (`widening`).
+    """
+    spread = draws.std(0)
+    scale = np.where(spread > 0, spread, 1.0)
+    reach = float(np.quantile(np.abs((draws - values) / scale).max(1), 1 - _TAIL)) * spread * wider
+    size, place = float(np.abs(draws).max()), int(values.argmax())
+    low, high = snapped((values - reach).max(), size), snapped((values + reach).max(), size)
+    verdict: Decision = "confirmed" if low > 0 else "refuted" if high <= 0 else "undecided"
+    return Best(verdict, float(values[place]), low, high, place)
+
+
+def value_of(rows: Array, statistic: Statistic) -> float:
+    """A statistic of item rows (n, columns)."""
+    return float(statistic(rows.mean(0, keepdims=True))[0])
+
+
+def _is_share(metric: str, rows: Array) -> bool:
+    """Whether items are right or wrong; over several seeds they are something between."""
+    return metric in SHARES and bool(np.isin(rows[:, 0], (0.0, 1.0)).all())

@@ -1,0 +1,79 @@
+"""Answers side by side: one row a question, one column a variant."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from crossmatch.data.suites import Suite
+from crossmatch.evaluation.conditions import OWN, Condition
+from crossmatch.evaluation.metrics.reasoning_traces import parse_trace, utf16_spans
+from crossmatch.evaluation.record import Record, Records
+from crossmatch.evaluation.variants.variants import Variant
+
+
+def side_by_side(
+    records: Records,
+    variants: Sequence[Variant],
+    suites: Sequence[Suite],
+    *,
+    conditions: Sequence[Condition] = OWN,
+) -> dict[str, Any]:
+    """For every condition and suite its questions, each with the reference or right option and every variant's answer;
+    of several seeds the first. Plain text has no answers to show.
+
+    An answer in words has `marks`: [begin, end] of what counts as trace, in units of UTF-16. A choice that is both
+    scored and generated shows the option, and the text under `generated`.
+    """
+    names = [variant.name for variant in variants]
+    result: dict[str, Any] = {"variants": names, "conditions": {}}
+    for condition in conditions:
+        found = {}
+        for suite in suites:
+            columns = [_first(records.get((v, suite.settings.name, condition.name), [])) for v in names]
+            if all(columns) and suite.settings.kind != "text":
+                rows = [_row(suite, list(answers)) for answers in zip(*columns, strict=True)]
+                found[suite.settings.name] = {"kind": suite.settings.kind, "rows": rows}
+        result["conditions"][condition.name] = found
+    return result
+
+
+def _first(rows: Sequence[Record]) -> list[Record]:
+    seeds = [row["seed"] for row in rows if "seed" in row]
+    return [row for row in rows if not seeds or row["seed"] == seeds[0]]
+
+
+def _row(suite: Suite, answers: list[Record]) -> dict[str, Any]:
+    first = answers[0]
+    row = {"id": first["id"], "question": first["question"]}
+    if suite.settings.kind == "choice":
+        return {**row, "reference": first["options"][first["right"]], "answers": [_chosen(a) for a in answers]}
+    wanted = first.get("reference") or "; ".join(kind for kind, _ in first.get("checks", ()))
+    return {**row, "reference": wanted, "answers": [_given(a) for a in answers]}
+
+
+def _chosen(answer: Record) -> dict[str, Any]:
+    """The option of the highest score and the generated text, each where it was asked for."""
+    if "failed" in answer:
+        return {"text": f"(no answer: {answer['failed']})", "right": None}
+    written = _written(answer) if "generated" in answer else {}
+    if "chosen" not in answer:
+        return written
+    scored = {"text": answer["options"][answer["chosen"]], "right": answer["chosen"] == answer["right"]}
+    return {**scored, "generated": written} if written else scored
+
+
+def _written(answer: Record) -> dict[str, Any]:
+    first = answer["generated"][0]
+    return {**_marked(first["output"]), "right": first["chosen"] == answer["right"]}
+
+
+def _given(answer: Record) -> dict[str, Any]:
+    if "failed" in answer:
+        return _marked(f"(no answer: {answer['failed']})")
+    return _marked(answer["output"])
+
+
+def _marked(text: str) -> dict[str, Any]:
+    """A text with its traces: whether it has them, and where, as a page's script counts characters."""
+    trace = parse_trace(text)
+    marks = sorted(utf16_spans(text, trace.structural_spans + trace.lexical_spans))
+    return {"text": text, "trace": trace.state, "lexical": trace.lexical, "marks": marks}

@@ -1,0 +1,272 @@
+"""From records to figures: every metric with n and interval, every difference paired, tested and adjusted."""
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import product
+from typing import Any
+
+from crossmatch.data.suites import Suite
+from crossmatch.errors import DataError
+from crossmatch.evaluation.comparison.bleu_decomposition import fall_parts, length_parts
+from crossmatch.evaluation.comparison.combination import Combination, combination_section
+from crossmatch.evaluation.comparison.criticality import criticality, strength_curves
+from crossmatch.evaluation.comparison.divergence import divergence_rows
+from crossmatch.evaluation.comparison.paired import difference, figure, pooled
+from crossmatch.evaluation.conditions import OWN, SUMMARY_VERSION, Condition
+from crossmatch.evaluation.metrics.choice_accuracy import flips
+from crossmatch.evaluation.metrics.metrics import (
+    CHOICE,
+    GENERATED,
+    SURFACE,
+    Measured,
+    measure,
+    signatures,
+)
+from crossmatch.evaluation.record import Record, Records
+from crossmatch.evaluation.variants.variants import (
+    APART,
+    Variant,
+    control_of,
+    nulls_of,
+)
+from crossmatch.rules import weight_json
+from crossmatch.statistics.estimates import Figure
+from crossmatch.statistics.multiple_tests import holm
+from crossmatch.statistics.resampling import paired_contrast, paired_difference
+
+Json = dict[str, Any]
+NONE = Figure(None, None, None, 0)
+# Of a fall in BLEU.
+PARTS = ("total", "dilution", "content", "length", "rest")
+# What an entry of a metric is compared with.
+COMPARED = ("difference", "difference_base", "difference_control", "difference_null")
+
+
+def summarise(
+    records: Records,
+    variants: Sequence[Variant],
+    suites: Sequence[Suite],
+    reference: str,
+    *,
+    conditions: Sequence[Condition] = OWN,
+    clean: Mapping[str, set[str]] | None = None,
+    combination: Combination | None = None,
+) -> Json:
+    """Figures of every variant, suite and condition; paired differences against `reference` (a variant's name) and
+    against the base, and of a merge against its scale-matched control and against its random nulls, pooled.
+
+    All variants must have answered the same items; that is checked. An item that somebody did not answer counts for
+    nobody's figures, and such a suite is marked incomplete and has no differences. clean: suite -> ids of the items
+    that no training data touch; their figures are given beside. Differences are adjusted (Holm) over the variants and
+    suites of one metric and condition; strengths and removals are families of their own. combination: sums of vectors
+    to be judged. Returns plain JSON.
+    """
+    result: Json = {"schema_version": SUMMARY_VERSION, "reference": reference, "variants": {}, "conditions": {}}
+    for variant in variants:
+        weights = {name: weight_json(weight) for name, weight in variant.weights.items()}
+        nulls = {"nulls": [null.to_dict() for null in variant.nulls]} if variant.nulls else {}
+        facts = {"kind": variant.kind, "weights": weights, "note": variant.note or None}
+        result["variants"][variant.name] = {**facts, **nulls}
+    scored: dict[str, _Tables] = {}
+    for condition in conditions:
+        tables = _Tables(records, variants, reference, condition)
+        # Options are scored under the first decoding of a template.
+        first = scored.setdefault(condition.template.name, tables)
+        facts = {"template": condition.template.name, "decoding": condition.decoding_name}
+        found = {s.settings.name: tables.suite(s) for s in suites if tables.has(s)}
+        for suite in suites:
+            kept = (clean or {}).get(suite.settings.name)
+            if kept and suite.settings.name in found:
+                found[suite.settings.name]["clean"] = tables.suite(suite, kept)
+        groups = [[v.name for v in variants if v.kind == kind] for kind in APART]
+        for family in [*groups, [v.name for v in variants if v.kind not in APART]]:
+            _adjust(found, family)
+            _adjust({name: suite["clean"] for name, suite in found.items() if "clean" in suite}, family)
+        result["conditions"][condition.name] = {
+            **facts,
+            "seeds": len(condition.seeds),
+            "suites": found,
+            "divergence": divergence_rows(tables.answered(suites), first.answered(suites), tables.pairs),
+            **_further(variants, tables.answered(suites), found, combination),
+        }
+    return result
+
+
+def _further(
+    variants: Sequence[Variant],
+    measured: Mapping[str, Mapping[str, Measured]],
+    found: Mapping[str, Json],
+    combination: Combination | None,
+) -> Json:
+    """The sections on strengths, criticality and combination, where they were asked for."""
+    sections = {
+        "strengths": strength_curves(variants, found),
+        "critical": criticality(variants, measured),
+        "combination": combination_section(combination, variants, measured) if combination else None,
+    }
+    return {name: section for name, section in sections.items() if section}
+
+
+class _Tables:
+    """The figures of one condition."""
+
+    def __init__(self, records: Records, variants: Sequence[Variant], reference: str, condition: Condition) -> None:
+        self.records, self.reference, self.condition = records, reference, condition
+        self.names = [variant.name for variant in variants]
+        self.base = next((variant.name for variant in variants if variant.kind == "base"), None)
+        controls = {v.name: control_of(v, variants, reference) for v in variants}
+        self.controls = {name: control.name for name, control in controls.items() if control}
+        self.nulls = {v.name: [null.name for null in nulls_of(v, variants)] for v in variants}
+        self._measured: dict[str, dict[str, Measured]] = {}
+
+    def has(self, suite: Suite) -> bool:
+        """Whether the suite was asked under this condition."""
+        return (self.reference, suite.settings.name, self.condition.name) in self.records
+
+    def answered(self, suites: Sequence[Suite]) -> dict[str, dict[str, Measured]]:
+        """suite -> variant -> metrics, of the suites that nobody left items of unanswered."""
+        names = {s.settings.name for s in suites if self.has(s) and not self._failed(s)}
+        return {name: measured for name, measured in self._measured.items() if name in names}
+
+    def rows(self, suite: Suite, kept: set[str] | None = None) -> dict[str, list[Record]]:
+        """Records by variant, of the items that all of them answered."""
+        name = suite.settings.name
+        found = {v: self.records[v, name, self.condition.name] for v in self.names}
+        asked = {v: [(r["id"], r["prompt_digest"]) for r in rows] for v, rows in found.items()}
+        if any(ids != asked[self.reference] for ids in asked.values()):
+            raise ValueError(f"suite {name}: variants answered different prompts; they cannot be compared")
+        out = {r["id"] for rows in found.values() for r in rows if "failed" in r}
+        return {
+            v: [r for r in rows if r["id"] not in out and (kept is None or r["id"] in kept)]
+            for v, rows in found.items()
+        }
+
+    def suite(self, suite: Suite, kept: set[str] | None = None) -> Json:
+        """Figures and differences of one suite."""
+        rows = self.rows(suite, kept)
+        measured = {v: measure(r, suite) for v, r in rows.items()}
+        if kept is None:
+            self._measured[suite.settings.name] = measured
+        every = self.records[self.reference, suite.settings.name, self.condition.name]
+        failed = self._failed(suite)
+        mine = measured[self.reference]
+        # Not every variant has every figure: none is as far from itself as others are.
+        metrics = dict.fromkeys(m for v in self.names for m in measured[v])
+        result: Json = {
+            "kind": suite.settings.kind,
+            "version": suite.settings.version,
+            "digest": suite.digest,
+            "source": suite.source,
+            "left_out": suite.left_out,
+            "n": len({r["id"] for r in rows[self.reference]}),
+            "asked": len({r["id"] for r in every}),
+            "incomplete": failed or None,
+            "signatures": signatures(suite),
+            "metrics": {m: {v: self._entry(m, measured, v, tested=not failed) for v in self.names} for m in metrics},
+        }
+        if CHOICE in mine:
+            result["flips"] = self._rows(lambda one, other: _flip_table(rows[one], rows[other]))
+        if GENERATED in mine:
+            written = {v: [_first_written(r) for r in rows[v]] for v in self.names}
+            result["flips_generated"] = self._rows(lambda one, other: _flip_table(written[one], written[other]))
+        if SURFACE in mine and not failed:
+            result["fall"] = self._rows(lambda one, other: _fall(measured[one], measured[other]))
+        return result
+
+    def _rows(self, of: Callable[[str, str], Json]) -> dict[str, Json | list[Json]]:
+        """Every variant against the reference; of a merge that has a control a second row, against that."""
+        found: dict[str, Json | list[Json]] = {}
+        for against, variant, other in self.pairs:
+            if against == "reference":
+                found[variant] = of(variant, other)
+            else:
+                control = {**of(variant, other), "against": against, "other": other}
+                found[variant] = [*rows_of(found.get(variant)), control]
+        return found
+
+    def _failed(self, suite: Suite) -> dict[str, Json]:
+        """Variants with items that they did not answer: how many, and the first reason."""
+        found = {}
+        for variant in self.names:
+            rows = self.records[variant, suite.settings.name, self.condition.name]
+            reasons = [row["failed"] for row in rows if "failed" in row]
+            if reasons:
+                found[variant] = {"failed": len(reasons), "reason": reasons[0]}
+        return found
+
+    def _entry(self, metric: str, measured: Mapping[str, Measured], variant: str, *, tested: bool) -> Json:
+        try:
+            known = figure(metric, measured[variant]) if metric in measured[variant] else NONE
+        except DataError as error:
+            raise DataError(f"variant {variant}, {metric}: {error}; leave it out") from error
+        nulls = [measured[name] for name in self.nulls[variant]]
+        others = {
+            "difference": measured.get(self.reference) if variant != self.reference else None,
+            "difference_base": measured.get(self.base or "") if variant != self.base else None,
+            "difference_control": measured.get(self.controls.get(variant, "")),
+            "difference_null": pooled(metric, nulls) if nulls and all(metric in null for null in nulls) else None,
+        }
+        entry = known.to_dict()
+        for key, other in others.items():
+            both = tested and other is not None and metric in measured[variant] and metric in other
+            found = difference(metric, measured[variant], other) if both and other is not None else None
+            entry[key] = found.to_dict() if found else None
+        return entry
+
+    @property
+    def pairs(self) -> list[tuple[str, str, str]]:
+        """Against what, which variant, with which: every one with the reference, a merge with its control too."""
+        found = [("reference", v, self.reference) for v in self.names if v != self.reference]
+        return [*found, *(("control", v, control) for v, control in self.controls.items())]
+
+
+def _first_written(record: Record) -> Record:
+    """A record with the option that its generated text names as the chosen one; of several seeds the first."""
+    return {**record, "chosen": record["generated"][0]["chosen"]}
+
+
+def _flip_table(mine: Sequence[Record], reference: Sequence[Record]) -> Json:
+    right = [r["right"] for r in reference]
+    table = flips([r["chosen"] for r in reference], [r["chosen"] for r in mine], right)
+    pairs = list(zip(mine, reference, strict=True))
+    gained = [a["id"] for a, b in pairs if a["chosen"] == a["right"] != b["chosen"]]
+    lost = [a["id"] for a, b in pairs if b["chosen"] == a["right"] != a["chosen"]]
+    return {**vars(table), "gained_ids": gained, "lost_ids": lost}
+
+
+def _fall(mine: Measured, reference: Measured) -> Json:
+    """The difference in raw BLEU, taken apart: dilution by the trace and content; and what length alone explains."""
+    found: Json = {}
+    parts = fall_parts(mine["bleu_raw"][0], mine["bleu"][0], mine["bleu"][1])
+    others = fall_parts(reference["bleu_raw"][0], reference["bleu"][0], reference["bleu"][1])
+    for name, (table, statistic) in parts.items():
+        part = paired_difference(table, others[name][0], statistic)
+        found[name] = part.to_dict() if part else None
+    lengths = length_parts(mine["bleu"][1])
+    for name in ("length", "rest"):
+        part = paired_contrast(mine["bleu_raw"][0], reference["bleu_raw"][0], lengths[name])
+        found[name] = part.to_dict() if part else None
+    return found
+
+
+def _adjust(suites: Mapping[str, Json], variants: Sequence[str]) -> None:
+    """Holm's procedure over these variants and the suites of one metric, for each of those it is compared with; and of
+    each part of a fall."""
+    for metric in {metric for suite in suites.values() for metric in suite["metrics"]}:
+        tables = [suite["metrics"].get(metric, {}) for suite in suites.values()]
+        for key in COMPARED:
+            _adjust_family([entry[key] for table in tables for v, entry in table.items() if v in variants])
+    falls = [suite.get("fall", {}).get(variant) for suite in suites.values() for variant in variants]
+    rows = [row for fall in falls for row in rows_of(fall)]
+    for part, against in product(PARTS, ("reference", "control")):
+        _adjust_family([row[part] for row in rows if row.get("against", "reference") == against])
+
+
+def rows_of(found: Json | list[Json] | None) -> list[Json]:
+    """The rows of a variant in `flips` and `fall`: none, one, or several."""
+    return found if isinstance(found, list) else [found] if found else []
+
+
+def _adjust_family(tests: Sequence[Json | None]) -> None:
+    family = [test for test in tests if test]
+    for found, adjusted in zip(family, holm([test["p"] for test in family]), strict=True):
+        found["p_holm"] = adjusted

@@ -1,0 +1,139 @@
+"""One loaded model whose weights are changed in place from variant to variant."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from crossmatch.adapter import fit
+from crossmatch.causal import open_model
+from crossmatch.checkpoint import Checkpoint
+from crossmatch.data.chat_templates import open_tokenizer
+from crossmatch.delta import TuningVector
+from crossmatch.errors import AdapterError, DataError
+from crossmatch.evaluation.forward import Ways
+from crossmatch.evaluation.inference.batch_memory import ROWS, Memory
+from crossmatch.evaluation.inference.document_scores import score_documents
+from crossmatch.evaluation.inference.generation import Limits, decode
+from crossmatch.evaluation.inference.option_scores import score
+from crossmatch.evaluation.inference.protocol import (
+    Decoding,
+    DocumentScore,
+    FirstToken,
+    Generated,
+    Windows,
+)
+from crossmatch.evaluation.inplace import InPlace
+from crossmatch.evaluation.trial import find_ways
+from crossmatch.rules import Combined, Recipe, Weight
+
+
+class Engine:
+    """A model and its tokenizer, able to become base + any tuning vector.
+
+    The weights of a variant are round(W + D) in the base's stored dtype, then cast to the compute dtype: those of the
+    checkpoint that a merge would write, in float32 to one rounding. The device is the first GPU if there is one; it
+    computes in the stored dtype there, and in float32 on CPU, where 16 bits are slower. stored: dtype of the
+    checkpoints (None: the base's own); rows: prompts at a time at most; memory: bytes for what grows with the batch
+    (None: a quarter of what is free); tokenizer: another than the base's own. Decoding is what a call says: a base's
+    own penalties and temperatures do not act.
+    """
+
+    tells_distributions = True
+
+    def __init__(
+        self,
+        base: Checkpoint,
+        stored: torch.dtype | None = None,
+        rows: int = ROWS,
+        memory: int | None = None,
+        tokenizer: Any = None,
+    ) -> None:
+        self.base, self.stored, self.rows = base, stored, rows
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.tokenizer = tokenizer or open_tokenizer(base.path)
+        on_gpu = stored or next(info.dtype for info in base.tensors.values() if info.dtype.is_floating_point)
+        dtype = torch.float32 if self.device.type == "cpu" else on_gpu
+        self.model: Any = open_model(base.path, dtype).to(self.device)
+        self.memory = Memory.of(self.device, memory)
+        self.weights = InPlace(self.model, base, stored)
+        # Tensors that a checkpoint stored in another dtype would hold differently, adapter or not.
+        names = self.weights.known if stored is not None else ()
+        self._changed = {name for name in names if base.tensors[name].dtype != stored}
+        own = self.model.generation_config.eos_token_id
+        stops = {*([own] if isinstance(own, int) else own or ()), self.tokenizer.eos_token_id}
+        self._stops = frozenset(stop for stop in stops if stop is not None)
+
+    @cached_property
+    def ways(self) -> Ways:
+        """How this model is run, tried on a few short texts when it is asked for first (`find_ways`)."""
+        return find_ways(self.model, self.memory)
+
+    @torch.inference_mode()
+    def become(self, parts: Mapping[str, tuple[TuningVector, Weight]]) -> None:
+        """Change the weights to base + sum_i weight_i * D_i, name -> (tuning vector, weight); {} gives the base back.
+
+        Raises AdapterError if a delta does not fit, or the model cannot take it in place.
+        """
+        found = fit(self.base, {name: vector for name, (vector, _) in parts.items()})
+        if found.base is not self.base:
+            raise AdapterError("an adapter changes the vocabulary of the model; merge it, then evaluate the merge")
+        wanted = Combined(found.vectors, {name: weight for name, (_, weight) in parts.items()}, Recipe())
+        self.weights.set({name: wanted.get(name) for name in [*self._changed.difference(wanted), *wanted]})
+        # In the base's own dtype a tensor without a delta is as it was loaded, once it has been restored.
+        self._changed = set(wanted) if self.stored is None else self._changed.union(wanted)
+
+    def generate(
+        self,
+        prompts: Sequence[str],
+        max_new_tokens: int,
+        decoding: Decoding,
+        seeds: Sequence[int],
+        done: Callable[[int, Generated], None],
+    ) -> None:
+        """Answers to rendered prompts, with special tokens kept and everything after the end of the turn cut off.
+
+        seeds: one per prompt, from which it is drawn. What comes several times is read by the model once.
+        """
+        limits = Limits(self._stops, max_new_tokens, self.rows, self.memory)
+        for index, ids, truncated in decode(self.model, self.ways, self._ids(prompts), limits, decoding, seeds):
+            done(index, Generated(self.tokenizer.decode(ids, skip_special_tokens=False), truncated, len(ids)))
+
+    def loglikelihoods(
+        self, prompts: Sequence[str], options: Sequence[Sequence[str]], done: Callable[[int, list[float]], None]
+    ) -> None:
+        """ln P(option | prompt), summed over the option's tokens, for every option of every prompt."""
+        self.openings(prompts, options, lambda index, values, _: done(index, values))
+
+    def openings(
+        self,
+        prompts: Sequence[str],
+        options: Sequence[Sequence[str]],
+        done: Callable[[int, list[float], FirstToken], None],
+    ) -> None:
+        """The same, with what the first token's distribution is like."""
+        tokens = [[self.token_ids(p, option)[1] for option in group] for p, group in zip(prompts, options, strict=True)]
+        for index, values, opening in score(self.model, self.ways, self._ids(prompts), tokens, self.rows, self.memory):
+            done(index, values, opening)
+
+    def documents(self, texts: Sequence[str], windows: Windows, done: Callable[[int, DocumentScore], None]) -> None:
+        """-ln P of plain texts, each behind the tokenizer's beginning-of-sequence token (else its end of sequence), as
+        lm-evaluation-harness has it. Raises DataError for a tokenizer that has neither."""
+        tokenizer = self.tokenizer
+        before = next((i for i in (tokenizer.bos_token_id, tokenizer.eos_token_id) if i is not None), None)
+        if before is None:
+            raise DataError(f"{self.base.path}: the tokenizer has no token with which a text begins or ends")
+        for index, found in score_documents(self.model, self.ways, self._ids(texts), before, windows, self.memory):
+            done(index, found)
+
+    def _ids(self, prompts: Sequence[str]) -> list[list[int]]:
+        return self.tokenizer(list(prompts), add_special_tokens=False)["input_ids"] if prompts else []
+
+    def token_ids(self, prompt: str, option: str) -> tuple[list[int], list[int]]:
+        """Token ids of a prompt and of what follows it, tokenised together where that keeps the prompt's own tokens."""
+        before = self.tokenizer(prompt, add_special_tokens=False)["input_ids"]
+        both = self.tokenizer(prompt + option, add_special_tokens=False)["input_ids"]
+        if both[: len(before)] == before and len(both) > len(before):
+            return before, both[len(before) :]
+        return before, self.tokenizer(option, add_special_tokens=False)["input_ids"]

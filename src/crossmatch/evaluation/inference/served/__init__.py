@@ -1,0 +1,1 @@
+"""The same questions to a model on a server."""

@@ -1,0 +1,136 @@
+"""One server and what is particular to it: its models' names, and the fields that switch its own defaults off.
+
+A server fills whatever a request leaves out from its own settings or the model's (penalties, top_k, a token put before
+the prompt). Only what was asked for may act, so each known server is told so in its own words; `owned_by` in
+`/v1/models` tells which one it is.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from crossmatch.errors import InputError
+from crossmatch.evaluation.inference.served.http import ServerError, Transport, one_line
+
+T = TypeVar("T")
+
+_SAMPLING = {"presence_penalty": 0.0, "frequency_penalty": 0.0}
+_NEUTRAL: dict[str, dict[str, Any]] = {
+    "vllm": {
+        "repetition_penalty": 1.0,
+        "top_k": -1,
+        "min_p": 0.0,
+        "add_special_tokens": False,
+        "skip_special_tokens": False,
+    },
+    "sglang": {"repetition_penalty": 1.0, "top_k": -1, "min_p": 0.0, "skip_special_tokens": False},
+    "llamacpp": {"repeat_penalty": 1.0, "top_k": 0, "min_p": 0.0},
+    # llama-cpp-python: it takes no negative top_k.
+    "me": {"repeat_penalty": 1.0, "top_k": 0, "min_p": 0.0},
+}
+
+
+# Where a server tells its version, and under what name.
+_VERSION = {
+    "vllm": ("/version", "version"),
+    "sglang": ("/get_server_info", "version"),
+    "llamacpp": ("/props", "build_info"),
+}
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a server says of itself; owner: which software it is; names: ids of its models (none: it does not say).
+
+    same: names by which the model that was asked for may answer, itself among them.
+    """
+
+    owner: str = ""
+    names: tuple[str, ...] = ()
+    same: frozenset[str] = field(default_factory=frozenset)
+
+
+class Server:
+    """The endpoints of one server that an evaluation uses."""
+
+    def __init__(self, transport: Transport, model: str) -> None:
+        self.transport, self.model = transport, model
+        self._facts: Facts | None = None
+
+    @property
+    def facts(self) -> Facts:
+        """What the server says of itself, asked once. Raises ServerError if it does not answer at all."""
+        if self._facts is None:
+            try:
+                self._facts = self.transport.ask("/v1/models", None, lambda reply: _facts(reply, self.model))
+            except ServerError as error:
+                if not error.reached:
+                    raise
+                # A server may well have no such list; it has said nothing of itself then.
+                self._facts = Facts(same=frozenset({self.model}))
+        return self._facts
+
+    @property
+    def version(self) -> str | None:
+        """Version of the server's software, from where each tells it; None if this one does not."""
+        path, name = _VERSION.get(self.facts.owner, (None, ""))
+        if path is None:
+            return None
+        try:
+            return self.transport.ask(path, None, lambda reply: _text(reply, name))
+        except ServerError:
+            return None
+
+    def require(self) -> None:
+        """Raise InputError if the server cannot be reached, or does not list the model."""
+        try:
+            facts = self.facts
+        except ServerError as error:
+            raise InputError(str(error)) from error
+        if facts.names and not facts.same.intersection(facts.names):
+            raise InputError(
+                f"{self.transport.url} serves {', '.join(facts.names)}, not {self.model}; name one of these"
+            )
+
+    def complete(self, prompt: str | Sequence[int], fields: Mapping[str, Any], read: Callable[[Any], T]) -> T:
+        """One completion of one prompt, given as text or token ids, read by `read`. Raises ServerError."""
+        # Texts go as they are, but for llama-server, which would put a first token before them.
+        asked = prompt if not isinstance(prompt, str) or self.facts.owner != "llamacpp" else self.encode(prompt)
+        neutral = _NEUTRAL.get(self.facts.owner, {})
+        payload = {"model": self.model, "prompt": asked, "top_p": 1.0, **_SAMPLING, **neutral, **fields}
+        return self.transport.ask("/v1/completions", payload, read)
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text without any token put before it, as llama-server gives them. Raises ServerError."""
+        return self.transport.ask("/tokenize", {"content": text, "add_special": False, "parse_special": True}, _ids)
+
+
+def _ids(reply: Any) -> list[int]:
+    ids = reply.get("tokens") if isinstance(reply, Mapping) else None
+    if not isinstance(ids, list) or not ids or not all(isinstance(i, int) for i in ids):
+        raise ServerError("the server did not tokenise a text")
+    return ids
+
+
+def _facts(reply: Any, model: str) -> Facts:
+    rows = reply.get("data") if isinstance(reply, Mapping) else None
+    known = [row for row in rows if isinstance(row, Mapping)] if isinstance(rows, list) else []
+    if not known:
+        raise ServerError("the server lists no models", again=False)
+    groups = [{str(row.get("id")), *_texts(row.get("aliases"))} for row in known]
+    # vLLM gives one model several names, and answers by the first of them.
+    roots = [row.get("root") for row, group in zip(known, groups, strict=True) if model in group]
+    for row, group in zip(known, groups, strict=True):
+        if row.get("root") is not None and row.get("root") in roots:
+            group.add(model)
+    same = {model}.union(*(group for group in groups if model in group))
+    return Facts(str(known[0].get("owned_by") or ""), tuple(str(row.get("id")) for row in known), frozenset(same))
+
+
+def _texts(value: Any) -> list[str]:
+    return [v for v in value if isinstance(v, str)] if isinstance(value, list) else []
+
+
+def _text(reply: Any, name: str) -> str | None:
+    value = reply.get(name) if isinstance(reply, Mapping) else None
+    return one_line(value, 80) if isinstance(value, str) and value else None

@@ -1,0 +1,1 @@
+"""What is measured of one answer: each metric, item by item."""

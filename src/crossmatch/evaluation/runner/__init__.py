@@ -1,0 +1,1 @@
+"""A suite asked of variants under conditions, answers kept on disk, resumable."""

@@ -1,0 +1,96 @@
+"""A suite under a condition: what is asked of each item."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from math import factorial
+from typing import Any
+
+from crossmatch.data.suites import Item, Suite
+from crossmatch.evaluation.conditions import Condition
+from crossmatch.evaluation.metrics.choice_accuracy import permutations_of
+from crossmatch.evaluation.runner.kl import Answered, Comparison
+from crossmatch.evaluation.runner.sustain_probe import Again
+
+
+@dataclass(frozen=True)
+class Questions:
+    """A suite under a condition.
+
+    scored: whether options and openers are scored; once per template is enough. kl: how a variant is compared with
+    others on the reference answers of the first `compared` items (None: it is not).
+    """
+
+    suite: Suite
+    condition: Condition
+    tokenizer: Any
+    scored: bool = True
+    kl: Comparison | None = None
+    compared: int = 0
+
+    @property
+    def parts(self) -> list[str]:
+        """What is asked of every item: `answer N` by seed, `sustain`, `opening`, `kl`, `options`, `order N`, `text`,
+        `steps`."""
+        settings, seeds = self.suite.settings, self.condition.seeds
+        answers = [f"answer {seed}" for seed in seeds]
+        if settings.kind == "text":
+            return ["text"]
+        if settings.kind == "choice":
+            orders = [f"order {number}" for number in range(settings.permutations)]
+            generated = [*answers, *self._again, "steps"] if settings.generative else []
+            return [*(["options", *orders] if self.scored else []), *generated]
+        compared = self.scored and self.kl is not None and settings.kind == "generation"
+        asked = [*answers, *self._again]
+        return [*asked, *(["opening"] if self.scored else []), "steps", *(["kl"] if compared else [])]
+
+    @property
+    def _again(self) -> list[str]:
+        """Asked after the answers: the same with constraints that these meet already; of several seeds the first."""
+        return ["sustain"] if self.suite.settings.sustain else []
+
+    def items(self, part: str) -> tuple[Item, ...]:
+        """The items of which a part is asked."""
+        return self.suite.items[: self.compared] if part == "kl" else self.suite.items
+
+    @property
+    def renderer(self) -> Again:
+        """How an item is asked again."""
+        return Again(self.suite, self.condition, self.tokenizer)
+
+    def answered(self, items: Sequence[Item]) -> list[Answered]:
+        """Items with their reference answers, as these go on from the prompt."""
+        between = self.suite.settings.between
+        return [Answered(item.id, self.prompts[item.id], between + item.reference) for item in items]
+
+    def prepare(self) -> None:
+        """Have what others must be asked for."""
+        if self.kl is not None and "kl" in self.parts:
+            self.kl.prepare(self.answered(self.items("kl")))
+
+    @property
+    def count(self) -> int:
+        """How much there is to ask."""
+        return sum(len(self.items(part)) for part in self.parts)
+
+    @cached_property
+    def prompts(self) -> dict[str, str]:
+        """Every item as the model reads it, by its id. Raises DataError if the template cannot render one."""
+        return {item.id: self.prompt(item) for item in self.suite.items}
+
+    def prompt(self, item: Item) -> str:
+        """An item, with its options as they stand, as the model reads it. Raises DataError if it cannot be rendered."""
+        if self.suite.settings.kind == "text":
+            return item.question
+        if not self.suite.settings.chat:
+            return self.suite.prompt_text(item)
+        return self.condition.template.prompt(self.tokenizer, self.suite.messages(item))
+
+    def shuffled(self, item: Item, number: int) -> tuple[Item, tuple[int, ...]]:
+        """An item with its options in another order than the given one, and that order; few options have few orders,
+        which then come again."""
+        count = min(self.suite.settings.permutations + 1, factorial(len(item.options)))
+        others = permutations_of(len(item.options), count, 0)[1:]
+        order = others[number % len(others)]
+        options = tuple(item.options[place] for place in order)
+        return replace(item, options=options, answer=order.index(item.answer)), order

@@ -1,0 +1,181 @@
+"""Run suites on variants under conditions; every answer goes to a JSONL file with the digests of what produced it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from crossmatch.adapter import Recorded
+from crossmatch.checkpoint import Checkpoint, side_digest, value_digest
+from crossmatch.data.chat_templates import open_tokenizer
+from crossmatch.data.suites import Suite
+from crossmatch.errors import DataError
+from crossmatch.evaluation.conditions import (
+    DEFAULT,
+    OWN,
+    Cell,
+    Condition,
+    Plan,
+    cells,
+)
+from crossmatch.evaluation.inference.protocol import Model
+from crossmatch.evaluation.metrics.reasoning_traces import OPENERS
+from crossmatch.evaluation.record import Records
+from crossmatch.evaluation.runner.answer_log import Sheet
+from crossmatch.evaluation.runner.kl import Comparison, Divergences
+from crossmatch.evaluation.runner.model_slot import Held
+from crossmatch.evaluation.runner.questions import Questions
+from crossmatch.evaluation.runner.requests import ask
+from crossmatch.evaluation.variants.variants import SERVED, Variant
+from crossmatch.runtime import SILENT, Progress
+
+"""Records by names: (variant, suite, condition)."""
+
+
+def evaluate(
+    base: Checkpoint,
+    adapters: Mapping[str, Recorded],
+    variants: Sequence[Variant],
+    suites: Sequence[Suite],
+    out: Path,
+    *,
+    plan: Plan = DEFAULT,
+    progress: Progress = SILENT,
+) -> Records:
+    """Answer every suite with every variant under every condition of the plan.
+
+    Records lie in `out/<variant>/<suite>.<condition>.jsonl`. What was made from the same digests is kept, so that the
+    same call after an interruption goes on.
+    """
+    shared = [side_digest(base.path), plan.dtype]
+    models = {variant.name: variant.digest(base, adapters) for variant in variants}
+    for variant in variants:
+        if variant.nulls:
+            # What has no null is refused before anything is asked.
+            variant.parts(adapters)
+    # The base's model leaves the memory for written checkpoints: these come last.
+    variants = sorted(variants, key=lambda variant: variant.checkpoint is not None)
+    others = _compared_with(variants, plan)
+    roles = {role: models[other.name] for role, other in others.items()}
+    work = _Work(cells(variants, suites, plan.conditions), out, models, shared, (plan.kl, roles))
+    if not work.pending:
+        return work.records
+    held = Held(base, adapters, plan, progress.say)
+    with progress.task("load model") as loading:
+        tokenizer = open_tokenizer(base.path)
+        if work.pending[0][0].variant.checkpoint is None:
+            held.become(work.pending[0][0].variant)
+        loading.advance()
+    return work.done(held.become, tokenizer, progress, Divergences(held, others) if others else None)
+
+
+def _compared_with(variants: Sequence[Variant], plan: Plan) -> dict[str, Variant]:
+    """Role -> variant from which the KL of the others is taken."""
+    if not plan.kl:
+        return {}
+    found = {"reference": next((v for v in variants if v.name == plan.kl_to), None)}
+    found["base"] = next((v for v in variants if v.kind == "base" and v is not found["reference"]), None)
+    return {role: variant for role, variant in found.items() if variant is not None}
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """A model that runs elsewhere.
+
+    tokenizer: whose chat template renders the prompts; digest: of what is known of the server.
+    """
+
+    model: Model
+    tokenizer: Any
+    digest: str
+    variant: Variant = SERVED
+
+
+def evaluate_served(
+    served: Elsewhere,
+    suites: Sequence[Suite],
+    out: Path,
+    *,
+    conditions: Sequence[Condition] = OWN,
+    progress: Progress = SILENT,
+) -> Records:
+    """The same of a model that runs elsewhere. What it did not answer is `failed`, and asked again by the next call.
+
+    Raises DataError for a suite of plain texts: a server is not asked for them.
+    """
+    text = next((suite.settings.name for suite in suites if suite.settings.kind == "text"), None)
+    if text is not None:
+        raise DataError(f"suite {text}: plain texts are not asked of a server; leave it out, and measure it without")
+    work = _Work(cells([served.variant], suites, conditions), out, {served.variant.name: served.digest}, [])
+    return work.done(lambda _: served.model, served.tokenizer, progress)
+
+
+class _Work:
+    """What is answered already, and what is still to be asked, one file after the other."""
+
+    def __init__(
+        self,
+        todo: Sequence[Cell],
+        out: Path,
+        models: Mapping[str, str],
+        shared: Sequence[Any],
+        kl: tuple[int, Mapping[str, str]] = (0, {}),
+    ) -> None:
+        self.records: Records = {}
+        self.pending: list[tuple[Cell, Sheet]] = []
+        self._models, self._compared = models, kl[0]
+        for cell in todo:
+            inputs = [models[cell.variant.name], cell.suite.digest, cell.condition.digest, cell.scored, *shared]
+            if kl[1] and cell.scored and cell.suite.settings.kind == "generation":
+                inputs.append({"kl": kl})
+            settings = cell.suite.settings
+            if cell.scored and settings.kind in ("generation", "instructions") and settings.language != "en":
+                # The openers that are scored were others when records got their version.
+                inputs.append({"openers": OPENERS[settings.language]})
+            sheet = Sheet(cell.file(out), value_digest(inputs))
+            known = sheet.finished()
+            if known is None:
+                self.pending.append((cell, sheet))
+            else:
+                self.records[cell.key] = known
+
+    def done(
+        self,
+        become: Callable[[Variant], Model],
+        tokenizer: Any,
+        progress: Progress,
+        divergences: Divergences | None = None,
+    ) -> Records:
+        """Ask, and return all records. Raises DataError before the first question if a suite cannot be rendered."""
+        asked = [(c, s, self._questions(c, tokenizer, divergences)) for c, s in self.pending]
+        for cell, _, questions in asked:
+            if not all(text.strip() for text in questions.prompts.values()):
+                raise DataError(f"suite {cell.suite.settings.name}: a prompt is empty under {cell.condition.name}")
+        prepared = False
+        with progress.task("evaluate", sum(q.count for _, _, q in asked)) as task:
+            for place, (cell, sheet, questions) in enumerate(asked):
+                variant, suite, condition = cell.key
+                task.advance(0, f"{variant}, {suite}, {condition}")
+                if cell.variant.checkpoint is not None and not prepared:
+                    prepared = True
+                    for _, _, later in asked[place:]:
+                        later.prepare()
+                stamp = {"variant": variant, "suite": suite, "suite_version": cell.suite.settings.version}
+                stamp |= {"condition": condition, "model_digest": self._models[variant]}
+                with sheet:
+                    try:
+                        answers = ask(become(cell.variant), questions, sheet, task)
+                    except DataError as error:
+                        raise DataError(f"variant {variant}, suite {suite}: {error}") from error
+                    rows = [{**stamp, **answer} for answer in answers]
+                    sheet.finish(rows)
+                self.records[cell.key] = rows
+        return self.records
+
+    def _questions(self, cell: Cell, tokenizer: Any, divergences: Divergences | None) -> Questions:
+        questions = Questions(cell.suite, cell.condition, tokenizer, cell.scored)
+        if divergences is None:
+            return questions
+        _, suite, condition = cell.key
+        compared = Comparison(divergences, cell.variant, f"{suite}.{condition}")
+        return replace(questions, kl=compared, compared=self._compared)

@@ -1,0 +1,91 @@
+"""The probe of SustainScore: every question that a model answered well is asked it again, with constraints below it
+that its own answer meets already (see `crossmatch.evaluation.metrics.sustain`)."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from crossmatch.checkpoint import bytes_digest
+from crossmatch.data.suites import Item, Suite
+from crossmatch.evaluation.conditions import Condition
+from crossmatch.evaluation.inference.protocol import (
+    Failed,
+    Generated,
+    Model,
+    item_seed,
+)
+from crossmatch.evaluation.metrics.answer_extraction import extract_choice
+from crossmatch.evaluation.metrics.bleu_rouge import rouge_f
+from crossmatch.evaluation.metrics.ifeval import Constraint, check
+from crossmatch.evaluation.metrics.reasoning_traces import parse_trace
+from crossmatch.evaluation.metrics.sustain import already_met, with_constraints
+from crossmatch.evaluation.record import Record
+from crossmatch.evaluation.runner.answer_log import Sheet
+
+
+@dataclass(frozen=True)
+class Again:
+    """A suite under a condition, whose questions are asked again."""
+
+    suite: Suite
+    condition: Condition
+    tokenizer: Any
+
+    def prompt(self, item: Item, constraints: Sequence[Constraint]) -> str:
+        """The same dialogue, with constraints below its last question."""
+        *before, last = self.suite.messages(item)
+        turns = [*before, {**last, "content": with_constraints(last["content"], constraints)}]
+        return self.condition.template.prompt(self.tokenizer, turns)
+
+    def score(self, item: Item, output: str) -> float:
+        """The task's score of an output, 0 to 1: right or wrong, or ROUGE-L's F of the answer without its trace."""
+        if self.suite.settings.kind == "choice":
+            return float(extract_choice(output, item.options) == item.answer)
+        return float(rouge_f([parse_trace(output).answer], [item.reference])["rougeL"][0, 0]) / 100.0
+
+
+def generated(value: Generated | Failed) -> Record:
+    """What a sheet keeps of an answer."""
+    if isinstance(value, Failed):
+        return {"failed": value.reason}
+    return {"output": value.text, "truncated": value.truncated, "tokens": value.tokens}
+
+
+def ask_again(
+    model: Model, questions: Again, items: Sequence[Item], sheet: Sheet, keep: Callable[[int, Record], None]
+) -> None:
+    """Ask what was answered with a score above zero; `keep` gets for every item the scores before and after.
+
+    An item whose answer scores nothing, or meets no constraint that could be inserted, has nothing to lose: after is
+    None. The greedy answer is asked for again greedily, a drawn one with the same random numbers.
+    """
+    seed, count = questions.condition.seeds[0], questions.suite.settings.sustain
+    places, prompts, known = [], [], []
+    for place, item in enumerate(items):
+        first = sheet.get(f"answer {seed}", item.id)
+        if "failed" in first:
+            keep(place, {"failed": first["failed"]})
+            continue
+        before = questions.score(item, first["output"])
+        answer = parse_trace(first["output"]).answer
+        constraints = already_met(answer, item_seed(0, item.id), count) if before > 0 else []
+        if not constraints:
+            keep(place, {"before": before, "after": None})
+            continue
+        places.append(place)
+        prompts.append(questions.prompt(item, constraints))
+        known.append((before, constraints))
+
+    def done(index: int, value: Generated | Failed) -> None:
+        item, (before, constraints) = items[places[index]], known[index]
+        found = generated(value)
+        if isinstance(value, Generated):
+            answer = parse_trace(value.text).answer
+            met = [check(*constraint, prompt=prompts[index], response=answer) for constraint in constraints]
+            found |= {"before": before, "after": questions.score(item, value.text), "met": sum(met)}
+            found |= {"constraints": [[kind, dict(arguments)] for kind, arguments in constraints]}
+            found |= {"prompt_digest": bytes_digest(prompts[index].encode())}
+        keep(places[index], found)
+
+    seeds = [item_seed(seed, items[place].id) for place in places]
+    model.generate(prompts, questions.suite.settings.max_new_tokens, questions.condition.decoding, seeds, done)

@@ -1,0 +1,1 @@
+"""What is compared: base, adapters, merges, controls, written checkpoints."""

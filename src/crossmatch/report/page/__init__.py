@@ -1,0 +1,1 @@
+"""The page: from results to one self-contained HTML file."""

@@ -1,0 +1,63 @@
+"""One self-contained page: facts in, HTML out. No network, no server, works from a file."""
+
+import functools
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import vl_convert
+from markupsafe import Markup
+
+from crossmatch.report.page.study import analysis_view, build_view, evaluation_view
+
+
+def render_report(facts: Mapping[str, Any]) -> str:
+    """The page of a study's facts (report.json). The same facts give the same bytes."""
+    return _rendered("page.html", build_view(facts))
+
+
+def render_evaluation(facts: Mapping[str, Any]) -> str:
+    """The page of what `crossmatch evaluate` left: `name`, its `summary`, and `samples` and `interference` if any."""
+    return _rendered("page.html", evaluation_view(facts))
+
+
+def render_analysis(facts: Mapping[str, Any]) -> str:
+    """The page of the facts of `crossmatch analyse`."""
+    return _rendered("analysis.html", analysis_view(facts))
+
+
+def write_page(page: str, out: Path) -> None:
+    """Write a page beside `out` and rename it there."""
+    temporary = out.with_name(out.name + ".tmp")
+    temporary.write_text(page, encoding="utf-8")
+    temporary.replace(out)
+
+
+def _rendered(template: str, view: Mapping[str, Any]) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("crossmatch.report", "assets"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(template).render(
+        view=view,
+        # Our own files and the chart library: the only texts that are not escaped.
+        css=Markup(_asset("page.css")),
+        script=Markup(_asset("page.js")),
+        vega=Markup(_vega()),
+    )
+
+
+def _asset(name: str) -> str:
+    return (files("crossmatch.report") / "assets" / name).read_text(encoding="utf-8")
+
+
+@functools.cache
+def _vega() -> str:
+    # A closing tag inside the library's strings would end the script element.
+    bundle: str = vl_convert.javascript_bundle()  # pyright: ignore[reportCallIssue]: the stub forgets the default
+    return bundle.replace("</script", "<\\/script")

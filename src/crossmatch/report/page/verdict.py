@@ -1,0 +1,91 @@
+"""The proof of one merge as the page shows it: sentences, and the names of its charts. No number is made here."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from crossmatch.report.charts.study_charts import Spec, recovered_chart, weights_chart
+from crossmatch.report.text import plain
+from crossmatch.report.verdict_text import (
+    not_checked,
+    note_line,
+    places,
+    reason,
+    rounding_line,
+    sentence,
+    with_error,
+)
+
+_VERDICTS = {
+    "verified": ("Verified", "is what it is said to be"),
+    "failed": ("Failed", "is not what it is said to be"),
+    "inconclusive": ("Inconclusive", "could not be judged"),
+}
+_SHOWN = 8
+
+
+def proof_view(number: int, name: str, verdict: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Spec]]:
+    """What the page says of one merge, and its charts by name; number: the merge's place on the page."""
+    word, meaning = _VERDICTS[verdict["verdict"]]
+    charts = {f"weights-{number}": weights_chart(verdict)} if verdict["weights"] else {}
+    maps = []
+    for place, adapter in enumerate(verdict["weights"]):
+        chart = recovered_chart(verdict, adapter)
+        if chart is not None:
+            charts[f"recovered-{number}-{place}"] = chart
+            maps.append({"chart": f"recovered-{number}-{place}", "adapter": adapter})
+    view = {
+        "name": name,
+        "verdict": verdict["verdict"],
+        "word": word,
+        "meaning": meaning,
+        "reason": sentence(reason(verdict)) if verdict["verdict"] == "inconclusive" else "",
+        "weights": [_weight(key, weight) for key, weight in verdict["weights"].items()],
+        "weights_chart": f"weights-{number}" if verdict["weights"] else None,
+        "sigmas": f"{_sigmas(verdict):g}",
+        "maps": maps,
+        "findings": [_finding(finding) for finding in verdict.get("findings", ())],
+        "facts": _facts(verdict),
+        "notes": [{"id": note, "text": sentence(note_line(verdict, note))} for note in verdict["notes"]],
+        "not_checked": not_checked(verdict),
+        "digest": (verdict["digests"].get("merged") or "")[:16],
+    }
+    return view, charts
+
+
+def _sigmas(verdict: Mapping[str, Any]) -> float:
+    return verdict.get("thresholds", {}).get("sigmas", 4.0)
+
+
+def _weight(name: str, weight: Mapping[str, Any]) -> dict[str, Any]:
+    claimed = weight["claimed"]
+    return {
+        "name": plain(name),
+        "claimed": "nothing" if claimed is None else f"{claimed:g}",
+        "recovered": with_error(weight["recovered"], weight["stderr"]),
+    }
+
+
+def _finding(finding: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "fault": finding["fault"],
+        "consequence": sentence(finding["consequence"]),
+        "evidence": plain(finding["evidence"]),
+        "where": places(finding["where"], _SHOWN),
+        "remedy": sentence(finding["remedy"]),
+    }
+
+
+def _facts(verdict: Mapping[str, Any]) -> list[str]:
+    tensors, modules = verdict["tensors"], verdict["modules"]
+    states = f"{modules['agree']} of {modules['adapted']} adapted modules agree with the claim"
+    if modules.get("disagree"):
+        states += f", {modules['disagree']} disagree"
+    if modules.get("undecided"):
+        states += f", {modules['undecided']} hold no evidence either way"
+    others = tensors["total"] - modules["adapted"]
+    same = f"{tensors['untouched_identical']} of {others} other tensors are the base's own, bit for bit"
+    checked = verdict.get("evidence", {}).get("checked", ())
+    looked = (
+        [f"compared beside the weights: {', '.join(name.replace('_', ' ') for name in checked)}"] if checked else []
+    )
+    return [states, same, f"rounding: {rounding_line(verdict['rounding'])}", *looked]

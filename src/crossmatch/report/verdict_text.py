@@ -1,0 +1,104 @@
+"""A verdict (the dict of `verify --json`) in sentences, the same wherever it is shown. Its names are strangers'."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from crossmatch.report.text import plain
+
+_ROUTES = {
+    "once": "rounded once",
+    "twice": "rounded more than once, an honest route",
+    "models": "merged as models of their own first, an honest route",
+}
+
+
+def places(where: Sequence[str], most: int = 3) -> str:
+    """A few names, and how many more there are."""
+    more = f" and {len(where) - most} more" if len(where) > most else ""
+    return ", ".join(map(plain, where[:most])) + more
+
+
+def seen(finding: Mapping[str, Any]) -> str:
+    """What was seen of a fault, and where; empty if there is nothing to say."""
+    return "; in ".join(filter(None, (plain(finding["evidence"]), places(finding["where"]))))
+
+
+def finding_lines(finding: Mapping[str, Any]) -> list[str]:
+    """What a fault means, what was seen of it, what to do."""
+    what = seen(finding)
+    return [sentence(finding["consequence"]), *([f"Seen: {what}."] if what else []), sentence(finding["remedy"])]
+
+
+def sentence(text: str) -> str:
+    """With a capital and a full stop."""
+    return f"{text[:1].upper()}{text[1:].removesuffix('.')}."
+
+
+def with_error(value: float | None, error: float | None) -> str:
+    """A value with its standard error, to the digits that the error leaves."""
+    if value is None or error is None:
+        return "not identifiable"
+    digits = 5 if error < 1e-5 else max(2, 1 - math.floor(math.log10(error)))
+    shown = "<0.00001" if error < 1e-5 else f"{error:.{digits}f}"
+    return f"{value:.{digits}f} ± {shown}"
+
+
+def percent(share: float) -> str:
+    """A share to two digits, as at most so much: 0.34%, and 0.01% for what is less."""
+    return f"{max(100 * share, 0.01):.2g}%"
+
+
+def weight_line(name: str, weight: Mapping[str, Any]) -> str:
+    """One adapter: recovered and claimed."""
+    found = with_error(weight["recovered"], weight["stderr"])
+    claimed = "not claimed" if weight["claimed"] is None else f"claimed {weight['claimed']:g}"
+    return f"{plain(name)} {found} ({claimed})"
+
+
+def rounding_line(rounding: Mapping[str, Any]) -> str:
+    """By which route the stored values came about."""
+    share, route = rounding.get("violations"), rounding.get("route")
+    if share is None:
+        return "no element was compared"
+    if not route:
+        return "no honest rounding explains the stored values"
+    words = rounding.get("arithmetic")
+    if words:
+        outside = f"{share:.2%} of the elements outside it" if share else "no element lies outside it"
+        return f"{plain(words)}; {outside}"
+    replay = (rounding.get("replay") or {}).get("route")
+    exact = f" (bit for bit: {plain(replay)})" if replay and replay != route else ""
+    return f"{_ROUTES.get(route, plain(route))}{exact}, {share:.2%} of the elements outside it"
+
+
+def hiding_lines(evidence: Mapping[str, Any]) -> list[str]:
+    """What the file holds beyond the claim, and how small a further delta would be seen; sizes are of the claimed
+    one's, in the module where that is the most."""
+    left, unseen = evidence.get("left_over"), evidence.get("unseen")
+    lines = []
+    if left is not None:
+        most = f"at most {percent(left)} of the claimed delta, in any module"
+        lines.append(f"left over beside it: {most}" if left else "nothing is left over beside it")
+    if unseen is not None:
+        lines.append(f"a further delta of {percent(unseen)}, spread over a module, would be seen (99%)")
+    return lines
+
+
+def note_line(verdict: Mapping[str, Any], note: str) -> str:
+    """What a note means."""
+    return verdict.get("explained", {}).get(note) or note.replace("-", " ")
+
+
+def not_checked(verdict: Mapping[str, Any]) -> list[str]:
+    """What was not looked at, each with the reason."""
+    return [plain(text) for text in verdict.get("evidence", {}).get("not_checked", ())]
+
+
+def reason(verdict: Mapping[str, Any]) -> str:
+    """Why an inconclusive verdict is none."""
+    modules = verdict["modules"]
+    parts = [note_line(verdict, note) for note in verdict["notes"] if note == "not-identifiable"]
+    if modules.get("undecided"):
+        parts.append(f"{modules['undecided']} of {modules['adapted']} adapted modules hold no evidence either way")
+    return "; ".join(parts) or "the file holds too little evidence"

@@ -1,0 +1,1 @@
+"""Estimates, resampling, proportions, several tests at once."""

@@ -1,0 +1,91 @@
+"""What can be known to be wrong before hours of training begin."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from crossmatch.adapter import Adapter
+from crossmatch.checkpoint import Checkpoint
+from crossmatch.data.prompt_templates import find_template
+from crossmatch.data.training_sets import dialogues
+from crossmatch.errors import InputError, RecipeError
+from crossmatch.evaluation import Variant, load_suite, merge_name
+from crossmatch.evaluation.comparison.combination import Combination
+from crossmatch.evaluation.variants.strengths import all_variants
+from crossmatch.rules import Weight
+from crossmatch.study.recipe import SAMPLE, Recipe
+from crossmatch.training import load_examples
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Read every local file that the study will need: data, suites, adapters, templates.
+
+    Raises what reading them raises, RecipeError for merges or suites of one name, RuleError for variants of one name.
+    """
+    for name, adapter in recipe.adapters.items():
+        if adapter.path is not None:
+            Adapter(adapter.path)
+        for data in adapter.sets:
+            if not data.startswith(SAMPLE) and _local(data):
+                examples = load_examples(data, adapter.columns)
+                if adapter.stage == "sft":
+                    dialogues(examples, data)
+        _check_template(adapter.train.template, f"adapters.{name}.train.template")
+    _check_names(recipe)
+    wanted = recipe.evaluation
+    if wanted is None:
+        return
+    for template in wanted.templates:
+        find_template(template)
+    names = [suite if suite.startswith(SAMPLE) else load_suite(suite).settings.name for suite in wanted.suites]
+    if len({name.removeprefix(SAMPLE) for name in names}) < len(names):
+        raise RecipeError("evaluation.suites: two suites have one name; their answers would overwrite each other")
+    for path in wanted.checkpoints.values():
+        Checkpoint(path)
+    variants_of(recipe, dict.fromkeys(recipe.adapters))
+
+
+def variants_of(recipe: Recipe, adapters: Mapping[str, object]) -> list[Variant]:
+    """All that a recipe's evaluation measures, written checkpoints aside. Raises RuleError for two of one name."""
+    wanted = recipe.evaluation
+    assert wanted is not None
+    sums = combination_of(recipe, {name: name for name in wanted.suites})
+    return all_variants(
+        adapters,
+        recipe.mixtures,
+        wanted.reference,
+        strengths=wanted.strengths,
+        nulls=wanted.nulls,
+        more=sums.variants() if sums else (),
+    )
+
+
+def combination_of(recipe: Recipe, names: Mapping[str, str]) -> Combination | None:
+    """What a recipe combines; names: what it calls a suite -> the suite's own name."""
+    wanted = recipe.evaluation.combination if recipe.evaluation else None
+    if wanted is None:
+        return None
+    domains = {domain: tuple(names[suite] for suite in suites) for domain, suites in wanted.domains.items()}
+    return Combination(domains, wanted.strengths, wanted.joint)
+
+
+def _check_names(recipe: Recipe) -> None:
+    """Raise RecipeError if two merges would be written to one directory."""
+    named: dict[str, Mapping[str, Weight]] = {}
+    for weights in recipe.mixtures:
+        name = merge_name(weights)
+        if named.setdefault(name, weights) != weights:
+            raise RecipeError(f"merges: two different ones would both be called {name}; rename an adapter")
+
+
+def _local(data: str) -> bool:
+    """Whether data lies on this machine; a hub id is read when its turn comes."""
+    if Path(data).is_file():
+        return True
+    if data.partition(":")[0].count("/") != 1 or Path(data).suffix in (".json", ".jsonl"):
+        raise InputError(f"data {data} does not exist; give a .jsonl or .json file, or a hub data set")
+    return False
+
+
+def _check_template(template: str | None, place: str) -> None:
+    if template is not None and not Path(template).is_file():
+        raise RecipeError(f"{place}: {template} does not exist; give a Jinja file")

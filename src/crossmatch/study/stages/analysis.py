@@ -1,0 +1,56 @@
+"""The study's last stage: what each adapter changed in the base's weights, and how they lie to each other."""
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from crossmatch.adapter import Adapter
+from crossmatch.analysis import Wanted, assemble, independent, open_vectors, overlap
+from crossmatch.checkpoint import (
+    Checkpoint,
+    read_json,
+    replace_json,
+)
+from crossmatch.rules import weight_json
+from crossmatch.study.ledger import Ledger
+from crossmatch.study.recipe import Recipe
+
+# A large k needs many of the base's directions; `crossmatch analyse` has more.
+KS = ("64", "r")
+
+
+def explain(base: Checkpoint, adapters: Mapping[str, Adapter], root: Path, ledger: Ledger) -> dict[str, Any]:
+    """The facts of `crossmatch analyse` for all adapters of a study, in `root/analysis.json`."""
+    out = root / "analysis.json"
+
+    def work() -> None:
+        opened = open_vectors(base.path, {name: adapter.path for name, adapter in adapters.items()})
+        # The result is kept; the base's directions would be hundreds of megabytes.
+        with tempfile.TemporaryDirectory(prefix="directions-", dir=root) as cache:
+            facts = assemble(opened, Wanted(KS, cache=Path(cache)), progress=ledger.progress)
+        replace_json(out, facts)
+
+    inputs = [base.digest, {name: adapter.digest for name, adapter in adapters.items()}, list(KS)]
+    ledger.run("explain", inputs, lambda: [out], work)
+    return read_json(out)
+
+
+def _analyse(recipe: Recipe, adapters: Mapping[str, Adapter], root: Path, ledger: Ledger) -> dict[str, Any] | None:
+    """Overlap of the first two adapters of the first merge, at its weights."""
+    pair = list(recipe.mixtures[0].items())[:2]
+    if len(pair) < 2:
+        return None
+    (first, w1), (second, w2) = pair
+    out = root / "overlap.json"
+
+    def compare_pair() -> None:
+        x, y = independent(adapters[first]), independent(adapters[second])
+        rows = [o.to_dict() for o in overlap(x, y, (w1, w2))]
+        total = x.cosine(y) if len(x) and len(y) else None
+        facts = {"first": first, "second": second, "weights": [weight_json(w1), weight_json(w2)]}
+        replace_json(out, {**facts, "cosine": total, "modules": rows})
+
+    inputs = [adapters[first].digest, adapters[second].digest, weight_json(w1), weight_json(w2)]
+    ledger.run("analyse", inputs, lambda: [out], compare_pair)
+    return read_json(out)

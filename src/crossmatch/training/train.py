@@ -1,0 +1,183 @@
+"""Train one stage to an adapter directory, with everything that a later check needs recorded beside it."""
+
+import shutil
+import time
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError
+
+from crossmatch.adapter import CONFIG_FILE, WEIGHTS_FILE
+from crossmatch.checkpoint import (
+    MANIFEST,
+    Checkpoint,
+    atomic_directory,
+    check_output,
+    file_digest,
+    read_json,
+    replace_json,
+    side_digest,
+    value_digest,
+    write_json,
+)
+from crossmatch.data.training_sets import (
+    Dialogue,
+    Example,
+    dialogues,
+    documents,
+    examples_digest,
+    load_sets,
+)
+from crossmatch.errors import InputError, OutputError
+from crossmatch.runtime import SILENT, Progress
+from crossmatch.training.settings import Stage, TrainSettings
+
+if TYPE_CHECKING:
+    from trl.trainer.sft_trainer import SFTTrainer
+
+MIN_FREE_BYTES = 64_000_000
+_LIBRARIES = ("crossmatch", "torch", "transformers", "peft", "trl")
+
+
+class StaleWorkError(InputError):
+    """Checkpoints of a run with other inputs lie where this one would put its own."""
+
+
+def train_stage(
+    base: Checkpoint,
+    stage: Stage,
+    data: str | Path | Sequence[str | Path],
+    out: str | Path,
+    *,
+    settings: TrainSettings | None = None,
+    columns: dict[str, str] | None = None,
+    progress: Progress = SILENT,
+) -> dict[str, Any]:
+    """Train a LoRA adapter on the frozen base and publish it at `out`; return the record written as crossmatch.json.
+
+    PT: next-token loss on every token of documents, end-of-sequence after each, packed, no chat template. SFT: chat
+    template, loss on the response alone. Several sets of data are trained on jointly, shuffled by the settings' seed.
+    Killed at any point, the same call goes on from the last checkpoint in
+    `<out>.work` and, on one machine, ends with the same bytes. Raises DataError for a bad line before anything is
+    loaded, OutputError if `out` is not empty, StaleWorkError for checkpoints of a run with other inputs.
+    """
+    settings, out = settings or TrainSettings.model_validate({}), Path(out)
+    sources = [data] if isinstance(data, str | Path) else list(data)
+    examples = load_sets(sources, columns, settings.seed)
+    rows = documents(examples) if stage == "pt" else dialogues(examples, ", ".join(map(str, sources)))
+    facts = _facts(base, stage, examples, settings)
+    if (finished := _finished(out, facts)) is not None:
+        progress.say(f"{out}: trained from the same data and settings already, unchanged")
+        return finished
+    if stage == "pt" and (turns := sum(isinstance(e, Dialogue) for e in examples)):
+        progress.say(f"note: {turns} dialogues are learnt as plain text, every token, without a template")
+    work = out.with_name(out.name + ".work")
+    _claim_work(work, facts)
+    with progress.task(f"load {stage} trainer") as loading:
+        from crossmatch.data.chat_templates import probe
+        from crossmatch.training.trainer import build_trainer
+
+        trainer = build_trainer(base.path, stage, rows, settings, work)
+        loading.advance()
+    seconds = _run(trainer, stage, settings, work, progress)
+    tokenizer: Any = trainer.processing_class
+    record = {
+        "schema_version": 1,
+        "kind": "adapter",
+        "facts": value_digest(facts),
+        **facts,
+        "base": {"name": str(base.source.hub_id or base.path.name), "digest": base.digest, "files": base.file_digests},
+        "data": {"digest": facts["data"], "examples": len(examples)},
+        "template": probe(tokenizer, settings.thinking) if stage == "sft" else None,
+        "steps": trainer.state.global_step,
+        "tokens_seen": int(trainer.state.num_input_tokens_seen),
+        "loss": [[e["step"], e["loss"]] for e in trainer.state.log_history if "loss" in e],
+        "seconds": round(seconds, 1),
+    }
+    with atomic_directory(out) as partial:
+        trainer.save_model(str(partial))
+        _normalise(partial, base)
+        record["files"] = {name: file_digest(partial / name) for name in (CONFIG_FILE, WEIGHTS_FILE)}
+        write_json(partial / MANIFEST, record)
+    shutil.rmtree(work)
+    return record
+
+
+def _run(trainer: "SFTTrainer", stage: Stage, settings: TrainSettings, work: Path, progress: Progress) -> float:
+    """Train from the last whole checkpoint to the end; seconds spent, earlier runs included."""
+    from crossmatch.training.trainer import (
+        COMPLETE,
+        Watch,
+        last_complete,
+        planned_steps,
+    )
+
+    resumed = last_complete(work)
+    before = float((resumed / COMPLETE).read_text()) if resumed else 0.0
+    with progress.task(f"train {stage}", planned_steps(trainer, settings)) as task:
+        if resumed:
+            task.advance(int(resumed.name.split("-")[1]), "resumed")
+        watch = Watch(task, work, before)
+        trainer.add_callback(watch)
+        try:
+            trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            # Each library reports a full disk in its own words; the disk itself is the one to ask.
+            if shutil.disk_usage(work).free > MIN_FREE_BYTES:
+                raise
+            raise OutputError(f"{work}: the disk is full; free some space, then the same command goes on") from error
+    return watch.seconds
+
+
+def _facts(base: Checkpoint, stage: Stage, examples: Sequence[Example], settings: TrainSettings) -> dict[str, Any]:
+    """All that decides what the adapter will be."""
+    return {
+        "stage": stage,
+        "base": base.digest,
+        "data": examples_digest(examples),
+        "settings": settings.model_dump(),
+        "text": [side_digest(base.path), file_digest(Path(settings.template)) if settings.template else None],
+        "versions": {name: version(name) for name in _LIBRARIES},
+    }
+
+
+def _finished(out: Path, facts: dict[str, Any]) -> dict[str, Any] | None:
+    """The record of an adapter that lies at `out` and was trained from the same inputs; None if nothing is there.
+
+    Raises OutputError for anything else.
+    """
+    record = read_json(out / MANIFEST) if (out / MANIFEST).is_file() else {}
+    if record.get("kind") != "adapter":
+        check_output(out, overwrite=False)
+        return None
+    if record.get("facts") != value_digest(facts):
+        raise OutputError(f"{out} holds an adapter of other data or settings; choose another output, or remove it")
+    return record
+
+
+def _claim_work(work: Path, facts: dict[str, Any]) -> None:
+    """Make the work directory this run's own; one left by a run of other inputs, or by somebody else, is refused."""
+    file, mine = work / "facts.json", value_digest(facts)
+    if file.exists():
+        if read_json(file).get("digest") != mine:
+            raise StaleWorkError(f"{work} belongs to a run with other data or settings; remove it to begin again")
+        return
+    if work.exists() and any(work.iterdir()):
+        raise OutputError(f"{work} is needed for checkpoints and holds something else; choose another output")
+    work.mkdir(parents=True, exist_ok=True)
+    replace_json(file, {"digest": mine, "facts": facts, "begun": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())})
+
+
+def _normalise(adapter: Path, base: Checkpoint) -> None:
+    """Give the saved files bytes that depend on the training alone: PEFT writes sets in hash order, and our paths."""
+    file = adapter / CONFIG_FILE
+    config = {
+        key: sorted(value) if isinstance(value, list) and all(isinstance(v, str) for v in value) else value
+        for key, value in sorted(read_json(file).items())
+    }
+    config["base_model_name_or_path"] = base.source.hub_id or base.path.name
+    write_json(file, config)
+    for name in ("README.md", "training_args.bin"):
+        (adapter / name).unlink(missing_ok=True)

@@ -1,0 +1,384 @@
+"""Which program made a file, and at which weights: from a few rows of a few modules, before all of them are held
+against it."""
+
+import itertools
+import math
+from collections.abc import Container, Iterator, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+import torch
+
+from crossmatch.runtime import Progress
+from crossmatch.verification.arithmetic.grammar import (
+    HALVES,
+    Program,
+    common,
+    programs,
+)
+from crossmatch.verification.arithmetic.sample_rows import (
+    MODULES,
+    Piece,
+    pieces_of,
+    wrong_rows,
+)
+from crossmatch.verification.arithmetic.tensor_kinds import Kind
+from crossmatch.verification.arithmetic.without_program import Recovered, is_elsewhere, recover
+from crossmatch.verification.claim import Resolved
+from crossmatch.verification.subject import Subject
+from crossmatch.verification.weights.estimate import Estimate, estimate
+from crossmatch.verification.weights.module_verdicts import Thresholds, resolves, same
+from crossmatch.verification.weights.scan import ModuleScan, Scan
+
+# Denominators that people divide by, and digits that they type.
+_DENOMINATOR, _DIGITS = 12, 4
+# Share of the elements that the order of additions turns at most in 16 bits; standard deviations by which one program
+# gives clearly more of the bits than another.
+_FLIPS, _CLEARLY = 1e-3, 6.0
+# Standard errors within which a weight lies.
+_DOUBT = 4.5
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A program at some weights, each known to its doubt; whole: whether it explains every piece; missed: how many it
+    does not."""
+
+    program: Program
+    weights: tuple[float, ...]
+    doubts: tuple[float, ...]
+    whole: bool = False
+    missed: int = 0
+
+
+def settle(subject: Subject, claim: Resolved, t: Thresholds, progress: Progress, route: str | None = None) -> Subject:
+    """The subject with the program by which the file was made, at the weights that are inside.
+
+    These are the claim's; or, where no program gives the file at those and the recovered ones are the same within the
+    tolerance, the recovered ones: people type fewer digits than they merge with. route: how it is said to be rounded.
+    """
+    if route == "stochastic":
+        return Subject(subject.merged, claim, Program(order="stochastic"))
+    pieces = list(pieces_of(subject))
+    if not pieces:
+        return subject
+    claimed = tuple(subject.weights)
+    none = (0.0,) * len(claimed)
+    usual = common(pieces[0].stored.dtype, _numbers(pieces, claimed))
+    found = fit(pieces, (Fit(program, claimed, none) for program in usual))
+    found = found or fit(pieces, iter([Fit(Program(long=True), claimed, none)]))
+    if found is None and is_elsewhere(pieces, claimed):
+        return _unexplained(subject, claim, pieces)
+    if found is None or found.missed > 1:
+        recovered = recover(subject, pieces, progress)
+        options = programs_at(pieces, claimed, none, recovered)
+        if _near(recovered.estimate, claimed, t):
+            first = _usual(pieces, claimed, none, recovered)
+            options = itertools.chain(first, _rounded(pieces, claimed, recovered), options)
+        other = fit(pieces, options)
+        found = other if other and (found is None or other.whole) else found
+        if found is None and _near(recovered.estimate, claimed, t):
+            # Weights that are known roughly would excuse too much where exact ones explain most of the file.
+            rough = fit(pieces, _known(pieces, claimed, recovered))
+            found = rough if rough and rough.whole else None
+    if found is None:
+        return _unexplained(subject, claim, pieces)
+    return with_fit(subject, claim, found if found.weights == claimed else _closest(pieces, found, claimed))
+
+
+def _unexplained(subject: Subject, claim: Resolved, pieces: Sequence[Piece]) -> Subject:
+    return Subject(subject.merged, claim, _cast(pieces, subject.weights), is_explained=False)
+
+
+def with_fit(subject: Subject, claim: Resolved, found: Fit) -> Subject:
+    """The subject at a fit's weights, made by its program, and tensors of other kinds by programs of their own, where
+    these do not explain them."""
+    made = Subject(subject.merged, claim_at(claim, found.weights), found.program, found.doubts)
+    for kind in list(made.kinds.groups(made.adapted))[1:]:
+        pieces = list(pieces_of(made, kind))
+        options = itertools.chain([found], programs_at(pieces, found.weights, found.doubts)) if pieces else iter([])
+        other = fit(pieces, (option for option in options if option.weights == found.weights))
+        if other and other.whole and other.program != found.program:
+            made.programs[kind] = other.program
+    return made
+
+
+def claim_at(claim: Resolved, weights: Sequence[float]) -> Resolved:
+    """The claim with other weights."""
+    parts = {n: (v, w) for (n, (v, _)), w in zip(claim.parts.items(), weights, strict=True)}
+    return replace(claim, parts=parts)
+
+
+def discover(subject: Subject, claim: Resolved, recovered: Recovered, t: Thresholds) -> Subject:
+    """The subject at recovered weights, where nothing is claimed: at the shortest numbers that explain the file."""
+    pieces, found = list(pieces_of(subject)), recovered.estimate
+    inside = tuple(0.0 if w != w or same(w, 0.0, e, t) else w for w, e in zip(found.weights, found.stderr, strict=True))
+    kept = replace(found, weights=inside)
+    fitted = fit(pieces, _candidates(pieces, inside, replace(recovered, estimate=kept))) if pieces else None
+    if fitted is None:
+        nearest = tuple(shortest(w, e) if w else 0.0 for w, e in zip(inside, found.stderr, strict=True))
+        fitted = Fit(_cast(pieces, nearest) if pieces else Program(), nearest, _doubts(kept))
+    return with_fit(subject, claim, fitted)
+
+
+def fit(
+    pieces: Sequence[Piece], candidates: Iterator[Fit], *, spread: bool | None = None, most: float | None = None
+) -> Fit | None:
+    """The first candidate that explains every piece; else the one that explains the most, and more than half.
+
+    spread: whether what is to be explained lies everywhere, as the errors of an SVD do (default: as the pieces show);
+    most: elements of other bits that one that explains every piece may have; then it is the one that has fewest.
+    """
+    best, half, closest = None, len(pieces) // 2, None
+    for candidate in candidates:
+        if candidate.program.long and (_is_short(pieces, candidate) if spread is None else not spread):
+            continue
+        right = missed = 0
+        for piece in pieces:
+            if piece.holds(candidate.program, candidate.weights, candidate.doubts):
+                right += 1
+            else:
+                missed += 1
+            if missed >= len(pieces) - half:
+                break
+        if right == len(pieces):
+            found = replace(candidate, whole=True)
+            if most is None:
+                return _closest(pieces, found)
+            count = _misses(pieces, found)
+            if count < most or (closest is None and count == most):
+                closest, most = found, count
+            if not count:
+                break
+        elif right > half:
+            best, half = replace(candidate, missed=len(pieces) - right), right
+    # Of programs that explain most of the file, too, the one that gives its bits: others leave room for what is wrong.
+    return closest or (_closest(pieces, best) if best and most is None else best)
+
+
+def _misses(pieces: Sequence[Piece], found: Fit) -> int:
+    return sum(piece.misses(found.program, found.weights) for piece in pieces)
+
+
+def _is_short(pieces: Sequence[Piece], found: Fit) -> bool:
+    """Whether most of the pieces are explained without an SVD, too: it gives the same bits, and leaves more open."""
+    plain = replace(found.program, long=False)
+    return 2 * sum(p.holds(plain, found.weights, found.doubts) for p in pieces) > len(pieces)
+
+
+def _closest(pieces: Sequence[Piece], found: Fit, weights: tuple[float, ...] | None = None) -> Fit:
+    """What gives clearly more of the bits, at the same weights or at the claimed ones, `weights`, if there is such: the
+    file was made by that, and what it does not explain is no arithmetic. A program that leaves much open would else
+    excuse what was added to a file of another one."""
+    weights = weights or found.weights
+    least = _misses(pieces, found)
+    if least <= _FLIPS * sum(p.stored.numel() for p in pieces):
+        return found
+    stored, numbers = pieces[0].stored.dtype, _numbers(pieces, weights)
+    usual = common(stored, numbers)
+    chosen = None
+    for program in usual if stored == torch.float32 or weights == found.weights else programs(stored, numbers):
+        limit, count = least - _CLEARLY * math.sqrt(least), 0
+        for piece in pieces:
+            count += piece.misses(program, weights)
+            if count >= limit:
+                break
+        else:
+            least, chosen = count, program
+    if chosen is None:
+        return found
+    right = sum(p.holds(chosen, weights, (0.0,) * len(weights)) for p in pieces)
+    doubts = found.doubts if weights == found.weights else (0.0,) * len(weights)
+    return Fit(chosen, weights, doubts, whole=right == len(pieces), missed=len(pieces) - right)
+
+
+def settle_again(
+    subject: Subject, claim: Resolved, result: Scan, t: Thresholds, rows: Sequence[Piece]
+) -> Subject | None:
+    """After the pass: the subject by another program where some modules hold elements that the chosen one does not
+    give; and, where elements lie outside in all modules alike, at other numbers within the tolerance of the claim. None
+    if there is no such. rows: of all passes, those that did not fit what was tried then; what fits has to explain them.
+    """
+    if not subject.is_explained:
+        return None
+    kinds = subject.kinds.groups(subject.adapted)
+    most = set(next(iter(kinds.values()), []))
+    modules = [m for m in result.modules if m.name in most]
+    wrong = [m for m in modules if m.outside and not m.nonfinite]
+    if not wrong:
+        return _others_again(subject, claim, result, list(kinds.items())[1:])
+    found = estimate([m.looked.strata for m in result.modules], subject.weights)
+    claimed = tuple(weight for _, weight in claim.parts.values())
+    if not _near(found, claimed, t):
+        return None
+    own = [piece for piece in rows if piece.name in most]
+    recovered, some = Recovered(found, subject.program), list(pieces_of(subject))
+    elsewhere = _is_spread(wrong, [m for m in modules if m.looked.flips])
+
+    def exact(pieces: Sequence[Piece]) -> Fit | None:
+        options = programs_at(pieces, claimed, (0.0,) * len(claimed), recovered)
+        first = _rounded(pieces, claimed, recovered) if elsewhere else iter([])
+        now = _misses(pieces, Fit(subject.program, tuple(subject.weights), ()))
+        return fit(pieces, itertools.chain(first, options), spread=elsewhere, most=most_misses(now))
+
+    # Exact numbers that explain all; else what rows in question alone say, where that is not against the others.
+    fitted = exact([*own, *some])
+    if fitted is None or not fitted.whole:
+        fitted = exact(own)
+        if fitted and 2 * sum(p.holds(fitted.program, fitted.weights, fitted.doubts) for p in some) <= len(some):
+            fitted = None
+    if fitted is None and elsewhere:
+        fitted = fit([*own, *some], _known(own, claimed, recovered))
+    if fitted is None or (fitted.weights == tuple(subject.weights) and fitted.program == subject.program):
+        return None
+    return with_fit(subject, claim, fitted)
+
+
+def pieces_in_question(subject: Subject, result: Scan, names: Container[str] | None = None) -> list[Piece]:
+    """Rows with elements that the subject's programs do not give, of some modules; names: of these alone."""
+    wrong = [m for m in result.modules if m.outside and not m.nonfinite and (names is None or m.name in names)]
+    return [wrong_rows(subject, m) for m in wrong[:: max(1, len(wrong) // MODULES)][:MODULES]]
+
+
+def _others_again(
+    subject: Subject, claim: Resolved, result: Scan, kinds: Sequence[tuple[Kind, Sequence[str]]]
+) -> Subject | None:
+    """The subject with other programs for kinds of tensors of which the rest of the file shows that theirs is wrong."""
+    weights, doubts = tuple(subject.weights), tuple(subject.doubts)
+    programs = dict(subject.programs)
+    for kind, names in kinds:
+        rows = pieces_in_question(subject, result, names)
+        pieces = [*rows, *pieces_of(subject, kind)] if rows else []
+        found = (
+            fit(pieces, (o for o in programs_at(pieces, weights, doubts) if o.weights == weights)) if pieces else None
+        )
+        if found and found.whole:
+            programs[kind] = found.program
+    if programs == subject.programs:
+        return None
+    return Subject(subject.merged, claim_at(claim, weights), subject.program, doubts, programs=programs)
+
+
+def most_misses(before: int) -> float:
+    """Elements of other bits that a better program may have, where another had so many."""
+    return before + _CLEARLY * math.sqrt(before)
+
+
+def _is_spread(wrong: Sequence[ModuleScan], modules: Sequence[ModuleScan]) -> bool:
+    """Whether elements lie outside wherever they can: another weight shows in all modules alike, in so many of them as
+    that number of elements falls into by chance. One element, or a few in one module, would else be excused by whatever
+    weight happens to give them."""
+    # Without the module that has most: a heavy tail falls where it likes.
+    others = sorted(modules, key=lambda module: module.outside)[:-1]
+    rate = sum(module.outside for module in others) / max(1, sum(module.elements for module in others))
+    return len(wrong) > 1 and 2 * len(wrong) >= sum(-math.expm1(-rate * module.elements) for module in modules)
+
+
+def _near(found: Estimate, claimed: Sequence[float], t: Thresholds) -> bool:
+    """Whether recovered weights are the claimed ones within the tolerance, and precise enough to say so."""
+    every = zip(found.weights, claimed, found.stderr, strict=True)
+    return found.identifiable and all(math.isnan(w) or (same(w, c, e, t) and resolves(e, c, t)) for w, c, e in every)
+
+
+def _numbers(pieces: Sequence[Piece], weights: Sequence[float]) -> list[int]:
+    """Adapters that have a delta in some piece, and a weight."""
+    return sorted({i for p in pieces for i in p.parts if weights[i]})
+
+
+def programs_at(
+    pieces: Sequence[Piece], weights: tuple[float, ...], doubts: tuple[float, ...], recovered: Recovered | None = None
+) -> Iterator[Fit]:
+    """All programs at some weights, those first by which the weights were recovered; then the common ones with weights
+    rounded to 16 bits."""
+    every = programs(pieces[0].stored.dtype, _numbers(pieces, weights))
+    if recovered is not None:
+        every = sorted(every, key=lambda program: not recovered.is_way_of(program))
+    yield from (Fit(p, weights, doubts) for p in every)
+    for half in HALVES:
+        coarse = tuple(float(torch.tensor(w, dtype=half)) for w in weights)
+        if coarse != weights:
+            yield from (Fit(p, coarse, doubts) for p in (Program(), *map(Program, HALVES)))
+
+
+def _candidates(pieces: Sequence[Piece], claimed: tuple[float, ...], recovered: Recovered) -> Iterator[Fit]:
+    """Numbers that people type, near the recovered ones, and then these themselves."""
+    yield from _rounded(pieces, claimed, recovered)
+    yield from _known(pieces, claimed, recovered)
+
+
+def _rounded(pieces: Sequence[Piece], claimed: tuple[float, ...], recovered: Recovered) -> Iterator[Fit]:
+    """Numbers that people type, by the way in which the weights were recovered and by the usual programs."""
+    for weights in _typed(_inside(claimed, recovered), recovered.estimate.stderr):
+        yield from _usual(pieces, weights, (0.0,) * len(weights), recovered)
+
+
+def _known(pieces: Sequence[Piece], claimed: tuple[float, ...], recovered: Recovered) -> Iterator[Fit]:
+    """Recovered weights as far as they are known, the usual programs first."""
+    weights, doubts = _inside(claimed, recovered), _doubts(recovered.estimate)
+    yield from _usual(pieces, weights, doubts, recovered)
+    yield from programs_at(pieces, weights, doubts)
+
+
+def _inside(claimed: tuple[float, ...], recovered: Recovered) -> tuple[float, ...]:
+    """Recovered weights; the claimed ones of adapters that have no delta, or no weight."""
+    every = zip(recovered.estimate.weights, claimed, strict=True)
+    return tuple(w if math.isnan(f) or not w else f for f, w in every)
+
+
+def _usual(
+    pieces: Sequence[Piece], weights: tuple[float, ...], doubts: tuple[float, ...], recovered: Recovered
+) -> Iterator[Fit]:
+    stored, numbers = pieces[0].stored.dtype, _numbers(pieces, weights)
+    usual = dict.fromkeys(common(stored, numbers))
+    usual |= dict.fromkeys(p for p in programs(stored, numbers) if recovered.is_way_of(p))
+    yield from (Fit(p, weights, doubts) for p in usual)
+
+
+def _typed(known: tuple[float, ...], errors: Sequence[float]) -> list[tuple[float, ...]]:
+    """Decimals of few digits and fractions that the recovered weights allow."""
+    pairs = list(zip(known, errors, strict=True))
+    options = [
+        tuple(_decimal(w, e) for w, e in pairs),
+        tuple(_fraction(w, e) for w, e in pairs),
+        tuple(_decimal(w, e, 3) for w, e in pairs),
+        *(tuple(_decimal(w, e, least=digits) for w, e in pairs) for digits in (3, 4)),
+    ]
+    return [weights for weights in dict.fromkeys(options) if None not in weights]  # type: ignore[misc]
+
+
+def _doubts(found: Estimate) -> tuple[float, ...]:
+    return tuple(
+        0.0 if math.isnan(e) or not w else _DOUBT * e for w, e in zip(found.weights, found.stderr, strict=True)
+    )
+
+
+def _decimal(
+    value: float, stderr: float, sigmas: float = _DOUBT, digits: int = _DIGITS, least: int = 1
+) -> float | None:
+    """The decimal of fewest digits, at least so many, within some standard errors; none of more than four."""
+    within = (r for d in range(least, digits + 1) if abs((r := round(value, d)) - value) <= sigmas * stderr)
+    return next(within, None)
+
+
+def _fraction(value: float, stderr: float) -> float | None:
+    """The fraction of the smallest denominator within some standard errors."""
+    for denominator in range(1, _DENOMINATOR + 1):
+        near = Fraction(round(value * denominator), denominator)
+        if abs(float(near) - value) <= _DOUBT * stderr:
+            return float(near)
+    return None
+
+
+def shortest(value: float, stderr: float) -> float:
+    """The decimal with the fewest digits within three standard errors; the value itself if there is none of six."""
+    found = _decimal(value, stderr, 3, 6)
+    return value if found is None else found
+
+
+def _cast(pieces: Sequence[Piece], weights: Sequence[float]) -> Program:
+    """Where no program explains the file: the base's cast that comes closest."""
+    stored = pieces[0].stored.dtype
+    halves = [h for h in HALVES if h == stored or all(p.on_grid(h) for p in pieces)]
+    misses = {p: sum(piece.misses(p, weights) for piece in pieces) for p in (Program(), *map(Program, halves))}
+    best = min(misses, key=lambda p: misses[p])
+    return best if 2 * misses[best] < misses[Program()] else Program()

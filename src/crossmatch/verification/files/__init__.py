@@ -1,0 +1,1 @@
+"""Files beside the weights: config, generation config, tokenizer, chat template."""

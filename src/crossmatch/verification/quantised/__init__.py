@@ -1,0 +1,1 @@
+"""Quantised exports: what is inside, within the error that quantisation makes."""
