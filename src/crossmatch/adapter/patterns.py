@@ -10,7 +10,7 @@ import re
 import warnings
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from re import _parser
+from re import _parser  # type: ignore[attr-defined]
 from typing import Any
 
 from crossmatch.errors import AdapterError

@@ -4,8 +4,8 @@ Sharded training writes parts of adapters without a word: the rows that one mach
 (axolotl #3772, Megatron-Bridge #2240), that machine's rows alone (accelerate #4206), empty or flat tensors (ZeRO-3),
 the layers of one pipeline stage (NeMo Automodel #3096), or starting values (PEFT #1402). Such files load and merge.
 
-Measured on the adapters of tests/test_wholeness.py, which PEFT makes and an optimiser trains: none that is whole is
-found to lack anything; all that are cut as these tools cut them are found.
+Measured on the adapters of tests/adapter/test_wholeness.py, which PEFT makes and an optimiser trains: none that is
+whole is found to lack anything; all that are cut as these tools cut them are found.
 """
 
 import math

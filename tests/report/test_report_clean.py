@@ -3,9 +3,9 @@
 import re
 
 import pytest
+from test_report import EVIL, VARIANTS, entry, facts, suite
 
 from crossmatch.report.page.render import render_report
-from test_report import EVIL, VARIANTS, entry, facts, suite
 
 
 def test_the_clean_part_has_its_table_on_the_page() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from test_cli import call, pair
 
 from crossmatch.cli.verdict_output import show
 from crossmatch.report.ci import annotations, junit, sarif
@@ -16,7 +17,6 @@ from crossmatch.report.text import plain
 from crossmatch.verification import RecoveredWeight, Verdict
 from crossmatch.verification.faults import FAULTS, NOTES
 from crossmatch.verification.verdict import Finding
-from test_cli import call, pair
 
 HOSTILE = "a%b,c:d\r\n::error title=x::y\x1b[31m\x00\u202e\ud800 {0} [t](http://e) ]]> <b>&\"' ##[add-mask]q"
 UP = "model.layers.0.mlp.up_proj.weight"

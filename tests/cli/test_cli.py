@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 from safetensors.torch import load_file, save_file
+from test_kinds import tune
 
 from crossmatch.cli import run
 from helpers import copy, make_gpt2
-from test_kinds import tune
 
 
 def call(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:

@@ -13,7 +13,7 @@ from crossmatch.rules import RULES
 from crossmatch.verification.faults import FAULTS
 from helpers import copy, make_tokenizer
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DOCUMENTS_BY_NAME = {file.name: file for file in (ROOT / "docs").glob("*.md")}
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 

@@ -17,6 +17,7 @@ import transformers
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora.config import VeloraConfig
 from safetensors.torch import load_file, save_file
+from test_kinds import SHAPE
 from transformers import (
     BertConfig,
     BertForMaskedLM,
@@ -69,7 +70,6 @@ from crossmatch.errors import AdapterError, CheckpointError
 from crossmatch.vectors import extract
 from crossmatch.verification import Verdict, WholeProof, identify
 from naming_table import FILE, build, tables
-from test_kinds import SHAPE
 
 SMALL = SHAPE | {"pad_token_id": 0}
 VISION = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}

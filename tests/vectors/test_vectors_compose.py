@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from test_docs import ROOT, blocks
 
 from crossmatch import (
     Adapter,
@@ -27,7 +28,6 @@ from crossmatch.delta import LowRank
 from crossmatch.errors import AdapterError
 from crossmatch.vectors import add
 from helpers import copy, make_adapter, make_chat_model, make_llama
-from test_docs import ROOT, blocks
 from vector_helpers import differing, moved, tensors_of, tune
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -11,6 +11,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
+from test_kinds import SHAPE, by_peft, by_us
 from transformers import MixtralConfig, MixtralForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
 from crossmatch import (
@@ -22,7 +23,6 @@ from crossmatch import (
 from crossmatch.adapter import fit
 from crossmatch.errors import AdapterError
 from crossmatch.verification import WholeProof
-from test_kinds import SHAPE, by_peft, by_us
 
 
 @pytest.fixture(scope="module")

@@ -34,7 +34,7 @@ from crossmatch.study.sample.arithmetic import OPERATIONS, write_arithmetic
 from crossmatch.training import TrainSettings, load_examples, train_stage
 from helpers import make_adapter, make_chat_model
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 WORDS = {"+": operator.add, "-": operator.sub, "*": operator.mul}
 

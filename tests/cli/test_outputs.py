@@ -21,6 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import PeftModel
 from safetensors.torch import load_file
+from test_kinds import grow, tune
 from transformers import AutoModelForCausalLM
 
 from crossmatch import (
@@ -55,7 +56,6 @@ from crossmatch.verification import (
     verify_claim,
 )
 from helpers import LINEAR, copy, make_adapter, make_gpt2, make_llama
-from test_kinds import grow, tune
 
 Pair = dict[str, tuple[Adapter, float]]
 
@@ -131,9 +131,8 @@ def test_a_truncated_adapter_says_what_it_costs(models: Path, tmp_path: Path) ->
 
 def test_other_kinds_as_adapters(tmp_path: Path) -> None:
     """Conv1D with biases, embeddings, experts: through PEFT again, they are what a checkpoint would be."""
-    from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
-
     from test_kinds import EXPERTS, SHAPE
+    from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 
     make_gpt2(tmp_path / "gpt2")
     make_llama(tmp_path / "llama", dtype=torch.float32)

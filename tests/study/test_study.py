@@ -24,7 +24,7 @@ from crossmatch.study.sample import (
 )
 from helpers import make_adapter, make_chat_model
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from test_report import facts as study
 from typer.testing import CliRunner
 
 from crossmatch.cli import app
@@ -21,7 +22,6 @@ from crossmatch.report.page.interference_tables import (
 from crossmatch.report.page.render import render_report
 from crossmatch.study.recipe import load_recipe
 from helpers import make_interfering
-from test_report import facts as study
 
 QUESTIONS = (("anaemia", "low blood cell level"), ("bone", "the old heart ."), ("lung", "high pressure in the lung"))
 

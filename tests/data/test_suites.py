@@ -90,7 +90,7 @@ def test_dialogues_are_those_of_the_harness(harness: dict[str, Any], name: str, 
 def test_golden_prompts_say_where_they_come_from() -> None:
     stored = json.loads(PROMPTS.read_text(encoding="utf-8"))
     assert stored["lm_eval"] == "0.4.13"
-    assert (Path(__file__).parents[1] / stored["made_by"]).is_file()
+    assert (Path(__file__).parents[2] / stored["made_by"]).is_file()
     assert set(stored["prompts"]) == set(RECORDS)
 
 
