@@ -1,23 +1,15 @@
 """crossmatch calibrate."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from crossmatch.cli.console import Terminal, emit, say
 from crossmatch.cli.options import Adapters, Json, split_pairs
-from crossmatch.errors import DataError, InputError
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from crossmatch.checkpoint import Checkpoint
-    from crossmatch.data.passages import Passage
-    from crossmatch.delta import TuningVector
-    from crossmatch.evaluation.inference.module_inputs import Calibration
+from crossmatch.errors import InputError
 
 
 def calibrate_command(
@@ -43,6 +35,7 @@ def calibrate_command(
         file_digest,
         side_digest,
     )
+    from crossmatch.evaluation.inference.calibrate import record_sets
     from crossmatch.evaluation.inference.module_inputs import Calibration, check_file, save
     from crossmatch.merging import plan_merge
     from crossmatch.runtime import keep_heap
@@ -55,7 +48,7 @@ def calibrate_command(
     files = _files(data, list(adapters))
     check_apart(output, [checkpoint.path, *(one.path for one in adapters.values()), *map(Path, files.values())])
     check_file(output, overwrite)
-    tensors, sets = _record(checkpoint, fitted, files, asked)
+    tensors, sets = record_sets(checkpoint, fitted, files, asked, Terminal())
     facts = {"schema_version": 1, "base": checkpoint.digest, "text": side_digest(checkpoint.path), **asdict(asked)}
     facts |= {"template": file_digest(Path(template)) if template else None}
     facts |= {"adapters": {name: one.digest for name, one in adapters.items()}, "sets": sets}
@@ -79,57 +72,3 @@ def _files(data: Sequence[str], names: Sequence[str]) -> dict[str, str]:
         if name not in files:
             raise InputError(f"adapter {name} has no data; add --data {name}=FILE, or give one file for all")
     return {name: files[name] for name in names}
-
-
-def _record(
-    base: "Checkpoint", vectors: Mapping[str, "TuningVector"], files: Mapping[str, str], asked: "Calibration"
-) -> tuple[dict[str, "Tensor"], list[dict[str, Any]]]:
-    """Tensors by key, and the facts of each set. All data is read and judged before the model is loaded."""
-    from crossmatch.checkpoint import layer_of
-    from crossmatch.evaluation.inference.local_model import Engine
-    from crossmatch.evaluation.inference.module_inputs import linear_modules, record, sample
-
-    data = {file: _read(base.path, file, asked) for file in dict.fromkeys(files.values())}
-    progress, tensors, sets = Terminal(), {}, []
-    with progress.task("load model"):
-        engine = Engine(base)
-        engine.model.float()
-    linear = {f"{module}.weight": module for module in linear_modules(engine.model)}
-    for name, file in files.items():
-        passages, digest = data[file]
-        engine.become({name: (vectors[name], 1.0)} if name else {})
-        modules = [m for n, m in linear.items() if (n in vectors[name] if name else layer_of(n) is not None)]
-        if not modules:
-            raise InputError(f"{name or base.path}: none of its tensors is a linear layer's; nothing can be recorded")
-        chosen = sample(passages, asked.positions, asked.max_positions, asked.seed)
-        rows = record(engine.model, passages, modules, positions=chosen, gradients=asked.gradients, progress=progress)
-        tensors |= {f"{name}/{key}" if name else key: value for key, value in rows.items()}
-        counts = {"rows": sum(map(len, chosen)), "of": sum(len(p.positions(asked.positions)) for p in passages)}
-        sets.append({"adapter": name or None, "data": digest, "modules": len(modules), **counts})
-    return tensors, sets
-
-
-def _read(base: Path, file: str, asked: "Calibration") -> tuple[list["Passage"], str]:
-    """The sequences of a data file, and its digest. Raises DataError with the file and the example."""
-    from transformers import AutoConfig, AutoTokenizer
-
-    from crossmatch.data.chat_templates import apply_template
-    from crossmatch.data.passages import read_dialogue, read_text
-    from crossmatch.data.training_sets import Dialogue, examples_digest, load_examples
-
-    examples, passages = load_examples(file), []
-    tokenizer = AutoTokenizer.from_pretrained(base)
-    if any(isinstance(example, Dialogue) for example in examples):
-        apply_template(tokenizer, asked.template)
-    context = getattr(AutoConfig.from_pretrained(base).get_text_config(), "max_position_embeddings", None)
-    limit = min(asked.max_length, context or asked.max_length)
-    for number, example in enumerate(examples, 1):
-        try:
-            if isinstance(example, Dialogue):
-                passages.append(read_dialogue(tokenizer, example.messages(), asked.thinking, limit))
-            else:
-                passages += read_text(tokenizer, example.text, limit)
-            passages[-1].positions(asked.positions)
-        except DataError as error:
-            raise DataError(f"{file}, example {number}: {error}") from error
-    return passages, examples_digest(examples)

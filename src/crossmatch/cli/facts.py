@@ -10,7 +10,8 @@ from crossmatch.cli.console import Terminal
 from crossmatch.report.text import size
 
 
-def _checkpoint(path: str, directory: Path) -> dict[str, Any]:
+def checkpoint_facts(path: str, directory: Path) -> dict[str, Any]:
+    """What a checkpoint is, as plain JSON: tensors, dtypes, texts, what lies beside."""
     from crossmatch.checkpoint import DTYPE_NAMES, Checkpoint, text_facts
 
     checkpoint = Checkpoint(path)

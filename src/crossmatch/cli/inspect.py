@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from crossmatch.cli.console import emit
-from crossmatch.cli.facts import _checkpoint, adapter_facts, fact_lines, vector_facts
+from crossmatch.cli.facts import adapter_facts, checkpoint_facts, fact_lines, vector_facts
 from crossmatch.cli.options import Json
 from crossmatch.errors import InputError
 from crossmatch.report.text import printable
@@ -36,4 +36,4 @@ def _facts(path: str, directory: Path) -> dict[str, Any]:
 
     if (directory / "adapter_config.json").exists():
         return adapter_facts(path, directory)
-    return vector_facts(path) if is_vector(directory) else _checkpoint(path, directory)
+    return vector_facts(path) if is_vector(directory) else checkpoint_facts(path, directory)

@@ -24,7 +24,7 @@ LEVEL = 0.95
 POWER = 0.8
 # With fewer pairs no two-sided test can say p < 0.05: 2^(1 - 5) is above it.
 FEWEST = 6
-_NOTHING = 1e-9
+NOTHING = 1e-9
 _NO_NUMBERS = "there are scores that are no numbers: the weights give NaN or infinite values"
 """Maps resampled means of item statistics, (draws, columns), to values, (draws,)."""
 """Maps resampled means of two variants to what is between them, (draws,)."""
@@ -43,7 +43,7 @@ def bootstrap(items: Array, statistic: Statistic = mean_of, seed: int = 0) -> Fi
     value = float(statistic(items.mean(0, keepdims=True))[0])
     if n == 1:
         return Figure(_finite(value), None, None, 1)
-    draws = np.concatenate([statistic(counts @ items) for counts in _draws(n, seed)])
+    draws = np.concatenate([statistic(counts @ items) for counts in bootstrap_counts(n, seed)])
     low, high = interval_of(draws, _finite(value), n)
     if not (math.isfinite(low) and math.isfinite(high)):
         return Figure(value, None, None, n)
@@ -79,7 +79,7 @@ def paired_contrast(first: Array, second: Array, contrast: Contrast, seed: int =
         return None
     both = np.concatenate([first, second], axis=1)
     k = first.shape[1]
-    drawn = [counts @ both for counts in _draws(n, seed)]
+    drawn = [counts @ both for counts in bootstrap_counts(n, seed)]
     draws = np.concatenate([contrast(columns[:, :k], columns[:, k:]) for columns in drawn])
     value = snapped(value, float(np.abs(draws[np.isfinite(draws)]).max(initial=0.0)))
     low, high = interval_of(draws, value, n)
@@ -98,7 +98,7 @@ def _exchanged(middle: Array, half: Array, contrast: Contrast, value: float) -> 
         change = signs @ half
         found = np.abs(contrast(middle + change, middle - change))
         # What is not defined may be anything. Equal sums in another order differ in their last digits.
-        beyond += int((~(found < abs(value) * (1 - _NOTHING))).sum())
+        beyond += int((~(found < abs(value) * (1 - NOTHING))).sum())
     return beyond / (2 ** len(half) if few else DRAWS + 1)
 
 
@@ -114,7 +114,7 @@ def _found(draws: Array, n: int, differing: int) -> float | None:
 """A difference and its draws, in standard errors, and its items."""
 
 
-def _draws(n: int, seed: int) -> Iterator[Array]:
+def bootstrap_counts(n: int, seed: int) -> Iterator[Array]:
     """(some draws, n) weights of resampled means, 10,000 in all, in pieces that stay small for any n."""
     rng, size = np.random.default_rng(seed), max(1, min(DRAWS, 4_000_000 // n))
     if size == DRAWS:
@@ -153,7 +153,7 @@ def _every(n: int) -> Array:
 
 def resampled(tables: Sequence[Array], statistic: Statistic = mean_of, seed: int = 0) -> Array:
     """(draws, tables) values of a statistic of several item tables (n, columns), over one set of 10,000 draws."""
-    pieces = [np.stack([statistic(counts @ t) for t in tables], 1) for counts in _draws(len(tables[0]), seed)]
+    pieces = [np.stack([statistic(counts @ t) for t in tables], 1) for counts in bootstrap_counts(len(tables[0]), seed)]
     return np.concatenate(pieces)
 
 
@@ -193,4 +193,4 @@ def _finite(value: float) -> float:
 
 def snapped(bound: float, scale: float) -> float:
     """A bound as a number, zero where it is no more than a rounding error of numbers as large as `scale` from it."""
-    return 0.0 if abs(bound) < _NOTHING * scale else float(bound)
+    return 0.0 if abs(bound) < NOTHING * scale else float(bound)

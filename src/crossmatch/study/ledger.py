@@ -17,7 +17,7 @@ from crossmatch.checkpoint import (
 from crossmatch.runtime import Progress
 
 
-def _remove(directory: Path) -> None:
+def remove(directory: Path) -> None:
     """Remove a directory inside the run directory that this study wrote earlier."""
     if directory.exists():
         shutil.rmtree(directory)

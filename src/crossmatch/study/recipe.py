@@ -282,7 +282,7 @@ def _fields(place: tuple[int | str, ...]) -> list[str]:
     return list((AdapterRecipe if parent[:1] == ["adapters"] else Recipe).model_fields)
 
 
-def _local(recipe: Recipe, root: Path, name: str, suffix: str) -> str:
+def local_path(recipe: Recipe, root: Path, name: str, suffix: str) -> str:
     """A path from the recipe: `sample:x` lies in the run's data directory."""
     if not name.startswith(SAMPLE):
         return name

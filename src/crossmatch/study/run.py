@@ -14,16 +14,16 @@ from crossmatch.report import write_report
 from crossmatch.runtime import SILENT, Progress
 from crossmatch.study.ledger import Ledger
 from crossmatch.study.preflight import check_recipe, variants_of
-from crossmatch.study.recipe import Recipe, _local
-from crossmatch.study.stages.analysis import _analyse, explain
+from crossmatch.study.recipe import Recipe, local_path
+from crossmatch.study.stages.analysis import explain, overlap_of_pair
 from crossmatch.study.stages.evaluation import (
     Subject,
     audit_data,
     evaluate_variants,
     interfere,
 )
-from crossmatch.study.stages.merging import _merge, _verify
-from crossmatch.study.stages.training import _adapter, _base, _data, _training_record, _training_sets
+from crossmatch.study.stages.merging import merge_and_publish, verify_merge
+from crossmatch.study.stages.training import open_base, train_adapter, training_record, training_sets, write_sample
 
 
 @dataclass(frozen=True)
@@ -59,23 +59,23 @@ def run_study(recipe: Recipe, runs: str | Path = "runs", *, progress: Progress =
     root.mkdir(parents=True, exist_ok=True)
     replace_json(root / "recipe.json", recipe.model_dump(mode="json"))
     ledger = Ledger(root, progress)
-    base = _base(recipe, root, ledger)
-    card = _data(recipe, root, ledger)
-    adapters = {name: _adapter(recipe, name, base, root, ledger) for name in recipe.adapters}
+    base = open_base(recipe, root, ledger)
+    card = write_sample(recipe, root, ledger)
+    adapters = {name: train_adapter(recipe, name, base, root, ledger) for name in recipe.adapters}
     verdicts = {}
     for weights in recipe.mixtures:
-        _merge(recipe, weights, base, adapters, root, ledger)
-        verdicts[merge_name(weights)] = _verify(recipe, weights, base, adapters, root, ledger)
+        merge_and_publish(recipe, weights, base, adapters, root, ledger)
+        verdicts[merge_name(weights)] = verify_merge(recipe, weights, base, adapters, root, ledger)
     summary = samples = audited = measured = None
     if recipe.evaluation:
         variants = variants_of(recipe, adapters)
         variants += checkpoint_variants(base, recipe.evaluation.checkpoints, variants)
-        suites = [load_suite(_local(recipe, root, suite, ".yaml")) for suite in recipe.evaluation.suites]
-        subject = Subject(recipe, base, adapters, variants, suites, _training_sets(recipe, root))
+        suites = [load_suite(local_path(recipe, root, suite, ".yaml")) for suite in recipe.evaluation.suites]
+        subject = Subject(recipe, base, adapters, variants, suites, training_sets(recipe, root))
         audited = audit_data(subject, root, ledger)
         summary, samples = evaluate_variants(subject, audited, root, ledger)
         measured = interfere(subject, root, ledger)
-    pairs = _analyse(recipe, adapters, root, ledger)
+    pairs = overlap_of_pair(recipe, adapters, root, ledger)
     changed = explain(base, adapters, root, ledger)
     facts = {
         "schema_version": 1,
@@ -83,7 +83,7 @@ def run_study(recipe: Recipe, runs: str | Path = "runs", *, progress: Progress =
         "question": recipe.question,
         "base": {"name": base.source.hub_id or recipe.base, "digest": base.digest, "parameters": base.parameters},
         "data": card,
-        "adapters": {name: _training_record(adapter) for name, adapter in adapters.items()},
+        "adapters": {name: training_record(adapter) for name, adapter in adapters.items()},
         "verdicts": {name: read_json(root / "verify" / f"{name}.json") for name in verdicts},
         "summary": summary,
         "samples": samples,

@@ -5,9 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from crossmatch.cli.console import emit, say
+from crossmatch.cli.console import Terminal, emit, say
 from crossmatch.cli.evaluate.options import (
-    Asked,
     Checkpoints,
     Clean,
     Interference,
@@ -21,13 +20,12 @@ from crossmatch.cli.evaluate.options import (
     clean_parts,
     exit_unjudged,
     interfere,
-    measured,
+    read_checkpoints,
     read_measuring,
     read_serving,
     wanted_pair,
 )
 from crossmatch.cli.options import Adapters, Json, Weights
-from crossmatch.errors import InputError
 from crossmatch.report.terminal.evaluation import print_summary
 from crossmatch.report.terminal.interference import print_interference
 
@@ -67,17 +65,17 @@ def evaluate_command(
     With --server the model that runs there is one more variant, `served`; without -a, --checkpoint and --reference base
     it is measured alone. BASE gives the tokenizer and its chat template. A key is taken from CROSSMATCH_API_KEY.
     """
-    from crossmatch.checkpoint import Checkpoint
-    from crossmatch.evaluation import load_suite
+    from crossmatch.checkpoint import Checkpoint, replace_json
+    from crossmatch.data.suites import load_suite
     from crossmatch.evaluation.conditions import Plan, conditions_of
     from crossmatch.evaluation.inference.batch_memory import parse_memory
+    from crossmatch.evaluation.pipeline import EvaluationRequest, run_evaluation
+    from crossmatch.evaluation.variants.variants import SERVED
     from crossmatch.runtime import keep_heap
 
     keep_heap()
     conditions = conditions_of(template or (), decoding or ())
     suites = [load_suite(file) for file in suite]
-    if len({s.settings.name for s in suites}) < len(suites):
-        raise InputError("two suites have the same name; their answers would overwrite each other")
     serving = read_serving(server, model, same_as)
     wanted = None
     if serving is None or reference == "base" or any((adapter, weight, strengths, nulls, checkpoint, interference)):
@@ -85,8 +83,15 @@ def evaluate_command(
     against = wanted.reference if wanted else reference or "served"
     plan = Plan(conditions, None, batch_size, kl, against, parse_memory(memory))
     pair = wanted_pair(wanted, suites, interference) if wanted else None
-    asked, whole = Asked(suites, plan, clean_parts(clean, suites)), Checkpoint(base)
-    facts = measured(whole, (wanted, serving), checkpoint, asked, output)
+    parts, whole = clean_parts(clean, suites), Checkpoint(base)
+    here = wanted.variants() if wanted else []
+    here += read_checkpoints(whole, checkpoint, [*([SERVED] if serving else []), *here])
+    adapters = wanted.adapters if wanted else {}
+    request = EvaluationRequest(whole, tuple(suites), tuple(here), adapters, plan, serving, parts)
+    found = run_evaluation(request, output, progress=Terminal())
+    replace_json(output / "summary.json", found.summary)
+    replace_json(output / "samples.json", found.samples)
+    facts = {"name": output.resolve().name, "summary": found.summary, "samples": found.samples}
     if wanted and pair:
         facts["interference"] = interfere(whole, wanted, pair, interference, output)
     _tell(facts, output, as_json)

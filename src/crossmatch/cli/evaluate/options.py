@@ -1,6 +1,5 @@
-"""What `evaluate` measures: adapters with or without weights, their strengths, their nulls."""
+"""Options of evaluate: what is measured, what is compared beside it, and a model on a server."""
 
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,10 +17,9 @@ if TYPE_CHECKING:
     from crossmatch.adapter import Recorded
     from crossmatch.analysis.interference.suite_pair import Pair
     from crossmatch.checkpoint import Checkpoint
-    from crossmatch.evaluation import Suite, Variant
-    from crossmatch.evaluation.conditions import Plan
-    from crossmatch.evaluation.inference.served.identity import Local
-    from crossmatch.evaluation.record import Records
+    from crossmatch.data.suites import Suite
+    from crossmatch.evaluation.runner.served_runner import Serving
+    from crossmatch.evaluation.variants.variants import Variant
     from crossmatch.rules import Weight
 
 Strengths = Annotated[
@@ -177,23 +175,6 @@ def interfere(base: "Checkpoint", wanted: "Measuring", pair: "Pair", items: int,
     return facts
 
 
-@dataclass(frozen=True)
-class Asked:
-    """Suites, under what they are asked, and the ids of their clean items where an audit found others too."""
-
-    suites: "list[Suite]"
-    plan: "Plan"
-    clean: dict[str, set[str]]
-
-
-def _on_its_base(base: "Checkpoint", wanted: Measuring) -> dict[str, bool | None]:
-    """Whether a stored vector was made on these weights (None: it does not say); says where it was not."""
-    made_on = {name: vector.made_on(base.digest) for name, vector in wanted.adapters.items()}
-    for name in (name for name, own in made_on.items() if own is False):
-        say(f"note: {name} was made on other weights than {base.path} has")
-    return made_on
-
-
 Server = Annotated[str | None, typer.Option(help="Ask a server's model: URL of its completions API.")]
 Model = Annotated[str | None, typer.Option(help="The model's name on that server.")]
 SameAs = Annotated[
@@ -202,64 +183,10 @@ SameAs = Annotated[
 ]
 
 
-@dataclass(frozen=True)
-class Serving:
-    """A model on a server: its URL, its name there, and the checkpoint that it is said to be (None: not said)."""
-
-    url: str
-    name: str
-    same_as: str | None
-
-
-def measured(
-    base: "Checkpoint",
-    models: tuple[Measuring | None, Serving | None],
-    checkpoints: list[str] | None,
-    asked: Asked,
-    output: Path,
-) -> dict[str, Any]:
-    """What is asked of models here, and of the one on a server, which is asked first: no model is loaded till then.
-
-    Leaves summary.json, and samples.json with the answers side by side, in `output`; gives the page's facts.
-    """
-    from crossmatch.checkpoint import replace_json
-    from crossmatch.evaluation.comparison.side_by_side import side_by_side
-    from crossmatch.evaluation.comparison.summary import summarise
-    from crossmatch.evaluation.runner.runner import evaluate
-    from crossmatch.evaluation.runner.template_check import trained_with
-    from crossmatch.evaluation.variants.variants import APART, SERVED
-
-    (wanted, serving), plan, suites = models, asked.plan, asked.suites
-    variants = [SERVED] if serving else []
-    here = wanted.variants() if wanted else []
-    taken = {variant.name for variant in variants}
-    if any(variant.name in taken for variant in here):
-        raise InputError("an adapter may not be called served beside --server; give it another name")
-    here += read_checkpoints(base, checkpoints, [*variants, *here])
-    variants += here
-    if plan.kl_to not in {variant.name for variant in variants}:
-        raise InputError(f"--reference {plan.kl_to}: give one of {', '.join(v.name for v in variants)}")
-    records: Records = {}
-    further: dict[str, Any] = {}
-    if serving:
-        records, further["server"] = ask_served(base, serving, suites, plan, output)
-    if wanted:
-        further["on_its_base"] = _on_its_base(base, wanted)
-        records |= evaluate(base, wanted.adapters, here, suites, output, plan=plan, progress=Terminal())
-        further["trained_with"] = trained_with(base, wanted.adapters, plan.conditions)
-    summary = summarise(records, variants, suites, str(plan.kl_to), conditions=plan.conditions, clean=asked.clean)
-    beside = [variant for variant in variants if variant.kind not in APART]
-    found = {
-        "summary": {**summary, **further},
-        "samples": side_by_side(records, beside, suites, conditions=plan.conditions),
-    }
-    for name, value in found.items():
-        replace_json(output / f"{name}.json", value)
-    return {"name": output.resolve().name, **found}
-
-
-def read_serving(server: str | None, model: str | None, same_as: str | None) -> Serving | None:
+def read_serving(server: str | None, model: str | None, same_as: str | None) -> "Serving | None":
     """The three options as one. Raises InputError for half of them."""
+    from crossmatch.evaluation.runner.served_runner import Serving
+
     if same_as is not None and server is None:
         raise InputError("--same-as says what a server runs; add --server and --model")
     if server is None and model is None:
@@ -267,67 +194,6 @@ def read_serving(server: str | None, model: str | None, same_as: str | None) -> 
     if server is None or model is None:
         raise InputError("--server and --model belong together: where it runs, and what it is called there")
     return Serving(server, model, same_as)
-
-
-def ask_served(
-    base: "Checkpoint", serving: Serving, suites: "list[Suite]", plan: "Plan", output: Path
-) -> "tuple[Records, dict[str, Any]]":
-    """Records of the model on a server, and what is known of it.
-
-    Raises InputError, before it is asked any item, if it has other weights than the checkpoint that it is said to be.
-    """
-    from crossmatch.checkpoint import side_digest
-    from crossmatch.data.chat_templates import open_tokenizer
-    from crossmatch.evaluation.inference.served.identity import (
-        ask_own,
-        check_still,
-        identify,
-        probes_of,
-        settled,
-    )
-    from crossmatch.evaluation.inference.served.model import ServedModel
-    from crossmatch.evaluation.runner.runner import Elsewhere, evaluate_served
-    from crossmatch.evaluation.variants.variants import SERVED
-
-    tokenizer = open_tokenizer(base.path)
-    served = ServedModel(serving.url, serving.name, key=os.environ.get("CROSSMATCH_API_KEY"))
-    probes = probes_of(tokenizer)
-    own = ask_own(served, probes, Terminal())
-    facts: dict[str, Any] = {"url": serving.url, "model": serving.name, "same_as": serving.same_as}
-    facts |= {"software": served.facts.owner or None, "version": served.version}
-    local = _local(base, serving.same_as, probes, plan) if serving.same_as is not None else None
-    found = identify(served, own, local, probes, Terminal())
-    if found.verdict == "other":
-        raise InputError(found.line)
-    say(found.line if found.verdict == "same" else f"WARNING: {found.line}")
-    # The weights here have been compared; what is measured of them is loaded anew.
-    del local
-    about = [serving.url, serving.name, side_digest(base.path), list(probes)]
-    digest = settled(output / SERVED.name / "server.json", about, own)
-    elsewhere = Elsewhere(served, tokenizer, digest)
-    records = evaluate_served(elsewhere, suites, output, conditions=plan.conditions, progress=Terminal())
-    unchecked = check_still(served, own, probes)
-    for line in [*served.notes, *([unchecked] if unchecked else [])]:
-        say(f"note: {line}")
-    return records, {**facts, **vars(found), "unchecked": unchecked}
-
-
-def _local(base: "Checkpoint", path: str, probes: tuple[str, ...], plan: "Plan") -> "Local":
-    from crossmatch.checkpoint import Checkpoint
-    from crossmatch.data.chat_templates import open_tokenizer
-    from crossmatch.evaluation.inference.local_model import Engine
-    from crossmatch.evaluation.inference.served.identity import Local
-    from crossmatch.evaluation.variants.checkpoints import checkpoint_variants
-
-    if Checkpoint(path).quantisation:
-        raise InputError(f"--same-as {path} is quantised; give the checkpoint from which it was made, or leave it out")
-    (variant,) = checkpoint_variants(base, {"same-as": path})
-    assert variant.checkpoint is not None
-    if variant.note:
-        say(f"note: --same-as {path}: {variant.note}")
-    with Terminal().task("load the checkpoint to compare with"):
-        engine = Engine(variant.checkpoint, None, plan.batch_size, plan.memory, open_tokenizer(base.path))
-        return Local.of(engine, probes)
 
 
 def exit_unjudged(summary: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from crossmatch.evaluation.metrics.metrics import CHOICES, SURFACES, Measured
 from crossmatch.statistics.estimates import Array, Figure, Statistic
-from crossmatch.statistics.resampling import _NOTHING, _draws, interval_of
+from crossmatch.statistics.resampling import NOTHING, bootstrap_counts, interval_of
 
 Standard = tuple[float, Array, int]
 
@@ -23,9 +23,9 @@ def standardised(mine: Array, other: Array, statistic: Statistic, seed: int = 0)
     if n < 2:
         return None
     value = float(statistic(mine.mean(0, keepdims=True))[0] - statistic(other.mean(0, keepdims=True))[0])
-    draws = np.concatenate([statistic(c @ mine) - statistic(c @ other) for c in _draws(n, seed)])
+    draws = np.concatenate([statistic(c @ mine) - statistic(c @ other) for c in bootstrap_counts(n, seed)])
     spread = float(np.std(draws)) * math.sqrt(n / (n - 1))
-    if spread > _NOTHING * float(np.abs(draws).max()):
+    if spread > NOTHING * float(np.abs(draws).max()):
         return value / spread, draws / spread, n
     return None if draws.any() else (0.0, draws, n)
 

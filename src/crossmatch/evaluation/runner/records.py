@@ -35,7 +35,8 @@ def _asked(questions: Questions, item: Item) -> Record:
     return {"id": item.id, "question": item.question, "prompt_digest": digest}
 
 
-def _answer_records(questions: Questions, item: Item, sheet: Sheet) -> list[Record]:
+def answer_records(questions: Questions, item: Item, sheet: Sheet) -> list[Record]:
+    """The records of an item's answers, one for each seed."""
     settings = questions.suite.settings
     opening, compared = _opening(questions, item, sheet), _compared(questions, item, sheet)
     again = sheet.get("sustain", item.id) if settings.sustain else {}
@@ -99,7 +100,7 @@ def _choice_record(questions: Questions, item: Item, sheet: Sheet) -> list[Recor
     return [record]
 
 
-def _check_scores(item: Item, scores: Sequence[float]) -> None:
+def check_scores(item: Item, scores: Sequence[float]) -> None:
     """Raise DataError where nothing could be chosen: an option without any probability is worse than others, but one
     whose log-likelihood is not a number is neither better nor worse."""
     if any(math.isnan(score) or score == math.inf for score in scores):
@@ -109,14 +110,14 @@ def _check_scores(item: Item, scores: Sequence[float]) -> None:
 
 def _chosen(item: Item, scores: list[float], options: Sequence[str], between: str) -> Record:
     """The option of the highest log-likelihood; and of the highest per character of its own text, delimiter aside."""
-    _check_scores(item, scores)
+    check_scores(item, scores)
     lengths = [max(1, len(option) - len(between)) for option in options]
     by_length = [score / length for score, length in zip(scores, lengths, strict=True)]
     best, normalised = scores.index(max(scores)), by_length.index(max(by_length))
     return {"loglikelihoods": scores, "chosen": best, "chosen_norm": normalised}
 
 
-_RECORDS: dict[str, Callable[[Questions, Item, Sheet], list[Record]]] = {
+RECORDS: dict[str, Callable[[Questions, Item, Sheet], list[Record]]] = {
     "choice": _choice_record,
     "text": _text_record,
 }

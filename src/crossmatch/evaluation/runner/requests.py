@@ -18,7 +18,7 @@ from crossmatch.evaluation.record import Record
 from crossmatch.evaluation.runner.answer_log import Sheet
 from crossmatch.evaluation.runner.answer_step import ask_steps
 from crossmatch.evaluation.runner.questions import Questions
-from crossmatch.evaluation.runner.records import _RECORDS, _answer_records, _check_scores
+from crossmatch.evaluation.runner.records import RECORDS, answer_records, check_scores
 from crossmatch.evaluation.runner.sustain_probe import ask_again, generated
 from crossmatch.runtime import Task
 
@@ -31,7 +31,7 @@ def ask(model: Model, questions: Questions, sheet: Sheet, task: Task) -> list[Re
             _ask_part(model, questions, part, _open(questions, part, sheet, task), sheet, task)
         elif part == answers[0]:
             _ask_answers(model, questions, {part: _open(questions, part, sheet, task) for part in answers}, sheet, task)
-    make = _RECORDS.get(questions.suite.settings.kind, _answer_records)
+    make = RECORDS.get(questions.suite.settings.kind, answer_records)
     return [record for item in questions.suite.items for record in make(questions, item, sheet)]
 
 
@@ -101,7 +101,7 @@ def _keeper(items: Sequence[Item], sheet: Sheet, part: str, task: Task) -> Calla
 def _scored(item: Item, values: list[float] | Failed, first: FirstToken | None) -> Record:
     if isinstance(values, Failed):
         return {"failed": values.reason}
-    _check_scores(item, values)
+    check_scores(item, values)
     seen = {"entropy": first.entropy, "margin": first.margin} if first else {"entropy": None, "margin": None}
     return {"loglikelihoods": values, **seen}
 

@@ -36,7 +36,9 @@ def explain(base: Checkpoint, adapters: Mapping[str, Adapter], root: Path, ledge
     return read_json(out)
 
 
-def _analyse(recipe: Recipe, adapters: Mapping[str, Adapter], root: Path, ledger: Ledger) -> dict[str, Any] | None:
+def overlap_of_pair(
+    recipe: Recipe, adapters: Mapping[str, Adapter], root: Path, ledger: Ledger
+) -> dict[str, Any] | None:
     """Overlap of the first two adapters of the first merge, at its weights."""
     pair = list(recipe.mixtures[0].items())[:2]
     if len(pair) < 2:

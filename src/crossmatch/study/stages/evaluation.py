@@ -91,30 +91,23 @@ def evaluate_variants(
     def work() -> None:
         """Ask, and summarise what was answered."""
         from crossmatch.evaluation.comparison.clean_items import touched
-        from crossmatch.evaluation.comparison.side_by_side import side_by_side
-        from crossmatch.evaluation.comparison.summary import summarise
-        from crossmatch.evaluation.runner.runner import evaluate
-        from crossmatch.evaluation.runner.template_check import trained_with
-        from crossmatch.evaluation.variants.variants import APART
+        from crossmatch.evaluation.pipeline import EvaluationRequest, run_evaluation
 
-        plan = Plan(
-            conditions, recipe.dtype, wanted.batch_size, wanted.kl, wanted.reference, parse_memory(wanted.memory)
+        memory = parse_memory(wanted.memory)
+        plan = Plan(conditions, recipe.dtype, wanted.batch_size, wanted.kl, wanted.reference, memory)
+        names = dict(zip(wanted.suites, [s.settings.name for s in subject.suites], strict=True))
+        request = EvaluationRequest(
+            base,
+            tuple(subject.suites),
+            tuple(subject.variants),
+            adapters,
+            plan,
+            clean=touched(clean, subject.suites),
+            combination=combination_of(recipe, names),
         )
-        variants, suites = subject.variants, subject.suites
-        records = evaluate(base, adapters, variants, suites, out, plan=plan, progress=ledger.progress)
-        with ledger.progress.task("intervals and paired tests") as task:
-            trained = trained_with(base, adapters, conditions)
-            parts = touched(clean, suites)
-            names = dict(zip(wanted.suites, [s.settings.name for s in suites], strict=True))
-            sums = combination_of(recipe, names)
-            against = wanted.reference
-            summary = summarise(
-                records, variants, suites, against, conditions=conditions, clean=parts, combination=sums
-            )
-            replace_json(summary_file, {**summary, "trained_with": trained})
-            beside = [variant for variant in variants if variant.kind not in APART]
-            replace_json(samples_file, side_by_side(records, beside, suites, conditions=conditions))
-            task.advance()
+        found = run_evaluation(request, out, progress=ledger.progress)
+        replace_json(summary_file, found.summary)
+        replace_json(samples_file, found.samples)
 
     files = [cell.file(out) for cell in cells(subject.variants, subject.suites, conditions)]
     ledger.run("evaluate", inputs, lambda: [*files, summary_file, samples_file], work)

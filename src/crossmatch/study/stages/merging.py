@@ -20,16 +20,17 @@ from crossmatch.merging import (
     plan_merge,
 )
 from crossmatch.rules import Weight, weight_json
-from crossmatch.study.ledger import Ledger, _remove
+from crossmatch.study.ledger import Ledger, remove
 from crossmatch.study.recipe import Recipe
 from crossmatch.verification import Claim, SampledProof, verify_claim
 
 Weights = Mapping[str, Weight]
 
 
-def _merge(
+def merge_and_publish(
     recipe: Recipe, weights: Weights, base: Checkpoint, adapters: Mapping[str, Adapter], root: Path, ledger: Ledger
 ) -> None:
+    """Write one merge, unless what it is made of is unchanged; it is published only if its proof passes."""
     name = merge_name(weights)
     out = root / "merges" / name
     parts = {key: (adapters[key], weight) for key, weight in weights.items()}
@@ -38,7 +39,7 @@ def _merge(
 
     def merge_anew() -> None:
         if not (out / MANIFEST).is_file():
-            _remove(out)
+            remove(out)
         stored = Storage(DTYPE_ARGUMENTS[recipe.dtype] if recipe.dtype else None)
         plan = plan_merge(base, parts, storage=stored, allow_partial=recipe.allow_partial_adapter)
         proof = SampledProof(progress=ledger.progress)
@@ -46,13 +47,14 @@ def _merge(
 
     # Of the weights only the loss is noticed here: whether they are still what was written is for the proof to say.
     if not all((out / file).is_file() for file in {info.file.name for info in base.tensors.values()}):
-        _remove(out)
+        remove(out)
     ledger.run(f"merge-{name}", inputs, lambda: [out / MANIFEST], merge_anew)
 
 
-def _verify(
+def verify_merge(
     recipe: Recipe, weights: Weights, base: Checkpoint, adapters: Mapping[str, Adapter], root: Path, ledger: Ledger
 ) -> dict[str, Any]:
+    """The verdict on a published merge, as `verify --json` has it."""
     name = merge_name(weights)
     merged = Checkpoint(root / "merges" / name)
     parts = {key: (adapters[key], weight) for key, weight in weights.items()}

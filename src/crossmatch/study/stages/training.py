@@ -13,8 +13,8 @@ from crossmatch.checkpoint import (
     side_digest,
 )
 from crossmatch.errors import InputError
-from crossmatch.study.ledger import Ledger, _remove
-from crossmatch.study.recipe import SAMPLE, Recipe, _local
+from crossmatch.study.ledger import Ledger, remove
+from crossmatch.study.recipe import SAMPLE, Recipe, local_path
 from crossmatch.study.sample import (
     DATA_VERSION,
     model_file,
@@ -25,7 +25,8 @@ from crossmatch.study.sample import (
 from crossmatch.training import StaleWorkError, train_stage
 
 
-def _base(recipe: Recipe, root: Path, ledger: Ledger) -> Checkpoint:
+def open_base(recipe: Recipe, root: Path, ledger: Ledger) -> Checkpoint:
+    """The base: a checkpoint, or the bundled sample's, written first."""
     if not recipe.base.startswith(SAMPLE):
         return Checkpoint(recipe.base)
     if recipe.base != "sample:smollm2":
@@ -34,7 +35,7 @@ def _base(recipe: Recipe, root: Path, ledger: Ledger) -> Checkpoint:
 
     def write_sample_base() -> None:
         with ledger.progress.task("dequantise SmolLM2-135M-Instruct") as task:
-            _remove(out)
+            remove(out)
             write_base(out)
             task.advance()
 
@@ -42,7 +43,8 @@ def _base(recipe: Recipe, root: Path, ledger: Ledger) -> Checkpoint:
     return Checkpoint(out)
 
 
-def _data(recipe: Recipe, root: Path, ledger: Ledger) -> dict[str, Any] | None:
+def write_sample(recipe: Recipe, root: Path, ledger: Ledger) -> dict[str, Any] | None:
+    """Write the sample's data; what it holds, or None for a recipe without it."""
     if recipe.sample is None:
         return None
     size, questions, out = recipe.sample.size, recipe.sample.questions, root / "data"
@@ -51,24 +53,25 @@ def _data(recipe: Recipe, root: Path, ledger: Ledger) -> dict[str, Any] | None:
     return ledger.run("data", inputs, lambda: sorted(out.iterdir()), work)
 
 
-def _training_sets(recipe: Recipe, root: Path) -> dict[str, tuple[str, str]]:
+def training_sets(recipe: Recipe, root: Path) -> dict[str, tuple[str, str]]:
     """Name -> file or hub data set and the adapter that it is for; a set of several adapters comes once."""
     found: dict[str, tuple[str, str]] = {}
     for name, adapter in sorted(recipe.adapters.items(), key=lambda entry: len(entry[1].sets)):
         for one in adapter.sets:
-            file = _local(recipe, root, one, ".jsonl")
+            file = local_path(recipe, root, one, ".jsonl")
             same = [owner for known, owner in found.values() if known == file]
             if not any(recipe.adapters[owner].columns == adapter.columns for owner in same) or len(adapter.sets) == 1:
                 found[name if len(adapter.sets) == 1 else f"{name}-{Path(file).stem}"] = file, name
     return found
 
 
-def _adapter(recipe: Recipe, name: str, base: Checkpoint, root: Path, ledger: Ledger) -> Adapter:
+def train_adapter(recipe: Recipe, name: str, base: Checkpoint, root: Path, ledger: Ledger) -> Adapter:
+    """An adapter of the recipe: read, or trained first."""
     wanted = recipe.adapters[name]
     if wanted.path is not None:
         return Adapter(wanted.path)
     assert wanted.stage is not None
-    out, data = root / "adapters" / name, [_local(recipe, root, one, ".jsonl") for one in wanted.sets]
+    out, data = root / "adapters" / name, [local_path(recipe, root, one, ".jsonl") for one in wanted.sets]
     known = [file_digest(Path(one)) if Path(one).is_file() else one for one in data]
     template = wanted.train.template
     written = file_digest(Path(template)) if template and Path(template).is_file() else None
@@ -81,20 +84,20 @@ def _adapter(recipe: Recipe, name: str, base: Checkpoint, root: Path, ledger: Le
         train_stage(base, wanted.stage or "pt", data, out, settings=settings, columns=columns, progress=progress)
 
     def train_anew() -> None:
-        _remove(out)
+        remove(out)
         try:
             train()
         except StaleWorkError as error:
             # The run directory is ours: checkpoints of an earlier recipe are of no more use.
             ledger.progress.say(f"{error}; removed")
-            _remove(out.with_name(out.name + ".work"))
+            remove(out.with_name(out.name + ".work"))
             train()
 
     ledger.run(f"train-{name}", inputs, lambda: [out / CONFIG_FILE, out / WEIGHTS_FILE, out / MANIFEST], train_anew)
     return Adapter(out)
 
 
-def _training_record(adapter: Adapter) -> dict[str, Any]:
+def training_record(adapter: Adapter) -> dict[str, Any]:
     """What training left beside an adapter, or what can be said of one from elsewhere."""
     file = adapter.path / MANIFEST
     record = read_json(file) if file.exists() else {}

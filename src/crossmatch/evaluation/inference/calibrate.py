@@ -1,0 +1,70 @@
+"""The calibration file: a model run over data, its inputs and gradients at sampled positions."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from crossmatch.checkpoint import Checkpoint, layer_of
+from crossmatch.data.chat_templates import apply_template
+from crossmatch.data.passages import Passage, read_dialogue, read_text
+from crossmatch.data.training_sets import Dialogue, examples_digest, load_examples
+from crossmatch.delta import TuningVector
+from crossmatch.errors import DataError, InputError
+from crossmatch.evaluation.inference.module_inputs import Calibration, linear_modules, record, sample
+from crossmatch.runtime import Progress
+
+
+def record_sets(
+    base: Checkpoint,
+    vectors: Mapping[str, TuningVector],
+    files: Mapping[str, str],
+    asked: Calibration,
+    progress: Progress,
+) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
+    """Tensors by key, and the facts of each set; files: adapter -> data ("" for the base alone). All data is read and
+    judged before the model is loaded. Raises DataError with the file and the example."""
+    from crossmatch.evaluation.inference.local_model import Engine
+
+    data = {file: _read(base.path, file, asked) for file in dict.fromkeys(files.values())}
+    tensors: dict[str, Tensor] = {}
+    sets: list[dict[str, Any]] = []
+    with progress.task("load model"):
+        engine = Engine(base)
+        engine.model.float()
+    linear = {f"{module}.weight": module for module in linear_modules(engine.model)}
+    for name, file in files.items():
+        passages, digest = data[file]
+        engine.become({name: (vectors[name], 1.0)} if name else {})
+        modules = [m for n, m in linear.items() if (n in vectors[name] if name else layer_of(n) is not None)]
+        if not modules:
+            raise InputError(f"{name or base.path}: none of its tensors is a linear layer's; nothing can be recorded")
+        chosen = sample(passages, asked.positions, asked.max_positions, asked.seed)
+        rows = record(engine.model, passages, modules, positions=chosen, gradients=asked.gradients, progress=progress)
+        tensors |= {f"{name}/{key}" if name else key: value for key, value in rows.items()}
+        counts = {"rows": sum(map(len, chosen)), "of": sum(len(p.positions(asked.positions)) for p in passages)}
+        sets.append({"adapter": name or None, "data": digest, "modules": len(modules), **counts})
+    return tensors, sets
+
+
+def _read(base: Path, file: str, asked: Calibration) -> tuple[list[Passage], str]:
+    """The sequences of a data file, and its digest. Raises DataError with the file and the example."""
+    from transformers import AutoConfig, AutoTokenizer
+
+    examples, passages = load_examples(file), []
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    if any(isinstance(example, Dialogue) for example in examples):
+        apply_template(tokenizer, asked.template)
+    context = getattr(AutoConfig.from_pretrained(base).get_text_config(), "max_position_embeddings", None)
+    limit = min(asked.max_length, context or asked.max_length)
+    for number, example in enumerate(examples, 1):
+        try:
+            if isinstance(example, Dialogue):
+                passages.append(read_dialogue(tokenizer, example.messages(), asked.thinking, limit))
+            else:
+                passages += read_text(tokenizer, example.text, limit)
+            passages[-1].positions(asked.positions)
+        except DataError as error:
+            raise DataError(f"{file}, example {number}: {error}") from error
+    return passages, examples_digest(examples)

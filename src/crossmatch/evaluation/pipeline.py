@@ -1,0 +1,99 @@
+"""One evaluation from request to summary, for the command line, a recipe and Python alike."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from crossmatch.adapter import Recorded
+from crossmatch.checkpoint import Checkpoint
+from crossmatch.data.suites import Suite
+from crossmatch.errors import InputError
+from crossmatch.evaluation.comparison.combination import Combination
+from crossmatch.evaluation.comparison.side_by_side import side_by_side
+from crossmatch.evaluation.comparison.summary import summarise
+from crossmatch.evaluation.conditions import DEFAULT, Plan
+from crossmatch.evaluation.record import Records
+from crossmatch.evaluation.runner.runner import evaluate
+from crossmatch.evaluation.runner.served_runner import Serving, ask_served
+from crossmatch.evaluation.runner.template_check import trained_with
+from crossmatch.evaluation.variants.variants import APART, SERVED, Variant
+from crossmatch.runtime import SILENT, Progress
+
+
+@dataclass(frozen=True)
+class EvaluationRequest:
+    """What is asked of which models.
+
+    variants: those that are asked here, in order; adapters: what they are made of; plan: under what they are asked, and
+    the variant with which the others are compared (`kl_to`); serving: the model on a server, which is asked too, and
+    first, since no model is loaded till then; clean: suite -> ids of its clean items, where an audit found others;
+    combination: which variants are sums of vectors across domains.
+    """
+
+    base: Checkpoint
+    suites: tuple[Suite, ...]
+    variants: tuple[Variant, ...] = ()
+    adapters: Mapping[str, Recorded] = field(default_factory=dict)
+    plan: Plan = DEFAULT
+    serving: Serving | None = None
+    clean: Mapping[str, set[str]] = field(default_factory=dict)
+    combination: Combination | None = None
+
+    def __post_init__(self) -> None:
+        names = [variant.name for variant in self.every]
+        if len({suite.settings.name for suite in self.suites}) < len(self.suites):
+            raise InputError("two suites have the same name; their answers would overwrite each other")
+        if names.count(SERVED.name) > 1:
+            raise InputError("an adapter may not be called served beside --server; give it another name")
+        if self.plan.kl_to not in names:
+            raise InputError(f"--reference {self.plan.kl_to}: give one of {', '.join(names)}")
+
+    @property
+    def every(self) -> list[Variant]:
+        """All variants, the served one first."""
+        return [*([SERVED] if self.serving else []), *self.variants]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """summary: every figure and difference, as `summary.json` has it; samples: answers side by side."""
+
+    summary: dict[str, Any]
+    samples: dict[str, Any]
+
+
+def run_evaluation(request: EvaluationRequest, out: Path, *, progress: Progress = SILENT) -> Evaluation:
+    """Ask, compare, summarise. Answers lie in `out`, a file for each variant, suite and condition; what was answered
+    before is kept."""
+    base, plan = request.base, request.plan
+    records: Records = {}
+    further: dict[str, Any] = {}
+    if request.serving:
+        records, further["server"] = ask_served(base, request.serving, request.suites, plan, out, progress)
+    if request.variants:
+        further["on_its_base"] = _on_its_base(request, progress)
+        records |= evaluate(base, request.adapters, request.variants, request.suites, out, plan=plan, progress=progress)
+        further["trained_with"] = trained_with(base, request.adapters, plan.conditions)
+    with progress.task("intervals and paired tests") as task:
+        summary = summarise(
+            records,
+            request.every,
+            request.suites,
+            str(plan.kl_to),
+            conditions=plan.conditions,
+            clean=request.clean,
+            combination=request.combination,
+        )
+        beside = [variant for variant in request.every if variant.kind not in APART]
+        samples = side_by_side(records, beside, request.suites, conditions=plan.conditions)
+        task.advance()
+    return Evaluation({**summary, **further}, samples)
+
+
+def _on_its_base(request: EvaluationRequest, progress: Progress) -> dict[str, bool | None]:
+    """Whether a stored vector was made on these weights (None: it does not say); says where it was not."""
+    made_on = {name: vector.made_on(request.base.digest) for name, vector in request.adapters.items()}
+    for name in (name for name, own in made_on.items() if own is False):
+        progress.say(f"note: {name} was made on other weights than {request.base.path} has")
+    return made_on

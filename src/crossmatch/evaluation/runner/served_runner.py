@@ -1,0 +1,73 @@
+"""A model on a server: probed, identified, asked, probed again."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from crossmatch.checkpoint import Checkpoint, side_digest
+from crossmatch.data.chat_templates import open_tokenizer
+from crossmatch.data.suites import Suite
+from crossmatch.errors import InputError
+from crossmatch.evaluation.conditions import Plan
+from crossmatch.evaluation.inference.served.identity import Local, ask_own, check_still, identify, probes_of, settled
+from crossmatch.evaluation.inference.served.model import ServedModel
+from crossmatch.evaluation.record import Records
+from crossmatch.evaluation.runner.runner import Elsewhere, evaluate_served
+from crossmatch.evaluation.variants.checkpoints import checkpoint_variants
+from crossmatch.evaluation.variants.variants import SERVED
+from crossmatch.runtime import Progress
+
+
+@dataclass(frozen=True)
+class Serving:
+    """A model on a server: its URL, its name there, and the checkpoint that it is said to be (None: not said)."""
+
+    url: str
+    name: str
+    same_as: str | None
+
+
+def ask_served(
+    base: Checkpoint, serving: Serving, suites: Sequence[Suite], plan: Plan, out: Path, progress: Progress
+) -> tuple[Records, dict[str, Any]]:
+    """Records of the model on a server, and what is known of it. A key is taken from CROSSMATCH_API_KEY.
+
+    Raises InputError, before it is asked any item, if it has other weights than the checkpoint that it is said to be.
+    """
+    tokenizer = open_tokenizer(base.path)
+    served = ServedModel(serving.url, serving.name, key=os.environ.get("CROSSMATCH_API_KEY"))
+    probes = probes_of(tokenizer)
+    own = ask_own(served, probes, progress)
+    facts: dict[str, Any] = {"url": serving.url, "model": serving.name, "same_as": serving.same_as}
+    facts |= {"software": served.facts.owner or None, "version": served.version}
+    local = _local(base, serving.same_as, probes, plan, progress) if serving.same_as is not None else None
+    found = identify(served, own, local, probes, progress)
+    if found.verdict == "other":
+        raise InputError(found.line)
+    progress.say(found.line if found.verdict == "same" else f"WARNING: {found.line}")
+    # The weights here have been compared; what is measured of them is loaded anew.
+    del local
+    about = [serving.url, serving.name, side_digest(base.path), list(probes)]
+    digest = settled(out / SERVED.name / "server.json", about, own)
+    elsewhere = Elsewhere(served, tokenizer, digest)
+    records = evaluate_served(elsewhere, suites, out, conditions=plan.conditions, progress=progress)
+    unchecked = check_still(served, own, probes)
+    for line in [*served.notes, *([unchecked] if unchecked else [])]:
+        progress.say(f"note: {line}")
+    return records, {**facts, **vars(found), "unchecked": unchecked}
+
+
+def _local(base: Checkpoint, path: str, probes: tuple[str, ...], plan: Plan, progress: Progress) -> Local:
+    from crossmatch.evaluation.inference.local_model import Engine
+
+    if Checkpoint(path).quantisation:
+        raise InputError(f"--same-as {path} is quantised; give the checkpoint from which it was made, or leave it out")
+    (variant,) = checkpoint_variants(base, {"same-as": path})
+    assert variant.checkpoint is not None
+    if variant.note:
+        progress.say(f"note: --same-as {path}: {variant.note}")
+    with progress.task("load the checkpoint to compare with"):
+        engine = Engine(variant.checkpoint, None, plan.batch_size, plan.memory, open_tokenizer(base.path))
+        return Local.of(engine, probes)
