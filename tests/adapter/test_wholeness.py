@@ -286,3 +286,22 @@ def test_holes_are_merged_where_that_is_allowed(trained: Callable[..., Path], ba
     assert "one pipeline stage" in manifest["predicate"]["partial_adapters"]["a"][0]
     assert verify(tmp_path / "out", base, {"a": (adapter, 1.0)}).faults == ("adapter-truncated",)
     assert verify_claim(tmp_path / "out", Claim(base, {"a": (adapter, 1.0)}, partial=("a",))).verified
+
+
+def test_what_names_the_flag_has_it(
+    bases: Path, half: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """vectors apply and calibrate refuse half an adapter, too, and name the option that takes it."""
+    base, text = make_base(bases, "llama2"), tmp_path / "text.jsonl"
+    text.write_text('{"text": "one two three four five six"}\n')
+    arguments = ["vectors", "apply", str(base), str(half), "-o", str(tmp_path / "applied")]
+    assert run(arguments) == 2
+    assert "--allow-partial-adapter" in capsys.readouterr().err
+    assert run([*arguments, "--allow-partial-adapter"]) == 0
+    output = str(tmp_path / "c.safetensors")
+    arguments = ["calibrate", str(base), "-a", f"half={half}", "--data", str(text), "-o", output]
+    assert run(arguments) == 2
+    assert "--allow-partial-adapter" in capsys.readouterr().err
+    # This base has no tokenizer: what comes next is refused for that.
+    run([*arguments, "--allow-partial-adapter"])
+    assert "whole" not in capsys.readouterr().err

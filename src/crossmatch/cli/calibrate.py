@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from crossmatch.cli.console import Terminal, emit, say
-from crossmatch.cli.options import Adapters, Json, split_pairs
+from crossmatch.cli.options import Adapters, AllowPartial, Json, split_pairs
 from crossmatch.errors import InputError
 
 
@@ -24,6 +24,7 @@ def calibrate_command(
     template: Annotated[str | None, typer.Option(help="A Jinja chat template for dialogues.")] = None,
     thinking: Annotated[bool | None, typer.Option(help="The template's enable_thinking switch.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the sample.")] = 0,
+    partial: AllowPartial = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier output of this command.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -44,7 +45,8 @@ def calibrate_command(
     asked = Calibration(positions, max_positions, max_length, gradients, template, thinking, seed)
     checkpoint = Checkpoint(base)
     adapters = {name: open_vector(path) for name, path in split_pairs(adapter, "-a").items()}
-    fitted = plan_merge(checkpoint, {name: (one, 1.0) for name, one in adapters.items()}).fit.vectors
+    parts = {name: (one, 1.0) for name, one in adapters.items()}
+    fitted = plan_merge(checkpoint, parts, allow_partial=partial).fit.vectors
     files = _files(data, list(adapters))
     check_apart(output, [checkpoint.path, *(one.path for one in adapters.values()), *map(Path, files.values())])
     check_file(output, overwrite)

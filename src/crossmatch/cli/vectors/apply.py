@@ -1,5 +1,6 @@
 """crossmatch vectors apply and remove."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,13 +10,16 @@ from crossmatch.cli.console import Terminal, emit, say
 from crossmatch.cli.merge_output import storage, write_checkpoint
 from crossmatch.cli.options import (
     DTYPES,
+    AllowPartial,
     Json,
     Overwrite,
     Strengths,
 )
 
 if TYPE_CHECKING:
+    from crossmatch.adapter import Recorded
     from crossmatch.checkpoint import Checkpoint
+    from crossmatch.merging import Storage
 
 Out = Annotated[Path, typer.Option("-o", "--output", help="Directory; of several strengths one in it for each.")]
 Vector = Annotated[str, typer.Argument(help="A vector or an adapter: a directory or a hub id.")]
@@ -33,6 +37,7 @@ def apply_command(
     tied: Tied = "refuse",
     any_base: Annotated[bool, typer.Option("--any-base", help="Allow another base than the vector records.")] = False,
     verify: Verify = True,
+    partial: AllowPartial = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -45,7 +50,7 @@ def apply_command(
     stored = _tuned_dtype(found.record.get("tuned"))
     if dtype is None and stored is not None and stored not in own:
         say(f"note: the tuned checkpoint is {stored}, this one is not; --dtype {stored} gives it back")
-    job = _Job(checkpoint, found, 1.0, storage(dtype, "nearest", None, tied), verify, any_base)
+    job = _Job(checkpoint, found, 1.0, storage(dtype, "nearest", None, tied), verify, any_base, partial)
     results = _write(job, output, strength, overwrite)
     show_strengths(output, results, as_json)
 
@@ -61,6 +66,7 @@ def remove_command(
     dtype: Dtype = None,
     tied: Tied = "refuse",
     verify: Verify = True,
+    partial: AllowPartial = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -74,7 +80,7 @@ def remove_command(
     from crossmatch.vectors import origin_of, strength_name, strengths
 
     found, checkpoint = open_vector(vector), Checkpoint(tuned)
-    job = _Job(checkpoint, found, -1.0, storage(dtype, "nearest", None, tied), verify, any_base=True)
+    job = _Job(checkpoint, found, -1.0, storage(dtype, "nearest", None, tied), verify, True, partial)
     results = _write(job, output, strength, overwrite)
     source, why = origin_of(found, checkpoint, base)
     numbers = strengths(strength or ["1"])
@@ -92,17 +98,24 @@ def _tuned_dtype(tuned: object) -> str | None:
     return dtypes[0] if isinstance(dtypes, list) and dtypes and dtypes[0] in DTYPES.values() else None
 
 
+@dataclass(frozen=True)
 class _Job:
     """One checkpoint, one vector, and how they are put together: the weight of a strength is `sign` times it."""
 
-    def __init__(
-        self, checkpoint: "Checkpoint", vector: Any, sign: float, stored: Any, verify: bool, any_base: bool
-    ) -> None:
+    checkpoint: "Checkpoint"
+    vector: "Recorded"
+    sign: float
+    storage: "Storage"
+    verify: bool
+    any_base: bool
+    partial: bool
+
+    @property
+    def name(self) -> str:
+        """What the vector is called in the result."""
         from crossmatch.checkpoint import safe_name
 
-        self.checkpoint, self.vector, self.sign = checkpoint, vector, sign
-        self.storage, self.verify, self.any_base = stored, verify, any_base
-        self.name = vector.path.name if safe_name(vector.path.name) else "vector"
+        return self.vector.path.name if safe_name(self.vector.path.name) else "vector"
 
 
 def _write(job: _Job, output: Path, strength: list[str] | None, overwrite: bool) -> dict[float, dict[str, Any]]:
@@ -116,7 +129,7 @@ def _write(job: _Job, output: Path, strength: list[str] | None, overwrite: bool)
         for number, place in places.items():
             # Not -0.0, which a manifest would show.
             parts = {job.name: (job.vector, job.sign * number + 0.0)}
-            plan = plan_merge(job.checkpoint, parts, storage=job.storage)
+            plan = plan_merge(job.checkpoint, parts, storage=job.storage, allow_partial=job.partial)
             options = Output(overwrite=overwrite and place == output, any_base=job.any_base)
             facts, sentence, hints = write_checkpoint(plan, place, options, job.verify)
             results[number] = {"strength": number, "weight": parts[job.name][1], "sentence": sentence, **facts}
