@@ -158,6 +158,7 @@ def test_every_command_has_help() -> None:
         "verify",
         "identify",
         "evaluate",
+        "compare",
         "audit",
         "calibrate",
         "inspect",

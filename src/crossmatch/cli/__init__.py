@@ -9,6 +9,7 @@ import typer
 from crossmatch.cli.analyse.command import analyse_command
 from crossmatch.cli.audit import audit_command
 from crossmatch.cli.calibrate import calibrate_command
+from crossmatch.cli.compare import compare_command
 from crossmatch.cli.console import Settings, say
 from crossmatch.cli.evaluate.command import evaluate_command
 from crossmatch.cli.identify import identify_command
@@ -44,6 +45,7 @@ for _name, _command in {
     "identify": identify_command,
     "analyse": analyse_command,
     "evaluate": evaluate_command,
+    "compare": compare_command,
     "audit": audit_command,
     "calibrate": calibrate_command,
     "inspect": inspect_command,

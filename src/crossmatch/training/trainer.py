@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import Dataset
 from peft import LoraConfig
 from transformers import (
@@ -155,6 +156,8 @@ def _arguments(stage: Stage, settings: TrainSettings, work: Path) -> SFTConfig:
         completion_only_loss=stage == "sft",
         gradient_checkpointing=settings.checkpoint_activations,
         bf16=settings.dtype == "bfloat16",
+        # On CPU bfloat16 is refused unless the CPU is asked for by name.
+        use_cpu=not torch.cuda.is_available(),
         fp16=False,
         seed=settings.seed,
         data_seed=settings.seed,

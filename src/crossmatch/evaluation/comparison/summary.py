@@ -154,6 +154,8 @@ class _Tables:
         result: Json = {
             "kind": suite.settings.kind,
             "version": suite.settings.version,
+            "language": suite.settings.language,
+            "match": suite.settings.match,
             "digest": suite.digest,
             "source": suite.source,
             "left_out": suite.left_out,
