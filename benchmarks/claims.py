@@ -86,7 +86,7 @@ def _planted(kind: str, part: str, space: Singular, noise: float, rng: np.random
         "at the bound": {"mlp": 0.75 + EFFECT, "attn": 0.75},
         "at the opposite bound": {"mlp": 0.75 - EFFECT, "attn": 0.75},
     }[kind][part]
-    m, n = space.u.shape[0], space.vh.shape[1]
+    m = space.u.shape[0]
     # In units of what a random change writes anew, in which the effect is stated.
     share = (new + noise) * (1 - K / m) if "bound" in kind else new
     share = min(1.0, max(0.0, share))

@@ -36,8 +36,8 @@ def inside_sentences(facts: Json) -> Iterator[str]:
             continue
         why = f": {plain(claim['reason'])}" if claim["reason"] else ""
         yield (
-            f"That {plain(name)} changes a small part of the representational subspace is {answer(claim['verdict'])} on "
-            f"{one['positions']} tokens of {one['texts']} texts{why}."
+            f"That {plain(name)} changes a small part of the representational subspace is "
+            f"{answer(claim['verdict'])} on {one['positions']} tokens of {one['texts']} texts{why}."
         )
     for name, metrics in (facts.get("attribution") or {}).items():
         for one in metrics.values():
