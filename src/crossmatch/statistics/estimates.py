@@ -36,6 +36,31 @@ class Ratio:
 
 
 @dataclass(frozen=True)
+class Corpus:
+    """A score of whole corpora, which is not linear in items: the mean over seeds of score(mean rows, items).
+
+    Rows of several seeds lie side by side: (draws, seeds * columns) to (draws,). Averaged before they are scored they
+    would be another corpus, of another score. fewest: items below which no interval is known to hold; most: the largest
+    value.
+    """
+
+    score: Callable[[Array, int], Array]
+    items: int
+    seeds: int = 1
+    fewest: int = 40
+    most: float = 100.0
+
+    def __call__(self, columns: Array) -> Array:
+        """The values of draws."""
+        return self.of(columns, self.items)
+
+    def of(self, columns: Array, items: int) -> Array:
+        """The same of another number of items."""
+        by_seed = columns.reshape(len(columns), self.seeds, -1)
+        return np.mean([self.score(by_seed[:, seed], items) for seed in range(self.seeds)], axis=0)
+
+
+@dataclass(frozen=True)
 class Figure:
     """A value with its 95% interval; None where it is not defined (no items, or one item for an interval)."""
 

@@ -356,7 +356,7 @@ def test_a_checkpoint_and_the_vector_that_leads_to_it_are_the_same(root: Path, p
     assert len(row["random"]) == 2
     assert [turn["k"] for turn in row["subspaces"]] == [2, 6]
     assert len(row["subspaces"][0]["rotated"]) == 2
-    assert by_vector["claim"]["verdict"] in ("confirmed", "refuted", "undecided")
+    assert by_vector["claim"]["verdict"] in ("supported", "contradicted", "not decided at this size")
     low, value, high = (by_vector["claim"]["directions"]["part"][name] for name in ("low", "value", "high"))
     assert low < value < high
 
@@ -402,7 +402,7 @@ def test_a_model_equal_to_its_base_is_said_to_be(root: Path, passages: list[Pass
     assert out["equal"] is True
     assert out["layers"][0]["all"]["effective_rank"]["value"] is None
     assert out["layers"][0]["all"]["cka"]["value"] == pytest.approx(1)
-    assert out["claim"]["verdict"] == "undecided"
+    assert out["claim"]["verdict"] == "not decided at this size"
     assert "do the same" in out["claim"]["reason"]
 
 
@@ -424,21 +424,21 @@ def test_the_claim_is_judged_by_its_rule() -> None:
     same = part([0.05, 0.2], [[0.05, 0.051, 0.049], [0.2, 0.21, 0.19]])
     more = part([0.05, 0.2], [[0.01, 0.011, 0.009], [0.02, 0.021, 0.019]])
     both = small_subspace({"directions": few, "subspace": few}, 0.25)
-    assert both["verdict"] == "confirmed"
+    assert both["verdict"] == "supported"
     assert both["directions"]["part"]["value"] == pytest.approx(0.1)
     assert both["directions"]["ratio"]["value"] == pytest.approx(0.1 / math.sqrt(0.41 * 0.61), rel=1e-3)
-    assert [row["verdict"] for row in both["subspace"]["layers"]] == ["confirmed"] * 2
-    for parts, verdict in ((many, "refuted"), (more, "refuted"), (same, "undecided")):
+    assert [row["verdict"] for row in both["subspace"]["layers"]] == ["supported"] * 2
+    for parts, verdict in ((many, "contradicted"), (more, "contradicted"), (same, "not decided at this size")):
         assert small_subspace({"directions": parts, "subspace": parts}, 0.25)["verdict"] == verdict
     mixed = small_subspace({"directions": few, "subspace": many}, 0.25)
-    assert mixed["verdict"] == "undecided"
+    assert mixed["verdict"] == "not decided at this size"
     assert "do not agree" in mixed["reason"]
     unsure = small_subspace({"directions": part([0.05], [[0.4]])}, 0.25)
-    assert unsure["verdict"] == "undecided"
+    assert unsure["verdict"] == "not decided at this size"
     assert unsure["directions"]["ratio"]["low"] is None
     # The larger of the two errors decides: with nulls that differ widely nothing is confirmed.
     wild = part([0.05], [[0.06, 0.9, 0.2]])
-    assert small_subspace({"directions": wild}, 0.25)["verdict"] == "undecided"
+    assert small_subspace({"directions": wild}, 0.25)["verdict"] == "not decided at this size"
 
 
 def test_bad_input_is_refused(root: Path, passages: list[Passage], tmp_path: Path) -> None:

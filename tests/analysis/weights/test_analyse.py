@@ -73,7 +73,7 @@ def test_the_result_of_two_adapters(models: Path, tmp_path: Path, capsys: pytest
     whole = pair["rows"][-1]
     assert whole["level"] == "all"
     assert whole["cosine"]["value"] == pytest.approx(adapter.cosine(Adapter(models / "sft")), abs=1e-9)
-    assert {claim["verdict"] for claim in facts["claims"]} == {"undecided"}
+    assert {claim["verdict"] for claim in facts["claims"]} == {"not decided at this size"}
     again = analysed(capsys, models / "base", models / "pt", f"other={models / 'sft'}", *cache)
     assert again["subspaces"]["cached"] == again["subspaces"]["matrices"] == 14
     facts["subspaces"]["cached"] = 14
@@ -119,7 +119,7 @@ def test_the_terminal_says_the_claims_first_in_eighty_columns(
         run(["analyse", str(models / "base"), str(models / "pt"), str(models / "sft"), "--cache", str(tmp_path)]) == 0
     )
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("pt: MLP modules write new directions, more than attention: UNDECIDED")
+    assert lines[0].startswith("pt: MLP modules write new directions, more than attention: NOT DECIDED AT")
     assert max(map(len, lines)) <= 79
     assert "pt and sft: cosine; overlap over its null" in lines
 

@@ -19,6 +19,7 @@ from typing import Any
 from scipy.stats import t as student
 from torch import Tensor
 
+from crossmatch.analysis.answers import CONTRADICTED, NOT_DECIDED, SUPPORTED
 from crossmatch.statistics.influence import LEVEL, Figure
 
 # Exponents beyond which there is no number.
@@ -79,12 +80,13 @@ def small_subspace(readings: dict[str, Sequence[Part]], small: float) -> dict[st
     """The claim judged, as plain JSON.
 
         small                the bound of the parts
-        verdict, reason      confirmed, refuted or undecided: what both readings say, undecided if they do not
-                             agree; why, in words
+        verdict, reason      supported, contradicted or not decided at this size: what both readings say,
+                             not decided if they do not agree; why, in words
         directions, subspace each with part and ratio over all layers (value, low, high: 95%), verdict, reason, and
                              layers: rows with layer, part, ratio, verdict
 
-    confirmed: both intervals lie below their bounds, `small` and 1; refuted: one of them lies above; undecided: else.
+    supported: both intervals lie below their bounds, `small` and 1; contradicted: one of them lies above; not decided:
+    else.
     Layers without a shift are left out; None for part and ratio without any other.
     """
     found = {name: _reading(name, parts, small) for name, parts in readings.items()}
@@ -92,7 +94,7 @@ def small_subspace(readings: dict[str, Sequence[Part]], small: float) -> dict[st
     if len(set(said.values())) == 1:
         verdict, reason = next(iter(said.values())), "; ".join(f"{n}: {f['reason']}" for n, f in found.items())
     else:
-        verdict = "undecided"
+        verdict = NOT_DECIDED
         reason = "the readings do not agree: " + "; ".join(f"{n} {v}: {found[n]['reason']}" for n, v in said.items())
     return {"small": small, "verdict": verdict, "reason": reason, **found}
 
@@ -139,7 +141,7 @@ def _reading(name: str, parts: Sequence[Part], small: float) -> dict[str, Any]:
     found = [(part.layer, *_logs(part)) for part in parts if part.defined]
     if not found:
         reason = "the two models do the same on these texts"
-        return {"part": None, "ratio": None, "verdict": "undecided", "reason": reason, "layers": []}
+        return {"part": None, "ratio": None, "verdict": NOT_DECIDED, "reason": reason, "layers": []}
     part, ratio = (_mean(logs).to_dict() for logs in ([one for _, one, _ in found], [two for _, _, two in found]))
     verdict, reason = _judge(name, part, ratio, small)
     rows = []
@@ -172,13 +174,13 @@ def _mean(logs: Sequence[_Log]) -> _Log:
 def _judge(name: str, part: dict[str, float | None], ratio: dict[str, float | None], small: float) -> tuple[str, str]:
     low, high, under, over = part["low"], part["high"], ratio["low"], ratio["high"]
     if low is None or high is None or under is None or over is None:
-        return "undecided", "there is no interval: it needs two texts and two draws of the null at least"
+        return NOT_DECIDED, "there is no interval: it needs two texts and two draws of the null at least"
     if low > small:
-        return "refuted", f"the part is larger than {small:g}"
+        return CONTRADICTED, f"the part is larger than {small:g}"
     if under > 1:
-        return "refuted", f"the part is larger than {_NULLS[name]}"
+        return CONTRADICTED, f"the part is larger than {_NULLS[name]}"
     if high < small and over < 1:
-        return "confirmed", f"the part is smaller than {small:g}, and than {_NULLS[name]}"
+        return SUPPORTED, f"the part is smaller than {small:g}, and than {_NULLS[name]}"
     if high < small:
-        return "undecided", f"the part is smaller than {small:g}, but not clearly smaller than {_NULLS[name]}"
-    return "undecided", f"the interval of the part holds {small:g}"
+        return NOT_DECIDED, f"the part is smaller than {small:g}, but not clearly smaller than {_NULLS[name]}"
+    return NOT_DECIDED, f"the interval of the part holds {small:g}"

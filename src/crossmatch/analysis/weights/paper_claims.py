@@ -1,57 +1,83 @@
-"""Two statements about tuning vectors, put to the numbers: confirmed, refuted or undecided here, with intervals.
+"""Two statements about tuning vectors, put to the numbers: supported, contradicted, or not decided at this size.
 
 The second paper (2510.09359) says that tuning vectors mainly write new directions into MLPs and amplify existing ones
-in attention. Each statement is cut into parts that a number decides; intervals are percentiles of a bootstrap over
-layers, since modules of one layer are no independent draws.
+in attention. Each statement is cut into comparisons. For each it is stated beforehand how large an effect matters
+(`EFFECT`) and how often the answer may be wrong (`ERROR`); the measures are corrected for what a random change of the
+same spectrum does, so that matrices of different sizes can be compared:
+
+write_new / null = 1 - (write_existing - null) / (1 - null)   energy in new directions, 1 for a random change
+(diagonal - null) / (1 - null)                                energy on existing pairs beyond chance, 0 for a random one
+gain / null_sd / sqrt(m n)                                    cosine of D and the base's leading pairs, 0
+
+From `LAYERS_ALONE` layers on, layers are the independent units: signs of their figures are flipped, which is exact.
+Fewer layers have too few flips: labels are exchanged among the modules of a layer, and signs of single modules flipped.
+That takes modules of one kind in a layer for independent; since they may not be, the interval is widened to that of
+Student's t over the layers where that is wider.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import t as student
 
+from crossmatch.analysis.answers import CONTRADICTED, NOT_DECIDED, SUPPORTED
 from crossmatch.analysis.weights.alignment import Alignment
+from crossmatch.statistics.permutation import Bounds, exchange_bounds, flip_bounds
 
 Array = NDArray[np.float64]
-LEVEL, DRAWS = 0.95, 2000
+# The smallest effect that matters: of energies this share, of directions this cosine.
+EFFECT = 0.05
+# How often a statement may be supported, or contradicted, though no effect beyond `EFFECT` is there, at most.
+ERROR = 0.05
 # With fewer layers than this nothing is decided.
 LAYERS = 3
+# From here on flips of layers can contradict a statement of three parts: 2^-6 < 5% / 3.
+LAYERS_ALONE = 6
 # Of several k the one by which a statement is judged first, if it was measured.
 PRIMARY = "64"
-CONFIRMED, REFUTED, UNDECIDED = "confirmed", "refuted", "undecided"
 
 
 @dataclass(frozen=True)
 class Part:
-    """One number that a statement needs on one side of its null; holds: True above it with its whole interval, False
-    below, None if the interval contains it or there is none."""
+    """One number that a statement needs on one side of `null`, by more than `effect`.
+
+    low, high: its 95% interval, None where there are too few layers for that bound. ceiling: upper bounds of all parts
+    hold at once in 95% of cases. holds: True if low lies above null + effect, False if the ceiling lies
+    below null - effect, else None. test: what was exchanged, layers or modules.
+    """
 
     what: str
     value: float | None
     low: float | None
     high: float | None
+    ceiling: float | None
     null: float
     layers: int
+    test: str
+    effect: float = EFFECT
 
     @property
     def holds(self) -> bool | None:
         """Above, below, or not known."""
-        if self.low is None or self.high is None:
-            return None
-        return True if self.low > self.null else False if self.high < self.null else None
+        if self.low is not None and self.low > self.null + self.effect:
+            return True
+        return False if self.ceiling is not None and self.ceiling < self.null - self.effect else None
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON."""
-        facts = {key: getattr(self, key) for key in ("what", "value", "low", "high", "null", "layers")}
-        return {**facts, "holds": self.holds}
+        names = ("what", "value", "low", "high", "ceiling", "null", "effect", "layers", "test")
+        return {**{name: getattr(self, name) for name in names}, "holds": self.holds}
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A statement about one vector at one k: confirmed if every part holds, refuted if one holds the other way round,
-    else undecided. why: in words, where nothing could be decided; primary: whether this k is the one to read first."""
+    """A statement about one vector at one k: supported if every part holds, contradicted if one holds the other way
+    round, else not decided. why: in words, where nothing could be decided; primary: whether this k is the one to read
+    first."""
 
     id: str
     vector: str
@@ -63,11 +89,11 @@ class Claim:
 
     @property
     def verdict(self) -> str:
-        """confirmed, refuted or undecided."""
+        """supported, contradicted or not decided at this size."""
         found = [part.holds for part in self.parts]
         if not found:
-            return UNDECIDED
-        return REFUTED if False in found else UNDECIDED if None in found else CONFIRMED
+            return NOT_DECIDED
+        return CONTRADICTED if False in found else NOT_DECIDED if None in found else SUPPORTED
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON."""
@@ -87,27 +113,9 @@ def claims(vector: str, rows: Sequence[Alignment]) -> list[Claim]:
     result, first = [], PRIMARY if PRIMARY in labels else next(iter(labels), None)
     for label in sorted(labels, key=lambda label: label != first):
         chosen = [row for row in rows if row.label == label and _in_text(row)]
-        found = _mlp_writes(vector, label, chosen), _attention_amplifies(vector, label, chosen)
+        found = [_claim(name, vector, label, chosen) for name in _STATEMENTS]
         result += [replace(claim, primary=label == first) for claim in found]
     return result
-
-
-def _mlp_writes(vector: str, label: str, rows: Sequence[Alignment]) -> Claim:
-    parts = [
-        ("new-output energy in MLP modules, over its null", _lift("write_new", "mlp"), 1.0),
-        ("the same, MLP less attention", _versus("write_new", "mlp", "attn"), 0.0),
-    ]
-    return _claim(("mlp-writes", vector, "MLP modules write new directions, more than attention", label), rows, parts)
-
-
-def _attention_amplifies(vector: str, label: str, rows: Sequence[Alignment]) -> Claim:
-    parts = [
-        ("energy on the diagonal in attention, over its null", _lift("diagonal", "attn"), 1.0),
-        ("the same, attention less MLP", _versus("diagonal", "attn", "mlp"), 0.0),
-        ("relative change of the leading singular values in attention", _gain("attn"), 0.0),
-    ]
-    statement = "attention amplifies existing directions, more than MLP modules"
-    return _claim(("attention-amplifies", vector, statement, label), rows, parts)
 
 
 def _in_text(row: Alignment) -> bool:
@@ -115,78 +123,110 @@ def _in_text(row: Alignment) -> bool:
     return row.place is not None and row.place.layer is not None and row.place.tower is None
 
 
-def _claim(
-    head: tuple[str, str, str, str], rows: Sequence[Alignment], parts: Sequence[tuple[str, "_Mean", float]]
-) -> Claim:
-    layers = sorted({row.place.layer for row in rows if row.place is not None and row.place.layer is not None})
-    kinds = {row.place.part for row in rows if row.place is not None}
-    why = None
-    if missing := [name for key, name in (("attn", "attention"), ("mlp", "MLP")) if key not in kinds]:
-        why = f"no matrix of {' and '.join(missing)} was changed, or measured at this k"
-    elif len(layers) < LAYERS:
-        why = f"{len(layers)} layers are too few for an interval"
-    if why is not None:
-        return Claim(*head, parts=(), why=why)
-    found = [_part(what, measure, null, rows, layers) for what, measure, null in parts]
-    return Claim(*head, parts=tuple(found))
+Number = Callable[[Alignment], float | None]
+
+
+def _writes(row: Alignment) -> float | None:
+    return row.parts["write_new"].lift
+
+
+def _on_pairs(row: Alignment) -> float | None:
+    found = row.parts["diagonal"]
+    if found.value is None or found.null is None or found.null >= 1:
+        return None
+    return (found.value - found.null) / (1 - found.null)
+
+
+def _grows(row: Alignment) -> float | None:
+    z = row.gain.z
+    return z / math.sqrt(math.prod(row.place.shape)) if z is not None and row.place is not None else None
 
 
 @dataclass(frozen=True)
-class _Mean:
-    """The mean of a number over the modules of `part`, less that over those of another part (None: of nothing)."""
+class _Wanted:
+    """A number's mean over the modules of `part`, less that over those of `other` (None: of nothing), above `null`."""
 
-    number: Callable[[Alignment], float | None]
+    what: str
+    number: Number
     part: str
-    other: str | None = None
+    other: str | None
+    null: float
 
 
-def _lift(name: str, part: str) -> _Mean:
-    return _Mean(lambda row: row.parts[name].lift, part)
+_STATEMENTS: dict[str, tuple[str, tuple[_Wanted, ...]]] = {
+    "mlp-writes": (
+        "MLP modules write new directions, more than attention",
+        (
+            _Wanted("new-output energy in MLP modules, over a random change's", _writes, "mlp", None, 0.5),
+            _Wanted("the same, MLP less attention", _writes, "mlp", "attn", 0.0),
+        ),
+    ),
+    "attention-amplifies": (
+        "attention amplifies existing directions, more than MLP modules",
+        (
+            _Wanted("energy on existing pairs in attention, beyond chance", _on_pairs, "attn", None, 0.0),
+            _Wanted("the same, attention less MLP", _on_pairs, "attn", "mlp", 0.0),
+            _Wanted("cosine of the change and the base's pairs in attention", _grows, "attn", None, 0.0),
+        ),
+    ),
+}
 
 
-def _versus(name: str, part: str, other: str) -> _Mean:
-    return _Mean(lambda row: row.parts[name].lift, part, other)
+def _claim(name: str, vector: str, label: str, rows: Sequence[Alignment]) -> Claim:
+    statement, parts = _STATEMENTS[name]
+    by_layer = {kind: _layers(rows, kind) for kind in ("attn", "mlp")}
+    both = by_layer["attn"].keys() & by_layer["mlp"].keys()
+    why = None
+    if missing := [name for kind, name in (("attn", "attention"), ("mlp", "MLP")) if not by_layer[kind]]:
+        why = f"no matrix of {' and '.join(missing)} was changed, or measured at this k"
+    elif len(both) < LAYERS:
+        why = f"{len(both)} layers with attention and MLP modules are too few: {LAYERS} are needed"
+    if why is not None:
+        return Claim(name, vector, statement, label, parts=(), why=why)
+    found = [_part(part, by_layer, len(parts)) for part in parts]
+    return Claim(name, vector, statement, label, parts=tuple(found))
 
 
-def _gain(part: str) -> _Mean:
-    return _Mean(lambda row: row.gain.value, part)
+_ByLayer = dict[int, list[Alignment]]
 
 
-def _part(what: str, measure: _Mean, null: float, rows: Sequence[Alignment], layers: Sequence[int]) -> Part:
-    above, below = (
-        _by_layer(measure.number, part, rows, layers) if part else None for part in (measure.part, measure.other)
-    )
-    assert above is not None
-    every = np.arange(len(layers))[None]
-    drawn = np.random.default_rng(0).integers(0, len(layers), (DRAWS, len(layers)))
-    values = _statistic(above, below, drawn)
-    values = values[np.isfinite(values)]
-    value = float(_statistic(above, below, every)[0])
-    if not np.isfinite(value) or len(values) < DRAWS / 2:
-        return Part(what, None, None, None, null, len(layers))
-    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Part(what, value, float(low), float(high), null, len(layers))
-
-
-def _by_layer(
-    number: Callable[[Alignment], float | None], part: str, rows: Sequence[Alignment], layers: Sequence[int]
-) -> Array:
-    """(layers, 2): the sum of a number over a layer's modules of `part`, and how many there are."""
-    sums = np.zeros((len(layers), 2))
-    index = {layer: i for i, layer in enumerate(layers)}
+def _layers(rows: Sequence[Alignment], kind: str) -> _ByLayer:
+    found: _ByLayer = {}
     for row in rows:
-        value = number(row)
-        if row.place is not None and row.place.part == part and row.place.layer is not None and value is not None:
-            sums[index[row.place.layer]] += (value, 1.0)
-    return sums
+        if row.place is not None and row.place.part == kind and row.place.layer is not None:
+            found.setdefault(row.place.layer, []).append(row)
+    return found
 
 
-def _statistic(above: Array, below: Array | None, drawn: NDArray[np.int64]) -> Array:
-    """(draws,) from drawn (draws, layers) indices."""
-    first = above[drawn].sum(1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        value = first[:, 0] / first[:, 1]
-        if below is None:
-            return value
-        second = below[drawn].sum(1)
-        return value - second[:, 0] / second[:, 1]
+def _part(wanted: _Wanted, by_layer: dict[str, _ByLayer], parts: int) -> Part:
+    first = _numbers(wanted.number, by_layer[wanted.part])
+    second = _numbers(wanted.number, by_layer[wanted.other]) if wanted.other is not None else None
+    layers = sorted(first if second is None else first.keys() & second.keys())
+    test = "layers" if len(layers) >= LAYERS_ALONE else "modules"
+    if len(layers) < LAYERS:
+        return Part(wanted.what, None, None, None, None, wanted.null, len(layers), test)
+    if second is not None:
+        blocks = [(first[layer], second[layer]) for layer in layers]
+        figures = np.array([float(one.mean() - other.mean()) for one, other in blocks])
+    else:
+        blocks, figures = None, np.array([float(first[layer].mean()) for layer in layers])
+
+    def bounds(tail: float) -> Bounds:
+        if test == "layers":
+            return flip_bounds(figures, tail)
+        flat = np.concatenate([first[layer] for layer in layers])
+        exact = exchange_bounds(blocks, tail) if blocks is not None else flip_bounds(flat, tail)
+        half = float(student.ppf(1 - tail, len(figures) - 1)) * float(figures.std(ddof=1)) / math.sqrt(len(figures))
+        return min(exact[0], float(figures.mean()) - half), max(exact[1], float(figures.mean()) + half)
+
+    low, high = bounds(ERROR / 2)
+    ceiling = bounds(min(ERROR / 2, ERROR / parts))[1]
+    found = [float(bound) if math.isfinite(bound) else None for bound in (low, high, ceiling)]
+    return Part(wanted.what, float(figures.mean()), *found, wanted.null, len(layers), test)
+
+
+def _numbers(number: Number, layers: _ByLayer) -> dict[int, Array]:
+    """A number of every module in which it is known, by layer."""
+    found = {layer: [number(row) for row in rows] for layer, rows in layers.items()}
+    known = {layer: [value for value in values if value is not None] for layer, values in found.items()}
+    return {layer: np.array(values) for layer, values in known.items() if values}

@@ -41,8 +41,8 @@ def fall_parts(raw: Array, stripped: Array, statistic: Statistic) -> Parts:
 def length_parts(score: Statistic) -> dict[str, Contrast]:
     """Split a difference in corpus BLEU (score) into dilution by length and the rest.
 
-    Each part is a contrast of two variants' (draws, 10) mean rows of `bleu_statistics`, for `paired_contrast`. total:
-    BLEU(mine) - BLEU(reference); length: what the reference's matches would score in hypotheses as long as mine, less
+    Each part is a contrast of two variants' (draws, seeds * 10) mean rows of `bleu_statistics`, for
+    `paired_contrast`. total: BLEU(mine) - BLEU(reference); length: what the reference's matches would score in hypotheses as long as mine, less
     what they score; rest = total - length. With no new match, precision falls as 1 / length: each order's total grows
     by the tokens added, and the brevity penalty is of the new length.
     """
@@ -51,12 +51,19 @@ def length_parts(score: Statistic) -> dict[str, Contrast]:
         return score(mine) - score(reference)
 
     def length(mine: Array, reference: Array) -> Array:
-        return score(lengthened(reference, mine[:, -2])) - score(reference)
+        return score(_as_long(reference, mine)) - score(reference)
 
     def rest(mine: Array, reference: Array) -> Array:
-        return score(mine) - score(lengthened(reference, mine[:, -2]))
+        return score(mine) - score(_as_long(reference, mine))
 
     return {"total": total, "length": length, "rest": rest}
+
+
+def _as_long(reference: Array, mine: Array) -> Array:
+    """The reference's statistics at the lengths of mine, seed by seed: (draws, seeds * 10) each."""
+    width = 2 * ORDER + 2
+    longer = lengthened(reference.reshape(-1, width), mine.reshape(-1, width)[:, -2])
+    return longer.reshape(reference.shape)
 
 
 def lengthened(statistics: Array, length: Array) -> Array:

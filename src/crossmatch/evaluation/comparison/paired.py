@@ -1,7 +1,8 @@
 """One metric of one variant as a figure, and of two variants as a paired difference; verdicts on a family of them."""
 
+import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from crossmatch.evaluation.metrics.metrics import SHARES, Measured
 from crossmatch.statistics.estimates import (
     Array,
+    Corpus,
     Difference,
     Figure,
     Statistic,
@@ -39,16 +41,28 @@ def figure(metric: str, measured: Measured) -> Figure:
 
 def difference(metric: str, mine: Measured, other: Measured) -> Difference | None:
     """Paired difference over the same items: McNemar's test for shares, else randomisation. None for n < 2."""
-    rows, statistic = mine[metric]
-    others = other[metric][0]
+    (rows, statistic), (others, beside) = mine[metric], other[metric]
+    if isinstance(statistic, Corpus) and isinstance(beside, Corpus) and statistic.seeds != beside.seeds:
+        (rows, statistic), (others, _) = _as_many(rows, statistic, beside), _as_many(others, beside, statistic)
     if _is_share(metric, rows) and _is_share(metric, others):
         return mcnemar(rows[:, 0] > 0.5, others[:, 0] > 0.5)
     return paired_difference(rows, others, statistic)
 
 
 def pooled(metric: str, several: Sequence[Measured]) -> Measured:
-    """Several variants as one: each item's rows averaged, so that the item stays the unit that is drawn."""
-    return {metric: (np.mean([measured[metric][0] for measured in several], axis=0), several[0][metric][1])}
+    """Several variants as one: each item's rows averaged, or side by side for a corpus score: the item stays the unit that
+    is drawn."""
+    tables, statistic = [measured[metric][0] for measured in several], several[0][metric][1]
+    if isinstance(statistic, Corpus):
+        # Each has a score of its own, of which the mean is taken.
+        return {metric: (np.concatenate(tables, axis=1), replace(statistic, seeds=statistic.seeds * len(several)))}
+    return {metric: (np.mean(tables, axis=0), statistic)}
+
+
+def _as_many(rows: Array, statistic: Corpus, other: Corpus) -> tuple[Array, Corpus]:
+    """The same score with seeds repeated, so that there are as many as the other's, repeated likewise."""
+    times = math.lcm(statistic.seeds, other.seeds) // statistic.seeds
+    return np.tile(rows, (1, times)), replace(statistic, seeds=statistic.seeds * times)
 
 
 @dataclass(frozen=True)

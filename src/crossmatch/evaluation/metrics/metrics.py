@@ -1,8 +1,8 @@
 """From the records of one variant, suite and condition to item statistics of every metric that they allow."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -30,10 +30,11 @@ from crossmatch.evaluation.metrics.perplexity import (
 from crossmatch.evaluation.metrics.reasoning_traces import calibrated, opener_statistics, parse_trace
 from crossmatch.evaluation.metrics.sustain import sustain, sustained
 from crossmatch.evaluation.record import Record
-from crossmatch.statistics.estimates import Array, Statistic, mean_of
+from crossmatch.statistics.estimates import Array, Corpus, Statistic, mean_of
 
 Measured = dict[str, tuple[Array, Statistic]]
-"""metric -> (item statistics (items, columns), statistic); where an item has several seeds, its rows are averaged."""
+"""metric -> (item statistics (items, columns), statistic); where an item has several seeds, its rows are averaged,
+or lie side by side where each seed has a corpus score."""
 
 # A metric of one 0/1 column is a share: Wilson's interval, McNemar's test.
 SHARES = frozenset(
@@ -75,7 +76,14 @@ def measure(rows: Sequence[Record], suite: Suite) -> Measured:
     if seeds == 1:
         return measured
     # Seeds of one item are not independent: the item is the unit that is drawn.
-    return {name: (table.reshape(-1, seeds, table.shape[1]).mean(1), s) for name, (table, s) in measured.items()}
+    return {name: _by_item(table, statistic, seeds) for name, (table, statistic) in measured.items()}
+
+
+def _by_item(table: Array, statistic: Statistic, seeds: int) -> tuple[Array, Statistic]:
+    """Rows of all seeds of an item as one: averaged, or side by side where each seed has a score of its own."""
+    if isinstance(statistic, Corpus):
+        return table.reshape(-1, seeds * table.shape[1]), replace(statistic, items=len(table) // seeds, seeds=seeds)
+    return table.reshape(-1, seeds, table.shape[1]).mean(1), statistic
 
 
 def _column(values: Sequence[float | bool]) -> Array:
@@ -137,7 +145,7 @@ def _generation(rows: Sequence[Record], suite: Suite) -> Measured:
 
 def _overlap(answers: Sequence[str], outputs: Sequence[str], references: Sequence[str], language: str) -> Measured:
     same = answers == outputs
-    corpus: Callable[[Array], Array] = partial(bleu, items=len(references))
+    corpus = Corpus(bleu, len(references))
     found: Measured = {}
     for suffix, texts in (("", answers), ("_raw", outputs)):
         if suffix and same:

@@ -10,6 +10,7 @@ from typing import Any
 from crossmatch.report.charts import charts as pictures
 from crossmatch.report.charts.charts import Spec
 from crossmatch.report.page.representations import inside_charts, inside_groups, inside_sentences
+from crossmatch.report.statements import answer, side, style
 from crossmatch.report.text import plain
 
 Json = Mapping[str, Any]
@@ -264,7 +265,8 @@ def _claims(claims: Sequence[Json]) -> dict[str, Any]:
         key = claim["statement"], plain(claim["vector"])
         row = rows.setdefault(key, {"statement": key[0], "vector": key[1], "cells": dict.fromkeys(labels)})
         row["cells"][claim.get("k_label")] = {
-            "verdict": claim["verdict"],
+            "verdict": answer(claim["verdict"]),
+            "style": style(claim["verdict"]),
             "lines": [claim["why"]] if claim["why"] else [_part(part) for part in claim["parts"]],
         }
     heads = [f"k = {label}" if label else "" for label in labels]
@@ -274,7 +276,7 @@ def _claims(claims: Sequence[Json]) -> dict[str, Any]:
 def _part(part: Json) -> str:
     value = "not known" if part["value"] is None else f"{part['value']:.3g}"
     bounds = f" ({part['low']:.3g} to {part['high']:.3g})" if part["low"] is not None else ""
-    return f"{part['what']}: {value}{bounds}, null {part['null']:.3g}"
+    return f"{part['what']}: {value}{bounds}, {side(part)}"
 
 
 def _left_out(row: Json) -> str:

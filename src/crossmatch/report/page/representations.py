@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from crossmatch.report.charts import charts as pictures
+from crossmatch.report.statements import answer
 from crossmatch.report.text import plain
 
 Json = Mapping[str, Any]
@@ -35,8 +36,8 @@ def inside_sentences(facts: Json) -> Iterator[str]:
             continue
         why = f": {plain(claim['reason'])}" if claim["reason"] else ""
         yield (
-            f"That {plain(name)} changes a small part of the representational subspace is {claim['verdict']} on "
-            f"{one['positions']} tokens of {one['texts']} texts{why}."
+            f"That {plain(name)} changes a small part of the representational subspace is "
+            f"{answer(claim['verdict'])} on {one['positions']} tokens of {one['texts']} texts{why}."
         )
     for name, metrics in (facts.get("attribution") or {}).items():
         for one in metrics.values():

@@ -5,6 +5,7 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from crossmatch.report.statements import answer, side
 from crossmatch.report.text import printable
 
 Row = Mapping[str, Any]
@@ -70,7 +71,7 @@ def _overlap(row: Row) -> tuple[Any, ...]:
 
 
 def _claim(claim: Row) -> Iterator[str]:
-    said = f"{claim['vector']}: {claim['statement']}: {claim['verdict'].upper()}"
+    said = f"{claim['vector']}: {claim['statement']}: {answer(claim['verdict']).upper()}"
     label = f" (k = {claim['k_label']})" if claim["k_label"] else ""
     why = f" ({claim['why']})" if claim["why"] else label
     yield from textwrap.wrap(said + why, 79, subsequent_indent="  ")
@@ -79,14 +80,8 @@ def _claim(claim: Row) -> Iterator[str]:
             yield f"  {part['what']}: not defined"
             continue
         bounds = f"{_number(part['value'])} ({_number(part['low'])} to {_number(part['high'])})"
-        text = f"{part['what']}: {bounds}, {_side(part)} {part['null']:g}"
+        text = f"{part['what']}: {bounds}, {side(part)}"
         yield from textwrap.wrap(text, 79, initial_indent="  ", subsequent_indent="    ")
-
-
-def _side(part: Row) -> str:
-    if part["low"] is None or part["high"] is None:
-        return "not apart from"
-    return "above" if part["low"] > part["null"] else "below" if part["high"] < part["null"] else "not apart from"
 
 
 def _table(title: str, heads: Sequence[str], rows: Sequence[Row], cells: Any) -> Iterator[str]:

@@ -1,0 +1,3 @@
+"""What the analysis answers about a statement of the literature."""
+
+SUPPORTED, CONTRADICTED, NOT_DECIDED = "supported", "contradicted", "not decided at this size"
