@@ -113,8 +113,9 @@ def _read(base: Path, file: str, asked: "Calibration") -> tuple[list["Passage"],
     """The sequences of a data file, and its digest. Raises DataError with the file and the example."""
     from transformers import AutoConfig, AutoTokenizer
 
-    from crossmatch.data.chat_templates import apply_template
+    from crossmatch.data.chat_templates import apply_template, template_kwargs
     from crossmatch.data.passages import read_dialogue, read_text
+    from crossmatch.data.row_checks import readable
     from crossmatch.data.training_sets import Dialogue, examples_digest, load_examples
 
     examples, passages = load_examples(file), []
@@ -126,7 +127,8 @@ def _read(base: Path, file: str, asked: "Calibration") -> tuple[list["Passage"],
     for number, example in enumerate(examples, 1):
         try:
             if isinstance(example, Dialogue):
-                passages.append(read_dialogue(tokenizer, example.messages(), asked.thinking, limit))
+                spoken = readable(tokenizer, example, template_kwargs(asked.thinking))
+                passages.append(read_dialogue(tokenizer, spoken.messages(), asked.thinking, limit))
             else:
                 passages += read_text(tokenizer, example.text, limit)
             passages[-1].positions(asked.positions)
