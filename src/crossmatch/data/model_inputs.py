@@ -20,7 +20,7 @@ _SUITES = (".yaml", ".yml")
 def read_passages(base: Checkpoint, source: str, length: int) -> "list[Passage]":
     """The texts of a source as tokens: documents, dialogues with the base's chat template, items with their answers.
 
-    source: training data (`.jsonl`, `.json` or a hub data set), a suite (`.yaml` or `recipe:NAME`), or a `.txt` file
+    source: training data (a file, or a hub data set), a suite (`.yaml` or `recipe:NAME`), or a `.txt` file
     with a text on each line. length: tokens at which a document is cut; dialogues may be as long as the context. Raises
     DataError with the source and the example.
     """
@@ -64,13 +64,14 @@ def read_choices(base: Checkpoint, source: str, items: int, form: "Form" = "firs
 def read_openings(base: Checkpoint, source: str, items: int) -> "Contrasts":
     """Log-odds of `<think>` over the answer's first token for the first dialogues of a source, or items of a suite."""
     from crossmatch.data.log_odds_items import read_openers
+    from crossmatch.data.row_checks import readable
     from crossmatch.data.training_sets import Dialogue
 
     tokenizer = open_tokenizer(base.path)
     if tokenizer.chat_template is None:
         raise InputError(f"{base.path} has no chat template, without which there is no place where a trace could open")
     examples = (example for example in _examples(source) if isinstance(example, Dialogue))
-    chosen = [example.messages() for example in islice(examples, items)]
+    chosen = [readable(tokenizer, example).messages() for example in islice(examples, items)]
     return read_openers(tokenizer, chosen, max_length=_context(base))
 
 
@@ -98,11 +99,14 @@ def _answer(suite: "Suite", item: Any) -> str:
 
 def _dialogue(base: Checkpoint, tokenizer: Any, example: Any) -> "Passage":
     from crossmatch.data.passages import Passage, read_dialogue
+    from crossmatch.data.row_checks import readable
 
     if tokenizer.chat_template is None:
-        whole = "\n".join(content for _, content in example.turns)
+        from crossmatch.data.training_sets import documents
+
+        (whole,) = documents([example])
         return Passage(tuple(tokenizer(whole)["input_ids"][: _context(base)]))
-    return read_dialogue(tokenizer, example.messages(), None, _context(base))
+    return read_dialogue(tokenizer, readable(tokenizer, example).messages(), None, _context(base))
 
 
 def _lines(file: Path) -> list[str]:

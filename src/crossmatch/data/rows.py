@@ -1,22 +1,19 @@
-"""Rows of a suite's data: from JSONL, JSON, CSV or parquet, or from a data set of the hub."""
+"""Rows of data: of a local file, or of a data set of the hub."""
 
-import csv
-import io
-import json
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from crossmatch.checkpoint import file_digest, read_text
-from crossmatch.data.suite_config import HubSource, shown
+from crossmatch.data.row_files import FORMATS, KNOWN, file_rows, format_of
 from crossmatch.errors import CheckpointError, DataError
 
-SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
-MAX_TEXT_BYTES = 2_000_000_000
-_CELL_CHARACTERS = 10_000_000
+if TYPE_CHECKING:
+    from crossmatch.data.suite_config import HubSource
+
+SUFFIXES = FORMATS
 
 
 @dataclass(frozen=True)
@@ -28,115 +25,87 @@ class Row:
 
     place: str
     key: str
-    values: Mapping[str, Any]
+    values: Any
     config: str = ""
 
 
+def stream_rows(source: str | Path) -> Iterator[Row]:
+    """Rows of a local file, or of a hub data set `org/name[@config][:split]`, one at a time; values as they are.
+
+    Raises DataError with source, place and reason.
+    """
+    path = Path(source)
+    if path.is_file():
+        for place, value in file_rows(path):
+            yield Row(f"{path}, {place.text}", str(place.number), value)
+        return
+    name, config, split = hub_name(str(source))
+    for number, values in enumerate(_library(name, config, split, None, None, f"{source} is no local file, and"), 1):
+        yield Row(f"{source}, row {number}", str(number), values)
+
+
+def hub_name(source: str) -> tuple[str, str | None, str]:
+    """Name, configuration and split of a hub data set. Raises DataError for what can be none."""
+    path, _, split = source.partition(":")
+    name, _, config = path.partition("@")
+    if Path(source).exists():
+        raise DataError(f"{source} is no file; name a file in it, one for each option")
+    if name.count("/") != 1 or name.startswith((".", "/")) or format_of(Path(name)):
+        raise DataError(f"{source} does not exist; give a {KNOWN}, or a hub data set org/name[@config][:split]")
+    return name, config or None, split or "train"
+
+
 def read_file(file: Path) -> tuple[list[Row], str]:
-    """Rows of a local file and the digest of its bytes. Raises DataError with file, line and reason."""
+    """Rows of a local file, each an object, and the digest of its bytes. Raises DataError with file and line."""
+    from crossmatch.checkpoint import file_digest
+
     if not file.exists():
-        raise DataError(f"{file} does not exist; give a {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} file")
-    if file.suffix not in SUFFIXES:
-        raise DataError(f"{file}: its kind is not known; it must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
+        raise DataError(f"{file} does not exist; give a {KNOWN}")
+    rows = [Row(f"{file}, {place.text}", str(place.number), value) for place, value in file_rows(file)]
+    for row in rows:
+        if not isinstance(row.values, dict):
+            raise DataError(f"{row.place}: an object is needed, not {type(row.values).__name__}")
     try:
-        digest = file_digest(file)
-        pairs = list(_parquet(file) if file.suffix == ".parquet" else _text_rows(file))
+        return rows, file_digest(file)
     except CheckpointError as error:
         raise DataError(str(error)) from error
-    for place, row in pairs:
-        if not isinstance(row, dict):
-            raise DataError(f"{file}, {place}: an object is needed, not {type(row).__name__}")
-    return [Row(f"{file}, {place}", place.split()[-1], row) for place, row in pairs], digest
 
 
-def read_hub(source: HubSource, home: Path, split: str | None = None) -> list[Row]:
+def read_hub(source: "HubSource", home: Path, split: str | None = None) -> list[Row]:
     """Rows of a hub data set, configuration after configuration; of `split`, or the source's own.
 
     home: where a path starting with `.` begins. Raises DataError if the hub does not give it.
     """
     wanted = split or source.split
+    path = str(home / source.path) if source.path.startswith((".", "/")) else source.path
     rows = []
     for name in source.names:
         title = f"{source.path}{f' ({name})' if name else ''}, split {wanted}"
         config = name or "" if len(source.names) > 1 else ""
-        for number, row in enumerate(_load(source, home, name, wanted, title), 1):
-            rows.append(Row(f"{title}, row {number}", f"{config}-{number}".lstrip("-"), row, config))
+        found = _library(path, name, wanted, source.revision, title, "")
+        for number, values in enumerate(found, 1):
+            rows.append(Row(f"{title}, row {number}", f"{config}-{number}".lstrip("-"), values, config))
     return rows
 
 
-def _load(source: HubSource, home: Path, name: str | None, split: str, title: str) -> list[dict[str, Any]]:
+def _library(
+    path: str, name: str | None, split: str, revision: str | None, title: str | None, before: str
+) -> Iterator[Mapping[str, Any]]:
+    """Rows as the library of the hub gives them; title: of a suite's data set; before: else, how a refusal begins."""
     from datasets import load_dataset
 
-    local = source.path.startswith((".", "/"))
-    path = str(home / source.path) if local else source.path
     # The library's cache may not see that files of a directory changed (datasets 5.2, where a README names them).
-    with tempfile.TemporaryDirectory() if local else nullcontext() as cache:
+    with tempfile.TemporaryDirectory() if path.startswith((".", "/")) else nullcontext() as cache:
         try:
-            data: Any = load_dataset(path, name, split=split, revision=source.revision, cache_dir=cache)
-            return [dict(row) for row in data]
+            data: Any = load_dataset(path, name, split=split, revision=revision, cache_dir=cache)
+            yield from (dict(row) for row in data)
         except Exception as error:  # the library raises many kinds, none of its own
-            _refuse(title, error)
+            _refuse(f"{title}: the data set cannot be read" if title else f"{before} the hub did not give it", error)
 
 
-def _refuse(title: str, error: Exception) -> NoReturn:
+def _refuse(what: str, error: Exception) -> NoReturn:
     reason = " ".join(str(error).split()) or type(error).__name__
     advice = "download it where there is a network, and give its files by `data:`"
     if "scripts are no longer supported" in reason:
         advice = "its copy in parquet is often at `revision: refs/convert/parquet`; else give its files by `data:`"
-    raise DataError(f"{title}: the data set cannot be read: {reason[:300]}; {advice}") from error
-
-
-def _text_rows(file: Path) -> Iterator[tuple[str, Any]]:
-    text = read_text(file, MAX_TEXT_BYTES).removeprefix("\ufeff")
-    if file.suffix == ".csv":
-        yield from _csv(text, file)
-    elif file.suffix == ".json":
-        rows = _parse(text, str(file))
-        if not isinstance(rows, list):
-            raise DataError(f"{file} must hold a list of objects; for one object a line name it .jsonl")
-        yield from ((f"item {number}", row) for number, row in enumerate(rows, 1))
-    else:
-        # Not splitlines: a text may hold line separators of Unicode.
-        for number, line in enumerate(text.split("\n"), 1):
-            if line.strip():
-                yield f"line {number}", _parse(line, f"{file}, line {number}")
-
-
-def _parse(text: str, place: str) -> Any:
-    try:
-        return json.loads(text, parse_constant=_no_number)
-    except (ValueError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else error
-        raise DataError(f"{place}: not JSON: {reason}") from error
-
-
-def _no_number(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON number")
-
-
-def _csv(text: str, file: Path) -> Iterator[tuple[str, Any]]:
-    before = csv.field_size_limit(_CELL_CHARACTERS)
-    try:
-        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-        header = reader.fieldnames or []
-        if len(set(header)) < len(header):
-            raise DataError(f"{file}: two columns have one name")
-        for number, row in enumerate(reader, 1):
-            if None in row or None in row.values():
-                raise DataError(f"{file}, row {number}: it has another number of cells than the header")
-            yield f"row {number}", row
-    except csv.Error as error:
-        raise DataError(f"{file} is not CSV: {shown(str(error))}") from error
-    finally:
-        csv.field_size_limit(before)
-
-
-def _parquet(file: Path) -> Iterator[tuple[str, Any]]:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        rows = pyarrow.parquet.read_table(file).to_pylist()
-    except (pyarrow.ArrowException, OSError, ValueError) as error:
-        raise DataError(f"{file} is not parquet: {shown(' '.join(str(error).split()))}") from error
-    yield from ((f"row {number}", row) for number, row in enumerate(rows, 1))
+    raise DataError(f"{what}: {reason[:300]}; {advice}") from error

@@ -1,97 +1,102 @@
-"""Training data: JSONL, JSON or a hub data set, read into documents or dialogues; every line checked before training.
+"""Training sets: a file of any format, or a hub data set, read into documents or dialogues; every row is checked.
 
-Four forms are known by their fields, in this order:
-
-    messages                      [{"role": ..., "content": ...}, ...], ending with the assistant
-    prompt, completion            two texts
-    instruction[, input], output  alpaca; `columns` renames other field names to these
-    text                          one document
+Formats are those of `crossmatch.data.row_files`, forms of a row those of `crossmatch.data.dialogues`.
 """
 
-import json
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from crossmatch.checkpoint import value_digest
+from crossmatch.data.dialogues import KNOWN, parse_row, refuse_half_characters
+from crossmatch.data.messages import ROLES, Dialogue, Document, Example
+from crossmatch.data.rows import stream_rows
+from crossmatch.data.suite_config import closest
 from crossmatch.errors import DataError
 
-ROLES = ("system", "user", "assistant", "tool")
-
-
-@dataclass(frozen=True)
-class Document:
-    """One text, for the PT stage."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class Dialogue:
-    """A conversation as (role, content) pairs whose last turn, the assistant's, is learnt in the SFT stage."""
-
-    turns: tuple[tuple[str, str], ...]
-
-    def messages(self) -> list[dict[str, str]]:
-        """As a chat template takes them."""
-        return [{"role": role, "content": content} for role, content in self.turns]
-
-
-Example = Document | Dialogue
+__all__ = [
+    "ROLES",
+    "Dialogue",
+    "Document",
+    "Example",
+    "dialogues",
+    "documents",
+    "examples_digest",
+    "load_examples",
+    "load_sets",
+    "notes",
+    "parse_example",
+]
 
 
 def load_examples(source: str | Path, columns: Mapping[str, str] | None = None) -> list[Example]:
-    """Read a `.jsonl` or `.json` file, or a hub data set `org/name[@config][:split]`.
+    """Read a data file, or a hub data set `org/name[@config][:split]`.
 
     columns: known field name -> name in the file, as in {"instruction": "question"}. Raises DataError with the file,
     the line and the reason at the first bad line, and how many more there are.
     """
-    examples, problems = [], []
-    for place, row in _rows(source):
-        try:
-            examples.append(parse_example(row, columns or {}))
-        except DataError as error:
-            problems.append(f"{place}: {error}")
-    if problems:
-        more = f" (and {len(problems) - 1} more bad lines)" if len(problems) > 1 else ""
-        raise DataError(problems[0] + more)
-    if not examples:
-        raise DataError(f"{source} holds no examples")
-    return examples
+    return _load(source, columns or {})[0]
 
 
 def load_sets(sources: Sequence[str | Path], columns: Mapping[str, str] | None, seed: int) -> list[Example]:
-    """The examples of several sets as one, shuffled by the seed; of one set as they stand. Raises DataError."""
-    examples = [example for source in sources for example in load_examples(source, columns)]
+    """The examples of several sets as one, shuffled by the seed; of one set as they stand.
+
+    Raises DataError, also for a column that no row of any set has.
+    """
+    loaded = [_load(source, columns or {}) for source in sources]
+    missing = set((columns or {}).values()).difference(*(seen for _, seen in loaded))
+    if missing:
+        name = min(missing)
+        names = set().union(*(seen for _, seen in loaded))
+        raise DataError(f"columns: no row of {', '.join(map(str, sources))} has {name!r}{closest(name, sorted(names))}")
+    examples = [example for found, _ in loaded for example in found]
     if len(sources) > 1:
         random.Random(f"sets:{seed}").shuffle(examples)
     return examples
 
 
 def parse_example(row: Any, columns: Mapping[str, str]) -> Example:
-    """One row into a document or a dialogue. Raises DataError with the reason."""
-    if not isinstance(row, dict):
-        raise DataError(f"an object is needed, not {type(row).__name__}")
-    row = {**row, **{known: row[theirs] for known, theirs in columns.items() if theirs in row}}
-    if "messages" in row:
-        return _dialogue(row["messages"])
-    if "prompt" in row or "completion" in row:
-        return Dialogue((("user", _text(row, "prompt")), ("assistant", _text(row, "completion"))))
-    if "instruction" in row or "output" in row:
-        question = _text(row, "instruction")
-        if row.get("input"):
-            question = f"{question}\n{_text(row, 'input')}"
-        system = (("system", _text(row, "system")),) if row.get("system") else ()
-        return Dialogue((*system, ("user", question), ("assistant", _text(row, "output"))))
-    if "text" in row:
-        return Document(_text(row, "text"))
-    raise DataError(f"none of messages, prompt/completion, instruction/output, text among its fields {sorted(row)}")
+    """One row that holds one example. Raises DataError with the reason."""
+    found = parse_row(row, columns)
+    refuse_half_characters(found)
+    if len(found) > 1:
+        raise DataError(f"the row holds {len(found)} answers to be learnt; `load_examples` gives each")
+    return found[0]
+
+
+def notes(examples: Iterable[Example]) -> list[str]:
+    """What a user has to know of examples that are as they should be: fields and answers that are not used."""
+    unused, earlier = Counter[str](), 0
+    for example in examples:
+        unused.update(example.unused)
+        if isinstance(example, Dialogue):
+            earlier += sum(role == "assistant" for role, _ in example.turns) > 1
+    found = []
+    if unused:
+        names = ", ".join(f"{name} ({times:,} rows)" for name, times in unused.most_common(8))
+        more = f" and {len(unused) - 8} more" if len(unused) > 8 else ""
+        found.append(f"note: fields that are not used: {names}{more}")
+    if earlier:
+        found.append(
+            f"note: {earlier:,} dialogues have earlier answers, which are read and not learnt; "
+            "give messages a weight of 0 or 1 to choose"
+        )
+    return found
 
 
 def documents(examples: Sequence[Example]) -> list[str]:
-    """The texts for PT; a dialogue becomes its turns in order, without any template."""
+    """The texts for PT; a dialogue becomes its turns in order, without any template.
+
+    Raises DataError for thoughts and tool calls, which are no part of these.
+    """
+    for number, example in enumerate(examples, 1):
+        if isinstance(example, Dialogue) and not example.plain:
+            raise DataError(
+                f"{example.place or f'example {number}'}: a thought or tools would be lost in plain text; "
+                "train with --stage sft, or leave the fields out"
+            )
     return [e.text if isinstance(e, Document) else "\n".join(content for _, content in e.turns) for e in examples]
 
 
@@ -99,79 +104,47 @@ def dialogues(examples: Sequence[Example], source: str | Path) -> list[Dialogue]
     """The dialogues for SFT. Raises DataError for a plain document."""
     for number, example in enumerate(examples, 1):
         if isinstance(example, Document):
-            raise DataError(f"{source}, example {number}: a text has no response to learn; SFT needs prompt/completion")
+            place = example.place or f"{source}, example {number}"
+            raise DataError(f"{place}: a text has no response to learn; SFT needs prompt/completion")
     return [e for e in examples if isinstance(e, Dialogue)]
 
 
 def examples_digest(examples: Iterable[Example]) -> str:
     """One digest of the examples' content, whatever file form they came in."""
-    return value_digest([e.text if isinstance(e, Document) else [list(t) for t in e.turns] for e in examples])
+    return value_digest([_content(example) for example in examples])
 
 
-def _rows(source: str | Path) -> Iterator[tuple[str, Any]]:
-    path = Path(source)
-    if not path.exists():
-        yield from _hub_rows(str(source))
-    elif path.suffix == ".json":
-        rows = _parse(path.read_text(encoding="utf-8-sig"), str(path))
-        if not isinstance(rows, list):
-            raise DataError(f"{path} must hold a list of objects; for one object a line name it .jsonl")
-        yield from ((f"{path}, item {number}", row) for number, row in enumerate(rows, 1))
-    else:
-        yield from _lines(path)
+def _content(example: Example) -> Any:
+    if isinstance(example, Document):
+        return example.text
+    turns = [list(turn) for turn in example.turns]
+    if example.plain:
+        return turns
+    more = {str(number): dict(fields) for number, fields in example.more.items()}
+    return {"turns": turns, "more": more, "tools": [dict(tool) for tool in example.tools]}
 
 
-def _lines(path: Path) -> Iterator[tuple[str, Any]]:
-    with path.open("rb") as stream:
-        for number, raw in enumerate(stream, 1):
-            place = f"{path}, line {number}"
-            try:
-                line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                raise DataError(f"{place}: not UTF-8 at byte {error.start}") from error
-            if line.strip():
-                yield place, _parse(line, place)
-
-
-def _parse(text: str, place: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{place}: not JSON: {error}") from error
-
-
-def _hub_rows(source: str) -> Iterator[tuple[str, Any]]:
-    path, _, split = source.partition(":")
-    name, _, config = path.partition("@")
-    if name.count("/") != 1 or name.startswith((".", "/")):
-        raise DataError(
-            f"{source} does not exist; give a .jsonl or .json file, or a hub data set org/name[@config][:split]"
-        )
-    from datasets import load_dataset
-
-    try:
-        rows = load_dataset(name, config or None, split=split or "train")
-    except Exception as error:  # the library raises many kinds, none of its own
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise DataError(f"{source} is no local file, and the hub did not give it: {reason}") from error
-    yield from ((f"{source}, row {number}", dict(row)) for number, row in enumerate(rows, 1))
-
-
-def _text(row: Mapping[str, Any], field: str) -> str:
-    value = row.get(field)
-    if not isinstance(value, str) or not value.strip():
-        raise DataError(f"field {field!r} must be a text that is not empty")
-    return value
-
-
-def _dialogue(messages: Any) -> Dialogue:
-    if not isinstance(messages, list) or not messages:
-        raise DataError("field 'messages' must be a list that is not empty")
-    turns = []
-    for message in messages:
-        if not isinstance(message, dict) or message.get("role") not in ROLES:
-            raise DataError(f"every message needs a role among {', '.join(ROLES)}")
-        turns.append((message["role"], _text(message, "content")))
-    if turns[-1][0] != "assistant" or len(turns) < 2:
-        raise DataError("the last message must be the assistant's, after at least one other")
-    return Dialogue(tuple(turns))
+def _load(source: str | Path, columns: Mapping[str, str]) -> tuple[list[Example], set[str]]:
+    """Examples of one set, and the names of all fields in it."""
+    for known in columns:
+        if known not in KNOWN:
+            raise DataError(
+                f"columns: {known!r} is no known field{closest(known, KNOWN)}; known are {', '.join(KNOWN)}"
+            )
+    examples: list[Example] = []
+    problems: list[str] = []
+    seen: set[str] = set()
+    for row in stream_rows(source):
+        seen.update(row.values if isinstance(row.values, dict) else ())
+        try:
+            found = parse_row(row.values, columns, row.place)
+            refuse_half_characters(found)
+            examples += found
+        except DataError as error:
+            problems.append(f"{row.place}: {error}")
+    if problems:
+        more = f" (and {len(problems) - 1} more bad lines)" if len(problems) > 1 else ""
+        raise DataError(problems[0] + more)
+    if not examples:
+        raise DataError(f"{source} holds no examples")
+    return examples, seen

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from crossmatch.checkpoint import read_json
-from crossmatch.errors import InputError, RecipeError
+from crossmatch.data.rows import hub_name
+from crossmatch.errors import RecipeError
 from crossmatch.evaluation import (
     Suite,
     Variant,
@@ -191,13 +192,12 @@ def _text_tokens(name: str, adapter: AdapterRecipe, data: Path) -> int | None:
     """Tokens of one epoch of a data set, by the length of the text; None for one that is not on this machine."""
     path = data / f"{name.removeprefix(SAMPLE)}.jsonl" if name.startswith(SAMPLE) else Path(name)
     if not path.is_file():
-        if name.count("/") != 1 or path.suffix:
-            raise InputError(f"data {name} does not exist; give a .jsonl or .json file, or a hub data set")
+        hub_name(str(path))
         return None
     total = 0.0
     for example in load_examples(path, adapter.columns):
         if isinstance(example, Dialogue):
-            total += TEMPLATE_TOKENS + sum(len(content) for _, content in example.turns) / CHARACTERS_PER_TOKEN
+            total += TEMPLATE_TOKENS + example.characters / CHARACTERS_PER_TOKEN
         else:
             total += len(example.text) / CHARACTERS_PER_TOKEN
     return int(total)

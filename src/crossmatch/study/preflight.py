@@ -6,8 +6,9 @@ from pathlib import Path
 from crossmatch.adapter import Adapter
 from crossmatch.checkpoint import Checkpoint
 from crossmatch.data.prompt_templates import find_template
+from crossmatch.data.rows import hub_name
 from crossmatch.data.training_sets import dialogues
-from crossmatch.errors import InputError, RecipeError
+from crossmatch.errors import RecipeError
 from crossmatch.evaluation import Variant, load_suite, merge_name
 from crossmatch.evaluation.comparison.combination import Combination
 from crossmatch.evaluation.variants.strengths import all_variants
@@ -79,11 +80,9 @@ def _check_names(recipe: Recipe) -> None:
 
 def _local(data: str) -> bool:
     """Whether data lies on this machine; a hub id is read when its turn comes."""
-    if Path(data).is_file():
-        return True
-    if data.partition(":")[0].count("/") != 1 or Path(data).suffix in (".json", ".jsonl"):
-        raise InputError(f"data {data} does not exist; give a .jsonl or .json file, or a hub data set")
-    return False
+    if not Path(data).is_file():
+        hub_name(data)
+    return Path(data).is_file()
 
 
 def _check_template(template: str | None, place: str) -> None:

@@ -29,6 +29,7 @@ from crossmatch.data.training_sets import (
     documents,
     examples_digest,
     load_sets,
+    notes,
 )
 from crossmatch.errors import InputError, OutputError
 from crossmatch.runtime import SILENT, Progress
@@ -66,13 +67,18 @@ def train_stage(
     settings, out = settings or TrainSettings.model_validate({}), Path(out)
     sources = [data] if isinstance(data, str | Path) else list(data)
     examples = load_sets(sources, columns, settings.seed)
-    rows = documents(examples) if stage == "pt" else dialogues(examples, ", ".join(map(str, sources)))
+    spoken = dialogues(examples, ", ".join(map(str, sources))) if stage == "sft" else []
+    rows: Sequence[str] | Sequence[Dialogue] = documents(examples) if stage == "pt" else spoken
     facts = _facts(base, stage, examples, settings)
     if (finished := _finished(out, facts)) is not None:
         progress.say(f"{out}: trained from the same data and settings already, unchanged")
         return finished
+    for note in notes(examples):
+        progress.say(note)
     if stage == "pt" and (turns := sum(isinstance(e, Dialogue) for e in examples)):
         progress.say(f"note: {turns} dialogues are learnt as plain text, every token, without a template")
+    if stage == "sft":
+        rows = _rendered_rows(base, spoken, settings, progress)
     work = out.with_name(out.name + ".work")
     _claim_work(work, facts)
     with progress.task(f"load {stage} trainer") as loading:
@@ -103,6 +109,21 @@ def train_stage(
         write_json(partial / MANIFEST, record)
     shutil.rmtree(work)
     return record
+
+
+def _rendered_rows(
+    base: Checkpoint, rows: Sequence[Dialogue], settings: TrainSettings, progress: Progress
+) -> Sequence[Dialogue]:
+    """The dialogues as the template takes them, each checked as it will be tokenised. Raises DataError."""
+    from crossmatch.data.chat_templates import apply_template, open_tokenizer, template_kwargs
+    from crossmatch.data.row_checks import check_dialogues
+
+    tokenizer = open_tokenizer(base.path)
+    apply_template(tokenizer, settings.template)
+    checked = check_dialogues(tokenizer, rows, template_kwargs(settings.thinking), settings.max_length)
+    for note in checked.notes:
+        progress.say(note)
+    return checked.dialogues
 
 
 def _run(trainer: "SFTTrainer", stage: Stage, settings: TrainSettings, work: Path, progress: Progress) -> float:

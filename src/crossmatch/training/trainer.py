@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
+from datasets import Dataset, Features, Json
 from peft import LoraConfig
 from transformers import (
     AutoModelForCausalLM,
@@ -95,7 +95,7 @@ def build_trainer(
     trainer = SFTTrainer(
         model=model,
         args=_arguments(stage, settings, work),
-        train_dataset=Dataset.from_list(rows),
+        train_dataset=_dataset(rows),
         processing_class=tokenizer,
         peft_config=lora,
     )
@@ -136,7 +136,19 @@ def planned_steps(trainer: SFTTrainer, settings: TrainSettings) -> int:
 def _prompt_completion(dialogue: Dialogue, template: dict[str, Any]) -> dict[str, Any]:
     messages = dialogue.messages()
     row: dict[str, Any] = {"prompt": messages[:-1], "completion": messages[-1:]}
+    if dialogue.tools:
+        row["tools"] = [dict(tool) for tool in dialogue.tools]
     return row | ({"chat_template_kwargs": template} if template else {})
+
+
+def _dataset(rows: Sequence[dict[str, Any]]) -> Dataset:
+    """Rows as they are: Arrow would give every message and tool call all fields that any other has, as nulls."""
+    columns = sorted({name for row in rows for name in row})
+    messages = (message for row in rows for message in (*row.get("prompt", ()), *row.get("completion", ())))
+    if "tools" not in columns and all(set(message) == {"role", "content"} for message in messages):
+        return Dataset.from_list(list(rows))
+    filled = [{name: row.get(name) for name in columns} for row in rows]
+    return Dataset.from_list(filled, features=Features({name: Json() for name in columns}))
 
 
 def _arguments(stage: Stage, settings: TrainSettings, work: Path) -> SFTConfig:

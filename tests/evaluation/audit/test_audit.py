@@ -411,9 +411,9 @@ def test_json_lists_in_pieces(texts: list[str], chunk: int, indent: int | None) 
     """Whatever the size of the pieces, a list has the items that `json` finds."""
     import tempfile
 
-    from crossmatch.evaluation.audit import corpora
+    from crossmatch.data import json_list
 
-    whole = corpora._CHUNK
+    whole = json_list.CHUNK
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "a.json"
         file.write_text(
@@ -422,10 +422,10 @@ def test_json_lists_in_pieces(texts: list[str], chunk: int, indent: int | None) 
             "surrogatepass",
         )
         try:
-            corpora._CHUNK = chunk
+            json_list.CHUNK = chunk
             assert [d.text for d in open_corpus(file)] == texts
         finally:
-            corpora._CHUNK = whole
+            json_list.CHUNK = whole
 
 
 def test_a_suite_is_a_corpus(tmp_path: Path) -> None:
@@ -451,7 +451,7 @@ BAD = {
     "i.jsonl": ("\n", "holds no documents"),
     "j.jsonl": (
         '{"messages": [{"role": "user", "content": "x"}]}',
-        "line 1: field 'messages' must hold an assistant's",
+        "line 1: the last message must be the assistant's, after at least one other",
     ),
     "k.jsonl": ('{"question": "x", "options": ["a", "b"], "answer": 2}', "index of the 2 options, not 2"),
     "l.json": ('[{"text": tru}' + " " * 50, "l.json, item 1: not JSON"),

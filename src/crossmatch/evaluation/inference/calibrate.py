@@ -7,8 +7,9 @@ from typing import Any
 from torch import Tensor
 
 from crossmatch.checkpoint import Checkpoint, layer_of
-from crossmatch.data.chat_templates import apply_template
+from crossmatch.data.chat_templates import apply_template, template_kwargs
 from crossmatch.data.passages import Passage, read_dialogue, read_text
+from crossmatch.data.row_checks import readable
 from crossmatch.data.training_sets import Dialogue, examples_digest, load_examples
 from crossmatch.delta import TuningVector
 from crossmatch.errors import DataError, InputError
@@ -61,7 +62,8 @@ def _read(base: Path, file: str, asked: Calibration) -> tuple[list[Passage], str
     for number, example in enumerate(examples, 1):
         try:
             if isinstance(example, Dialogue):
-                passages.append(read_dialogue(tokenizer, example.messages(), asked.thinking, limit))
+                spoken = readable(tokenizer, example, template_kwargs(asked.thinking))
+                passages.append(read_dialogue(tokenizer, spoken.messages(), asked.thinking, limit))
             else:
                 passages += read_text(tokenizer, example.text, limit)
             passages[-1].positions(asked.positions)

@@ -1,0 +1,195 @@
+"""From a row of anybody's training data to what is learnt: documents and dialogues.
+
+Forms are known by their fields, in this order; roles, messages and their parts may have any of the names in use:
+
+    messages, conversations       [{"role" or "from": ..., "content" or "value": ...}, ...]; tools, system beside them
+    prompt, completion            two texts, or two lists of messages
+    instruction[, input], output  alpaca
+    text                          one document
+
+Beside prompt/completion and alpaca: system, history ([[question, answer], ...]), tools and the thought of the answer.
+No field is dropped without a word: one that would change what is learnt is used or refused, any other is kept in
+`unused`, for a note.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from crossmatch.data.messages import (
+    THOUGHTS,
+    Document,
+    Example,
+    Turns,
+    json_text,
+    refuse_fields,
+)
+from crossmatch.errors import DataError
+
+LISTS = ("messages", "conversations", "conversation")
+KNOWN = (
+    *LISTS,
+    "prompt",
+    "completion",
+    "instruction",
+    "input",
+    "output",
+    "history",
+    "system",
+    "tools",
+    *THOUGHTS,
+    "text",
+)
+"""Fields that `columns` can name."""
+_FORMS = "messages, conversations, prompt/completion, instruction/output, text"
+# A row that has one of these means more than its texts. Field -> what to do.
+_REFUSED = {
+    **dict.fromkeys(("image", "images", "video", "videos", "audio", "audios"), "models are trained on text alone"),
+    "functions": "name it tools",
+    "documents": "put the documents into the question",
+    "chat_template_kwargs": "give switches of the template in the settings of training",
+}
+# The same, where prompt and answer are fields of their own.
+_REFUSED_BESIDE = {
+    "context": "name it input beside instruction/output, else put it into the prompt",
+    "query": "name it prompt or input",
+}
+
+
+def parse_row(row: Any, columns: Mapping[str, str], place: str = "") -> list[Example]:
+    """What one row teaches: a document, or a dialogue for every answer in it that is to be learnt.
+
+    Learnt is the last answer; with weights, every answer whose weight is not 0; of a completion of several messages,
+    each answer. columns: known field -> its name in the row. Raises DataError with the reason.
+    """
+    if not isinstance(row, dict):
+        raise DataError(f"an object is needed, not {type(row).__name__}")
+    row = {key: value for key, value in row.items() if key not in columns.values()} | {
+        known: row[theirs] for known, theirs in columns.items() if theirs in row
+    }
+    given = {key: value for key, value in row.items() if value not in (None, "", [], {})}
+    return _parse(row, given, place)
+
+
+def _parse(row: Mapping[str, Any], given: Mapping[str, Any], place: str) -> list[Example]:
+    # A form whose fields hold something comes before one whose fields are there and empty.
+    form = _form(given) or _form(row)
+    key = form if form in LISTS else None
+    if form in ("text", None):
+        if form is None:
+            names = sorted(map(str, row))
+            advice = "rename them, as in --column prompt=question --column completion=answer (columns: in a study)"
+            raise DataError(f"none of {_FORMS} among its fields {names}; {advice}")
+        refuse_fields(given, _REFUSED)
+        return [Document(_text(row, "text"), place, _rest(given, {"text"}))]
+    refuse_fields(given, _REFUSED)
+    if given.get("label") is False and not key:
+        raise DataError("label is false: an answer that is not wanted would be learnt; leave the row out")
+    if given.get("weight") not in (None, 1):
+        raise DataError("the weight of a whole row is not used; leave out rows of weight 0, and this field")
+    tools = _tools(given.get("tools"))
+    if key is not None:
+        reader = Turns([*_system(given), *_messages(row[key], key)])
+        return reader.dialogues(reader.learnt(), tools, place, _rest(given, {key, "system", "tools"}))
+    thought = next((name for name in THOUGHTS if name in given), None)
+    messages, answer = _before(row, given, form), "completion" if form == "prompt" else "output"
+    after = _as_messages(row, answer, "assistant")
+    refuse_fields(given, _REFUSED_BESIDE)
+    if thought is not None:
+        after = [*after[:-1], {**after[-1], thought: given[thought]}]
+    reader = Turns([*messages, *after])
+    learnt = reader.learnt(range(len(messages), len(messages) + len(after)))
+    used = {"prompt", "completion"} if answer == "completion" else {"instruction", "input", "output"}
+    return reader.dialogues(learnt, tools, place, _rest(given, {*used, "system", "history", "tools", thought or ""}))
+
+
+def _form(fields: Mapping[str, Any]) -> str | None:
+    """The form that fields have, by the name of its first one."""
+    found = next((name for name in LISTS if name in fields), None)
+    pairs = (("prompt", "completion"), ("instruction", "output"), ("text", "text"))
+    return found or next((first for first, second in pairs if first in fields or second in fields), None)
+
+
+def _before(row: Mapping[str, Any], given: Mapping[str, Any], form: str | None) -> list[Any]:
+    """Messages before the answer of a row of prompt/completion or alpaca."""
+    messages = [*_system(given), *_history(given.get("history"))]
+    if form == "prompt":
+        if "input" in given:
+            raise DataError("field 'input' has no place beside prompt/completion; put it into the prompt")
+        return [*messages, *_as_messages(row, "prompt", "user")]
+    question = _text(row, "instruction")
+    if "input" in given:
+        question = f"{question}\n{_text(row, 'input')}"
+    return [*messages, {"role": "user", "content": question}]
+
+
+def _rest(given: Mapping[str, Any], used: set[str]) -> tuple[str, ...]:
+    return tuple(str(name) for name in given if name not in used)
+
+
+def _text(row: Mapping[str, Any], name: str) -> str:
+    if name not in row:
+        raise DataError(
+            f"field {name!r} must be a text that is not empty; it is not among the fields {sorted(map(str, row))}: "
+            f"rename one, as in --column {name}=THEIRS (columns: in a study)"
+        )
+    value = row[name]
+    if not isinstance(value, str) or not value.strip():
+        kind = "" if isinstance(value, str) else f", not {type(value).__name__}"
+        raise DataError(f"field {name!r} must be a text that is not empty{kind}")
+    return value
+
+
+def _system(given: Mapping[str, Any]) -> list[Any]:
+    return [{"role": "system", "content": _text(given, "system")}] if "system" in given else []
+
+
+def _history(history: Any) -> list[Any]:
+    if history is None:
+        return []
+    turns = json_text(history)
+    if not isinstance(turns, list) or not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in turns):
+        raise DataError("field 'history' must be a list of [question, answer]")
+    return [{"role": role, "content": c} for pair in turns for role, c in zip(("user", "assistant"), pair, strict=True)]
+
+
+def _as_messages(row: Mapping[str, Any], name: str, role: str) -> list[Any]:
+    """A field that is a text, or a list of messages."""
+    if isinstance(row.get(name), list):
+        return _messages(row[name], name)
+    return [{"role": role, "content": _text(row, name)}]
+
+
+def _messages(value: Any, name: str) -> list[Any]:
+    value = json_text(value)
+    if not isinstance(value, list) or not value:
+        raise DataError(f"field {name!r} must be a list that is not empty")
+    return value
+
+
+def _tools(value: Any) -> tuple[Mapping[str, Any], ...]:
+    tools = json_text(value)
+    if tools is None:
+        return ()
+    if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
+        raise DataError("field 'tools' must be a list of objects, JSON schemas of functions")
+    return tuple(tools)
+
+
+def refuse_half_characters(examples: Iterable[Example]) -> None:
+    """Raise DataError for lone surrogates, which no tokenizer takes, and for tools that are no JSON."""
+    try:
+        for example in examples:
+            if isinstance(example, Document):
+                example.text.encode()
+                continue
+            for _, content in example.turns:
+                content.encode()
+            if not example.plain:
+                json.dumps([list(example.more.values()), example.tools], ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            "half a character (a lone surrogate), as cut texts have it; remove it, or repair the text"
+        ) from error
+    except (TypeError, ValueError) as error:
+        raise DataError(f"tools or tool calls are no plain JSON: {error}") from error

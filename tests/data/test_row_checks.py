@@ -1,0 +1,111 @@
+"""Rows as a chat template takes them: checked before training, with file and line."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoTokenizer
+
+from crossmatch import Checkpoint
+from crossmatch.data.messages import Dialogue
+from crossmatch.data.row_checks import check_dialogues
+from crossmatch.errors import DataError
+from crossmatch.training import TrainSettings, train_stage
+from crossmatch.training.trainer import build_trainer
+from helpers import make_chat_model
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+PLAIN = "{% for m in messages %}<|{{ m.role }}|> {{ m.content }} <|end|> {% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+NO_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}" + PLAIN
+ALTERNATE = (
+    "{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('roles must alternate') }}{% endif %}{% endfor %}" + PLAIN
+)
+DROPS_SYSTEM = "{% set messages = messages | rejectattr('role', 'equalto', 'system') | list %}" + PLAIN
+THINKS = (
+    "{% for m in messages %}<|{{ m.role }}|> {% if m.reasoning %}<think> {{ m.reasoning }} </think> {% endif %}{{ m.content }} <|end|> {% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+CALLS = (
+    "{% if tools %}{{ tools | tojson }} {% endif %}{% for m in messages %}<|{{ m.role }}|> {{ m.content }} "
+    "{% for c in m.tool_calls or [] %}{{ c.function.arguments | tojson }} {% endfor %}<|end|> {% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+QA = (("user", "what is blood"), ("assistant", "bone"))
+CALL = {"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_chat_model(tmp_path_factory.mktemp("rows") / "base")
+
+
+@pytest.fixture
+def tokenizer(base: Path) -> Any:
+    return AutoTokenizer.from_pretrained(base)
+
+
+@pytest.mark.parametrize(
+    ("template", "dialogue", "message"),
+    [
+        (NO_SYSTEM, Dialogue((("system", "s"), *QA)), "cannot render this dialogue of system, user, assistant: System role not"),
+        (ALTERNATE, Dialogue((QA[0], *QA)), "of user, user, assistant: roles must alternate"),
+        (DROPS_SYSTEM, Dialogue((("system", "be brief"), *QA)), "leaves out or changes message 1, of role system"),
+        (PLAIN, Dialogue(QA, {1: {"reasoning_content": "hm"}}), r"leaves out the thought of the answer \(reasoning_content\)"),
+        (PLAIN, Dialogue(QA, {1: {"tool_calls": [CALL]}}), "leaves out the tool calls of message 2"),
+        (PLAIN, Dialogue(QA, {}, (CALL,)), "leaves out the tools"),
+        (PLAIN, Dialogue((QA[0], ("assistant", "bone " * 40))), "tokens with its template, max_length is 16"),
+    ],
+)  # fmt: skip
+def test_rows_that_a_template_cannot_take(tokenizer: Any, template: str, dialogue: Dialogue, message: str) -> None:
+    tokenizer.chat_template = template
+    fine, wrong = (
+        Dialogue(QA, place="f.jsonl, line 1"),
+        Dialogue(dialogue.turns, dialogue.more, dialogue.tools, "f.jsonl, line 7"),
+    )
+    with pytest.raises(DataError, match=message) as caught:
+        check_dialogues(tokenizer, [fine, wrong], max_length=16)
+    assert str(caught.value).startswith("f.jsonl, line 7: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_thought_gets_the_name_that_the_template_reads(tokenizer: Any) -> None:
+    tokenizer.chat_template = THINKS
+    checked = check_dialogues(tokenizer, [Dialogue(QA, {1: {"reasoning_content": "hm"}}), Dialogue(QA)])
+    assert checked.dialogues[0].more == {1: {"reasoning": "hm"}}
+    assert checked.lengths[0] > checked.lengths[1]
+    assert checked.notes == ()
+    earlier = Dialogue((*QA, *QA), {1: {"reasoning": "hm"}})
+    assert "thoughts before earlier answers" in check_dialogues(tokenizer, [earlier]).notes[0]
+
+
+def test_tools_reach_the_model_as_they_are(base: Path, tmp_path: Path) -> None:
+    """No row gets the argument names of another, as columns of Arrow would give them."""
+    (tmp_path / "t.jinja").write_text(CALLS)
+    other = {"type": "function", "function": {"name": "g", "arguments": {"y": "z"}}}
+    rows = [
+        Dialogue(QA, {1: {"tool_calls": [call]}}, (tool,)) for call, tool in ((CALL, {"a": 1}), (other, {"b": "c"}))
+    ]
+    settings = TrainSettings.model_validate({"rank": 2, "template": str(tmp_path / "t.jinja")})
+    trainer = build_trainer(base, "sft", [*rows, Dialogue(QA)], settings, tmp_path / "work")
+    tokenizer: Any = trainer.processing_class
+    found: Any = trainer.train_dataset
+    for dialogue, ids in zip([*rows, Dialogue(QA)], found["input_ids"], strict=True):
+        tools = {"tools": list(dialogue.tools)} if dialogue.tools else {}
+        text = tokenizer.apply_chat_template(dialogue.messages(), tokenize=False, **tools)
+        assert ids == tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+@pytest.mark.parametrize(
+    "row", [{"messages": [{"role": "system", "content": "s"}]}, {"prompt": "q \ud83d", "completion": "a"}]
+)
+def test_training_stops_before_anything_is_loaded(base: Path, tmp_path: Path, row: dict[str, Any]) -> None:
+    fine = [{"role": role, "content": content} for role, content in QA]
+    bad = {"messages": row["messages"] + fine} if "messages" in row else row
+    (tmp_path / "d.jsonl").write_text(json.dumps({"messages": fine}) + "\n" + json.dumps(bad) + "\n")
+    (tmp_path / "t.jinja").write_text(NO_SYSTEM)
+    settings = TrainSettings.model_validate({"rank": 2, "max_steps": 1, "template": str(tmp_path / "t.jinja")})
+    with pytest.raises(DataError, match="d.jsonl, line 2: "):
+        train_stage(Checkpoint(base), "sft", tmp_path / "d.jsonl", tmp_path / "out", settings=settings)
+    assert not (tmp_path / "out.work").exists()
