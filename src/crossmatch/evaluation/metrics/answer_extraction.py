@@ -89,7 +89,7 @@ _SHORT = 4
 _READ = 1500
 
 
-def extract_choice(output: str, options: Sequence[str]) -> int | None:
+def extract_choice(output: str, options: Sequence[str], language: str = "en") -> int | None:
     """Index of the option that a generated text names, or None: an invalid answer.
 
     The trace is taken out first. Then, strongest first, what is read is what a final answer or a box says; what an
@@ -103,7 +103,16 @@ def extract_choice(output: str, options: Sequence[str]) -> int | None:
         raise DataError(
             f"2 to {MAX_OPTIONS} options that are not empty are needed to read an answer, not {len(options)}"
         )
-    answer = _TOKENS.sub("", parse_trace(output).answer)
+    return read_choice(parse_trace(output).answer, options, language)
+
+
+def read_choice(answer: str, options: Sequence[str], language: str = "en") -> int | None:
+    """The same of an answer whose trace has been taken out."""
+    if not 2 <= len(options) <= MAX_OPTIONS or not all(o.strip() for o in options):
+        raise DataError(
+            f"2 to {MAX_OPTIONS} options that are not empty are needed to read an answer, not {len(options)}"
+        )
+    answer = _TOKENS.sub("", answer)
     if len(answer) > 2 * _READ:
         answer = f"{answer[:_READ]}\n{answer[-_READ:]}"
     text = _NEXT.sub("", _plain(answer))
