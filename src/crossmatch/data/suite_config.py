@@ -12,6 +12,8 @@ from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 
 from crossmatch.checkpoint import read_text
+from crossmatch.data.reasoning_formats import FORMATS, ReasoningFormat, written
+from crossmatch.data.trace_blocks import find_blocks
 from crossmatch.errors import CheckpointError, DataError
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -20,7 +22,10 @@ MAX_YAML_BYTES = 100_000
 MAX_YAML_NODES = 50_000
 _SHOWN = 80
 # Settings that say how something is asked.
-_OF_QUESTIONS = ("prompt", "description", "system", "option_line", "chat", "delimiter", "max_new_tokens", "fewshot")
+_OF_QUESTIONS = (
+    *("prompt", "description", "system", "option_line", "chat", "delimiter", "max_new_tokens", "fewshot"),
+    "reasoning",
+)
 
 
 class _Strict(BaseModel):
@@ -99,6 +104,39 @@ class Fields(_Strict):
 OWN_FIELDS = Fields(id=TextField(columns=("id",)))
 
 
+class Markers(_Strict):
+    """A way to mark reasoning that the built-in table does not have, with its markers as they are written.
+
+    answer, end: what stands around the answer; example: an output with a trace and an answer, tried when the suite is
+    read.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][\w.:-]*$")
+    opening: str
+    closing: str
+    answer: str = ""
+    end: str = ""
+    example: str | None = None
+
+    @model_validator(mode="after")
+    def _reads_its_example(self) -> "Markers":
+        if not self.opening.strip() or not self.closing.strip() or self.opening.strip() == self.closing.strip():
+            raise ValueError(f"reasoning format {self.name} needs an opening and a closing that are not the same")
+        if self.name in {form.name for form in FORMATS}:
+            raise ValueError(f"reasoning format {self.name} is built in; give yours another name")
+        if self.example is not None:
+            found = find_blocks(self.example, (self.format, *FORMATS))
+            answer = "".join(self.example[begin:end] for begin, end in found.kept).strip()
+            if (found.state, found.format) != ("closed", self.name) or not answer:
+                raise ValueError(f"reasoning format {self.name}: its example has no trace in it followed by an answer")
+        return self
+
+    @property
+    def format(self) -> ReasoningFormat:
+        """As a row of the table."""
+        return written(self.name, self.opening, self.closing, self.answer, self.end)
+
+
 class HubSource(_Strict):
     """A data set of the hub, or a directory that has the form of one (starting with `.` or `/`).
 
@@ -133,6 +171,8 @@ class SuiteSettings(_Strict):
     of options to try in addition; fewshot: solved examples before each question, from fewshot_data (a file beside the
     YAML, or a split of the hub data set; None: the other items), drawn by seed or the first ones.
 
+    reasoning: ways to mark reasoning in addition to the built-in ones.
+
     sustain: so many constraints, which an answer meets already, are put below its question, and it is asked again (0:
     none). window, overlap: of text: tokens read at a time at most, and how many of them were read before.
     """
@@ -166,6 +206,7 @@ class SuiteSettings(_Strict):
     sustain: int = Field(0, ge=0, le=3)
     window: int = Field(1024, ge=2)
     overlap: int = Field(256, ge=0)
+    reasoning: tuple[Markers, ...] = ()
 
     @field_validator("where", mode="before")
     @classmethod
@@ -206,6 +247,9 @@ class SuiteSettings(_Strict):
             raise ValueError(
                 "sustain is for generated answers to chat questions: generation, or choice with generative"
             )
+        names = [markers.name for markers in self.reasoning]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"reasoning format {twice} is given twice")
         if self.overlap >= self.window:
             raise ValueError(f"overlap {self.overlap} must be less than window {self.window}")
         if self.match and self.kind != "generation":
@@ -223,7 +267,13 @@ class SuiteSettings(_Strict):
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON; what was added later is left out where it is not used, so that digests stay."""
-        return self.model_dump(mode="json", exclude={"match"} if self.match is None else None)
+        unused = {name for name in ("match", "reasoning") if not getattr(self, name)}
+        return self.model_dump(mode="json", exclude=unused or None)
+
+    @property
+    def reasoning_formats(self) -> tuple[ReasoningFormat, ...]:
+        """How traces are marked: the suite's own formats, then the built-in ones."""
+        return (*(markers.format for markers in self.reasoning), *FORMATS)
 
     @property
     def between(self) -> str:

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from crossmatch.data.passages import Passage, read_dialogue
+from crossmatch.data.trace_blocks import find_blocks
 from crossmatch.errors import DataError
 
 KINDS = ("prompt", "opener", "think", "answer")
 OPENER = "<think>"
-_OPEN, _CLOSE = "<think>", "</think>"
 
 
 @dataclass(frozen=True)
@@ -97,13 +97,10 @@ def _prompt(passage: Passage) -> list[str]:
 
 
 def _response(tokenizer: Any, ids: list[int]) -> list[str]:
-    text = tokenizer.decode(ids).lower()
-    opened = text.find(_OPEN)
-    closed = text.find(_CLOSE, max(opened, 0))
-    if opened < 0 and closed < 0:
+    blocks = find_blocks(tokenizer.decode(ids)).blocks
+    if not blocks:
         return ["answer"] * len(ids)
-    # Without an opening tag it was the prompt that opened the block.
-    first, last = max(opened, 0), closed + len(_CLOSE) if closed >= 0 else len(text)
     ends = [len(tokenizer.decode(ids[: n + 1])) for n in range(len(ids))]
     starts = [0, *ends[:-1]]
-    return ["think" if a < last and b > first else "answer" for a, b in zip(starts, ends, strict=True)]
+    spans = zip(starts, ends, strict=True)
+    return ["think" if any(a < last and b > first for first, last in blocks) else "answer" for a, b in spans]

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from crossmatch.data.reasoning_formats import FORMATS
 from crossmatch.evaluation.comparison.side_by_side import side_by_side
 from crossmatch.evaluation.conditions import OWN
 from crossmatch.evaluation.metrics.reasoning_traces import OPENERS, parse_trace, utf16_spans
@@ -129,7 +130,7 @@ def samples() -> dict[str, Any]:
     ]
     written = {"seed": 0, "output": "🩸<think>hm</think>B", "truncated": True, "tokens": 3, "chosen": 1}
     pick = {"id": "0", "question": "q", "options": ["a", "b"], "right": 1, "chosen": 0, "generated": [written]}
-    suites = [SimpleNamespace(settings=SimpleNamespace(name=n, kind=k)) for n, k in KINDS]
+    suites = [SimpleNamespace(settings=SimpleNamespace(name=n, kind=k, reasoning_formats=FORMATS)) for n, k in KINDS]
     records = {("base", name, OWN[0].name): rows for (name, _), rows in zip(KINDS, (asked, [pick]), strict=True)}
     return side_by_side(records, [Variant("base", "base", {})], suites)  # type: ignore[arg-type]
 

@@ -3,11 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
+from crossmatch.data.reasoning_formats import ReasoningFormat
 from crossmatch.data.suites import Suite
 from crossmatch.evaluation.conditions import OWN, Condition
 from crossmatch.evaluation.metrics.reasoning_traces import parse_trace, utf16_spans
 from crossmatch.evaluation.record import Record, Records
 from crossmatch.evaluation.variants.variants import Variant
+
+Formats = tuple[ReasoningFormat, ...]
 
 
 def side_by_side(
@@ -42,38 +45,38 @@ def _first(rows: Sequence[Record]) -> list[Record]:
 
 
 def _row(suite: Suite, answers: list[Record]) -> dict[str, Any]:
-    first = answers[0]
+    first, formats = answers[0], suite.settings.reasoning_formats
     row = {"id": first["id"], "question": first["question"]}
     if suite.settings.kind == "choice":
-        return {**row, "reference": first["options"][first["right"]], "answers": [_chosen(a) for a in answers]}
+        return {**row, "reference": first["options"][first["right"]], "answers": [_chosen(a, formats) for a in answers]}
     wanted = first.get("reference") or "; ".join(kind for kind, _ in first.get("checks", ()))
-    return {**row, "reference": wanted, "answers": [_given(a) for a in answers]}
+    return {**row, "reference": wanted, "answers": [_given(a, formats) for a in answers]}
 
 
-def _chosen(answer: Record) -> dict[str, Any]:
+def _chosen(answer: Record, formats: Formats) -> dict[str, Any]:
     """The option of the highest score and the generated text, each where it was asked for."""
     if "failed" in answer:
         return {"text": f"(no answer: {answer['failed']})", "right": None}
-    written = _written(answer) if "generated" in answer else {}
+    written = _written(answer, formats) if "generated" in answer else {}
     if "chosen" not in answer:
         return written
     scored = {"text": answer["options"][answer["chosen"]], "right": answer["chosen"] == answer["right"]}
     return {**scored, "generated": written} if written else scored
 
 
-def _written(answer: Record) -> dict[str, Any]:
+def _written(answer: Record, formats: Formats) -> dict[str, Any]:
     first = answer["generated"][0]
-    return {**_marked(first["output"]), "right": first["chosen"] == answer["right"]}
+    return {**_marked(first["output"], formats, first.get("opened")), "right": first["chosen"] == answer["right"]}
 
 
-def _given(answer: Record) -> dict[str, Any]:
+def _given(answer: Record, formats: Formats) -> dict[str, Any]:
     if "failed" in answer:
-        return _marked(f"(no answer: {answer['failed']})")
-    return _marked(answer["output"])
+        return _marked(f"(no answer: {answer['failed']})", formats)
+    return _marked(answer["output"], formats, answer.get("opened"))
 
 
-def _marked(text: str) -> dict[str, Any]:
+def _marked(text: str, formats: Formats, opened: str | None = None) -> dict[str, Any]:
     """A text with its traces: whether it has them, and where, as a page's script counts characters."""
-    trace = parse_trace(text)
+    trace = parse_trace(text, formats, opened)
     marks = sorted(utf16_spans(text, trace.structural_spans + trace.lexical_spans))
     return {"text": text, "trace": trace.state, "lexical": trace.lexical, "marks": marks}

@@ -27,7 +27,7 @@ from crossmatch.evaluation.metrics.perplexity import (
     nats_per_token,
     perplexity,
 )
-from crossmatch.evaluation.metrics.reasoning_traces import calibrated, opener_statistics, parse_trace
+from crossmatch.evaluation.metrics.reasoning_traces import Trace, calibrated, opener_statistics, parse_trace
 from crossmatch.evaluation.metrics.sustain import sustain, sustained
 from crossmatch.evaluation.record import Record
 from crossmatch.statistics.estimates import Array, Corpus, Statistic, mean_of
@@ -41,7 +41,8 @@ SHARES = frozenset(
     (
         *("acc", "acc_norm", "acc_majority", "acc_worst", "acc_generated", "invalid"),
         *("exact", "exact_raw", "number", "number_raw"),
-        *("trace_structural", "trace_lexical", "truncated", "followed_strict", "followed_loose"),
+        *("trace_structural", "trace_lexical", "trace_untagged", "trace_unclosed", "hesitating", "truncated"),
+        *("followed_strict", "followed_loose"),
     )
 )
 # What is read first, and what the divergence of a study is made of; each with what it is made of besides.
@@ -67,12 +68,12 @@ def signatures(suite: Suite) -> dict[str, str]:
 def measure(rows: Sequence[Record], suite: Suite) -> Measured:
     """Item statistics of all metrics; items without an answer (`failed`) must have been taken out."""
     if suite.settings.kind == "choice":
-        return _choices(rows) | _sustained(rows, 1)
+        return _choices(rows, suite) | _sustained(rows, 1)
     if suite.settings.kind == "text":
         return _documents(rows)
     seeds = len({row["seed"] for row in rows}) or 1
     measured = _instructions(rows) if suite.settings.kind == "instructions" else _generation(rows, suite)
-    measured |= _traces(rows) | _divergences(rows) | _sustained(rows, seeds)
+    measured |= _traces(rows, suite) | _divergences(rows) | _sustained(rows, seeds)
     if seeds == 1:
         return measured
     # Seeds of one item are not independent: the item is the unit that is drawn.
@@ -90,7 +91,7 @@ def _column(values: Sequence[float | bool]) -> Array:
     return np.array(values, dtype=float).reshape(-1, 1)
 
 
-def _choices(rows: Sequence[Record]) -> Measured:
+def _choices(rows: Sequence[Record], suite: Suite) -> Measured:
     measured: Measured = {}
     if rows and "chosen" in rows[0]:
         measured["acc"] = _column([r["chosen"] == r["right"] for r in rows]), mean_of
@@ -105,7 +106,7 @@ def _choices(rows: Sequence[Record]) -> Measured:
         measured["acc_generated"] = _column([float(x) for x in right]), mean_of
         measured["invalid"] = _column([float(x) for x in invalid]), mean_of
         answers = [row["generated"] for row in rows]
-        measured |= _outputs(answers) | _steps(answers)
+        measured |= _outputs(answers, suite) | _steps(answers)
     return measured
 
 
@@ -140,7 +141,12 @@ def _generation(rows: Sequence[Record], suite: Suite) -> Measured:
         if match == "number":
             found[f"number{suffix}"] = number_matches(texts, references), mean_of
     # A number has no words to overlap with.
-    return found if match == "number" else found | _overlap(answers, outputs, references, suite.settings.language)
+    if match == "number":
+        return found
+    found |= _overlap(answers, outputs, references, suite.settings.language)
+    # A difference of two rates over the same answers is a mean of differences.
+    openers = opener_statistics([_trace(row, suite) for row in rows], references)
+    return found | {"openers_calibrated": (calibrated(openers)[:, None], mean_of)}
 
 
 def _overlap(answers: Sequence[str], outputs: Sequence[str], references: Sequence[str], language: str) -> Measured:
@@ -161,8 +167,6 @@ def _overlap(answers: Sequence[str], outputs: Sequence[str], references: Sequenc
     stripped = {} if same else factory_scores(answers, references)
     found |= {f"{n}_stripped": (stripped[n], mean_of) if stripped else found[n] for n in list(found) if n[:3] == "lf_"}
     found["length_ratio"] = found["bleu_raw"][0], length_ratio
-    # A difference of two rates over the same answers is a mean of differences.
-    found["openers_calibrated"] = calibrated(opener_statistics(outputs, references))[:, None], mean_of
     return found
 
 
@@ -191,20 +195,32 @@ def _sustained(rows: Sequence[Record], seeds: int) -> Measured:
     return {"sustained": (np.repeat(table, seeds, axis=0), sustained)}
 
 
-def _outputs(answers: Sequence[Sequence[Record]]) -> Measured:
-    """Traces and cut outputs; answers: for every row one or more, which are averaged."""
-    # From the outputs themselves: what a record says of them may be older than the list of openers.
-    traces = [[parse_trace(answer["output"]) for answer in group] for group in answers]
+def _trace(answer: Record, suite: Suite) -> Trace:
+    """The trace of a recorded output, parsed anew: what a record says of it may be older than the list of openers."""
+    return parse_trace(answer["output"], suite.settings.reasoning_formats, answer.get("opened"))
+
+
+def _outputs(answers: Sequence[Sequence[Record]], suite: Suite) -> Measured:
+    """Traces, their wording, and lengths of outputs; answers: for every row one or more, which are averaged."""
+    traces = [[_trace(answer, suite) for answer in group] for group in answers]
 
     def column(values: Iterable[Sequence[float | bool]]) -> Array:
         return _column([float(np.mean(group)) for group in values])
 
-    return {
+    found: Measured = {
         "trace_structural": (column([t.structural for t in group] for group in traces), mean_of),
         "trace_lexical": (column([t.lexical for t in group] for group in traces), mean_of),
         "trace_share": (column([t.share for t in group] for group in traces), mean_of),
+        "trace_untagged": (column([t.untagged for t in group] for group in traces), mean_of),
+        "trace_unclosed": (column([t.state == "unclosed" for t in group] for group in traces), mean_of),
+        "hesitating": (column([t.hesitations > 0 for t in group] for group in traces), mean_of),
+        "hesitations": (column([t.hesitations for t in group] for group in traces), mean_of),
         "truncated": (column([answer["truncated"] for answer in group] for group in answers), mean_of),
     }
+    # Records of models that run elsewhere may not tell it.
+    if all(answer.get("tokens") is not None for group in answers for answer in group):
+        found["output_tokens"] = column([answer["tokens"] for answer in group] for group in answers), mean_of
+    return found
 
 
 def _steps(answers: Sequence[Sequence[Record]]) -> Measured:
@@ -218,9 +234,9 @@ def _steps(answers: Sequence[Sequence[Record]]) -> Measured:
     return found
 
 
-def _traces(rows: Sequence[Record]) -> Measured:
+def _traces(rows: Sequence[Record], suite: Suite) -> Measured:
     answers = [[row] for row in rows]
-    found = _outputs(answers) | _steps(answers)
+    found = _outputs(answers, suite) | _steps(answers)
     openers = [row.get("opener_loglikelihoods") for row in rows]
     if rows and all(openers):
         kept = [o for o in openers if o]

@@ -1,20 +1,18 @@
 """Reasoning traces in generated text: what a model thinks aloud, though it was told to answer.
 
-Two levels, kept apart: structure (think tags, closed or not) and wording (openers such as "Okay, let me").
+Two levels, kept apart: structure (blocks by their markers, closed or not) and wording (openers such as "Okay, let me",
+headings such as "Here's a thinking process:", hesitation such as "Wait,").
 """
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
+from crossmatch.data.reasoning_formats import FORMATS, ReasoningFormat
+from crossmatch.data.trace_blocks import Span, State, find_blocks
 from crossmatch.statistics.estimates import Array
-
-State = Literal["none", "empty", "closed", "unclosed", "close_only"]
-Span = tuple[int, int]
-"""Begin and end of a piece of a text, in characters."""
 
 # Openers whose probability as the beginning of an answer is measured; none is the beginning of another, and each is
 # one that is counted below.
@@ -48,10 +46,25 @@ _LEXICAL = re.compile(
     r"|^用户(问|想|询问|提到|提问|希望|的问题)|^等(等|一下)[，,]|^(这道)?题目?(问|要求)",
     re.IGNORECASE,
 )
-_TAG = re.compile(r"<\s*(/\s*)?think(?:ing)?\s*>", re.IGNORECASE)
-_FENCE = re.compile(r"```.*?```", re.DOTALL)
-_INLINE = re.compile(r"(?<!`)`[^`\n]+`(?!`)")
-_QUOTED = re.compile(r"^[ \t]*>.*$", re.MULTILINE)
+# A heading that announces a trace which no marker closes (Qwen 3.5, Phi and others without their template).
+_HEADING = re.compile(
+    r"[#*_>\s]*(?:here(?:['’]s| is| are) (?:a|an|my|the|our) (?:\w+ )?(?:thinking|thought|reasoning) (?:process|steps?)"
+    r"|(?:my |the )?(?:thinking|thought|reasoning) process|chain of thought|internal (?:monologue|reasoning)|thinking"
+    r"|(?:以下是|这是)?(?:我的)?(?:思考|推理|思维)(?:过程|步骤|链)|思考)[*_\s]*[:：\n]",
+    re.IGNORECASE,
+)
+# "wait" and "等等" have other uses ("wait 2 weeks", "发热等等"): they count where a sentence begins with them. "Let me
+# know" and "让我们知道" end an answer politely.
+_HESITATION = re.compile(
+    r"(?:(?<=[.!?…。！？\n])|\A)[\s\"“*]{0,4}(?:but |oh,? |no,? |hmm+,? )?(?:wait|hold on|hang on)\b"
+    r"(?=\s*(?:[,.!?…—–-]|$|(?:no|actually|maybe|but|let|the|that|this|i|is|what|if|a (?:minute|moment|second))\b))"
+    r"|\b(?:hmm+|uhm*|umm+|erm+)\b"
+    r"|\blet me(?! (?:know|explain|help|introduce|be |clarify|give|share|tell|show|provide|summari[sz]e)\b)"
+    r"|(?:(?<=[。！？\n，,；;：:…])|\A)\s{0,4}(?:哦|啊|不对)?[，,]?(?:等等|等一下|等下|且慢)(?=[，,。！…!.\s]|$|我|这|不|让)"
+    r"|(?:(?<=[。！？\n，,；;：:…])|\A)\s{0,4}(?:嗯+|唔)(?=[，,。！…!.\s]|$)"
+    r"|让我们?(?:再|先|来|重新|仔细|想|看|回|检查|确认|核对|分析|思考|考虑)",
+    re.IGNORECASE,
+)
 _BREAKS = re.compile(r"(?:\s*[\r\n])?")
 WINDOW = 200
 
@@ -60,10 +73,12 @@ WINDOW = 200
 class Trace:
     """What was found in one output.
 
-    state: `closed` (a block with content), `empty`, `unclosed`, `close_only` (the tag was opened by the prompt) or
-    `none`; structural_spans: what of the text is trace by its tags; lexical_spans: openers among the first 200
+    state: `closed` (a block with content), `empty`, `unclosed`, `close_only` (the block was opened by the prompt) or
+    `none`; structural_spans: what of the text is trace by its markers; lexical_spans: openers among the first 200
     characters of the answer; share: characters of the structural spans over all; answer: the text without its trace;
-    step: where in the text the answer begins, 0 unless a closed or empty block stands before it (None: it never does).
+    step: where in the text the answer begins, 0 unless a closed or empty block stands before it (None: it never does);
+    format: name of the format of the first trace; untagged: whether the answer begins with the heading of a trace that
+    nothing closes; hesitations: how often the answer hesitates ("Wait,", "hmm", "let me see", "等等，", "让我想").
     """
 
     state: State
@@ -72,10 +87,13 @@ class Trace:
     share: float
     answer: str
     step: int | None
+    format: str | None = None
+    untagged: bool = False
+    hesitations: int = 0
 
     @property
     def structural(self) -> bool:
-        """Whether there is a trace by its tags; an empty block is none."""
+        """Whether there is a trace by its markers; an empty block is none."""
         return self.state in ("closed", "unclosed", "close_only")
 
     @property
@@ -84,51 +102,31 @@ class Trace:
         return bool(self.lexical_spans)
 
 
-def parse_trace(text: str) -> Trace:
+def parse_trace(text: str, formats: tuple[ReasoningFormat, ...] = FORMATS, opened: str | None = None) -> Trace:
     """Parse one output, decoded with its special tokens.
 
-    Tags and openers inside code (fenced or inline) and quoted lines do not count; case and spaces inside tags do not
-    matter. The state is that of the first trace; all of them are taken out of the answer and into the share.
+    formats: how traces are marked; opened: the format whose block the prompt opened (`opened_by`), None for none.
+    Markers and openers inside code (fenced or inline) and quoted lines do not count; case, width and spaces inside
+    markers do not matter. The state is that of the first trace; all of them are taken out of the answer and into the
+    share. A block that is not closed runs to the end: there is no answer.
     """
-    visible = _visible(text)
-    state, kept = _blocks(text, visible)
-    answer = "".join(text[begin:end] for begin, end in kept)
-    structural = () if state in ("none", "empty") else _rest(kept, len(text))
+    found = find_blocks(text, formats, opened)
+    kept = found.kept
+    answer = "".join(text[begin:end] for begin, end in kept).strip()
+    structural = () if found.state in ("none", "empty") else found.blocks
     share = sum(end - begin for begin, end in structural) / len(text) if text else 0.0
-    return Trace(state, structural, _openers(visible, kept), share, answer.strip(), _step(text, kept))
-
-
-def _blocks(text: str, visible: str) -> tuple[State, list[Span]]:
-    """The state, and what is left of the text when all blocks are taken out."""
-    first: State = "none"
-    kept: list[Span] = []
-    opened: re.Match[str] | None = None
-    at = 0
-    for tag in _TAG.finditer(visible):
-        if not tag.group(1):
-            if not opened:
-                kept.append((at, tag.start()))
-                opened = tag
-            continue
-        state: State = "closed" if opened else "close_only"
-        if opened and not text[opened.end() : tag.start()].strip():
-            state = "empty"
-        if not opened:
-            # Everything before a tag that nothing opened was thought aloud.
-            kept.clear()
-        first = state if first in ("none", "empty") else first
-        at, opened = tag.end(), None
-    if opened:
-        first = "unclosed" if first in ("none", "empty") else first
-    else:
-        kept.append((at, len(text)))
-    return first, kept
-
-
-def _rest(kept: Sequence[Span], length: int) -> tuple[Span, ...]:
-    """What lies between these spans of a text."""
-    edges = [0, *(edge for span in kept for edge in span), length]
-    return tuple((begin, end) for begin, end in zip(edges[::2], edges[1::2], strict=True) if begin < end)
+    shown = "".join(found.visible[begin:end] for begin, end in kept)
+    return Trace(
+        found.state,
+        structural,
+        _openers(found.visible, kept),
+        share,
+        answer,
+        _step(text, kept),
+        found.format,
+        _HEADING.match(shown) is not None,
+        sum(1 for _ in _HESITATION.finditer(shown)),
+    )
 
 
 def _openers(visible: str, kept: Sequence[Span]) -> tuple[Span, ...]:
@@ -162,36 +160,17 @@ def utf16_spans(text: str, spans: Sequence[Span]) -> list[list[int]]:
     return [[len(text[:place].encode("utf-16-le", "surrogatepass")) // 2 for place in span] for span in spans]
 
 
-def opener_statistics(outputs: Sequence[str], references: Sequence[str]) -> Array:
+def opener_statistics(outputs: Sequence[str | Trace], references: Sequence[str]) -> Array:
     """Whether the answer, and whether the reference, opens like a trace: (n, 2) of 0 and 1.
 
-    The lexical level also fires on plain texts; how often it does on the references is its false alarm.
+    outputs: as texts, or parsed already. The lexical level also fires on plain texts; how often it does on the
+    references is its false alarm.
     """
-    pairs = zip(outputs, references, strict=True)
-    rows = [[parse_trace(o).lexical, parse_trace(r).lexical] for o, r in pairs]
+    traces = [parse_trace(output) if isinstance(output, str) else output for output in outputs]
+    rows = [[trace.lexical, parse_trace(r).lexical] for trace, r in zip(traces, references, strict=True)]
     return np.array(rows, dtype=float).reshape(-1, 2)
 
 
 def calibrated(statistics: Array) -> Array:
     """Rate of lexical openers less their rate on the references, (draws, 2) to (draws,)."""
     return statistics[:, 0] - statistics[:, 1]
-
-
-def _visible(text: str) -> str:
-    """The text with code and quoted lines blanked, not removed, so that positions stay those of the text."""
-    visible = _INLINE.sub(_blank, _FENCE.sub(_blank, text))
-    fence = visible.find("```")
-    # A fence that is never closed runs to the end, unless a trace holds it: then the trace's own end must be seen.
-    if fence >= 0 and not _inside(visible[:fence]):
-        visible = visible[:fence] + " " * (len(visible) - fence)
-    return _QUOTED.sub(_blank, visible)
-
-
-def _inside(text: str) -> bool:
-    """Whether a trace is open where a text ends."""
-    tags = [tag.group(1) for tag in _TAG.finditer(text)]
-    return bool(tags) and not tags[-1]
-
-
-def _blank(match: re.Match[str]) -> str:
-    return " " * len(match.group())

@@ -1,9 +1,12 @@
 """The answer step: how sure a model is where its answer begins, which is behind its trace if it has one."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from crossmatch.data.reasoning_formats import FORMATS, ReasoningFormat
 from crossmatch.data.suites import Item
+from crossmatch.data.trace_blocks import opened_by
 from crossmatch.evaluation.inference.protocol import Failed, FirstToken, Model
 from crossmatch.evaluation.metrics.reasoning_traces import parse_trace
 from crossmatch.evaluation.record import Record
@@ -13,23 +16,28 @@ from crossmatch.evaluation.runner.answer_log import Sheet
 _FIRST = ("opening", "options")
 
 
-def ask_steps(
-    model: Model,
-    prompts: Mapping[str, str],
-    items: Sequence[Item],
-    seeds: Sequence[int],
-    sheet: Sheet,
-    keep: Callable[[int, Record], None],
-) -> None:
+@dataclass(frozen=True)
+class Asked:
+    """Items that were answered: their prompts as rendered, by the item's id; the seeds of their answers; how traces are
+    marked."""
+
+    prompts: Mapping[str, str]
+    items: Sequence[Item]
+    seeds: Sequence[int]
+    formats: tuple[ReasoningFormat, ...] = FORMATS
+
+
+def ask_steps(model: Model, of: Asked, sheet: Sheet, keep: Callable[[int, Record], None]) -> None:
     """Entropy and margin of the first token of every item's answers, by seed: `keep` gets {"steps": [...]}.
 
-    prompts: as rendered, by the item's id. Where an answer stands behind a closed trace, the prompt goes through the
+    Where an answer stands behind a closed trace, the prompt goes through the
     model once more with that trace behind it, tokenised anew; without a trace its first token is the one that follows
     the prompt. None for an answer that never begins, and for all of a model that tells no distributions.
     """
     asked: list[tuple[int, str]] = []
     begun: dict[int, list[str | None]] = {}
     known: dict[tuple[int, str], Record] = {}
+    prompts, items, seeds = of.prompts, of.items, of.seeds
     for place, item in enumerate(items):
         parts = [f"answer {seed}" for seed in seeds]
         parts += [part for part in _FIRST if not sheet.missing(part, [item.id])]
@@ -38,7 +46,8 @@ def ask_steps(
         if reason is not None:
             keep(place, {"failed": reason})
             continue
-        begun[place] = [_before(part["output"]) for part in found[: len(seeds)]]
+        opened = opened_by(prompts[item.id], of.formats)
+        begun[place] = [_before(part["output"], of.formats, opened) for part in found[: len(seeds)]]
         if model.tells_distributions:
             for part in found[len(seeds) :]:
                 known[place, ""] = _step(part)
@@ -71,7 +80,7 @@ def _step(found: Mapping[str, Any]) -> Record:
     return {"entropy": found["entropy"], "margin": found["margin"]}
 
 
-def _before(output: str) -> str | None:
+def _before(output: str, formats: tuple[ReasoningFormat, ...], opened: str | None) -> str | None:
     """What of an output stands before its answer."""
-    step = parse_trace(output).step
+    step = parse_trace(output, formats, opened).step
     return None if step is None else output[:step]

@@ -7,6 +7,7 @@ from math import factorial
 from typing import Any
 
 from crossmatch.data.suites import Item, Suite
+from crossmatch.data.trace_blocks import opened_by
 from crossmatch.evaluation.conditions import Condition
 from crossmatch.evaluation.metrics.choice_accuracy import permutations_of
 from crossmatch.evaluation.runner.kl import Answered, Comparison
@@ -85,6 +86,10 @@ class Questions:
         if not self.suite.settings.chat:
             return self.suite.prompt_text(item)
         return self.condition.template.prompt(self.tokenizer, self.suite.messages(item))
+
+    def opened(self, item: Item) -> str | None:
+        """The reasoning format whose block the prompt of an item leaves open, so that its output begins inside it."""
+        return opened_by(self.prompts[item.id], self.suite.settings.reasoning_formats)
 
     def shuffled(self, item: Item, number: int) -> tuple[Item, tuple[int, ...]]:
         """An item with its options in another order than the given one, and that order; few options have few orders,

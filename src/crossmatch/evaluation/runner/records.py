@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from crossmatch.checkpoint import bytes_digest
 from crossmatch.data.suites import Item
 from crossmatch.errors import DataError
-from crossmatch.evaluation.metrics.answer_extraction import extract_choice
+from crossmatch.evaluation.metrics.answer_extraction import read_choice
 from crossmatch.evaluation.metrics.choice_accuracy import original
 from crossmatch.evaluation.metrics.reasoning_traces import OPENERS, parse_trace
 from crossmatch.evaluation.record import Record
@@ -39,6 +39,7 @@ def answer_records(questions: Questions, item: Item, sheet: Sheet) -> list[Recor
     """The records of an item's answers, one for each seed."""
     settings = questions.suite.settings
     opening, compared = _opening(questions, item, sheet), _compared(questions, item, sheet)
+    opened = _opened(questions, item)
     again = sheet.get("sustain", item.id) if settings.sustain else {}
     unknown = {k: v for part in (again, opening) for k, v in part.items() if k == "failed"}
     records = []
@@ -53,13 +54,19 @@ def answer_records(questions: Questions, item: Item, sheet: Sheet) -> list[Recor
         if "failed" in found:
             records.append({**record, "failed": found["failed"]})
             continue
-        trace = parse_trace(found["output"])
+        trace = parse_trace(found["output"], settings.reasoning_formats, opened.get("opened"))
         parsed = {"state": trace.state, "lexical": trace.lexical, "share": trace.share}
-        records.append({**record, **found, "answer": trace.answer, "trace": parsed, **opening, **compared})
+        records.append({**record, **found, **opened, "answer": trace.answer, "trace": parsed, **opening, **compared})
         records[-1] |= step_fields(sheet.get("steps", item.id)["steps"][number])
         if settings.sustain and seed == questions.condition.seeds[0]:
             records[-1]["sustain"] = again
     return records
+
+
+def _opened(questions: Questions, item: Item) -> Record:
+    """The format of the block that the prompt left open; of most prompts nothing."""
+    opened = questions.opened(item)
+    return {} if opened is None else {"opened": opened}
 
 
 def _opening(questions: Questions, item: Item, sheet: Sheet) -> Record:
@@ -95,8 +102,10 @@ def _choice_record(questions: Questions, item: Item, sheet: Sheet) -> list[Recor
         elif kind == "steps":
             record["generated"] = [a | step_fields(s) for a, s in zip(record["generated"], found["steps"], strict=True)]
         else:
-            chosen = extract_choice(found["output"], item.options)
-            record.setdefault("generated", []).append({"seed": int(number), **found, "chosen": chosen})
+            opened, formats = _opened(questions, item), questions.suite.settings.reasoning_formats
+            answer = parse_trace(found["output"], formats, opened.get("opened")).answer
+            chosen = read_choice(answer, item.options, questions.suite.settings.language)
+            record.setdefault("generated", []).append({"seed": int(number), **found, **opened, "chosen": chosen})
     return [record]
 
 

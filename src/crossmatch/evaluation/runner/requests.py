@@ -16,7 +16,7 @@ from crossmatch.evaluation.inference.protocol import (
 from crossmatch.evaluation.metrics.reasoning_traces import OPENERS
 from crossmatch.evaluation.record import Record
 from crossmatch.evaluation.runner.answer_log import Sheet
-from crossmatch.evaluation.runner.answer_step import ask_steps
+from crossmatch.evaluation.runner.answer_step import Asked, ask_steps
 from crossmatch.evaluation.runner.questions import Questions
 from crossmatch.evaluation.runner.records import RECORDS, answer_records, check_scores
 from crossmatch.evaluation.runner.sustain_probe import ask_again, generated
@@ -71,7 +71,8 @@ def _ask_part(model: Model, questions: Questions, part: str, items: Sequence[Ite
         ask_again(model, questions.renderer, items, sheet, keep)
         return
     if kind == "steps":
-        ask_steps(model, questions.prompts, items, questions.condition.seeds, sheet, keep)
+        asked = Asked(questions.prompts, items, questions.condition.seeds, questions.suite.settings.reasoning_formats)
+        ask_steps(model, asked, sheet, keep)
         return
     if kind == "kl" and questions.kl is not None:
         questions.kl.ask(

@@ -7,6 +7,7 @@ from typing import Any
 
 from crossmatch.checkpoint import bytes_digest
 from crossmatch.data.suites import Item, Suite
+from crossmatch.data.trace_blocks import opened_by
 from crossmatch.evaluation.conditions import Condition
 from crossmatch.evaluation.inference.protocol import (
     Failed,
@@ -14,7 +15,7 @@ from crossmatch.evaluation.inference.protocol import (
     Model,
     item_seed,
 )
-from crossmatch.evaluation.metrics.answer_extraction import extract_choice
+from crossmatch.evaluation.metrics.answer_extraction import read_choice
 from crossmatch.evaluation.metrics.bleu_rouge import rouge_f
 from crossmatch.evaluation.metrics.ifeval import Constraint, check
 from crossmatch.evaluation.metrics.reasoning_traces import parse_trace
@@ -37,11 +38,16 @@ class Again:
         turns = [*before, {**last, "content": with_constraints(last["content"], constraints)}]
         return self.condition.template.prompt(self.tokenizer, turns)
 
-    def score(self, item: Item, output: str) -> float:
-        """The task's score of an output, 0 to 1: right or wrong, or ROUGE-L's F of the answer without its trace."""
+    def answer(self, prompt: str, output: str) -> str:
+        """An output without its trace, which the prompt may have opened."""
+        formats = self.suite.settings.reasoning_formats
+        return parse_trace(output, formats, opened_by(prompt, formats)).answer
+
+    def score(self, item: Item, answer: str) -> float:
+        """The task's score of an answer without its trace, 0 to 1: right or wrong, or ROUGE-L's F."""
         if self.suite.settings.kind == "choice":
-            return float(extract_choice(output, item.options) == item.answer)
-        return float(rouge_f([parse_trace(output).answer], [item.reference])["rougeL"][0, 0]) / 100.0
+            return float(read_choice(answer, item.options, self.suite.settings.language) == item.answer)
+        return float(rouge_f([answer], [item.reference])["rougeL"][0, 0]) / 100.0
 
 
 def generated(value: Generated | Failed) -> Record:
@@ -66,8 +72,8 @@ def ask_again(
         if "failed" in first:
             keep(place, {"failed": first["failed"]})
             continue
-        before = questions.score(item, first["output"])
-        answer = parse_trace(first["output"]).answer
+        answer = questions.answer(questions.prompt(item, ()), first["output"])
+        before = questions.score(item, answer)
         constraints = already_met(answer, item_seed(0, item.id), count) if before > 0 else []
         if not constraints:
             keep(place, {"before": before, "after": None})
@@ -80,9 +86,9 @@ def ask_again(
         item, (before, constraints) = items[places[index]], known[index]
         found = generated(value)
         if isinstance(value, Generated):
-            answer = parse_trace(value.text).answer
+            answer = questions.answer(prompts[index], value.text)
             met = [check(*constraint, prompt=prompts[index], response=answer) for constraint in constraints]
-            found |= {"before": before, "after": questions.score(item, value.text), "met": sum(met)}
+            found |= {"before": before, "after": questions.score(item, answer), "met": sum(met)}
             found |= {"constraints": [[kind, dict(arguments)] for kind, arguments in constraints]}
             found |= {"prompt_digest": bytes_digest(prompts[index].encode())}
         keep(places[index], found)
