@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from crossmatch.checkpoint import bytes_digest
+from crossmatch.data.token_ids import encode
 from crossmatch.errors import DataError, InputError
 
 PROBE = ({"role": "user", "content": "What is anaemia?"},)
@@ -58,5 +59,5 @@ def probe(tokenizer: Any, thinking: bool | None) -> dict[str, Any]:
         "thinking": thinking,
         "probe": PROBE[0]["content"],
         "text": text,
-        "token_ids": tokenizer(text, add_special_tokens=False)["input_ids"],
+        "token_ids": encode(tokenizer, [text])[0],
     }

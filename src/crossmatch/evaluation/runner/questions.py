@@ -7,6 +7,7 @@ from math import factorial
 from typing import Any
 
 from crossmatch.data.suites import Item, Suite
+from crossmatch.data.token_ids import move_spaces
 from crossmatch.evaluation.conditions import Condition
 from crossmatch.evaluation.metrics.choice_accuracy import permutations_of
 from crossmatch.evaluation.runner.kl import Answered, Comparison
@@ -60,8 +61,17 @@ class Questions:
 
     def answered(self, items: Sequence[Item]) -> list[Answered]:
         """Items with their reference answers, as these go on from the prompt."""
-        between = self.suite.settings.between
-        return [Answered(item.id, self.prompts[item.id], between + item.reference) for item in items]
+        between, chat = self.suite.settings.between, self.suite.settings.chat
+        found = []
+        for item in items:
+            prompt, moved = move_spaces(self.prompts[item.id], chat=chat)
+            found.append(Answered(item.id, prompt, moved + between + item.reference))
+        return found
+
+    def scorable(self, prompt: str, item: Item) -> tuple[str, list[str]]:
+        """A prompt and its options as they are scored: white space at its end belongs to them (`move_spaces`)."""
+        prompt, moved = move_spaces(prompt, chat=self.suite.settings.chat)
+        return prompt, [moved + text for text in self.suite.continuations(item)]
 
     def prepare(self) -> None:
         """Have what others must be asked for."""
