@@ -74,7 +74,8 @@ def test_chat_prompts_and_training_sequences_begin_once(tokenizer: Any) -> None:
     assert beginnings(found[0][0]) == beginnings(found[0][2]) == 1
     for text in ("the old cell", "<s>the old cell"):
         (passage,) = read_text(tokenizer, text, 100)
-        assert beginnings(passage.ids) == 1 and passage.ids[-1] == 1
+        assert beginnings(passage.ids) == 1
+        assert passage.ids[-1] == 1
 
 
 def test_prompt_and_option_are_one_sequence(tokenizer: Any) -> None:

@@ -1,10 +1,9 @@
 """Texts as token ids with exactly one beginning of sequence, and a prompt with its continuation as one sequence.
 
 Many tokenizers put tokens before every text: `<|begin_of_text|>` (Llama 3), `<bos>` (Gemma), `<s>` (Mistral),
-`[gMASK]<sop>` (GLM). A model that was trained with them gives other figures without them (Gemma's perplexity is
-3.5 with and 5.9e9 without: lm-evaluation-harness, pull request 1465), and a chat template may write them itself. Which tokens
-these are is measured on the tokenizer, not read from a field of its config: fields say what they say, ids are what the
-model reads.
+`[gMASK]<sop>` (GLM). A model that was trained with them gives other figures without them (Gemma's perplexity is 3.5
+with and 5.9e9 without: lm-evaluation-harness, pull request 1465), and a chat template may write them itself. Which
+tokens these are is measured on the tokenizer: what a field of its config says need not be what it does.
 """
 
 from collections.abc import Sequence
@@ -74,8 +73,8 @@ def move_spaces(prompt: str, *, chat: bool) -> tuple[str, str]:
     """(prompt without the white space at its end, that white space), which belongs before what follows.
 
     A word's token holds the space before it, so that behind "Answer: " no token of "A" as the model knows it fits;
-    lm-evaluation-harness moves it likewise (`TemplateLM._encode_pair`). Of a chat prompt only spaces and tabs are moved:
-    line breaks at its end are tokens of the template, behind which the answer begins.
+    lm-evaluation-harness moves it likewise (`TemplateLM._encode_pair`). Of a chat prompt only spaces and tabs are
+    moved: line breaks at its end are tokens of the template, behind which the answer begins.
     """
     kept = prompt.rstrip(" \t" if chat else None)
     return kept, prompt[len(kept) :]

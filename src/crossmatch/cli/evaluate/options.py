@@ -290,7 +290,8 @@ def ask_served(
     from crossmatch.evaluation.variants.variants import SERVED
 
     tokenizer = open_tokenizer(base.path)
-    served = ServedModel(serving.url, serving.name, key=os.environ.get("CROSSMATCH_API_KEY"))
+    key = os.environ.get("CROSSMATCH_API_KEY")
+    served = ServedModel(serving.url, serving.name, key=key, tokenizer=tokenizer)
     probes = probes_of(tokenizer)
     own = ask_own(served, probes, Terminal())
     facts: dict[str, Any] = {"url": serving.url, "model": serving.name, "same_as": serving.same_as}

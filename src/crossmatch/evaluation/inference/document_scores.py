@@ -26,8 +26,8 @@ def score_documents(
 ) -> Iterator[tuple[int, DocumentScore]]:
     """-sum ln P(token | what comes before it) of every document, as they are done.
 
-    documents: their token ids; before: the ids, one at least, behind which each begins. The model's own limit on positions also limits
-    the windows.
+    documents: their token ids; before: the ids, one at least, behind which each begins. The model's own limit on
+    positions also limits the windows.
     """
     config = model.config.get_text_config(decoder=True)
     # All but one of the ids before a document are read in its first window, beyond the window's size.

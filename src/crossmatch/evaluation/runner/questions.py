@@ -68,7 +68,7 @@ class Questions:
             found.append(Answered(item.id, prompt, moved + between + item.reference))
         return found
 
-    def scorable(self, prompt: str, item: Item) -> tuple[str, list[str]]:
+    def scorable(self, prompt: str, item: Item) -> tuple[str, Sequence[str]]:
         """A prompt and its options as they are scored: white space at its end belongs to them (`move_spaces`)."""
         prompt, moved = move_spaces(prompt, chat=self.suite.settings.chat)
         return prompt, [moved + text for text in self.suite.continuations(item)]

@@ -89,7 +89,8 @@ def _ask_part(model: Model, questions: Questions, part: str, items: Sequence[Ite
         asked = [questions.shuffled(item, int(number))[0] if kind == "order" else item for item in items]
         texts = [questions.prompt(item) if kind == "order" else questions.prompts[item.id] for item in asked]
         pairs = [questions.scorable(text, item) for text, item in zip(texts, asked, strict=True)]
-        prompts, options = [prompt for prompt, _ in pairs], [found for _, found in pairs]
+        prompts = [prompt for prompt, _ in pairs]
+        options = [found for _, found in pairs]
     model.openings(prompts, options, lambda i, values, first: keep(i, _scored(items[i], values, first)))
 
 
