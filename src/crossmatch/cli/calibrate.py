@@ -111,14 +111,14 @@ def _record(
 
 def _read(base: Path, file: str, asked: "Calibration") -> tuple[list["Passage"], str]:
     """The sequences of a data file, and its digest. Raises DataError with the file and the example."""
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoConfig
 
-    from crossmatch.data.chat_templates import apply_template
+    from crossmatch.data.chat_templates import apply_template, open_tokenizer
     from crossmatch.data.passages import read_dialogue, read_text
     from crossmatch.data.training_sets import Dialogue, examples_digest, load_examples
 
     examples, passages = load_examples(file), []
-    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer = open_tokenizer(base)
     if any(isinstance(example, Dialogue) for example in examples):
         apply_template(tokenizer, asked.template)
     context = getattr(AutoConfig.from_pretrained(base).get_text_config(), "max_position_embeddings", None)

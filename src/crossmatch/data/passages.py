@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from crossmatch.data.chat_templates import render, template_kwargs
+from crossmatch.data.chat_templates import render
 from crossmatch.data.token_ids import encode
 from crossmatch.errors import DataError
 
@@ -44,10 +44,7 @@ def read_dialogue(
     if it is too long, or if the template renders the prompt otherwise once an answer follows.
     """
     prompt = render(tokenizer, messages[:-1], thinking)
-    try:
-        whole = tokenizer.apply_chat_template(list(messages), tokenize=False, **template_kwargs(thinking))
-    except Exception as error:  # Jinja's own errors, and whatever a template raises
-        raise DataError(f"the chat template cannot render a dialogue: {error}") from error
+    whole = render(tokenizer, messages, thinking, answered=True)
     if not whole.startswith(prompt):
         raise DataError(
             f"the chat template renders a prompt otherwise once its answer follows: {prompt[-30:]!r} at the end of the "
