@@ -75,6 +75,7 @@ class LocalServer:
         self.tokenizer: Any = AutoTokenizer.from_pretrained(path)
         self.kind, self.names, self.penalty, self.limit = kind, names, penalty, 200
         self.answers_as: str | None = None
+        self.echoes = True
         self.faults: list[str] = []
         self.always = ""
         self.asked: list[dict[str, Any]] = []
@@ -109,7 +110,11 @@ class LocalServer:
             special = self.kind not in ("vllm", "listed") or request.get("add_special_tokens", True)
             ids = self.tokenizer(text, add_special_tokens=special)["input_ids"]
         else:
+            if self.kind == "other":
+                raise ValueError("prompt: a string is needed")
             ids = list(text)
+            # SGLang gives ids back as text without special tokens.
+            text = self.tokenizer.decode(ids, skip_special_tokens=self.kind == "sglang")
         if len(ids) + request["max_tokens"] > self.limit:
             raise ValueError(f"This model's maximum context length is {self.limit} tokens.\nYou asked for more.")
         made, reason = self.generate(ids, request)
@@ -136,6 +141,8 @@ class LocalServer:
                 choice["logprobs"] = self.as_lists(told)
             if request.get("prompt_logprobs") is not None:
                 choice["prompt_logprobs"] = [self.as_places(e) for e in entries[: len(ids)]]
+        if self.kind == "other":
+            choice["logprobs"] = choice["logprobs"] if self.echoes else None
         usage = {"prompt_tokens": len(ids), "completion_tokens": len(made), "total_tokens": len(every)}
         return {
             "object": "text_completion",
@@ -220,7 +227,9 @@ class _Handler(BaseHTTPRequestHandler):
         if not self.path.startswith("/v1/"):
             self.reply(404, {"detail": "Not Found"})
             return
-        owner = {"vllm": "vllm", "listed": "vllm", "sglang": "sglang", "llamacpp": "llamacpp"}[self.server_of.kind]
+        owner = {"vllm": "vllm", "listed": "vllm", "sglang": "sglang", "llamacpp": "llamacpp"}.get(
+            self.server_of.kind, "someone"
+        )
         rows = [{"id": name, "owned_by": owner, "root": "weights"} for name in self.server_of.names]
         self.reply(200, {"object": "list", "data": rows})
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer, decoders
+from tokenizers import Tokenizer, decoders, processors
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -24,6 +24,9 @@ _LINES = "{question}\n{options}\nAnswer:"
 FORMS = {
     "texts": ("texts", "Question: {question}\nAnswer:", "Question: {{question}}\nAnswer:", " "),
     "letters": ("letters", _LINES, "{{question}}\n{{lines}}\nAnswer:", " "),
+    # White space at the prompt's end moves before the option.
+    "spaced": ("texts", "Question: {question}\nAnswer: ", "Question: {{question}}\nAnswer: ", ""),
+    "lines": ("letters", _LINES + "\n", "{{question}}\n{{lines}}\nAnswer:\n", ""),
     # What stands before the option is no part of its length.
     "marked": ("texts", "{question}", "{{question}}", "\nThe long and winding answer to this question is: "),
 }
@@ -45,8 +48,11 @@ DOCUMENTS = [
 ]
 
 
-def write_model(out: Path) -> Path:
-    """A Llama of two layers whose weights follow from integers alone, and its byte-level tokenizer, saved at `out`."""
+def write_model(out: Path, *, adds_bos: bool = False) -> Path:
+    """A Llama of two layers whose weights follow from integers alone, and its byte-level tokenizer, saved at `out`.
+
+    adds_bos: whether the tokenizer puts `<s>` before every text, as those of Llama 3, Gemma and Mistral do.
+    """
     config = LlamaConfig(
         vocab_size=512,
         hidden_size=64,
@@ -67,6 +73,10 @@ def write_model(out: Path) -> Path:
     tokenizer = Tokenizer(BPE({word: i for i, word in enumerate(words)}, MERGES))
     tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
     tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+    if adds_bos:
+        tokenizer.post_processor = processors.TemplateProcessing(  # type: ignore[assignment]
+            single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", 0)]
+        )
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>").save_pretrained(out)
     return out
 
@@ -80,15 +90,20 @@ def _noise(count: int, number: int) -> Any:
     return ((mixed & np.uint64(0xFFFFFF)).astype(np.float32) / np.float32(1 << 24)) - np.float32(0.5)
 
 
-def harness_scores() -> dict[str, Any]:
-    """Log-likelihoods, acc and acc_norm of every form, and the log-likelihoods of the documents."""
+def harness_scores(adds_bos: bool = False) -> dict[str, Any]:
+    """Log-likelihoods, acc and acc_norm of every form, and the log-likelihoods of the documents.
+
+    Of a tokenizer that adds BOS, the harness puts two before a document and scores the second; here it is told to add
+    none there (`add_bos_token`), which leaves the one that it takes as prefix.
+    """
     from lm_eval import evaluator
     from lm_eval.api.instance import Instance
     from lm_eval.api.task import ConfigurableTask
     from lm_eval.models.huggingface import HFLM
 
     with tempfile.TemporaryDirectory() as root:
-        model = HFLM(str(write_model(Path(root) / "model")), device="cpu", dtype="float32", batch_size=1)
+        path = str(write_model(Path(root) / "model", adds_bos=adds_bos))
+        model = HFLM(path, device="cpu", dtype="float32", batch_size=1)
         file = Path(root) / "items.json"
         rows = [
             {**i, "lines": "\n".join(f"{a}. {t}" for a, t in zip("ABCD", i["options"], strict=False))} for i in ITEMS
@@ -119,6 +134,8 @@ def harness_scores() -> dict[str, Any]:
                 "acc_norm": [s["acc_norm"] for s in samples],
                 "means": [found["results"][name][f"{metric},none"] for metric in ("acc", "acc_norm")],
             }
+        if adds_bos:
+            model.add_bos_token = False
         asked = [Instance("loglikelihood_rolling", {}, (text,), i) for i, text in enumerate(DOCUMENTS)]
         return {"suites": suites, "documents": model.loglikelihood_rolling(asked)}
 
@@ -129,5 +146,7 @@ if __name__ == "__main__":
 
     birth = {"made_by": "tests/harness/scores.py", "lm_eval": lm_eval.__version__}
     birth |= {"torch": torch.__version__, "transformers": transformers.__version__}
-    SCORES.write_text(json.dumps({**birth, **harness_scores()}, indent=1) + "\n", encoding="utf-8")
+    SCORES.write_text(
+        json.dumps({**birth, **harness_scores(), "adds_bos": harness_scores(True)}, indent=1) + "\n", encoding="utf-8"
+    )
     print(SCORES)

@@ -1,16 +1,43 @@
 """Chat templates as the model will really see them: rendered text, token ids, and a probe dialogue.
 
-Takes tokenizers of transformers; loads it only to open one.
+Takes tokenizers of transformers; loads it only to open one. A template that writes today's date (`strftime_now`) is
+given one and the same day, in training and evaluation alike: what is asked today can be compared with what was asked
+yesterday.
 """
 
+import json
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from crossmatch.checkpoint import bytes_digest
+from crossmatch.data.thinking_switches import Switch, find_switch
+from crossmatch.data.token_ids import encode
 from crossmatch.errors import DataError, InputError
 
 PROBE = ({"role": "user", "content": "What is anaemia?"},)
+DAY = datetime(2026, 1, 1)
+"""The day that templates are given as today."""
+
+_CLOCK = "strftime_now"
+_DIRECTIVES = (
+    *("%-d", "%-m", "%-I", "%-H", "%-M", "%-S", "%-j", "%-y"),
+    *("%" + letter for letter in "aAwdbBmyYHIpMSfjUWcxXGuVeFTDhRzZ"),
+)
+
+
+def _clock() -> str:
+    """A Jinja macro that stands for `strftime_now`, and gives DAY by any format."""
+    steps = "".join(f"|replace({directive!r},{DAY.strftime(directive)!r})" for directive in _DIRECTIVES)
+    # Two percent signs are one, whatever follows.
+    return (
+        f"{{%- macro {_CLOCK}(format) -%}}{{{{ format|replace('%%','\\x00'){steps}|replace('\\x00','%') }}}}"
+        "{%- endmacro +%}"
+    )
+
+
+_FROZEN = _clock()
 
 
 def open_tokenizer(path: Path) -> Any:
@@ -18,45 +45,140 @@ def open_tokenizer(path: Path) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(path)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        tokenizer: Any = AutoTokenizer.from_pretrained(path)
+        # Where multimodal models keep the template of their processor.
+        file = Path(path) / "chat_template.json"
+        if tokenizer.chat_template is None and file.is_file():
+            tokenizer.chat_template = json.loads(file.read_text(encoding="utf-8")).get("chat_template")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         why = " ".join(str(error).split())[:300]
         raise InputError(f"{path} has no tokenizer that can be read; save one there ({why})") from error
+    return tokenizer
+
+
+def own_template(tokenizer: Any, name: str | None = None) -> str:
+    """The Jinja text of a tokenizer's own template; of several named ones that called `name` (None: `default`).
+
+    Raises DataError if there is none, or none of that name.
+    """
+    own = tokenizer.chat_template
+    if own is None:
+        raise DataError("the tokenizer has no chat template of its own; give chatml or a Jinja file")
+    if isinstance(own, str):
+        if name is not None:
+            raise DataError(f"the tokenizer has one chat template, and none called {name!r}; leave the name out")
+        return own
+    wanted = name or "default"
+    if wanted not in own:
+        raise DataError(
+            f"the tokenizer has the chat templates {', '.join(sorted(own))}, and none called {wanted!r}; choose one as "
+            f"in own:{min(own)}, or give a Jinja file"
+        )
+    return own[wanted]
 
 
 def apply_template(tokenizer: Any, template: str | None) -> None:
-    """Give the tokenizer the chat template of a file. Raises DataError if there is none at all."""
+    """Give the tokenizer one chat template, of a file or its own, with the day at rest. `restore_template` takes it
+    back. Raises DataError if there is none at all."""
+    before = tokenizer.chat_template
     if template is not None:
         path = Path(template)
         if not path.is_file():
             raise DataError(f"template {path} does not exist; give a Jinja file")
-        tokenizer.chat_template = path.read_text(encoding="utf-8")
-    if tokenizer.chat_template is None:
+        before = tokenizer.chat_template = path.read_text(encoding="utf-8")
+    if before is None:
         raise DataError("the base has no chat template, which SFT needs; give one with `template: FILE.jinja`")
+    tokenizer.crossmatch_template = before
+    tokenizer.chat_template = frozen(own_template(tokenizer))
+
+
+def restore_template(tokenizer: Any) -> None:
+    """Before a tokenizer is saved: the template, or templates, as they are in its files."""
+    tokenizer.chat_template = getattr(tokenizer, "crossmatch_template", tokenizer.chat_template)
+
+
+def frozen(source: str) -> str:
+    """A template whose clock, if it asks one, stands at DAY."""
+    return _FROZEN + source if is_dated(source) and not source.startswith(_FROZEN) else source
+
+
+def is_dated(source: str) -> bool:
+    """Whether a template writes the date of the day."""
+    return _CLOCK in source
 
 
 def template_kwargs(thinking: bool | None) -> dict[str, Any]:
-    """Switches for the template; nothing is passed that was not asked for."""
+    """Variables that training gives a template, once `check_training` has seen that they act."""
     return {} if thinking is None else {"enable_thinking": thinking}
 
 
-def render(tokenizer: Any, messages: Sequence[dict[str, str]], thinking: bool | None) -> str:
-    """The text of a dialogue up to where the assistant begins. Raises DataError if the template cannot render it."""
+def check_training(path: Path, template: str | None, thinking: bool | None) -> None:
+    """Raise DataError, before anything is loaded, where a base's template is not one that training can use."""
+    tokenizer = open_tokenizer(path)
+    apply_template(tokenizer, template)
+    switch = switch_of(tokenizer, thinking)
+    if switch.variables != template_kwargs(thinking):
+        raise DataError(
+            f"thinking: this chat template is switched by {switch.name}, which training does not set; leave it out, "
+            "and put it into the data or into a template of your own (`template: FILE.jinja`)"
+        )
+    render(tokenizer, PROBE, thinking)
+
+
+def switch_of(tokenizer: Any, thinking: bool | None, source: str | None = None) -> Switch:
+    """What turns thinking on or off in a template (None: the tokenizer's own). Raises DataError if nothing does."""
+    text = frozen(source if source is not None else own_template(tokenizer))
+    return find_switch(tokenizer, text, thinking)
+
+
+def render(
+    tokenizer: Any,
+    messages: Sequence[dict[str, str]],
+    thinking: bool | None,
+    source: str | None = None,
+    *,
+    answered: bool = False,
+) -> str:
+    """The text of a dialogue up to where the assistant begins, or, answered, to its end.
+
+    source: a template's Jinja text (None: the tokenizer's own). Raises DataError if the template cannot render it, has
+    no switch for thinking that acts, or leaves a message out without a word.
+    """
+    text = frozen(source if source is not None else own_template(tokenizer))
+    switch = find_switch(tokenizer, text, thinking, any(turn["role"] == "system" for turn in messages))
+    turns = switch.apply(messages)
+    found = _rendered(tokenizer, turns, text, switch, answered)
+    for place, turn in enumerate(turns):
+        if turn["role"] == "assistant" or (turn["role"] != "system" and turn["content"].strip() in found):
+            continue
+        try:
+            without = _rendered(tokenizer, [*turns[:place], *turns[place + 1 :]], text, switch, answered)
+        except DataError:
+            continue
+        if without == found:
+            raise DataError(f"the chat template leaves the {turn['role']} message out; give another template, or none")
+    return found
+
+
+def _rendered(tokenizer: Any, turns: Sequence[dict[str, str]], text: str, switch: Switch, answered: bool) -> str:
     try:
         return tokenizer.apply_chat_template(
-            list(messages), tokenize=False, add_generation_prompt=True, **template_kwargs(thinking)
+            list(turns), chat_template=text, tokenize=False, add_generation_prompt=not answered, **switch.variables
         )
     except Exception as error:  # Jinja's own errors, and whatever a template raises
-        raise DataError(f"the chat template cannot render a dialogue: {error}") from error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"the chat template cannot render a dialogue: {reason}") from error
 
 
 def probe(tokenizer: Any, thinking: bool | None) -> dict[str, Any]:
-    """How the probe question reaches the model: text, token ids, and the digest of the template."""
-    text = render(tokenizer, PROBE, thinking)
+    """How the probe question reaches the model: text, token ids, the digest of the template, and the day that it was
+    given (None: it writes none)."""
+    text, source = render(tokenizer, PROBE, thinking), own_template(tokenizer).removeprefix(_FROZEN)
     return {
-        "digest": bytes_digest(tokenizer.chat_template.encode()),
+        "digest": bytes_digest(source.encode()),
         "thinking": thinking,
+        "day": DAY.date().isoformat() if is_dated(source) else None,
         "probe": PROBE[0]["content"],
         "text": text,
-        "token_ids": tokenizer(text, add_special_tokens=False)["input_ids"],
+        "token_ids": encode(tokenizer, [text])[0],
     }

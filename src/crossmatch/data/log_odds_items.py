@@ -12,6 +12,7 @@ from crossmatch.data.token_classes import (
     read_item,
     read_probe,
 )
+from crossmatch.data.token_ids import encode_pairs
 from crossmatch.errors import DataError
 from crossmatch.statistics.influence import Array
 
@@ -62,8 +63,7 @@ def read_contrasts(
         raise DataError("there are no questions; give some with a right and a wrong answer")
     texts: list[Text] = []
     for number, question in enumerate(questions, 1):
-        before = tokenizer(question.prompt, add_special_tokens=False)["input_ids"]
-        options = [_continuation(tokenizer, question.prompt, before, o) for o in (question.right, question.wrong)]
+        (before,), (options,) = encode_pairs(tokenizer, [question.prompt], [(question.right, question.wrong)])
         place = f"question {number}"
         if not before or not all(options):
             raise DataError(f"{place}: a prompt and two options of one token at least are needed")
@@ -106,14 +106,6 @@ def read_openers(
         raise DataError(f"there is no dialogue whose answer begins otherwise than with {opener!r}; give some")
     every = tuple(range(len(texts)))
     return Contrasts(tuple(texts), every, (1.0,) * len(texts), len(texts), f"{opener} over the answer's first token")
-
-
-def _continuation(tokenizer: Any, prompt: str, before: Sequence[int], option: str) -> list[int]:
-    """Token ids of an option, tokenised with its prompt where that keeps the prompt's own tokens."""
-    both = tokenizer(prompt + option, add_special_tokens=False)["input_ids"]
-    if both[: len(before)] == list(before) and len(both) > len(before):
-        return both[len(before) :]
-    return tokenizer(option, add_special_tokens=False)["input_ids"]
 
 
 def _fork(before: Sequence[int], options: Sequence[Sequence[int]], question: Question, place: str) -> Text:

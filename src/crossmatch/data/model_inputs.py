@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from crossmatch.checkpoint import Checkpoint
 from crossmatch.data.chat_templates import open_tokenizer
+from crossmatch.data.token_ids import encode, move_spaces
 from crossmatch.errors import DataError, InputError
 
 if TYPE_CHECKING:
@@ -54,9 +55,10 @@ def read_choices(base: Checkpoint, source: str, items: int, form: "Form" = "firs
     if suite.settings.kind != "choice":
         raise DataError(f"{source} is a {suite.settings.kind} suite; a right and a wrong answer need one of choices")
     for item in suite.items[:items]:
-        plain = tokenizer.chat_template is None
+        plain = tokenizer.chat_template is None or not suite.settings.chat
         prompt = suite.prompt_text(item) if plain else render(tokenizer, suite.messages(item), None)
-        options = suite.continuations(item)
+        prompt, moved = move_spaces(prompt, chat=not plain)
+        options = [moved + option for option in suite.continuations(item)]
         questions.append(Question(prompt, options[item.answer], options[(item.answer + 1) % len(options)]))
     return read_contrasts(tokenizer, questions, form, max_length=_context(base))
 
@@ -105,7 +107,7 @@ def _dialogue(base: Checkpoint, tokenizer: Any, example: Any) -> "Passage":
         from crossmatch.data.training_sets import documents
 
         (whole,) = documents([example])
-        return Passage(tuple(tokenizer(whole)["input_ids"][: _context(base)]))
+        return Passage(tuple(encode(tokenizer, [whole])[0][: _context(base)]))
     return read_dialogue(tokenizer, readable(tokenizer, example).messages(), None, _context(base))
 
 

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from crossmatch.data.chat_templates import render, template_kwargs
+from crossmatch.data.chat_templates import render
+from crossmatch.data.token_ids import encode
 from crossmatch.errors import DataError
 
 
@@ -30,7 +31,7 @@ class Passage:
 def read_text(tokenizer: Any, text: str, max_length: int) -> list[Passage]:
     """A document as the PT stage learns it, with the end-of-sequence token, in blocks of `max_length` tokens."""
     end = tokenizer.eos_token or ""
-    ids = tokenizer(text if text.endswith(end) else text + end)["input_ids"]
+    (ids,) = encode(tokenizer, [text if text.endswith(end) else text + end])
     return [Passage(tuple(ids[start : start + max_length])) for start in range(0, len(ids), max_length)]
 
 
@@ -43,17 +44,13 @@ def read_dialogue(
     if it is too long, or if the template renders the prompt otherwise once an answer follows.
     """
     prompt = render(tokenizer, messages[:-1], thinking)
-    try:
-        whole = tokenizer.apply_chat_template(list(messages), tokenize=False, **template_kwargs(thinking))
-    except Exception as error:  # Jinja's own errors, and whatever a template raises
-        raise DataError(f"the chat template cannot render a dialogue: {error}") from error
+    whole = render(tokenizer, messages, thinking, answered=True)
     if not whole.startswith(prompt):
         raise DataError(
             f"the chat template renders a prompt otherwise once its answer follows: {prompt[-30:]!r} at the end of the "
             "prompt is not in the dialogue; give another template, or set its thinking switch"
         )
-    before = tokenizer(prompt, add_special_tokens=False)["input_ids"]
-    ids = tokenizer(whole, add_special_tokens=False)["input_ids"]
+    before, ids = encode(tokenizer, [prompt, whole])
     if ids[: len(before)] != before:
         ids = before + tokenizer(whole[len(prompt) :], add_special_tokens=False)["input_ids"]
     if len(ids) > max_length:

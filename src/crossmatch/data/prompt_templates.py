@@ -1,12 +1,13 @@
 """How a question reaches the model: chat templates as data. Every metric of a condition is taken under one of them."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from crossmatch.checkpoint import value_digest
-from crossmatch.data.chat_templates import PROBE, render
+from crossmatch.data.chat_templates import DAY, PROBE, is_dated, own_template, render
 from crossmatch.errors import DataError
 
 _CHATML = (
@@ -15,15 +16,15 @@ _CHATML = (
 )
 EMPTY_BLOCK = "<think>\n\n</think>\n\n"
 _STRICT = "Give the final answer only: no reasoning, no steps, no explanation, no tags."
-_SWITCH = "enable_thinking"
+_OWN = "own:"
 
 
 @dataclass(frozen=True)
 class Template:
     """One way to render a dialogue.
 
-    source: Jinja text (None: the tokenizer's own); thinking: its switch; prefill: text with which the answer is made to
-    begin; instruction: added to the system message.
+    source: Jinja text (None: the tokenizer's own, of several named ones that called `named`, else `default`); thinking:
+    its switch; prefill: text with which the answer is made to begin; instruction: added to the system message.
     """
 
     name: str
@@ -31,11 +32,12 @@ class Template:
     thinking: bool | None = None
     prefill: str = ""
     instruction: str = ""
+    named: str | None = None
 
     @property
     def digest(self) -> str:
         """Digest of all that can change a prompt."""
-        return value_digest([self.source, self.thinking, self.prefill, self.instruction])
+        return value_digest([self.source, self.thinking, self.prefill, self.instruction, self.named])
 
     def prompt(self, tokenizer: Any, messages: Sequence[dict[str, str]]) -> str:
         """A dialogue up to where the model goes on. Raises DataError if it cannot be rendered."""
@@ -43,16 +45,18 @@ class Template:
         if self.instruction:
             head = turns.pop(0)["content"] + "\n\n" if turns and turns[0]["role"] == "system" else ""
             turns.insert(0, {"role": "system", "content": head + self.instruction})
-        own = tokenizer.chat_template
-        tokenizer.chat_template = self.source if self.source is not None else own
         try:
-            if tokenizer.chat_template is None:
-                raise DataError(f"template {self.name}: the tokenizer has none of its own; give chatml or a Jinja file")
-            if self.thinking is not None and _SWITCH not in str(tokenizer.chat_template):
-                raise DataError(f"template {self.name}: this chat template has no switch for thinking; leave it out")
-            return render(tokenizer, turns, self.thinking) + self.prefill
-        finally:
-            tokenizer.chat_template = own
+            return render(tokenizer, turns, self.thinking, self.text(tokenizer)) + self.prefill
+        except DataError as error:
+            raise DataError(f"template {self.name}: {error}") from error
+
+    def text(self, tokenizer: Any) -> str:
+        """Its Jinja text. Raises DataError if it is the tokenizer's own, and there is none."""
+        return self.source if self.source is not None else own_template(tokenizer, self.named)
+
+    def day(self, tokenizer: Any) -> str | None:
+        """The day that it is given as today; None if it writes none."""
+        return DAY.date().isoformat() if is_dated(self.text(tokenizer)) else None
 
     def probe(self, tokenizer: Any) -> str:
         """The probe question as it reaches the model; training leaves the same of its own template."""
@@ -70,12 +74,18 @@ TEMPLATES = {
 
 
 def find_template(name: str) -> Template:
-    """A template by its name, or from a Jinja file, which is called as the file is. Raises DataError."""
+    """A template by its name (`own:NAME`: one of the tokenizer's several), or from a Jinja file, which is called as the
+    file is. Raises DataError."""
     if name in TEMPLATES:
         return TEMPLATES[name]
+    if name.startswith(_OWN):
+        named = name.removeprefix(_OWN)
+        if not re.fullmatch(r"\w[\w-]*", named):
+            raise DataError(f"template {name}: give a template's name, as in own:tool_use")
+        return Template(f"own-{named}", named=named)
     path = Path(name)
     if not path.is_file():
-        raise DataError(f"template {name} is no file, and none of {', '.join(TEMPLATES)}")
+        raise DataError(f"template {name} is no file, and none of {', '.join(TEMPLATES)}, own:NAME")
     try:
         return Template(path.stem, path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:

@@ -48,7 +48,7 @@ class Suite:
     """A suite ready to run.
 
     digest: of its settings and its data; shots: item id -> solved examples shown before it; left_out: rows that could
-    not be asked, where `faulty: leave_out` allows it; source: the data, in words.
+    not be asked, where `faulty: leave_out` allows it; source: the data, in words; places: item id -> file and line.
     """
 
     settings: SuiteSettings
@@ -57,6 +57,7 @@ class Suite:
     shots: Mapping[str, tuple[Item, ...]] = field(default_factory=dict)
     left_out: int = 0
     source: str = ""
+    places: Mapping[str, str] = field(default_factory=dict)
 
     def messages(self, item: Item) -> list[dict[str, str]]:
         """The dialogue that asks an item; solved examples are earlier turns of it."""
@@ -114,12 +115,12 @@ def load_suite(file: str | Path) -> Suite:
         path = home / str(settings.data)
         rows, content = read_file(path)
         source = path.name
-    items, left_out = _items(rows, settings, source)
+    items, places, left_out = _items(rows, settings, source)
     shots, pool = _shots(items, settings, home)
     if settings.hub is not None:
         content = value_digest([settings.hub.model_dump(), [asdict(item) for item in items]])
     digest = value_digest([settings.to_dict(), content, [asdict(item) for item in pool]])
-    return Suite(settings, items[: settings.limit], digest, shots, left_out, source)
+    return Suite(settings, items[: settings.limit], digest, shots, left_out, source, places)
 
 
 def _settings(name: str) -> tuple[SuiteSettings, Path]:
@@ -154,9 +155,10 @@ def _with_data(raw: dict[str, object], settings: SuiteSettings, data: str, file:
     return parse_settings({**{k: v for k, v in raw.items() if k != "hub"}, "data": data, "name": name}, file)
 
 
-def _items(rows: Sequence[Row], settings: SuiteSettings, source: str) -> tuple[tuple[Item, ...], int]:
-    """Items of the rows that `where` takes, and how many could not be asked."""
+def _items(rows: Sequence[Row], settings: SuiteSettings, source: str) -> tuple[tuple[Item, ...], dict[str, str], int]:
+    """Items of the rows that `where` takes, the places where they stand by id, and how many could not be asked."""
     items: dict[str, Item] = {}
+    places: dict[str, str] = {}
     problems: list[str] = []
     for row in rows:
         try:
@@ -165,7 +167,7 @@ def _items(rows: Sequence[Row], settings: SuiteSettings, source: str) -> tuple[t
             item = read_item(row, settings)
             if item.id in items:
                 raise DataError(f"id {item.id!r} appears twice")
-            items[item.id] = item
+            items[item.id], places[item.id] = item, row.place
         except DataError as error:
             problems.append(f"{row.place}: {error}")
     allowed = (len(items) + len(problems)) * _FAULTY_SHARE if settings.faulty == "leave_out" else 0
@@ -174,7 +176,7 @@ def _items(rows: Sequence[Row], settings: SuiteSettings, source: str) -> tuple[t
         raise DataError(problems[0] + more)
     if not items:
         raise DataError(f"{source} holds no items{' of those that `where` takes' if settings.where else ''}")
-    return tuple(items.values()), len(problems)
+    return tuple(items.values()), places, len(problems)
 
 
 def _shots(
@@ -185,9 +187,9 @@ def _shots(
         return {}, ()
     others: tuple[Item, ...] = ()
     if settings.fewshot_data and settings.hub is not None:
-        others, _ = _items(read_hub(settings.hub, home, settings.fewshot_data), settings, settings.fewshot_data)
+        others, *_ = _items(read_hub(settings.hub, home, settings.fewshot_data), settings, settings.fewshot_data)
     elif settings.fewshot_data:
-        others, _ = _items(read_file(home / settings.fewshot_data)[0], settings, settings.fewshot_data)
+        others, *_ = _items(read_file(home / settings.fewshot_data)[0], settings, settings.fewshot_data)
     pools: dict[str, list[Item]] = {}
     for item in others or items:
         pools.setdefault(item.subject, []).append(item)

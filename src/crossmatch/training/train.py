@@ -67,6 +67,10 @@ def train_stage(
     settings, out = settings or TrainSettings.model_validate({}), Path(out)
     sources = [data] if isinstance(data, str | Path) else list(data)
     examples = load_sets(sources, columns, settings.seed)
+    if stage == "sft":
+        from crossmatch.data.chat_templates import check_training
+
+        check_training(base.path, settings.template, settings.thinking)
     spoken = dialogues(examples, ", ".join(map(str, sources))) if stage == "sft" else []
     rows: Sequence[str] | Sequence[Dialogue] = documents(examples) if stage == "pt" else spoken
     facts = _facts(base, stage, examples, settings)
@@ -82,7 +86,7 @@ def train_stage(
     work = out.with_name(out.name + ".work")
     _claim_work(work, facts)
     with progress.task(f"load {stage} trainer") as loading:
-        from crossmatch.data.chat_templates import probe
+        from crossmatch.data.chat_templates import probe, restore_template
         from crossmatch.training.trainer import build_trainer
 
         trainer = build_trainer(base.path, stage, rows, settings, work)
@@ -103,6 +107,7 @@ def train_stage(
         "seconds": round(seconds, 1),
     }
     with atomic_directory(out) as partial:
+        restore_template(tokenizer)
         trainer.save_model(str(partial))
         _normalise(partial, base)
         record["files"] = {name: file_digest(partial / name) for name in (CONFIG_FILE, WEIGHTS_FILE)}

@@ -14,10 +14,16 @@ from crossmatch.evaluation.runner.runner import evaluate
 from harness.scores import DOCUMENTS, FORMS, ITEMS, SCORES, WINDOW, write_model
 
 STORED = json.loads(SCORES.read_text(encoding="utf-8"))
+BY_BOS = {False: STORED, True: STORED["adds_bos"]}
+
+
+@pytest.fixture(scope="module", params=BY_BOS, ids=["no BOS", "adds BOS"])
+def adds_bos(request: pytest.FixtureRequest) -> bool:
+    return request.param
 
 
 @pytest.fixture(scope="module")
-def ours(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Any, list[Record]]]:
+def ours(adds_bos: bool, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Any, list[Record]]]:
     """Suite -> itself and its records, of the same model, items and documents."""
     root = tmp_path_factory.mktemp("scores")
     (root / "items.jsonl").write_text("".join(json.dumps(item) + "\n" for item in ITEMS))
@@ -33,15 +39,15 @@ def ours(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Any, list[
         # What is JSON is YAML.
         (root / f"{name}.yaml").write_text(json.dumps({"name": name, "version": 1, "data": "items.jsonl", **more}))
         suites.append(load_suite(root / f"{name}.yaml"))
-    base = Checkpoint(write_model(root / "model"))
+    base = Checkpoint(write_model(root / "model", adds_bos=adds_bos))
     records = evaluate(base, {}, standard_variants({}, [], None), suites, root / "answers")
     return {suite.settings.name: (suite, records["base", suite.settings.name, "own.greedy"]) for suite in suites}
 
 
 @pytest.mark.parametrize("name", FORMS)
-def test_options_score_as_in_the_harness(ours: dict[str, tuple[Any, list[Record]]], name: str) -> None:
+def test_options_score_as_in_the_harness(ours: dict[str, tuple[Any, list[Record]]], adds_bos: bool, name: str) -> None:
     suite, rows = ours[name]
-    stored = STORED["suites"][name]
+    stored = BY_BOS[adds_bos]["suites"][name]
     assert len(rows) == len(stored["acc"]) == len(ITEMS)
     for row, scores in zip(rows, stored["loglikelihoods"], strict=True):
         assert row["loglikelihoods"] == pytest.approx(scores, abs=1e-4)
@@ -52,10 +58,10 @@ def test_options_score_as_in_the_harness(ours: dict[str, tuple[Any, list[Record]
     assert [figure(metric, found).value for metric in ("acc", "acc_norm")] == pytest.approx(stored["means"])
 
 
-def test_documents_score_as_in_the_harness(ours: dict[str, tuple[Any, list[Record]]]) -> None:
+def test_documents_score_as_in_the_harness(ours: dict[str, tuple[Any, list[Record]]], adds_bos: bool) -> None:
     rows = ours["documents"][1]
     assert all(row["windows"] > 1 for row in rows)
-    assert [-row["nats"] for row in rows] == pytest.approx(STORED["documents"], rel=1e-6, abs=1e-3)
+    assert [-row["nats"] for row in rows] == pytest.approx(BY_BOS[adds_bos]["documents"], rel=1e-6, abs=1e-3)
 
 
 def test_what_is_compared_could_differ() -> None:
@@ -71,3 +77,6 @@ def test_what_is_compared_could_differ() -> None:
             by_whole += float(longer.index(max(longer)) == item["answer"]) != right
     assert by_whole
     assert STORED["suites"]["texts"]["acc"] != STORED["suites"]["texts"]["acc_norm"]
+    for name in FORMS:
+        plain, begun = (BY_BOS[adds]["suites"][name]["loglikelihoods"] for adds in (False, True))
+        assert plain != begun

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from crossmatch.checkpoint import Checkpoint, layer_of
-from crossmatch.data.chat_templates import apply_template, template_kwargs
+from crossmatch.data.chat_templates import apply_template, open_tokenizer, template_kwargs
 from crossmatch.data.passages import Passage, read_dialogue, read_text
 from crossmatch.data.row_checks import readable
 from crossmatch.data.training_sets import Dialogue, examples_digest, load_examples
@@ -51,10 +51,10 @@ def record_sets(
 
 def _read(base: Path, file: str, asked: Calibration) -> tuple[list[Passage], str]:
     """The sequences of a data file, and its digest. Raises DataError with the file and the example."""
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoConfig
 
     examples, passages = load_examples(file), []
-    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer = open_tokenizer(base)
     if any(isinstance(example, Dialogue) for example in examples):
         apply_template(tokenizer, asked.template)
     context = getattr(AutoConfig.from_pretrained(base).get_text_config(), "max_position_embeddings", None)

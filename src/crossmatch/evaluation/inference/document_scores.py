@@ -17,24 +17,31 @@ _LIMITS = ("max_position_embeddings", "max_seq_len")
 
 @torch.inference_mode()
 def score_documents(
-    model: Any, ways: Ways, documents: Sequence[Sequence[int]], before: int, windows: Windows, memory: Memory
+    model: Any,
+    ways: Ways,
+    documents: Sequence[Sequence[int]],
+    before: Sequence[int],
+    windows: Windows,
+    memory: Memory,
 ) -> Iterator[tuple[int, DocumentScore]]:
     """-sum ln P(token | what comes before it) of every document, as they are done.
 
-    documents: their token ids; before: the id behind which each begins. The model's own limit on positions also limits
-    the windows.
+    documents: their token ids; before: the ids, one at least, behind which each begins. The model's own limit on
+    positions also limits the windows.
     """
     config = model.config.get_text_config(decoder=True)
-    limits = [limit for name in _LIMITS if (limit := number_in(config, name))]
+    # All but one of the ids before a document are read in its first window, beyond the window's size.
+    more = len(before) - 1
+    limits = [limit - more for name in _LIMITS if (limit := number_in(config, name))]
     size = min([windows.size, *limits])
     windows = Windows(size, min(windows.overlap, size - 1))
     rows, wanted, targets, owner = [], [], [], []
     for number, tokens in enumerate(documents):
-        whole = [before, *tokens]
+        whole = [*before, *tokens]
         for begin, first, end in windows.spans(len(tokens)):
-            rows.append(whole[begin:end])
+            rows.append(whole[begin + more if begin else 0 : end + more])
             wanted.append(end - first)
-            targets.append(torch.tensor(whole[first + 1 : end + 1]))
+            targets.append(torch.tensor(whole[first + more + 1 : end + more + 1]))
             owner.append(number)
     parts, left = [0.0] * len(documents), Counter(owner)
     count, step = Counter(owner), memory.positions(model)

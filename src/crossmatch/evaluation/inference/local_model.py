@@ -10,6 +10,7 @@ from crossmatch.adapter import fit
 from crossmatch.causal import open_model
 from crossmatch.checkpoint import Checkpoint
 from crossmatch.data.chat_templates import open_tokenizer
+from crossmatch.data.token_ids import encode, encode_pair, encode_pairs, opening_ids, without_opening
 from crossmatch.delta import TuningVector
 from crossmatch.errors import AdapterError, DataError
 from crossmatch.evaluation.forward import Ways
@@ -113,27 +114,27 @@ class Engine:
         done: Callable[[int, list[float], FirstToken], None],
     ) -> None:
         """The same, with what the first token's distribution is like."""
-        tokens = [[self.token_ids(p, option)[1] for option in group] for p, group in zip(prompts, options, strict=True)]
-        for index, values, opening in score(self.model, self.ways, self._ids(prompts), tokens, self.rows, self.memory):
+        before, tokens = encode_pairs(self.tokenizer, prompts, options)
+        for index, values, opening in score(self.model, self.ways, before, tokens, self.rows, self.memory):
             done(index, values, opening)
 
     def documents(self, texts: Sequence[str], windows: Windows, done: Callable[[int, DocumentScore], None]) -> None:
-        """-ln P of plain texts, each behind the tokenizer's beginning-of-sequence token (else its end of sequence), as
-        lm-evaluation-harness has it. Raises DataError for a tokenizer that has neither."""
+        """-ln P of plain texts, each behind one beginning-of-sequence token (else the end of sequence), which is not
+        scored. Raises DataError for a tokenizer that has neither."""
         tokenizer = self.tokenizer
-        before = next((i for i in (tokenizer.bos_token_id, tokenizer.eos_token_id) if i is not None), None)
-        if before is None:
+        ends = (tokenizer.bos_token_id, tokenizer.eos_token_id)
+        before = opening_ids(tokenizer) or tuple(i for i in ends if i is not None)[:1]
+        if not before:
             raise DataError(f"{self.base.path}: the tokenizer has no token with which a text begins or ends")
-        for index, found in score_documents(self.model, self.ways, self._ids(texts), before, windows, self.memory):
+        plain = [without_opening(tokenizer, text) for text in texts]
+        tokens = tokenizer(plain, add_special_tokens=False)["input_ids"] if plain else []
+        tokens = [ids[len(before) :] if tuple(ids[: len(before)]) == before else ids for ids in tokens]
+        for index, found in score_documents(self.model, self.ways, tokens, before, windows, self.memory):
             done(index, found)
 
     def _ids(self, prompts: Sequence[str]) -> list[list[int]]:
-        return self.tokenizer(list(prompts), add_special_tokens=False)["input_ids"] if prompts else []
+        return encode(self.tokenizer, prompts)
 
     def token_ids(self, prompt: str, option: str) -> tuple[list[int], list[int]]:
-        """Token ids of a prompt and of what follows it, tokenised together where that keeps the prompt's own tokens."""
-        before = self.tokenizer(prompt, add_special_tokens=False)["input_ids"]
-        both = self.tokenizer(prompt + option, add_special_tokens=False)["input_ids"]
-        if both[: len(before)] == before and len(both) > len(before):
-            return before, both[len(before) :]
-        return before, self.tokenizer(option, add_special_tokens=False)["input_ids"]
+        """Token ids of a prompt, with its beginning of sequence, and of what follows it (`encode_pairs`)."""
+        return encode_pair(self.tokenizer, prompt, option)

@@ -1,12 +1,14 @@
 """A suite under a condition: what is asked of each item."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import factorial
 from typing import Any
 
+from crossmatch.data.rendering import render_item, render_suite
 from crossmatch.data.suites import Item, Suite
+from crossmatch.data.token_ids import move_spaces
 from crossmatch.data.trace_blocks import opened_by
 from crossmatch.evaluation.conditions import Condition
 from crossmatch.evaluation.metrics.choice_accuracy import permutations_of
@@ -19,7 +21,8 @@ class Questions:
     """A suite under a condition.
 
     scored: whether options and openers are scored; once per template is enough. kl: how a variant is compared with
-    others on the reference answers of the first `compared` items (None: it is not).
+    others on the reference answers of the first `compared` items (None: it is not); known: prompts that have been
+    rendered already, by the item's id.
     """
 
     suite: Suite
@@ -28,6 +31,7 @@ class Questions:
     scored: bool = True
     kl: Comparison | None = None
     compared: int = 0
+    known: Mapping[str, str] | None = None
 
     @property
     def parts(self) -> list[str]:
@@ -61,8 +65,17 @@ class Questions:
 
     def answered(self, items: Sequence[Item]) -> list[Answered]:
         """Items with their reference answers, as these go on from the prompt."""
-        between = self.suite.settings.between
-        return [Answered(item.id, self.prompts[item.id], between + item.reference) for item in items]
+        between, chat = self.suite.settings.between, self.suite.settings.chat
+        found = []
+        for item in items:
+            prompt, moved = move_spaces(self.prompts[item.id], chat=chat)
+            found.append(Answered(item.id, prompt, moved + between + item.reference))
+        return found
+
+    def scorable(self, prompt: str, item: Item) -> tuple[str, Sequence[str]]:
+        """A prompt and its options as they are scored: white space at its end belongs to them (`move_spaces`)."""
+        prompt, moved = move_spaces(prompt, chat=self.suite.settings.chat)
+        return prompt, [moved + text for text in self.suite.continuations(item)]
 
     def prepare(self) -> None:
         """Have what others must be asked for."""
@@ -75,17 +88,16 @@ class Questions:
         return sum(len(self.items(part)) for part in self.parts)
 
     @cached_property
-    def prompts(self) -> dict[str, str]:
-        """Every item as the model reads it, by its id. Raises DataError if the template cannot render one."""
-        return {item.id: self.prompt(item) for item in self.suite.items}
+    def prompts(self) -> Mapping[str, str]:
+        """Every item as the model reads it, by its id. Raises DataError, with file and line, if the template cannot
+        render one."""
+        return (
+            self.known if self.known is not None else render_suite(self.suite, self.condition.template, self.tokenizer)
+        )
 
     def prompt(self, item: Item) -> str:
         """An item, with its options as they stand, as the model reads it. Raises DataError if it cannot be rendered."""
-        if self.suite.settings.kind == "text":
-            return item.question
-        if not self.suite.settings.chat:
-            return self.suite.prompt_text(item)
-        return self.condition.template.prompt(self.tokenizer, self.suite.messages(item))
+        return render_item(self.suite, item, self.condition.template, self.tokenizer)
 
     def opened(self, item: Item) -> str | None:
         """The reasoning format whose block the prompt of an item leaves open, so that its output begins inside it."""

@@ -83,11 +83,15 @@ def _ask_part(model: Model, questions: Questions, part: str, items: Sequence[Ite
         windows = Windows(settings.window, settings.overlap)
         model.documents([item.question for item in items], windows, lambda i, value: keep(i, _document(value)))
         return
-    asked = [questions.shuffled(item, int(number))[0] if kind == "order" else item for item in items]
-    options: list[Sequence[str]] = [OPENERS[settings.language]] * len(asked)
-    if kind != "opening":
-        options = [questions.suite.continuations(item) for item in asked]
-    prompts = [questions.prompt(item) if kind == "order" else questions.prompts[item.id] for item in asked]
+    if kind == "opening":
+        prompts = [questions.prompts[item.id] for item in items]
+        options: list[Sequence[str]] = [OPENERS[settings.language]] * len(items)
+    else:
+        asked = [questions.shuffled(item, int(number))[0] if kind == "order" else item for item in items]
+        texts = [questions.prompt(item) if kind == "order" else questions.prompts[item.id] for item in asked]
+        pairs = [questions.scorable(text, item) for text, item in zip(texts, asked, strict=True)]
+        prompts = [prompt for prompt, _ in pairs]
+        options = [found for _, found in pairs]
     model.openings(prompts, options, lambda i, values, first: keep(i, _scored(items[i], values, first)))
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from crossmatch.adapter import Recorded
 from crossmatch.checkpoint import Checkpoint, side_digest, value_digest
 from crossmatch.data.chat_templates import open_tokenizer
+from crossmatch.data.rendering import render_suite
 from crossmatch.data.suites import Suite
 from crossmatch.errors import DataError
 from crossmatch.evaluation.conditions import (
@@ -60,9 +61,10 @@ def evaluate(
     work = _Work(cells(variants, suites, plan.conditions), out, models, shared, (plan.kl, roles))
     if not work.pending:
         return work.records
+    tokenizer = open_tokenizer(base.path)
+    work.render(tokenizer)
     held = Held(base, adapters, plan, progress.say)
     with progress.task("load model") as loading:
-        tokenizer = open_tokenizer(base.path)
         if work.pending[0][0].variant.checkpoint is None:
             held.become(work.pending[0][0].variant)
         loading.advance()
@@ -107,6 +109,7 @@ def evaluate_served(
     if text is not None:
         raise DataError(f"suite {text}: plain texts are not asked of a server; leave it out, and measure it without")
     work = _Work(cells([served.variant], suites, conditions), out, {served.variant.name: served.digest}, [])
+    work.render(served.tokenizer)
     return work.done(lambda _: served.model, served.tokenizer, progress)
 
 
@@ -124,6 +127,7 @@ class _Work:
         self.records: Records = {}
         self.pending: list[tuple[Cell, Sheet]] = []
         self._models, self._compared = models, kl[0]
+        self._prompts: dict[tuple[str, str], dict[str, str]] = {}
         for cell in todo:
             inputs = [models[cell.variant.name], cell.suite.digest, cell.condition.digest, cell.scored, *shared]
             if kl[1] and cell.scored and cell.suite.settings.kind == "generation":
@@ -139,6 +143,13 @@ class _Work:
             else:
                 self.records[cell.key] = known
 
+    def render(self, tokenizer: Any) -> None:
+        """All prompts that are to be asked, once for all variants. Raises DataError for one that cannot be rendered."""
+        for cell, _ in self.pending:
+            key = cell.suite.settings.name, cell.condition.template.name
+            if key not in self._prompts:
+                self._prompts[key] = render_suite(cell.suite, cell.condition.template, tokenizer)
+
     def done(
         self,
         become: Callable[[Variant], Model],
@@ -146,11 +157,8 @@ class _Work:
         progress: Progress,
         divergences: Divergences | None = None,
     ) -> Records:
-        """Ask, and return all records. Raises DataError before the first question if a suite cannot be rendered."""
+        """Ask what has been rendered, and return all records."""
         asked = [(c, s, self._questions(c, tokenizer, divergences)) for c, s in self.pending]
-        for cell, _, questions in asked:
-            if not all(text.strip() for text in questions.prompts.values()):
-                raise DataError(f"suite {cell.suite.settings.name}: a prompt is empty under {cell.condition.name}")
         prepared = False
         with progress.task("evaluate", sum(q.count for _, _, q in asked)) as task:
             for place, (cell, sheet, questions) in enumerate(asked):
@@ -173,7 +181,8 @@ class _Work:
         return self.records
 
     def _questions(self, cell: Cell, tokenizer: Any, divergences: Divergences | None) -> Questions:
-        questions = Questions(cell.suite, cell.condition, tokenizer, cell.scored)
+        known = self._prompts[cell.suite.settings.name, cell.condition.template.name]
+        questions = Questions(cell.suite, cell.condition, tokenizer, cell.scored, known=known)
         if divergences is None:
             return questions
         _, suite, condition = cell.key

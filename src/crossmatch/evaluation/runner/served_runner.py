@@ -37,7 +37,8 @@ def ask_served(
     Raises InputError, before it is asked any item, if it has other weights than the checkpoint that it is said to be.
     """
     tokenizer = open_tokenizer(base.path)
-    served = ServedModel(serving.url, serving.name, key=os.environ.get("CROSSMATCH_API_KEY"))
+    key = os.environ.get("CROSSMATCH_API_KEY")
+    served = ServedModel(serving.url, serving.name, key=key, tokenizer=tokenizer)
     probes = probes_of(tokenizer)
     own = ask_own(served, probes, progress)
     facts: dict[str, Any] = {"url": serving.url, "model": serving.name, "same_as": serving.same_as}

@@ -67,6 +67,7 @@ def server(pieces: Path) -> Iterator[LocalServer]:
 
 def client(local: LocalServer, **options: Any) -> ServedModel:
     settings: dict[str, Any] = {"timeout": 5.0, "retries": 2, "pause": 0.01, "parallel": 3, **options}
+    settings.setdefault("tokenizer", local.tokenizer)
     return ServedModel(local.url, settings.pop("model", "tiny"), **settings)
 
 
@@ -92,18 +93,15 @@ def scores(model: ServedModel, prompts: list[str], options: list[list[str]]) -> 
     return [found[i] for i in range(len(prompts))]
 
 
-@pytest.mark.parametrize("kind", ["vllm", "listed", "sglang", "llamacpp"])
+@pytest.mark.parametrize("kind", ["vllm", "listed", "sglang", "llamacpp", "other"])
 @pytest.mark.parametrize("texts", ["words", "pieces"])
 def test_the_server_scores_and_answers_as_the_model_in_this_process(
     kind: str, texts: str, request: pytest.FixtureRequest
 ) -> None:
     path = request.getfixturevalue(texts)
     prompts, options = (ASK, PICK) if texts == "words" else (BYTES[:2], BYTES_PICK[:2])
-    # SGLang puts <s> before every text, asked or not; so must the model in this process see it.
-    added = "<s>" if kind == "sglang" and texts == "pieces" else ""
-    expected_prompts = [added + prompt for prompt in prompts]
     engine = Engine(Checkpoint(path))
-    expected = loglikelihoods(engine, expected_prompts, options)
+    expected = loglikelihoods(engine, prompts, options)
     with LocalServer(path, kind) as local:
         served = client(local)
         found = scores(served, prompts, options)
@@ -111,9 +109,36 @@ def test_the_server_scores_and_answers_as_the_model_in_this_process(
             assert ours == pytest.approx(theirs, abs=1e-3)
         assert served.notes[0] == "log-likelihoods by " + {"listed": "listed", "llamacpp": "forced"}.get(kind, "echo")
         assert len(served.notes) == 1
-        greedy = generated_texts(engine, expected_prompts, 9)
+        greedy = generated_texts(engine, prompts, 9)
         assert [a.text for a in answers(served, prompts)] == greedy
         assert {a.truncated for a in answers(served, prompts, 2)} == {True}
+
+
+@pytest.mark.parametrize("kind", ["vllm", "listed", "sglang", "llamacpp", "other"])
+@pytest.mark.parametrize("written", ["", "<s>"])
+def test_one_beginning_of_sequence_reaches_the_engine(pieces: Path, kind: str, written: str) -> None:
+    prompt = written + BYTES[0]
+    engine = Engine(Checkpoint(pieces))
+    with LocalServer(pieces, kind) as local:
+        served, seen = client(local), []
+        generate = local.generate
+        local.generate = lambda ids, request: (seen.append(ids), generate(ids, request))[1]  # type: ignore[method-assign]
+        assert [a.text for a in answers(served, [prompt])] == generated_texts(engine, [BYTES[0]], 9)
+        (found,) = scores(served, [prompt], [BYTES_PICK[0]])
+        assert found == pytest.approx(loglikelihoods(engine, [BYTES[0]], [BYTES_PICK[0]])[0], abs=1e-3)
+        asked = [ids for ids in seen if len(ids) > 12]
+        assert asked
+        assert {ids.count(0) for ids in asked} == {1}
+    assert not any("beginning of sequence" in note for note in served.notes)
+
+
+def test_without_a_tokenizer_an_echo_tells_what_a_server_adds(pieces: Path) -> None:
+    expected = generated_texts(Engine(Checkpoint(pieces)), BYTES[:2], 9)
+    for kind in ("sglang", "other"):
+        with LocalServer(pieces, kind) as local:
+            served = client(local, tokenizer=None)
+            assert [a.text for a in answers(served, ["<s>" + prompt for prompt in BYTES[:2]])] == expected
+            assert [a.text for a in answers(served, BYTES[:2])] == expected
 
 
 def test_only_what_is_asked_for_acts(pieces: Path) -> None:
@@ -132,9 +157,9 @@ def test_a_token_that_holds_the_end_of_the_prompt_and_the_beginning_of_an_option
     assert "1 prompts whose last token also begins an option" in served.notes[-1]
     tokenizer = server.tokenizer
     # " bl" + "ood" is one token " blood": all options are scored from " bl" on.
-    before = tokenizer("Question: what is the", add_special_tokens=False)["input_ids"]
+    before = tokenizer("Question: what is the")["input_ids"]
     for option, value in zip(options, found, strict=True):
-        ids = tokenizer(prompt + option, add_special_tokens=False)["input_ids"]
+        ids = tokenizer(prompt + option)["input_ids"]
         assert ids[: len(before)] == before
         with torch.inference_mode():
             log_p = torch.log_softmax(server.model(torch.tensor([ids])).logits[0].double(), -1)
@@ -417,7 +442,8 @@ def test_only_what_was_not_answered_is_asked_again(server: LocalServer, pieces: 
     server.asked.clear()
     again = evaluate_served(elsewhere, [suite], tmp_path / "out")["served", "ask", "own.greedy"]
     asked = {request["prompt"] for request in server.asked if request["max_tokens"] == 6}
-    assert asked == {suite.prompt_text(item) for item, row in zip(suite.items, rows, strict=True) if "failed" in row}
+    failed = [item for item, row in zip(suite.items, rows, strict=True) if "failed" in row]
+    assert asked == {"<s>" + suite.prompt_text(item) for item in failed}
     assert [row["output"] for row in again if row["id"] in {r["id"] for r in rows if "failed" not in r}] == [
         row["output"] for row in rows if "failed" not in row
     ]

@@ -5,12 +5,15 @@ the prompt). Only what was asked for may act, so each known server is told so in
 `/v1/models` tells which one it is.
 """
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from crossmatch.data.token_ids import encode, opening_ids, with_opening, without_opening
 from crossmatch.errors import InputError
 from crossmatch.evaluation.inference.served.http import ServerError, Transport, one_line
+from crossmatch.evaluation.inference.served.replies import the_choice, tokens_of, used
 
 T = TypeVar("T")
 
@@ -30,6 +33,8 @@ _NEUTRAL: dict[str, dict[str, Any]] = {
 }
 
 
+# A text whose tokens a server counts.
+_COUNTED = "What is anaemia?"
 # Where a server tells its version, and under what name.
 _VERSION = {
     "vllm": ("/version", "version"),
@@ -51,11 +56,18 @@ class Facts:
 
 
 class Server:
-    """The endpoints of one server that an evaluation uses."""
+    """The endpoints of one server that an evaluation uses.
 
-    def __init__(self, transport: Transport, model: str) -> None:
-        self.transport, self.model = transport, model
+    tokenizer: of the model, which tells what stands before a text; None: only what a server echoes tells it.
+    """
+
+    def __init__(self, transport: Transport, model: str, tokenizer: Any = None) -> None:
+        self.transport, self.model, self.tokenizer = transport, model, tokenizer
+        self.caution: str | None = None
         self._facts: Facts | None = None
+        self._adds: bool | None = None
+        self._opening: str | None = None
+        self._lock = threading.Lock()
 
     @property
     def facts(self) -> Facts:
@@ -92,17 +104,74 @@ class Server:
                 f"{self.transport.url} serves {', '.join(facts.names)}, not {self.model}; name one of these"
             )
 
+    @property
+    def reads_ids(self) -> bool:
+        """Whether prompts go as token ids made here: SGLang puts a beginning of sequence before every text."""
+        return self.tokenizer is not None and self.facts.owner == "sglang"
+
+    def spelled(self, prompt: str) -> str:
+        """A prompt as the text that this server reads with exactly one beginning of sequence."""
+        if self.tokenizer is None:
+            return prompt.removeprefix(self._echoed_opening())
+        adds = self.facts.owner not in ("vllm", "llamacpp") and self._adds_opening()
+        return without_opening(self.tokenizer, prompt) if adds else with_opening(self.tokenizer, prompt)
+
     def complete(self, prompt: str | Sequence[int], fields: Mapping[str, Any], read: Callable[[Any], T]) -> T:
         """One completion of one prompt, given as text or token ids, read by `read`. Raises ServerError."""
-        # Texts go as they are, but for llama-server, which would put a first token before them.
-        asked = prompt if not isinstance(prompt, str) or self.facts.owner != "llamacpp" else self.encode(prompt)
-        neutral = _NEUTRAL.get(self.facts.owner, {})
-        payload = {"model": self.model, "prompt": asked, "top_p": 1.0, **_SAMPLING, **neutral, **fields}
-        return self.transport.ask("/v1/completions", payload, read)
+        asked = prompt
+        if isinstance(prompt, str) and self.reads_ids:
+            (asked,) = encode(self.tokenizer, [prompt])
+        elif isinstance(prompt, str):
+            asked = self.spelled(prompt)
+            # llama-server would put a first token before a text, too, and takes ids.
+            asked = self.encode(asked) if self.facts.owner == "llamacpp" else asked
+        return self._ask(asked, fields, read)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text without any token put before it, as llama-server gives them. Raises ServerError."""
         return self.transport.ask("/tokenize", {"content": text, "add_special": False, "parse_special": True}, _ids)
+
+    def _ask(self, prompt: str | Sequence[int], fields: Mapping[str, Any], read: Callable[[Any], T]) -> T:
+        neutral = _NEUTRAL.get(self.facts.owner, {})
+        payload = {"model": self.model, "prompt": prompt, "top_p": 1.0, **_SAMPLING, **neutral, **fields}
+        return self.transport.ask("/v1/completions", payload, read)
+
+    def _echoed_opening(self) -> str:
+        """What a server puts before a text, by its echo of one; "" where it is told to add none, or echoes nothing."""
+        if self.facts.owner in ("vllm", "llamacpp"):
+            return ""
+        with self._lock:
+            if self._opening is None:
+                fields = {"max_tokens": 1, "temperature": 0.0, "logprobs": 1, "echo": True}
+                try:
+                    self._opening = self._ask(_COUNTED, fields, _before_echo)
+                except ServerError:
+                    self._opening = ""
+            return self._opening
+
+    def _adds_opening(self) -> bool:
+        """Whether a server of another kind puts a beginning of sequence before a text: by how many tokens it counts."""
+        opening = len(opening_ids(self.tokenizer))
+        if not opening:
+            return False
+        with self._lock:
+            if self._adds is None:
+                text = with_opening(self.tokenizer, _COUNTED)
+                (ids,) = encode(self.tokenizer, [text])
+                counted = self._ask(text, {"max_tokens": 1, "temperature": 0.0}, lambda r: used(r, "prompt_tokens"))
+                if counted not in (len(ids), len(ids) + opening):
+                    self.caution = (
+                        f"the server counts {'no' if counted is None else counted} tokens in a text of {len(ids)}, so "
+                        "that it cannot be told whether it adds a beginning of sequence; it was taken to add one"
+                    )
+                self._adds = counted != len(ids)
+            return self._adds
+
+
+def _before_echo(reply: Any) -> str:
+    """The text of the tokens that stand before the echoed text."""
+    whole = "".join(token.text for token in tokens_of(the_choice(reply, ())))
+    return whole.partition(_COUNTED)[0] if _COUNTED in whole else ""
 
 
 def _ids(reply: Any) -> list[int]:

@@ -1,7 +1,9 @@
 """A model behind an OpenAI-compatible completions endpoint: vLLM, SGLang, llama-server and others.
 
-Prompts go as rendered text (llama-server gets its own token ids of it), so that the chat template is ours and its
-digest is known. Nothing that goes wrong becomes a score: it is a `Failed` with one line.
+Prompts are rendered here, so that the chat template is ours and its digest is known, and reach the model with exactly
+one beginning of sequence: as token ids (SGLang; llama-server gets its own ids), as text where the server is told to add
+none (vLLM), else as text without it where the server was seen to add one. Nothing that goes wrong becomes a score: it
+is a `Failed` with one line.
 """
 
 import threading
@@ -47,7 +49,8 @@ class ServedModel:
 
     key: sent as bearer token; timeout: seconds for one request; retries: further tries after a fault that may pass
     (no connection, a drop, a time-out, 408, 425, 429, 5xx, a reply that cannot be); parallel: requests at once; pause:
-    seconds before the first further try, doubled each time, with jitter, unless the server names its own (Retry-After).
+    seconds before the first further try, doubled each time, with jitter, unless the server names its own (Retry-After);
+    tokenizer: of the model, which tells its beginning of sequence (None: what the server echoes tells it, if it does).
     """
 
     tells_distributions = False
@@ -62,13 +65,14 @@ class ServedModel:
         retries: int = 5,
         parallel: int = 8,
         pause: float = 0.5,
+        tokenizer: Any = None,
     ) -> None:
         if timeout <= 0 or retries < 0 or parallel < 1 or pause < 0:
             raise InputError("a served model needs timeout > 0, retries >= 0, parallel >= 1 and pause >= 0")
         self.model, self.parallel = model, parallel
         self._transport = Transport(url, key, timeout, retries, pause)
         self.url = self._transport.url
-        self._server = Server(self._transport, model)
+        self._server = Server(self._transport, model, tokenizer)
         self._scorer = Scorer(self._server)
         self._caution: str | None = None
 
@@ -76,8 +80,7 @@ class ServedModel:
     def notes(self) -> list[str]:
         """What a reader of the results must know: how options were scored, and where a token straddles."""
         lines = [f"log-likelihoods by {self._scorer.way}"] if self._scorer.way else []
-        if self._caution:
-            lines.append(self._caution)
+        lines += [line for line in (self._caution, self._server.caution) if line]
         if self._scorer.straddled:
             count = len(self._scorer.straddled)
             lines.append(f"{count} prompts whose last token also begins an option; their options are scored from it on")

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from itertools import takewhile
 from typing import Any
 
+from crossmatch.data.token_ids import encode_pairs
 from crossmatch.errors import InputError
 from crossmatch.evaluation.inference.served.endpoint import Server
 from crossmatch.evaluation.inference.served.http import ServerError
@@ -113,9 +114,12 @@ class Scorer:
         self, prompt: str, options: Sequence[str], fields: dict[str, Any], read: Callable[..., Echo]
     ) -> list[tuple[Token, ...]]:
         names = self.server.facts.same
+        if self.server.reads_ids:
+            return self._read_ids(prompt, options, fields, read)
 
         def ask(text: str) -> Echo:
-            return self.server.complete(text, fields, lambda reply: read(reply, text, names))
+            spelled = self.server.spelled(text)
+            return self.server.complete(text, fields, lambda reply: read(reply, spelled, names))
 
         echoes = [ask(prompt + option) for option in options]
         starts = by_text(echoes, options)
@@ -130,11 +134,27 @@ class Scorer:
             self.straddled.add(prompt)
         return cut(echoes, starts)
 
+    def _read_ids(
+        self, prompt: str, options: Sequence[str], fields: dict[str, Any], read: Callable[..., Echo]
+    ) -> list[tuple[Token, ...]]:
+        """Of ids made here it is known which are the option's."""
+        names = self.server.facts.same
+        (before,), (found,) = encode_pairs(self.server.tokenizer, [prompt], [options])
+        echoes = []
+        for after in found:
+            ids = [*before, *after]
+            echo = self.server.complete(ids, fields, lambda reply: read(reply, None, names))
+            if not len(echo.tokens) == echo.asked == len(ids):
+                raise ServerError(f"{len(echo.tokens)} log-probabilities came for {len(ids)} tokens", again=False)
+            echoes.append(echo)
+        return cut(echoes, [len(before)] * len(echoes))
+
     def _by_force(self, prompt: str, options: Sequence[str]) -> list[tuple[Token, ...]]:
-        before = self.server.encode(prompt)
+        begun = self.server.spelled(prompt)
+        before = self.server.encode(begun)
         scored = []
         for option in options:
-            both = self.server.encode(prompt + option)
+            both = self.server.encode(begun + option)
             if both[: len(before)] != before or len(both) == len(before):
                 both = before + self.server.encode(option)
             steps = range(len(before), len(both))

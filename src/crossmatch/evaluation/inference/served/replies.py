@@ -72,13 +72,15 @@ def text_of(choice: Mapping[str, Any]) -> str:
     return text
 
 
-def echo_of(reply: Any, text: str, names: Collection[str]) -> Echo:
+def echo_of(reply: Any, text: str | None, names: Collection[str]) -> Echo:
     """The tokens of `text`, from a reply to `echo` with one token generated, which must be the likeliest at its place.
+
+    text: None for a prompt of token ids, which comes back in the server's own spelling; its tokens are counted.
 
     Raises ServerError if the text did not come back, its log-probabilities are missing, or they are impossible.
     """
     choice = the_choice(reply, names)
-    if text not in text_of(choice):
+    if text is not None and text not in text_of(choice):
         raise ServerError("the server does not echo the text that it was asked to score")
     made, asked = used(reply, "completion_tokens"), used(reply, "prompt_tokens")
     if made is None or asked is None:
@@ -92,12 +94,12 @@ def echo_of(reply: Any, text: str, names: Collection[str]) -> Echo:
     if len(prompt) > asked:
         raise ServerError(f"{len(prompt)} log-probabilities came for {asked} tokens")
     joined = "".join(token.text for token in prompt)
-    if len(prompt) == asked and len(joined) < len(text) and text.endswith(joined):
+    if text is not None and len(prompt) == asked and len(joined) < len(text) and text.endswith(joined):
         raise ServerError(f"the server cut the prompt to its last {asked} tokens", again=False)
-    return Echo(text, tuple(prompt), asked)
+    return Echo(text or "", tuple(prompt), asked)
 
 
-def listed_of(reply: Any, text: str, names: Collection[str]) -> Echo:
+def listed_of(reply: Any, text: str | None, names: Collection[str]) -> Echo:
     """The tokens of `text`, from vLLM's `prompt_logprobs`: for each place the token's own entry, then the likeliest's.
 
     Raises ServerError if they are missing or impossible.
@@ -118,7 +120,7 @@ def listed_of(reply: Any, text: str, names: Collection[str]) -> Echo:
         others = [i for i, entry in enumerate(entries) if entry.get("rank") != 1]
         own = others[0] if len(others) == 1 else 0
         tokens.append(_token(str(entries[own].get("decoded_token") or ""), values[own], values))
-    return Echo(text, tuple(tokens), len(places))
+    return Echo(text or "", tuple(tokens), len(places))
 
 
 def tokens_of(choice: Mapping[str, Any]) -> list[Token]:

@@ -1,0 +1,214 @@
+"""Chat templates: switches that act, days at rest, several by name, and dialogues that they refuse or leave out."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import transformers.utils.chat_template_utils as clock
+from transformers import AutoTokenizer
+
+from crossmatch.data.chat_templates import (
+    DAY,
+    PROBE,
+    apply_template,
+    check_training,
+    open_tokenizer,
+    own_template,
+    probe,
+    render,
+    restore_template,
+)
+from crossmatch.data.prompt_templates import TEMPLATES, Template, find_template
+from crossmatch.data.rendering import render_rows, render_suite
+from crossmatch.data.suites import Suite, load_suite
+from crossmatch.data.training_sets import Dialogue
+from crossmatch.errors import DataError
+from helpers import make_tokenizer
+
+TURNS = "{% for m in messages %}<|{{ m.role }}|> {{ m.content }} {% endfor %}"
+START = "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+NO_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+STRICT = (
+    "{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('roles must alternate') }}{% endif %}{% endfor %}"
+)
+DROPS_SYSTEM = "{% for m in messages if m.role != 'system' %}<|{{ m.role }}|> {{ m.content }} {% endfor %}"
+# It names the usual variable, and listens to words in a user's message.
+BY_WORDS = (
+    "{% set ns = namespace(enable_thinking=true) %}{% for m in messages %}{% if '/no_think' in m.content %}"
+    "{% set ns.enable_thinking = false %}{% endif %}<|{{ m.role }}|> {{ m.content.replace('/no_think', '')"
+    ".replace('/think', '') }} {% endfor %}" + START + "{{ ' <think>' if ns.enable_thinking else ' <think> </think>' }}"
+)
+
+
+def by_variable(name: str, off: str = "false") -> str:
+    return (
+        TURNS + START + "{% if " + name + " is defined and " + name + " == " + off + " %} <think> </think>{% endif %}"
+    )
+
+
+@pytest.fixture
+def tokenizer(tmp_path: Path) -> Any:
+    make_tokenizer(tmp_path / "t")
+    return open_tokenizer(tmp_path / "t")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        by_variable("enable_thinking"),
+        by_variable("thinking"),
+        by_variable("thinking_budget", "0"),
+        by_variable("reasoning_effort", "'no_think'"),
+        BY_WORDS,
+    ],
+)
+def test_a_switch_that_acts_is_used(tokenizer: Any, source: str) -> None:
+    on, off = (Template("t", source, thinking).prompt(tokenizer, PROBE) for thinking in (True, False))
+    assert off.rstrip().endswith("</think>")
+    assert not on.rstrip().endswith("</think>")
+    assert "/no_think" not in off
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        TURNS + START,
+        "{% set enable_thinking = true %}" + TURNS + START + "{# thinking /no_think #}",
+        TURNS + START + "Reasoning: {{ reasoning_effort | default('medium') }}",
+    ],
+)
+def test_a_switch_that_does_nothing_is_refused(tokenizer: Any, source: str) -> None:
+    for thinking in (True, False):
+        with pytest.raises(DataError, match="template t: this chat template has no switch for thinking that changes"):
+            Template("t", source, thinking).prompt(tokenizer, PROBE)
+
+
+def test_a_switch_must_act_on_the_dialogues_that_are_asked(tokenizer: Any) -> None:
+    source = (
+        "{% if messages[0].role == 'system' %}" + TURNS + START + "{% else %}" + by_variable("thinking") + "{% endif %}"
+    )
+    template = Template("t", source, thinking=False)
+    assert template.prompt(tokenizer, PROBE).endswith("</think>")
+    with pytest.raises(DataError, match="changes a prompt with a system message"):
+        template.prompt(tokenizer, [{"role": "system", "content": "Be terse."}, *PROBE])
+
+
+def test_training_refuses_a_switch_before_it_begins(tmp_path: Path) -> None:
+    make_tokenizer(tmp_path)
+    check_training(tmp_path, None, False)
+    for source, message in ((TURNS + START, "no switch"), (by_variable("thinking"), "switched by thinking, which")):
+        (tmp_path / "x.jinja").write_text(source)
+        check_training(tmp_path, str(tmp_path / "x.jinja"), None)
+        with pytest.raises(DataError, match=message):
+            check_training(tmp_path, str(tmp_path / "x.jinja"), True)
+
+
+def test_the_day_is_the_same_tomorrow(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = (
+        "{%- macro day(form) %}{{ strftime_now(form) }}{% endmacro %}\n{% if strftime_now is defined %}"
+        "{{ strftime_now('%d %b %Y') }}|{{ day('%-d %B %Y, %A %H:%M %%Y') }}|{{ strftime_now('%Y') | int + 1 }}"
+        "{% endif %}" + TURNS + START
+    )
+    tokenizer.chat_template = source
+    first = render(tokenizer, PROBE, None)
+    assert first.startswith(f"{DAY:%d %b %Y}|1 January 2026, Thursday 00:00 %Y|2027<|user|>")
+
+    class Tomorrow(datetime):
+        day_of = DAY
+
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            del tz
+            return cls.day_of
+
+    monkeypatch.setattr(clock, "datetime", Tomorrow)
+    assert tokenizer.apply_chat_template(list(PROBE), tokenize=False, add_generation_prompt=True) == first
+    Tomorrow.day_of = datetime(2031, 5, 17, tzinfo=UTC)
+    assert "2031" in tokenizer.apply_chat_template(list(PROBE), tokenize=False)
+    assert render(tokenizer, PROBE, None) == first
+    assert probe(tokenizer, None)["day"] == TEMPLATES["own"].day(tokenizer) == "2026-01-01"
+    digest = probe(tokenizer, None)["digest"]
+    apply_template(tokenizer, None)
+    assert tokenizer.apply_chat_template(list(PROBE), tokenize=False, add_generation_prompt=True) == first
+    assert probe(tokenizer, None)["digest"] == digest
+    restore_template(tokenizer)
+    assert tokenizer.chat_template == source
+
+
+def test_templates_by_name(tokenizer: Any, tmp_path: Path) -> None:
+    named = {"default": TURNS + START, "tool_use": "tools " + TURNS + START}
+    tokenizer.chat_template = named
+    tokenizer.save_pretrained(tmp_path / "named")
+    again = open_tokenizer(tmp_path / "named")
+    assert TEMPLATES["own"].prompt(again, PROBE) == Template("t", named["default"]).prompt(again, PROBE)
+    assert find_template("own:tool_use").prompt(again, PROBE).startswith("tools ")
+    assert find_template("own:tool_use").name == "own-tool_use"
+    with pytest.raises(DataError, match=r"has the chat templates default, tool_use, and none called 'rag'"):
+        find_template("own:rag").prompt(again, PROBE)
+    with pytest.raises(DataError, match="give a template's name"):
+        find_template("own:../x")
+    apply_template(again, None)
+    assert probe(again, None)["text"] == TEMPLATES["own"].prompt(again, PROBE)
+    restore_template(again)
+    assert again.chat_template == named
+    again.chat_template = {"a": TURNS, "b": TURNS}
+    with pytest.raises(DataError, match="none called 'default'; choose one as in own:a"):
+        own_template(again)
+    again.chat_template = TURNS
+    with pytest.raises(DataError, match="has one chat template"):
+        own_template(again, "rag")
+
+
+def test_the_template_of_a_processor(tmp_path: Path) -> None:
+    make_tokenizer(tmp_path)
+    (tmp_path / "chat_template.jinja").unlink()
+    assert AutoTokenizer.from_pretrained(tmp_path).chat_template is None
+    (tmp_path / "chat_template.json").write_text(json.dumps({"chat_template": TURNS}))
+    assert open_tokenizer(tmp_path).chat_template == TURNS
+
+
+def suite_of(root: Path, **settings: Any) -> Suite:
+    rows = [{"id": f"q{i}", "question": f"What is gout {i}?", "reference": "A disease."} for i in range(3)]
+    (root / "s.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    facts = {"name": "s", "version": 1, "kind": "generation", "data": "s.jsonl", **settings}
+    (root / "s.yaml").write_text(json.dumps(facts))
+    return load_suite(root / "s.yaml")
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (NO_SYSTEM + TURNS + START, "System role not supported"),
+        (STRICT + TURNS + START, "roles must alternate"),
+        (DROPS_SYSTEM + START, "leaves the system message out"),
+    ],
+)
+def test_what_a_template_refuses_or_leaves_out_is_said_with_file_and_line(
+    tokenizer: Any, tmp_path: Path, source: str, message: str
+) -> None:
+    template, plain = Template("t", source), suite_of(tmp_path)
+    assert len(render_suite(plain, template, tokenizer)) == 3
+    asked = suite_of(tmp_path, system="Be terse.")
+    with pytest.raises(
+        DataError, match=rf"suite s, .*s\.jsonl, line 1: template t: .*{message}.* \(and 2 more items\)"
+    ):
+        render_suite(asked, template, tokenizer)
+    tokenizer.chat_template = source
+    rows = [
+        Dialogue((("user", "a"), ("assistant", "b"))),
+        Dialogue((("system", "s"), ("user", "a"), ("assistant", "b"))),
+    ]
+    assert render_rows(rows[:1], "t.jsonl", tokenizer, None) == 1
+    with pytest.raises(DataError, match=rf"t\.jsonl, example 2: .*{message}"):
+        render_rows(rows, "t.jsonl", tokenizer, None)
+
+
+def test_equal_options_are_refused(tmp_path: Path) -> None:
+    row = {"id": "1", "question": "Which?", "options": ["gout", "flu", " gout "], "answer": 0}
+    (tmp_path / "s.jsonl").write_text(json.dumps(row) + "\n")
+    (tmp_path / "s.yaml").write_text(json.dumps({"name": "s", "version": 1, "kind": "choice", "data": "s.jsonl"}))
+    with pytest.raises(DataError, match=r"s\.jsonl, line 1: options A and C are the same text, 'gout'"):
+        load_suite(tmp_path / "s.yaml")
