@@ -10,9 +10,11 @@ from crossmatch.causal import text_decoder
 from crossmatch.errors import InputError
 
 ALL = "all-linear"
-# PEFT refuses these modules of these models: their kernels read the weights past the adapter.
-_PAST = frozenset(("out_proj", "conv1d"))
+# Modules whose weights are read without a call of the module: an adapter on them never acts and is never trained. Those
+# of the first row PEFT refuses on these models; those of the second it would take on any.
 _STATE_SPACE = frozenset(("falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h"))
+_PAST = frozenset(("out_proj", "conv1d"))
+_EVER_PAST = frozenset(("dt_proj",))
 
 
 def lora_targets(model: Any, wanted: Sequence[str]) -> tuple[str | list[str], str | None]:
@@ -21,16 +23,16 @@ def lora_targets(model: Any, wanted: Sequence[str]) -> tuple[str | list[str], st
     Towers that read no text are left out: text gives them no gradient, and an adapter on them would stay untrained.
     Raises InputError for a module that the base does not have, or that cannot carry an adapter.
     """
-    refused = _PAST if model.config.model_type in _STATE_SPACE else frozenset[str]()
+    leaves = {name.split(".")[-1] for name, _ in model.named_modules()}
+    refused = leaves & (_EVER_PAST | (_PAST if model.config.model_type in _STATE_SPACE else frozenset()))
     if tuple(wanted) != (ALL,):
-        leaves = {name.split(".")[-1] for name, _ in model.named_modules()}
         missing = next((target for target in wanted if target not in leaves | {ALL}), None)
         if missing is not None:
             raise InputError(f"targets: the base has no module called {missing}; give {ALL}, or names of modules")
         faulty = next((target for target in wanted if target in refused), None)
         if faulty is not None:
             kind = model.config.model_type
-            raise InputError(f"targets: {faulty} of a {kind} model reads past its adapter; leave it out")
+            raise InputError(f"targets: {faulty} of a {kind} model would never use its adapter; leave it out")
         return list(wanted), None
     decoder = text_decoder(model)
     towers = model.config.get_text_config(decoder=True) is not model.config
@@ -45,4 +47,4 @@ def lora_targets(model: Any, wanted: Sequence[str]) -> tuple[str | list[str], st
     ]
     kept = [name for name in names if name.split(".")[-1] not in refused]
     left = [*(["towers that read no text"] if towers else []), *sorted(refused & {n.split(".")[-1] for n in names})]
-    return kept, f"no adapter on {', '.join(left)}" if left else None
+    return kept, f"no adapter on {', '.join(left)}: training would not change it" if left else None
