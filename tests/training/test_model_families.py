@@ -47,6 +47,7 @@ def test_a_bfloat16_base_is_trained_on_cpu(tmp_path: Path, data: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "left_out", "note"),
     [
+        ("phimoe", "router", "no adapter on router"),
         ("llava", "vision", "no adapter on towers that read no text"),
         ("mamba", "out_proj", "no adapter on dt_proj, out_proj"),
         ("jamba", "dt_proj", "no adapter on dt_proj"),
@@ -68,4 +69,12 @@ def test_a_module_that_cannot_carry_an_adapter_is_refused(tmp_path: Path, data: 
     tiny("mamba").build().save_pretrained(tmp_path / "base")
     make_tokenizer(tmp_path / "base")
     assert trained(tmp_path / "base", data, tmp_path / "out", "targets=in_proj,out_proj") == 2
-    assert "targets: out_proj of a mamba model would never use its adapter" in capsys.readouterr().err
+    assert "targets: out_proj of a mamba model cannot use an adapter" in capsys.readouterr().err
+
+
+def test_experts_that_go_by_another_name_are_balanced(tmp_path: Path, data: Path) -> None:
+    """TRL's load-balancing loss knows the number of experts by one name alone."""
+    tiny("granitemoe").build().save_pretrained(tmp_path / "base")
+    make_tokenizer(tmp_path / "base")
+    assert trained(tmp_path / "base", data, tmp_path / "out") == 0
+    assert all(tensor.any() for tensor in adapted(tmp_path / "out").values())

@@ -25,6 +25,12 @@ def lora_targets(model: Any, wanted: Sequence[str]) -> tuple[str | list[str], st
     """
     leaves = {name.split(".")[-1] for name, _ in model.named_modules()}
     refused = leaves & (_EVER_PAST | (_PAST if model.config.model_type in _STATE_SPACE else frozenset()))
+    # Routers of experts that are linear layers by their class and return more than a product.
+    refused |= {
+        name.split(".")[-1]
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and type(module).forward is not nn.Linear.forward
+    }
     if tuple(wanted) != (ALL,):
         missing = next((target for target in wanted if target not in leaves | {ALL}), None)
         if missing is not None:
@@ -32,7 +38,7 @@ def lora_targets(model: Any, wanted: Sequence[str]) -> tuple[str | list[str], st
         faulty = next((target for target in wanted if target in refused), None)
         if faulty is not None:
             kind = model.config.model_type
-            raise InputError(f"targets: {faulty} of a {kind} model would never use its adapter; leave it out")
+            raise InputError(f"targets: {faulty} of a {kind} model cannot use an adapter; leave it out")
         return list(wanted), None
     decoder = text_decoder(model)
     towers = model.config.get_text_config(decoder=True) is not model.config
@@ -47,4 +53,4 @@ def lora_targets(model: Any, wanted: Sequence[str]) -> tuple[str | list[str], st
     ]
     kept = [name for name in names if name.split(".")[-1] not in refused]
     left = [*(["towers that read no text"] if towers else []), *sorted(refused & {n.split(".")[-1] for n in names})]
-    return kept, f"no adapter on {', '.join(left)}: training would not change it" if left else None
+    return kept, f"no adapter on {', '.join(left)}, which cannot use one" if left else None

@@ -32,6 +32,10 @@ COMPLETE = "complete"
 def load_base(base: Path, dtype: str) -> tuple[Any, PreTrainedTokenizerBase]:
     """Model and tokenizer of a base, the model in `dtype`."""
     model = open_model(base, getattr(torch, dtype))
+    config = model.config.get_text_config(decoder=True)
+    # TRL's load-balancing loss asks for experts by this name alone (1.16: Granite, Phi and Llama 4 have another).
+    if not hasattr(config, "num_experts") and hasattr(config, "num_local_experts"):
+        config.num_experts = config.num_local_experts
     return model, AutoTokenizer.from_pretrained(base)
 
 
