@@ -3,6 +3,7 @@
 Loads transformers when it is called, not before.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,26 @@ def open_model(path: Path, dtype: Any) -> Any:
         )
     chosen: Any = next((auto for auto in known if auto in classes and _class(auto, config) in named), known[0])
     return chosen.from_pretrained(path, dtype=dtype).eval()
+
+
+def parameter_names(model: Any, stored: Iterable[str]) -> dict[str, str]:
+    """Names of a file's tensors -> what the loaded model calls them: transformers renames parts of multimodal models as
+    it loads them. Left out is what becomes a part of a parameter with others, as experts that are stored one by one."""
+    from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
+
+    conversions = getattr(model, "_weight_conversions", None) or []
+    renamings = [conversion for conversion in conversions if isinstance(conversion, WeightRenaming)]
+    converters = [conversion for conversion in conversions if isinstance(conversion, WeightConverter)]
+    held = dict(model.state_dict(keep_vars=True))
+    found = {n: rename_source_key(n, renamings, converters, model.base_model_prefix, held) for n in stored}
+    return {name: target for name, (target, pattern) in found.items() if pattern is None}
+
+
+def text_decoder(model: Any) -> Any:
+    """The part of a model that reads the text: the whole of one that reads nothing else, else without its towers."""
+    if model.config.get_text_config(decoder=True) is model.config:
+        return model.base_model
+    return model.get_decoder()
 
 
 def _class(auto: Any, config: Any) -> str:

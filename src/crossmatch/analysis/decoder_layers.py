@@ -5,14 +5,15 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from crossmatch.causal import text_decoder
 from crossmatch.checkpoint import Checkpoint
 from crossmatch.errors import InputError
 
 
 def decoder_layers(model: Any) -> Sequence[nn.Module]:
-    """The decoder's layers: the first list of modules as long as the config says. Raises InputError without one."""
+    """The text decoder's layers: its first list of modules as long as the config says. Raises InputError for none."""
     count = model.config.get_text_config().num_hidden_layers
-    for module in model.base_model.modules():
+    for module in text_decoder(model).modules():
         if isinstance(module, nn.ModuleList) and len(module) == count:
             return list(module)
     raise InputError(f"{type(model).__name__} holds no list of {count} layers; its residual stream cannot be read")

@@ -89,7 +89,7 @@ def train_stage(
         from crossmatch.data.chat_templates import probe, restore_template
         from crossmatch.training.trainer import build_trainer
 
-        trainer = build_trainer(base.path, stage, rows, settings, work)
+        trainer = build_trainer(base.path, stage, rows, settings, work, progress.say)
         loading.advance()
     seconds = _run(trainer, stage, settings, work, progress)
     tokenizer: Any = trainer.processing_class

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,6 @@ import torch
 from datasets import Dataset, Features, Json
 from peft import LoraConfig
 from transformers import (
-    AutoModelForCausalLM,
     AutoTokenizer,
     PreTrainedTokenizerBase,
     PrinterCallback,
@@ -19,18 +18,24 @@ from transformers import (
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
+from crossmatch.causal import open_model
 from crossmatch.data.chat_templates import apply_template, template_kwargs
 from crossmatch.data.training_sets import Dialogue
-from crossmatch.errors import DataError, InputError
+from crossmatch.errors import DataError
 from crossmatch.runtime import Task
 from crossmatch.training.settings import Stage, TrainSettings
+from crossmatch.training.targets import lora_targets
 
 COMPLETE = "complete"
 
 
 def load_base(base: Path, dtype: str) -> tuple[Any, PreTrainedTokenizerBase]:
     """Model and tokenizer of a base, the model in `dtype`."""
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=dtype)
+    model = open_model(base, getattr(torch, dtype))
+    config = model.config.get_text_config(decoder=True)
+    # TRL's load-balancing loss asks for experts by this name alone (1.16: Granite, Phi and Llama 4 have another).
+    if not hasattr(config, "num_experts") and hasattr(config, "num_local_experts"):
+        config.num_experts = config.num_local_experts
     return model, AutoTokenizer.from_pretrained(base)
 
 
@@ -68,9 +73,14 @@ def last_complete(work: Path) -> Path | None:
 
 
 def build_trainer(
-    base: Path, stage: Stage, data: Sequence[str] | Sequence[Dialogue], settings: TrainSettings, work: Path
+    base: Path,
+    stage: Stage,
+    data: Sequence[str] | Sequence[Dialogue],
+    settings: TrainSettings,
+    work: Path,
+    say: Callable[[str], None] = lambda _: None,
 ) -> SFTTrainer:
-    """The trainer of a stage: PT packs documents, SFT masks everything but the response."""
+    """The trainer of a stage: PT packs documents, SFT masks everything but the response. say: takes notes."""
     model, tokenizer = load_base(base, settings.dtype)
     model.config.use_cache = False
     if stage == "sft":
@@ -80,18 +90,17 @@ def build_trainer(
         check_lengths(tokenizer, rows, settings.max_length)
     else:
         rows = [{"text": text} for text in data]
+    targets, note = lora_targets(model, settings.targets)
+    if note:
+        say(f"note: {note}")
     lora = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,  # pyright: ignore[reportArgumentType]
         lora_dropout=settings.dropout,
         use_rslora=settings.rslora,
-        target_modules="all-linear" if settings.targets == ("all-linear",) else list(settings.targets),
+        target_modules=targets,
         task_type="CAUSAL_LM",
     )
-    names = {name.split(".")[-1] for name, _ in model.named_modules()}
-    missing = [target for target in settings.targets if target not in names | {"all-linear"}]
-    if missing:
-        raise InputError(f"targets: the base has no module called {missing[0]}; give all-linear, or names of modules")
     trainer = SFTTrainer(
         model=model,
         args=_arguments(stage, settings, work),

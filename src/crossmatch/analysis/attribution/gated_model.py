@@ -17,12 +17,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
 from crossmatch.adapter import fit
 from crossmatch.analysis.attribution.batches import Batch
 from crossmatch.analysis.decoder_layers import decoder_layers
+from crossmatch.causal import open_model, parameter_names
 from crossmatch.checkpoint import Checkpoint, layer_of, module_type_of
 from crossmatch.delta import Delta, LowRank, TuningVector
 from crossmatch.errors import AdapterError, InputError
@@ -97,10 +97,10 @@ class Instrumented:
             raise AdapterError("an adapter changes the vocabulary of the model, whose activations do not compare")
         self.adapters, self.vectors = tuple(adapters), found.vectors
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        model: Any = AutoModelForCausalLM.from_pretrained(base.path, dtype=torch.float32)
+        model: Any = open_model(base.path, torch.float32)
         self.model = model.to(self.device).eval().requires_grad_(False)
         changed = dict.fromkeys(name for vector in found.vectors.values() for name in vector)
-        owners = _owners(self.model)
+        owners = _owners(self.model, parameter_names(self.model, base.tensors))
         for name in changed:
             linear = name in owners and name.endswith(".weight") and isinstance(owners[name][0], nn.Linear | Conv1D)
             if not linear and not (everything and name in owners):
@@ -234,13 +234,15 @@ class Instrumented:
         return affine
 
 
-def _owners(model: nn.Module) -> dict[str, list[nn.Module]]:
-    """For every parameter, under its first name, the modules that hold it."""
+def _owners(model: nn.Module, names: Mapping[str, str]) -> dict[str, list[nn.Module]]:
+    """For every parameter, under its first name, the modules that hold it; names: of the file -> of the model."""
+    stored = {target: name for name, target in names.items()}
     first: dict[int, str] = {}
     found: dict[str, list[nn.Module]] = {}
     for prefix, module in model.named_modules():
         for leaf, parameter in module.named_parameters(recurse=False):
-            name = first.setdefault(id(parameter), f"{prefix}.{leaf}")
+            own = f"{prefix}.{leaf}"
+            name = first.setdefault(id(parameter), stored.get(own, own))
             found.setdefault(name, []).append(module)
     return found
 

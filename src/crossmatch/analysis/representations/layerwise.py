@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM
 
 from crossmatch.adapter import fit
 from crossmatch.analysis.checkpoint_difference import Difference
 from crossmatch.analysis.decoder_layers import check_configs, decoder_layers, hidden_of
+from crossmatch.causal import open_model, parameter_names
 from crossmatch.checkpoint import Checkpoint, is_output, layer_of
 from crossmatch.data.passages import Passage
 from crossmatch.delta import (
@@ -176,11 +176,14 @@ class Streams:
         if base.original is not base:
             raise AdapterError("a vector changes the vocabulary of the model, whose activations do not compare")
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        model: Any = AutoModelForCausalLM.from_pretrained(base.path, dtype=torch.float32)
+        model: Any = open_model(base.path, torch.float32)
         self.model = model.to(self.device).eval().requires_grad_(False)
         self.layers = decoder_layers(self.model)
         self._base = own(base)
-        self._weights = dict(self.model.named_parameters())
+        # By the names of the file, as vectors have them.
+        stored = {target: name for name, target in parameter_names(self.model, base.tensors).items()}
+        self._weights = {stored.get(name, name): p for name, p in self.model.named_parameters()}
+        self._buffers = {stored.get(name, name) for name, _ in self.model.named_buffers()}
         depths = {id(p): depth for depth, layer in enumerate(self.layers) for p in layer.parameters()}
         self._depths = {name: depths.get(id(parameter)) for name, parameter in self._weights.items()}
 
@@ -250,8 +253,7 @@ class Streams:
     def _unread(self, name: str) -> bool:
         """Whether a stored tensor is no weight of this model: a buffer, or a layer beyond those that its config has."""
         layer = layer_of(name)
-        buffers = dict(self.model.named_buffers())
-        return name in buffers or (layer is not None and layer >= len(self.layers))
+        return name in self._buffers or (layer is not None and layer >= len(self.layers))
 
     @contextmanager
     def _worn(self, side: Side, depth: int) -> Iterator[None]:

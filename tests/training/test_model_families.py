@@ -1,0 +1,80 @@
+"""What is trained of models that are not plain decoders, and in bfloat16 on CPU."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from architectures.zoo import tiny
+from crossmatch.cli import run
+from helpers import make_chat_model, make_tokenizer
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    rows = [{"prompt": "what is blood ?", "completion": "the old heart cell"}] * 6
+    file = tmp_path / "sft.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+def trained(base: Path, data: Path, out: Path, *settings: str) -> int:
+    pairs = [
+        text for pair in ("max_steps=2", "max_length=64", "learning_rate=1e-2", *settings) for text in ("--set", pair)
+    ]
+    return run(["train", str(base), "--stage", "sft", "--data", str(data), "-o", str(out), *pairs])
+
+
+def adapted(out: Path) -> dict[str, torch.Tensor]:
+    """Module -> its B."""
+    tensors = load_file(out / "adapter_model.safetensors")
+    return {name.split(".lora_B")[0]: tensor for name, tensor in tensors.items() if ".lora_B" in name}
+
+
+def test_a_bfloat16_base_is_trained_on_cpu(tmp_path: Path, data: Path) -> None:
+    """The base is frozen in bfloat16; the adapter learns, in float32."""
+    make_chat_model(tmp_path / "base")
+    assert trained(tmp_path / "base", data, tmp_path / "out", "dtype=bfloat16") == 0
+    found = adapted(tmp_path / "out")
+    assert all(tensor.dtype == torch.float32 and tensor.any() for tensor in found.values())
+
+
+@pytest.mark.parametrize(
+    ("kind", "left_out", "note"),
+    [
+        ("phimoe", "router", "no adapter on router"),
+        ("llava", "vision", "no adapter on towers that read no text"),
+        ("mamba", "out_proj", "no adapter on dt_proj, out_proj"),
+        ("jamba", "dt_proj", "no adapter on dt_proj"),
+    ],
+)
+def test_all_linear_is_what_text_can_train(
+    kind: str, left_out: str, note: str, tmp_path: Path, data: Path, capsys: Any
+) -> None:
+    tiny(kind).build().save_pretrained(tmp_path / "base")
+    make_tokenizer(tmp_path / "base")
+    assert trained(tmp_path / "base", data, tmp_path / "out") == 0
+    assert note in capsys.readouterr().err
+    found = adapted(tmp_path / "out")
+    assert not [name for name in found if left_out in name]
+    assert all(tensor.any() for tensor in found.values())
+
+
+def test_a_module_that_cannot_carry_an_adapter_is_refused(tmp_path: Path, data: Path, capsys: Any) -> None:
+    tiny("mamba").build().save_pretrained(tmp_path / "base")
+    make_tokenizer(tmp_path / "base")
+    assert trained(tmp_path / "base", data, tmp_path / "out", "targets=in_proj,out_proj") == 2
+    assert "targets: out_proj of a mamba model cannot use an adapter" in capsys.readouterr().err
+
+
+def test_experts_that_go_by_another_name_are_balanced(tmp_path: Path, data: Path) -> None:
+    """TRL's load-balancing loss knows the number of experts by one name alone."""
+    tiny("granitemoe").build().save_pretrained(tmp_path / "base")
+    make_tokenizer(tmp_path / "base")
+    assert trained(tmp_path / "base", data, tmp_path / "out") == 0
+    assert all(tensor.any() for tensor in adapted(tmp_path / "out").values())
