@@ -520,7 +520,7 @@ def test_pipes_are_not_waited_for(tmp_path: Path) -> None:
 
 
 def test_japanese_needs_its_tokenizer_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = [{"question": f"q{i}", "reference": "r"} for i in range(2)]
+    rows = [{"id": str(i), "question": f"q{i}", "reference": "r"} for i in range(2)]
     (tmp_path / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     file = tmp_path / "ask.yaml"
     file.write_text("name: ask\nversion: 1\nkind: generation\nlanguage: ja\ndata: x.jsonl\n")
