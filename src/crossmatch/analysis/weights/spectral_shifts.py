@@ -172,9 +172,9 @@ def _leading(base: Product, delta: LowRank | Rows, space: Singular, count: int) 
         gaps = torch.minimum(steps, torch.cat([steps[1:], s.new_full((1,), torch.inf)]))[:count]
         certain = bool((size / gaps.clamp_min(1e-300)).clamp_max(1.0).mean() <= CONVERGED)
         if certain or turn == _ROUNDS:
-            break
+            return _measures(x[:known], s, y[:known], sigma, count), certain
         new = above, below
-    return _measures(x[:known], s, y[:known], sigma, count), certain
+    raise AssertionError("the last round returns")
 
 
 def _rest(vectors: Tensor, basis: Tensor) -> Tensor:
