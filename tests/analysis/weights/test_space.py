@@ -297,7 +297,7 @@ def test_the_random_deltas_of_the_readings_are_those_of_whole_matrices() -> None
     found = readings.read(delta, SPACE.first(30), draws=30)
     assert isinstance(found, readings.Readings)
     whole = []
-    for seed in range(30):
+    for seed in range(15):
         drawn = random_like(random(5, 30 * SIGMA), draw(seed))
         one = readings.read(change(drawn), SPACE.first(30), draws=1)
         assert isinstance(one, readings.Readings)
