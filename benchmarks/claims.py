@@ -5,9 +5,9 @@ python benchmarks/claims.py --count 20     fewer
 
 Bases are random matrices of a small Llama (seven modules a layer); vectors are of rank 16. Random: no relation to the
 base, nothing may be supported or contradicted. Planted: as the statement says, by a wide margin; opposite: attention
-and MLP exchanged, and what grows shrinks. At the bound: MLP modules and attention differ in what they write anew by exactly
-the effect that matters, one way and the other, with noise from module to module and from layer to layer: supported in
-at most 2.5%, contradicted in at most 5%.
+and MLP exchanged, and what grows shrinks. At the bound: MLP modules and attention differ in what they write anew by
+exactly the effect that matters, one way and the other, with noise from module to module and from layer to layer:
+supported in at most 2.5%, contradicted in at most 5%.
 """
 
 import argparse

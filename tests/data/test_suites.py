@@ -19,6 +19,7 @@ import pytest
 from crossmatch.data.suites import parse_settings, read_yaml
 from crossmatch.errors import DataError
 from crossmatch.evaluation import Item, known_recipes, load_suite
+from crossmatch.evaluation.metrics.bleu_rouge import bleu_signature
 from harness.build import PROMPTS, SHOTS, harness_prompts
 from harness.records import RECORDS, write_data_set
 
@@ -516,3 +517,21 @@ def test_pipes_are_not_waited_for(tmp_path: Path) -> None:
     (tmp_path / "s.yaml").write_text(GENERATION)
     with pytest.raises(DataError, match="is no regular file"):
         load_suite(tmp_path / "s.yaml")
+
+
+def test_japanese_needs_its_tokenizer_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{"id": str(i), "question": f"q{i}", "reference": "r"} for i in range(2)]
+    (tmp_path / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    file = tmp_path / "ask.yaml"
+    file.write_text("name: ask\nversion: 1\nkind: generation\nlanguage: ja\ndata: x.jsonl\n")
+    monkeypatch.setattr("crossmatch.data.suite_config.find_spec", lambda name: None)
+    with pytest.raises(DataError, match=r"pip install 'crossmatch\[ja\]'"):
+        load_suite(str(file))
+    monkeypatch.setattr("crossmatch.data.suite_config.find_spec", lambda name: name)
+    assert load_suite(str(file)).settings.language == "ja"
+
+
+def test_japanese_is_cut_into_words() -> None:
+    pytest.importorskip("MeCab")
+    pytest.importorskip("ipadic")
+    assert "tok:ja-mecab" in bleu_signature("ja")

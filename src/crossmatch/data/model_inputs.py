@@ -22,7 +22,8 @@ def read_passages(base: Checkpoint, source: str, length: int) -> "list[Passage]"
     """The texts of a source as tokens: documents, dialogues with the base's chat template, items with their answers.
 
     source: training data (a file, or a hub data set), a suite (`.yaml` or `recipe:NAME`), or a `.txt` file
-    with a text on each line. length: tokens at which a document is cut; dialogues may be as long as the context. Raises
+    with a text on each line. Only the text's own tokens are read: no end is put behind it. length: tokens at which a
+    document is cut; dialogues may be as long as the context. Raises
     DataError with the source and the example.
     """
     from crossmatch.data.passages import read_text
@@ -30,13 +31,13 @@ def read_passages(base: Checkpoint, source: str, length: int) -> "list[Passage]"
     tokenizer, found = open_tokenizer(base.path), []
     if source.endswith(".txt"):
         lines = _lines(Path(source))
-        return [passage for line in lines for passage in read_text(tokenizer, line, length)[:1]]
+        return [passage for line in lines for passage in read_text(tokenizer, line, length, ended=False)[:1]]
     from crossmatch.data.training_sets import Document
 
     for number, example in enumerate(_examples(source), 1):
         try:
             if isinstance(example, Document):
-                found += read_text(tokenizer, example.text, length)[:1]
+                found += read_text(tokenizer, example.text, length, ended=False)[:1]
             else:
                 found.append(_dialogue(base, tokenizer, example))
         except DataError as error:

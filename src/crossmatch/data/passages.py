@@ -28,9 +28,9 @@ class Passage:
         return range(self.prompt - 1, self.prompt) if which == "prompt-end" else range(self.prompt, len(self.ids))
 
 
-def read_text(tokenizer: Any, text: str, max_length: int) -> list[Passage]:
-    """A document as the PT stage learns it, with the end-of-sequence token, in blocks of `max_length` tokens."""
-    end = tokenizer.eos_token or ""
+def read_text(tokenizer: Any, text: str, max_length: int, *, ended: bool = True) -> list[Passage]:
+    """A document in blocks of `max_length` tokens; ended: as the PT stage learns it, with the end-of-sequence token."""
+    end = (tokenizer.eos_token or "") if ended else ""
     (ids,) = encode(tokenizer, [text if text.endswith(end) else text + end])
     return [Passage(tuple(ids[start : start + max_length])) for start in range(0, len(ids), max_length)]
 

@@ -3,6 +3,7 @@
 import difflib
 import re
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -180,7 +181,7 @@ class SuiteSettings(_Strict):
     name: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*$")
     version: int = Field(ge=1)
     kind: Literal["generation", "choice", "instructions", "text"]
-    language: Literal["en", "zh"] = "en"
+    language: Literal["en", "zh", "ja"] = "en"
     data: str | None = None
     hub: HubSource | None = None
     fields: Fields = OWN_FIELDS
@@ -234,6 +235,12 @@ class SuiteSettings(_Strict):
     def _belong_together(self) -> "SuiteSettings":
         if (self.data is None) == (self.hub is None):
             raise ValueError("either data (a file) or hub (a data set) must be given")
+        if self.language == "ja" and self.kind == "generation" and self.match != "number":
+            missing = [name for name in ("MeCab", "ipadic") if find_spec(name) is None]
+            if missing:
+                raise ValueError(
+                    f"language ja: BLEU needs {' and '.join(missing)} to cut words: pip install 'crossmatch[ja]'"
+                )
         if self.kind != "choice":
             for name in ("form", "generative", "permutations"):
                 if getattr(self, name) != SuiteSettings.model_fields[name].default:

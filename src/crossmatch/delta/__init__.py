@@ -41,6 +41,8 @@ from crossmatch.delta.sketch import (
     Product,
     Rows,
     Singular,
+    converged_singular,
+    figure_angle,
     top_singular,
 )
 from crossmatch.delta.vector import TuningVector
@@ -65,8 +67,10 @@ __all__ = [
     "Workspace",
     "cat",
     "check_weights",
+    "converged_singular",
     "cosine",
     "dense",
+    "figure_angle",
     "frobenius",
     "inner",
     "layer_shuffled",

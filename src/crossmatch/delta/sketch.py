@@ -21,6 +21,8 @@ BLOCK_ELEMENTS = 1 << 23
 HELD_ELEMENTS = 1 << 28
 # From this share of all directions on, all of them cost less than a sketch.
 _WIDE = 0.4
+# Lanczos: vectors at a time; up to here all directions cost no more; eigenvalues' errors in single precision.
+_BLOCK, _SMALL, _SINGLE = 32, 1024, 1e-6
 # The bound on what is left: random vectors, squarings of their growth, and how often it may be wrong.
 _PROBES, _STEPS, FAILURE = 12, 3, 1e-6
 
@@ -185,6 +187,73 @@ class Product:
             return out
         whole = torch.cat([block for _, block in self.rows.blocks(torch.float64)])
         return whole @ whole.T
+
+
+def converged_singular(matrix: Tensor | Rows, k: int, *, angle: float, generator: torch.Generator) -> Singular:
+    """The k largest singular triples of a matrix, each vector known to an angle: the root of the mean squared sine
+    between those found and the true ones is estimated to be at most `angle`.
+
+    Block Lanczos on W^T W with full reorthogonalisation: every product with W counts, which a flat spectrum needs,
+    where subspace iteration throws the earlier ones away. The angle of a vector is its residual over the distance to
+    the next eigenvalue (Davis and Kahan). Ends earlier where single precision has no more to give, which
+    `figure_angle` tells.
+    Exact where min(m, n) is small or the basis would become a large part of it. Raises RuleError for NaN and infinity.
+    """
+    product = Product(Rows.of(matrix))
+    if not math.isfinite(product.energy):
+        raise RuleError("the matrix holds NaN or infinite values; its singular values are not defined")
+    most = min(product.rows.height, product.rows.columns)
+    k = min(k, most)
+    basis = _krylov(product, k, angle, generator) if most > _SMALL else None
+    if basis is None:
+        product = Product(product.rows, torch.float64)
+        return _judged(product, _chosen(_all_triples(product), k, None), generator)
+    return _judged(product, _chosen(_triples(product, basis), k, None), generator)
+
+
+def figure_angle(found: Singular) -> float:
+    """The estimated angle of vectors, as `converged_singular` has it, from their residuals."""
+    values = found.s.square()
+    return float(_sines(values, found.residuals * found.s).square().mean().sqrt()) if len(values) else 0.0
+
+
+def _sines(values: Tensor, errors: Tensor) -> Tensor:
+    """(k,) residuals of eigenpairs over the distance to the next eigenvalue (K >= k,), at most 1."""
+    steps = (values[:-1] - values[1:]).abs()
+    far = values.new_full((1,), math.inf)
+    gaps = torch.minimum(torch.cat([far, steps]), torch.cat([steps, far]))[: len(errors)]
+    return torch.where(errors > 0, errors / gaps.clamp_min(1e-300), errors).clamp_max(1.0)
+
+
+def _krylov(product: Product, k: int, angle: float, generator: torch.Generator) -> Tensor | None:
+    """A basis (n, K) in which the k leading right directions lie; None where it would be nearly all of the space."""
+    n, most = product.rows.columns, min(product.rows.height, product.rows.columns)
+    block = torch.linalg.qr(torch.randn(n, _BLOCK, generator=generator, dtype=torch.float64).to(product.dtype)).Q
+    basis, inner, checked = block, torch.zeros(0, 0, dtype=torch.float64), 0
+    while basis.shape[1] < _WIDE * most:
+        image = product.left(product.right(block))
+        column = (basis.T @ image).double()
+        size = basis.shape[1]
+        grown = torch.zeros(size, size, dtype=torch.float64)
+        grown[: len(inner), : len(inner)] = inner
+        grown[:, -block.shape[1] :] = column
+        grown[-block.shape[1] :] = column.T
+        inner = grown
+        rest = image - basis @ column.to(image.dtype)
+        rest = rest - basis @ (basis.T @ rest)
+        block, left = torch.linalg.qr(rest)
+        if size >= k + _BLOCK and size >= 1.15 * checked:
+            checked = size
+            values, vectors = torch.linalg.eigh((inner + inner.T) / 2)
+            values, vectors = values.flip(0), vectors.flip(1)
+            errors = torch.linalg.vector_norm(left.double() @ vectors[-left.shape[1] :, :k], dim=0)
+            sines = _sines(values, errors)
+            if float(sines.square().mean().sqrt()) <= angle or float(errors.max()) <= _SINGLE * float(values[0]):
+                return basis
+        # What rounding left in the directions already there is taken out once more.
+        block = torch.linalg.qr(block - basis @ (basis.T @ block)).Q
+        basis = torch.cat([basis, block], dim=1)
+    return None
 
 
 def _sketched(product: Product, width: int, power: int, generator: torch.Generator) -> Tensor:

@@ -64,7 +64,7 @@ def test_texts_of_every_form_are_read(root: Path) -> None:
     assert len(documents) == 40
     assert {len(passage.ids) for passage in documents} == {16}
     lines = read_passages(base, str(root / "lines.txt"), 64)
-    assert [len(passage.ids) for passage in lines] == [21, 21, 21]
+    assert [len(passage.ids) for passage in lines] == [20, 20, 20]
     dialogue = read_passages(base, str(root / "sft.jsonl"), 64)[0]
     assert decoded(base, dialogue).startswith("<|user|> what is")
     item = decoded(base, read_passages(base, str(root / "define.yaml"), 64)[0])
@@ -95,7 +95,7 @@ def test_the_command_says_what_the_texts_show(root: Path, tmp_path: Path, capsys
     assert run(["--quiet", *(str(a) for a in [*arguments, *openings, "-o", tmp_path / "out"])]) == 0
     shown = capsys.readouterr().out.splitlines()
     assert max(map(len, shown)) <= 79
-    assert "sft: 600 tokens of 29 texts, less first ones and massive dimensions" in shown
+    assert "sft: 600 tokens of 30 texts, less first ones and massive dimensions" in shown
     assert any(line.startswith("sft: fine-tuning moves activations in few directions:") for line in shown)
     assert "sft: log-odds, right over wrong, where they differ: 4 items" in shown
     assert "sft: log-odds, <think> over the answer's first token: 4 items" in shown

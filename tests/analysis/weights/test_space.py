@@ -297,9 +297,9 @@ def test_the_random_deltas_of_the_readings_are_those_of_whole_matrices() -> None
     found = readings.read(delta, SPACE.first(30), draws=30)
     assert isinstance(found, readings.Readings)
     whole = []
-    for seed in range(30):
+    for seed in range(15):
         drawn = random_like(random(5, 30 * SIGMA), draw(seed))
-        one = readings.read(change(drawn), SPACE.first(30), draws=2)
+        one = readings.read(change(drawn), SPACE.first(30), draws=1)
         assert isinstance(one, readings.Readings)
         whole.append([one.figures[name].value or 0.0 for name in readings.NAMES])
     means = torch.tensor(whole, dtype=torch.float64).mean(0).tolist()
@@ -379,3 +379,30 @@ def test_a_space_says_how_many_directions_hold_ninety_percent() -> None:
     assert Space(SPACE, cached=False).k90 == int((shares < 0.9).sum()) + 1
     few = Singular(SPACE.u[:, :2], SPACE.s[:2], SPACE.vh[:2], SPACE.residuals[:2], SPACE.energy, 0.0)
     assert Space(few, cached=False).k90 is None
+
+
+@pytest.mark.parametrize("strength", [0.3, 2.0])
+def test_readings_of_strong_changes_hold_beyond_the_known_directions(
+    strength: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(readings, "KNOWN", 24)
+    rows, columns, count = 160, 200, readings.TOP
+    u, v = orthonormal(rows, rows, 71), orthonormal(columns, rows, 72)
+    base = (u * torch.arange(1, rows + 1).double() ** -0.3) @ v.T
+    b = torch.randn(rows, 8, generator=draw(5), dtype=torch.float64) / rows**0.5
+    a = torch.randn(8, columns, generator=draw(6), dtype=torch.float64) / columns**0.5
+    delta = low_rank(strength * b, a)
+    space = top_singular(base, rows, generator=draw(0))
+    left, s, _ = torch.linalg.svd(base + dense(delta))
+    turned = (1 - (space.u[:, :count] * left[:, :count]).sum(0).square()).clamp_min(0).sqrt()
+    nearest = (space.u[:, :24].T @ left[:, :count]).abs().max(0).values
+    for given, factored in ((delta, delta), (dense(delta), None)):
+        held = given if isinstance(given, Tensor) else dense(given)
+        one = Change(Place("m", 0, "q_proj", "attn", (rows, columns)), factored, Rows.of(held), Rows.of(base), "m")
+        found = readings.read(one, space, draws=1)
+        assert isinstance(found, readings.Readings)
+        assert found.certain
+        figures = {name: figure.value for name, figure in found.figures.items()}
+        assert figures["amplified"] == pytest.approx(float((s[:count] / space.s[:count]).mean()) - 1, abs=1e-4)
+        assert figures["turned"] == pytest.approx(float(turned.mean()), abs=0.005)
+        assert figures["intruders"] == pytest.approx(float((nearest < readings.THRESHOLD).double().mean()))

@@ -21,14 +21,16 @@ from crossmatch.checkpoint import (
     value_digest,
     write_tensors,
 )
-from crossmatch.delta import Singular, top_singular
+from crossmatch.delta import Singular, converged_singular, figure_angle, top_singular
 from crossmatch.errors import CrossmatchError, DataError, OutputError
 
 CACHE_VARIABLE = "CROSSMATCH_CACHE"
 # Directions in a file: those that are asked for, rounded up to a multiple of this, so that another k finds them again.
 STEP = 64
-_VERSION = 1
-_POWER, _OVERSAMPLING = 4, 16
+_VERSION = 2
+# Figures are off by at most this share of the deviation of a random change, as far as the directions go. The diagonal
+# of k pairs asks most: with vectors that are off by an angle e on both sides it is off by 2 e of its deviation.
+ACCURACY = 0.01
 _CHUNK = 1 << 26
 
 
@@ -58,6 +60,7 @@ class Space:
             "energy": float(self.found.shares()[-1]) if len(s) else None,
             "k90": self.k90,
             "largest_residual": float(residuals.max()) / top if top > 0 else None,
+            "figure_error": 2 * figure_angle(self.found),
             "left_spectral": self.found.spectral,
             "cached": self.cached,
         }
@@ -107,7 +110,7 @@ class Subspaces:
         _write(self._file(change, *_extent(change, k, most)), found)
 
     def _file(self, change: Change, wanted: int, small: bool) -> Path:
-        settings = {"version": _VERSION, "k": wanted, "all": small, "power": _POWER, "oversampling": _OVERSAMPLING}
+        settings = {"version": _VERSION, "k": wanted, "all": small, "accuracy": ACCURACY}
         settings |= {"shape": list(change.place.shape), "turned": change.turned}
         return self.directory / f"{value_digest({**settings, 'matrix': _digest(self.base, change)})}.safetensors"
 
@@ -116,9 +119,7 @@ class Subspaces:
         generator = torch.Generator().manual_seed(int(key[:15], 16))
         try:
             if not small:
-                return _single(
-                    top_singular(rows, wanted, power=_POWER, oversampling=_OVERSAMPLING, generator=generator)
-                )
+                return _single(converged_singular(rows, wanted, angle=ACCURACY / 2, generator=generator))
             every = top_singular(rows, min(rows.height, rows.columns), generator=generator)
         except ValueError as error:
             raise DataError(f"{self.base.path}: {change.tensor}: {error}") from error

@@ -221,8 +221,8 @@ def _part(wanted: _Wanted, by_layer: dict[str, _ByLayer], parts: int) -> Part:
 
     low, high = bounds(ERROR / 2)
     ceiling = bounds(min(ERROR / 2, ERROR / parts))[1]
-    found = [float(bound) if math.isfinite(bound) else None for bound in (low, high, ceiling)]
-    return Part(wanted.what, float(figures.mean()), *found, wanted.null, len(layers), test)
+    low, high, ceiling = (float(bound) if math.isfinite(bound) else None for bound in (low, high, ceiling))
+    return Part(wanted.what, float(figures.mean()), low, high, ceiling, wanted.null, len(layers), test)
 
 
 def _numbers(number: Number, layers: _ByLayer) -> dict[int, Array]:

@@ -5,12 +5,13 @@ amplified spectrum: leading singular values that grow (2505.23099). Scaling and 
 left and right vectors that turn together (2509.17866). The null is the same W with a random delta of D's singular
 values.
 
-For factors nothing of size m x n is formed. In the basis [U, rest of B], [V, rest of A^T], with U, V the leading K
-directions of W, W + D is the small core diag(sigma, 0) + [U^T B; R_B] [V^T A^T; R_A]^T, but for what W does beyond its
-K directions, which is at most `Singular.spectral`: leading values far above it are right, those near it are not.
+W + D is never formed. It is projected on both sides to bases that start with the K leading directions of W and what D's
+factors add to them, where the known part of W is diag(sigma), exact, so that small shifts keep their digits. What W
+does beyond its K directions is multiplied, not dropped: the bases are extended by the residuals of the leading pairs
+(as Davidson's method does) until those are converged.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from zlib import crc32
@@ -40,8 +41,9 @@ TOP, THRESHOLD = 10, 0.6
 # Directions of W that take part: the cost is that of an SVD of this size, for the delta and for every draw of its null.
 KNOWN = 128
 DRAWS = 4
-# Of W + D whole: products with it and its transpose from where W's own directions lie.
-_ROUNDS = 2
+# Leading pairs of W + D are converged at this mean sine of their angles; so often bases are extended at most.
+CONVERGED = 0.005
+_ROUNDS = 12
 NAMES = ("intruders", "amplified", "spread", "turned", "coordination")
 
 
@@ -53,7 +55,8 @@ class Readings:
     known is below `THRESHOLD`; amplified: mean of sigma'_i / sigma_i - 1 over the `TOP` leading pairs; spread: standard
     deviation of sigma'_i / sigma_i over more of them (uniform scaling: small); turned: mean sine between u_i and u'_i
     over the leading `TOP`; coordination: cosine of the off-diagonal parts of U^T U' and V^T V' (1: left and right turn
-    together). certain: whether the leading values lie above what W may do beyond its known directions.
+    together). certain: whether the `TOP` leading pairs of W + D are converged, in angle to `CONVERGED` on average,
+    which bounds the error of `turned`; `intruders` and `amplified` are made of the same pairs.
     """
 
     level: str
@@ -80,20 +83,16 @@ def read(change: Change, space: Singular, *, seed: int = 0, draws: int = DRAWS) 
     if change.singular.energy <= 0:
         return "nothing was changed"
     rng = np.random.default_rng([seed, crc32(change.place.name.encode())])
+    delta: LowRank | Rows = change.rows
     if change.factors is not None:
-        found = _turned(_core(change.factors, space), space.s, count)
-        nulls = [_turned(_random_core(change, space, rng), space.s, count) for _ in range(draws)]
-        smallest = float(space.s[count - 1])
+        delta = change.factors
+    elif change.rows.height * change.rows.columns > HELD_ELEMENTS:
+        return "a dense change of this size is not kept in memory"
     else:
-        whole = change.rows.height * change.rows.columns
-        if whole > HELD_ELEMENTS:
-            return "a dense change of this size is not kept in memory"
-        few = draws // 2 if min(change.place.shape) <= EXACT else 1
-        base = change.base.held()
-        found = _dense(base, change.rows, space, count)
-        nulls = [_dense(base, _shuffled(change.rows, rng), space, count) for _ in range(few)]
-        smallest = float("inf")
-    certain = space.spectral is not None and smallest > space.spectral
+        draws = draws // 2 if min(change.place.shape) <= EXACT else 1
+    base = Product(change.base.held())
+    found, certain = _leading(base, delta, space, count)
+    nulls = [_leading(base, _random(change, rng), space, count)[0] for _ in range(draws)]
     return Readings("module", None, change.place, 1, _figures(found, nulls), certain)
 
 
@@ -121,68 +120,89 @@ def _figures(found: dict[str, float], nulls: Sequence[dict[str, float]]) -> dict
     return figures
 
 
-def _core(delta: LowRank, space: Singular) -> Tensor:
-    """W + D in the joint basis: (K + r, K + r) float64."""
-    left = _coordinates(space.u.double(), delta.b.double() * delta.scale)
-    right = _coordinates(space.vh.T.double(), delta.a.double().T)
-    return _with_base(left @ right.T, space.s)
+@dataclass(frozen=True, eq=False)
+class _Delta:
+    """Products with a change: right(x) = D x, left(y) = D^T y; float64."""
+
+    right: Callable[[Tensor], Tensor]
+    left: Callable[[Tensor], Tensor]
+
+    @classmethod
+    def of(cls, delta: LowRank | Rows) -> "_Delta":
+        """From its factors, or from its rows."""
+        if isinstance(delta, LowRank):
+            b, a = delta.b.double() * delta.scale, delta.a.double()
+            return cls(lambda x: b @ (a @ x), lambda y: a.T @ (b.T @ y))
+        product = Product(delta.held())
+        return cls(lambda x: product.right(x).double(), lambda y: product.left(y).double())
 
 
-def _coordinates(basis: Tensor, vectors: Tensor) -> Tensor:
-    """(K + r, r): of vectors (m, r) in a basis (m, K) and in an orthonormal one of what that leaves."""
-    inside = basis.T @ vectors
-    rest = vectors - basis @ inside
-    # The vectors of the basis are orthonormal to single precision: what is left of them is taken out again.
-    again = basis.T @ rest
-    return torch.cat([inside + again, torch.linalg.qr(rest - basis @ again, mode="r").R])
+def _leading(base: Product, delta: LowRank | Rows, space: Singular, count: int) -> tuple[dict[str, float], bool]:
+    """The measures of W + D, and whether its leading pairs are converged.
 
-
-def _with_base(core: Tensor, sigma: Tensor) -> Tensor:
-    core = core.clone()
-    core.diagonal()[: len(sigma)] += sigma
-    return core
-
-
-def _random_core(change: Change, space: Singular, rng: np.random.Generator) -> Tensor:
-    s = change.singular.s
-    sides = [torch.from_numpy(_random_coordinates(size, len(space.s), len(s), rng)) for size in change.place.shape]
-    return _with_base((sides[0] * s) @ sides[1].T, space.s)
-
-
-def _random_coordinates(size: int, known: int, rank: int, rng: np.random.Generator) -> np.ndarray:
-    """(known + rank, rank): uniform orthonormal vectors of `size` dimensions in the same coordinates.
-
-    Those of a Gaussian (size, rank) after QR: its first rows as they are, of the rest only the triangular factor, whose
-    entries are normal and, on the diagonal, chi (Bartlett's decomposition).
+    On the bases L = [U, l] and R = [V, r] with W = U diag(sigma) V^T + E, W + D is diag(sigma) + l^T E r + L^T D R.
+    Pairs are converged where the mean of residual over distance to the next value, a bound on the sines of their
+    angles, is at most `CONVERGED`.
     """
-    rest = size - known
-    if rest > rank:
-        lower = np.triu(rng.standard_normal((rank, rank)), 1)
-        lower += np.diag(np.sqrt(rng.chisquare(rest - np.arange(rank))))
-    else:
-        lower = np.zeros((rank, rank))
-        lower[:rest] = rng.standard_normal((rest, rank))
-    q, r = np.linalg.qr(np.concatenate([rng.standard_normal((known, rank)), lower]))
+    u, v, sigma, change = space.u.double(), space.vh.T.double(), space.s, _Delta.of(delta)
+    known, certain = len(sigma), False
+    empty = u.new_zeros(u.shape[0], 0), v.new_zeros(v.shape[0], 0)
+    left, right, images, back = empty[0], empty[1], empty[0], empty[1]
+    moved = change.right(v)
+    new = (delta.b.double(), delta.a.double().T) if isinstance(delta, LowRank) else empty
+    for turn in range(_ROUNDS + 1):
+        more = _rest(new[0], torch.cat([u, left], 1)), _rest(new[1], torch.cat([v, right], 1))
+        left, right = torch.cat([left, more[0]], 1), torch.cat([right, more[1]], 1)
+        # What lies beyond the known directions: the rest is in sigma.
+        images = torch.cat([images, base.right(more[1]).double()], 1)
+        back = torch.cat([back, base.left(more[0]).double()], 1)
+        moved = torch.cat([moved, change.right(more[1])], 1)
+        core = torch.cat([u, left], 1).T @ moved
+        core[known:, known:] += left.T @ images
+        core.diagonal()[:known] += sigma
+        x, s, yh = torch.linalg.svd(core, full_matrices=False)
+        y = yh.T
+        ours, theirs = x[:, :count], y[:, :count]
+        first = u @ ours[:known] + left @ ours[known:]
+        second = v @ theirs[:known] + right @ theirs[known:]
+        above = u @ (sigma[:, None] * theirs[:known]) + images @ theirs[known:] + moved @ theirs - first * s[:count]
+        below = v @ (sigma[:, None] * ours[:known]) + back @ ours[known:] + change.left(first) - second * s[:count]
+        size = ((above.square().sum(0) + below.square().sum(0)) / 2).sqrt()
+        steps = torch.cat([s.new_full((1,), torch.inf), s[:-1] - s[1:]])
+        gaps = torch.minimum(steps, torch.cat([steps[1:], s.new_full((1,), torch.inf)]))[:count]
+        certain = bool((size / gaps.clamp_min(1e-300)).clamp_max(1.0).mean() <= CONVERGED)
+        if certain or turn == _ROUNDS:
+            return _measures(x[:known], s, y[:known], sigma, count), certain
+        new = above, below
+    raise AssertionError("the last round returns")
+
+
+def _rest(vectors: Tensor, basis: Tensor) -> Tensor:
+    """An orthonormal basis of what vectors (m, l) have outside a basis (m, K), without what is only rounding."""
+    size = float(torch.linalg.vector_norm(vectors))
+    if vectors.shape[1] == 0 or size == 0 or basis.shape[1] >= basis.shape[0]:
+        return vectors[:, :0]
+    rest = vectors - basis @ (basis.T @ vectors)
+    # The vectors of the basis are orthonormal to single precision: what is left of them is taken out again.
+    rest = rest - basis @ (basis.T @ rest)
+    found, s, _ = torch.linalg.svd(rest, full_matrices=False)
+    kept = found[:, (s > 1e-9 * size)][:, : basis.shape[0] - basis.shape[1]]
+    return torch.linalg.qr(kept - basis @ (basis.T @ kept)).Q
+
+
+def _random(change: Change, rng: np.random.Generator) -> LowRank | Rows:
+    """A random change of the same singular values."""
+    if change.factors is None:
+        return _shuffled(change.rows, rng)
+    s = change.singular.s
+    sides = [torch.from_numpy(_orthonormal(size, len(s), rng)) for size in change.place.shape]
+    return LowRank(sides[0], sides[1].T.contiguous(), s.double())
+
+
+def _orthonormal(size: int, rank: int, rng: np.random.Generator) -> np.ndarray:
+    """(size, rank): uniform orthonormal vectors."""
+    q, r = np.linalg.qr(rng.standard_normal((size, rank)))
     return q * np.sign(np.diagonal(r))
-
-
-def _turned(core: Tensor, sigma: Tensor, count: int) -> dict[str, float]:
-    u, s, vh = torch.linalg.svd(core)
-    known = len(sigma)
-    return _measures(u[:known], s, vh.T[:known], sigma, count)
-
-
-def _dense(base: Rows, delta: Rows, space: Singular, count: int) -> dict[str, float]:
-    """From the leading directions of W + D, found by subspace iteration that starts at those of W."""
-    both = Rows(base.height, base.columns, lambda a, b: base.read(a, b).float() + delta.read(a, b).float())
-    product = Product(both.held())
-    basis = space.vh.T
-    for _ in range(_ROUNDS):
-        basis = torch.linalg.qr(product.left(torch.linalg.qr(product.right(basis)).Q)).Q
-    q, r = torch.linalg.qr(product.right(basis).double())
-    u, s, vh = torch.linalg.svd(r)
-    left, right = space.u.double().T @ (q @ u), space.vh.double() @ (basis.double() @ vh.T)
-    return _measures(left, s, right, space.s, count)
 
 
 def _shuffled(rows: Rows, rng: np.random.Generator) -> Rows:

@@ -211,6 +211,7 @@ def _summary(spaces: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "cached": sum(s["cached"] for s in spaces),
         "directions": dict(Counter(str(s["directions"]) for s in spaces)),
         "largest_residual": max(residuals, default=None),
+        "largest_figure_error": max((s["figure_error"] for s in spaces), default=None),
         "smallest_energy": min((s["energy"] for s in spaces if s["energy"] is not None), default=None),
     }
 

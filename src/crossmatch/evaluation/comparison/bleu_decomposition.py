@@ -42,9 +42,9 @@ def length_parts(score: Statistic) -> dict[str, Contrast]:
     """Split a difference in corpus BLEU (score) into dilution by length and the rest.
 
     Each part is a contrast of two variants' (draws, seeds * 10) mean rows of `bleu_statistics`, for
-    `paired_contrast`. total: BLEU(mine) - BLEU(reference); length: what the reference's matches would score in hypotheses as long as mine, less
-    what they score; rest = total - length. With no new match, precision falls as 1 / length: each order's total grows
-    by the tokens added, and the brevity penalty is of the new length.
+    `paired_contrast`. total: BLEU(mine) - BLEU(reference); length: what the reference's matches would score in
+    hypotheses as long as mine, less what they score; rest = total - length. With no new match, precision falls as 1 /
+    length: each order's total grows by the tokens added, and the brevity penalty is of the new length.
     """
 
     def total(mine: Array, reference: Array) -> Array:

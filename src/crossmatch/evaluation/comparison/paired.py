@@ -50,8 +50,8 @@ def difference(metric: str, mine: Measured, other: Measured) -> Difference | Non
 
 
 def pooled(metric: str, several: Sequence[Measured]) -> Measured:
-    """Several variants as one: each item's rows averaged, or side by side for a corpus score: the item stays the unit that
-    is drawn."""
+    """Several variants as one: each item's rows averaged, or side by side for a corpus score: the item stays the
+    unit."""
     tables, statistic = [measured[metric][0] for measured in several], several[0][metric][1]
     if isinstance(statistic, Corpus):
         # Each has a score of its own, of which the mean is taken.

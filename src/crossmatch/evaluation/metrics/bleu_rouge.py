@@ -11,7 +11,7 @@ from sacrebleu.metrics.bleu import BLEU
 from crossmatch.statistics.estimates import Array, Ratio
 
 ORDER = 4
-_TOKENIZERS = {"en": "13a", "zh": "zh"}
+_TOKENIZERS = {"en": "13a", "zh": "zh", "ja": "ja-mecab"}
 _CJK = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u3040-\u30ff\uac00-\ud7af"
 _WORDS = re.compile(rf"[{_CJK}]|[^\W{_CJK}_]+")
 
