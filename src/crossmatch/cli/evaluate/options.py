@@ -223,10 +223,12 @@ def measured(
     Leaves summary.json, and samples.json with the answers side by side, in `output`; gives the page's facts.
     """
     from crossmatch.checkpoint import replace_json
+    from crossmatch.data.chat_templates import open_tokenizer
+    from crossmatch.data.rendering import days_of
     from crossmatch.evaluation.comparison.side_by_side import side_by_side
     from crossmatch.evaluation.comparison.summary import summarise
     from crossmatch.evaluation.runner.runner import evaluate
-    from crossmatch.evaluation.runner.template_check import days_of, trained_with
+    from crossmatch.evaluation.runner.template_check import trained_with
     from crossmatch.evaluation.variants.variants import APART, SERVED
 
     (wanted, serving), plan, suites = models, asked.plan, asked.suites
@@ -247,7 +249,7 @@ def measured(
         further["on_its_base"] = _on_its_base(base, wanted)
         records |= evaluate(base, wanted.adapters, here, suites, output, plan=plan, progress=Terminal())
         further["trained_with"] = trained_with(base, wanted.adapters, plan.conditions)
-    if days := days_of(base, plan.conditions):
+    if days := days_of(open_tokenizer(base.path), {c.name: c.template for c in plan.conditions}):
         further["days"] = days
     summary = summarise(records, variants, suites, str(plan.kl_to), conditions=plan.conditions, clean=asked.clean)
     beside = [variant for variant in variants if variant.kind not in APART]

@@ -90,11 +90,13 @@ def evaluate_variants(
 
     def work() -> None:
         """Ask, and summarise what was answered."""
+        from crossmatch.data.chat_templates import open_tokenizer
+        from crossmatch.data.rendering import days_of
         from crossmatch.evaluation.comparison.clean_items import touched
         from crossmatch.evaluation.comparison.side_by_side import side_by_side
         from crossmatch.evaluation.comparison.summary import summarise
         from crossmatch.evaluation.runner.runner import evaluate
-        from crossmatch.evaluation.runner.template_check import days_of, trained_with
+        from crossmatch.evaluation.runner.template_check import trained_with
         from crossmatch.evaluation.variants.variants import APART
 
         plan = Plan(
@@ -111,7 +113,7 @@ def evaluate_variants(
             summary = summarise(
                 records, variants, suites, against, conditions=conditions, clean=parts, combination=sums
             )
-            days = days_of(base, conditions)
+            days = days_of(open_tokenizer(base.path), {c.name: c.template for c in conditions})
             replace_json(summary_file, {**summary, "trained_with": trained, **({"days": days} if days else {})})
             beside = [variant for variant in variants if variant.kind not in APART]
             replace_json(samples_file, side_by_side(records, beside, suites, conditions=conditions))

@@ -20,6 +20,7 @@ from crossmatch.evaluation.inference.protocol import (
     FirstToken,
     Generated,
     Model,
+    TooLong,
     Windows,
 )
 from crossmatch.evaluation.inference.served.endpoint import Facts, Server
@@ -54,6 +55,7 @@ class ServedModel:
     """
 
     tells_distributions = False
+    too_long: TooLong = "refuse"
 
     def __init__(
         self,
