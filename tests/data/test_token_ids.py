@@ -20,6 +20,7 @@ from crossmatch.data.token_ids import (
     with_opening,
     without_opening,
 )
+from crossmatch.errors import DataError
 from crossmatch.evaluation.inference.local_model import Engine
 from crossmatch.evaluation.inference.protocol import Windows
 from helpers import generate, loglikelihoods, make_chat_model
@@ -96,6 +97,22 @@ def test_white_space_at_a_prompts_end_belongs_to_what_follows(tokenizer: Any) ->
     prompt, moved = move_spaces("what is ", chat=False)
     before, after = encode_pair(tokenizer, prompt, moved + "blood")
     assert before + after == tokenizer("what is blood")["input_ids"]
+
+
+def test_what_the_positions_do_not_hold_is_refused_or_cut(path: Path) -> None:
+    engine = Engine(Checkpoint(path))
+    engine.model.config.max_position_embeddings = 12
+    long, short = "the old cell in the kidney is very new " * 3 + "what is", "what is"
+    (ids,) = encode(engine.tokenizer, [long])
+    with pytest.raises(DataError, match=rf"a prompt has {len(ids)} tokens, with up to 1 to follow; the model has 12"):
+        loglikelihoods(engine, [long], [[" blood"]])
+    with pytest.raises(DataError, match="to follow; the model has 12 positions"):
+        generate(engine, [short], 12)
+    engine.too_long = "cut"
+    kept = engine.tokenizer.decode([0, *ids[-11:]])
+    assert loglikelihoods(engine, [long], [[" blood"]]) == loglikelihoods(engine, [kept], [[" blood"]])
+    with pytest.raises(DataError, match="12 positions"):
+        generate(engine, [short], 14)
 
 
 def test_figures_are_those_of_plain_transformers(path: Path) -> None:

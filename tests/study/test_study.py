@@ -14,7 +14,7 @@ from crossmatch import Adapter, Checkpoint
 from crossmatch.checkpoint import file_digest
 from crossmatch.cli import run
 from crossmatch.delta import dense
-from crossmatch.errors import InputError, RecipeError
+from crossmatch.errors import DataError, InputError, RecipeError
 from crossmatch.study import load_recipe, plan_study, run_study
 from crossmatch.study.sample import (
     SampleSize,
@@ -378,3 +378,27 @@ def test_ontology_is_read_whole() -> None:
     arachnodactyly = next(t for t in terms if t.name == "Arachnodactyly")
     assert "fingers" in arachnodactyly.definition
     assert arachnodactyly.parents
+
+
+def test_every_prompt_and_training_row_is_rendered_before_any_work(room: Path, tmp_path: Path) -> None:
+    plan = plan_study(load_recipe(saved(tmp_path, recipe(room))), tmp_path)
+    assert any("8 dialogues of" in line for line in plan["rendered"])
+    assert any(line.startswith("suite ask: 4 prompts rendered under") for line in plan["rendered"])
+    rows = [
+        {"prompt": "what is blood", "completion": "old"},
+        {"instruction": "a", "system": "Be terse.", "output": "b"},
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "strict.jinja").write_text(
+        "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system') }}{% endif %}{{ m.content }} "
+        "{% endfor %}"
+    )
+    changed = recipe(room)
+    name = next(name for name, adapter in changed["adapters"].items() if adapter.get("stage") == "sft")
+    changed["adapters"][name]["data"] = str(tmp_path / "rows.jsonl")
+    train = changed["adapters"][name].get("train", {})
+    changed["adapters"][name]["train"] = {**train, "template": str(tmp_path / "strict.jinja")}
+    for work in (plan_study, run_study):
+        with pytest.raises(DataError, match=r"rows\.jsonl, example 2: the chat template cannot render a .*no system"):
+            work(load_recipe(saved(tmp_path, changed)), tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()

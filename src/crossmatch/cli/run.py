@@ -20,7 +20,8 @@ def run_command(
     study: Annotated[Path, typer.Argument(help="A study's recipe, a YAML file.")],
     runs: Annotated[Path, typer.Option(help="Where run directories lie.")] = Path("runs"),
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print stages, tokens, time and memory, and stop.")
+        bool,
+        typer.Option("--dry-run", help="Print stages, tokens, time and memory, render every prompt and row, and stop."),
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -73,6 +74,8 @@ def _print_plan(plan: dict[str, Any]) -> None:
         seconds = duration(stage["seconds"]) if stage["seconds"] is not None else "-"
         gib = f"{stage['gib']:.1f}" if stage["gib"] is not None else "-"
         print(f"{stage['name']:18} {tokens:>10} {seconds:>8} {gib:>5}  {stage['what']}")
+    for line in plan["rendered"]:
+        print(line)
     done = list(dict.fromkeys(stage["name"] for stage in plan["stages"] if stage["finished"]))
     if done:
         print(f"finished already, skipped if nothing that they read has changed: {', '.join(done)}")

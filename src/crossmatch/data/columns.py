@@ -58,6 +58,8 @@ def read_item(row: Row, settings: SuiteSettings) -> Item:
     options = _options(values, fields.options)
     if len(options) < 2 or not all(option.strip() for option in options):
         raise DataError("options must be at least two texts that are not empty")
+    if len(options) > len(LETTERS):
+        raise DataError(f"at most {len(LETTERS)} options can be lettered, not {len(options)}")
     same = [n for n, option in enumerate(options) if option.strip() in [o.strip() for o in options[:n]]]
     if same:
         first = next(n for n, option in enumerate(options) if option.strip() == options[same[0]].strip())
@@ -65,8 +67,6 @@ def read_item(row: Row, settings: SuiteSettings) -> Item:
             f"options {LETTERS[first]} and {LETTERS[same[0]]} are the same text, {shown(options[first])!r}, so that no "
             "choice between them can be right; mend the row, or leave it out"
         )
-    if len(options) > len(LETTERS):
-        raise DataError(f"at most {len(LETTERS)} options can be lettered, not {len(options)}")
     answer = _ANSWERS[fields.answer.form](_value(values, fields.answer.columns[0]), options)
     return Item(item_id, question, "", options, answer, context, subject)
 

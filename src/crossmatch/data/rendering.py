@@ -1,7 +1,7 @@
 """Every prompt of a suite, and every training row, rendered before anything else is done: what a chat template refuses,
 or leaves out, is known before a model is loaded, with file and line."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from crossmatch.data.chat_templates import render
@@ -36,6 +36,15 @@ def render_suite(suite: Suite, template: Template, tokenizer: Any) -> dict[str, 
         more = f" (and {len(problems) - 1} more items)" if problems[1:] else ""
         raise DataError(f"suite {suite.settings.name}, {place}: {error}{more}")
     return found
+
+
+def days_of(tokenizer: Any, templates: Mapping[str, Template]) -> dict[str, str]:
+    """Name -> the day that a chat template was given as today; those that write no date are left out."""
+    found = {}
+    for name, template in templates.items():
+        if template.source is not None or tokenizer.chat_template is not None:
+            found[name] = template.day(tokenizer)
+    return {name: day for name, day in found.items() if day is not None}
 
 
 def render_rows(examples: Iterable[Example], source: str, tokenizer: Any, thinking: bool | None) -> int:

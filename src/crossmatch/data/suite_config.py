@@ -167,6 +167,9 @@ class SuiteSettings(_Strict):
     used; form: what is scored of an option, its letter or its text; delimiter: what stands between a prompt and its
     continuation (None: a space without chat template, nothing with one).
 
+    too_long: what is done with a prompt that the model's positions do not hold together with what follows it: refuse,
+    or cut (its beginning is left out).
+
     limit: first items taken (None: all); max_new_tokens: for generation; match: a generated answer is right if its text
     is the reference's, or if its last number is; generative: a choice is also asked by generation; permutations: orders
     of options to try in addition; fewshot: solved examples before each question, from fewshot_data (a file beside the
@@ -195,6 +198,7 @@ class SuiteSettings(_Strict):
     chat: bool = True
     form: Literal["letters", "texts"] = "texts"
     delimiter: str | None = None
+    too_long: Literal["refuse", "cut"] = "refuse"
     limit: int | None = Field(None, ge=1)
     max_new_tokens: int = Field(64, ge=1)
     match: Literal["text", "number"] | None = None
@@ -275,6 +279,7 @@ class SuiteSettings(_Strict):
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON; what was added later is left out where it is not used, so that digests stay."""
         unused = {name for name in ("match", "reasoning") if not getattr(self, name)}
+        unused |= {"too_long"} if self.too_long == "refuse" else set()
         return self.model_dump(mode="json", exclude=unused or None)
 
     @property

@@ -7,6 +7,8 @@ from typing import Any
 
 from crossmatch.adapter import Recorded
 from crossmatch.checkpoint import Checkpoint
+from crossmatch.data.chat_templates import open_tokenizer
+from crossmatch.data.rendering import days_of
 from crossmatch.data.suites import Suite
 from crossmatch.errors import InputError
 from crossmatch.evaluation.comparison.combination import Combination
@@ -16,7 +18,7 @@ from crossmatch.evaluation.conditions import DEFAULT, Plan
 from crossmatch.evaluation.record import Records
 from crossmatch.evaluation.runner.runner import evaluate
 from crossmatch.evaluation.runner.served_runner import Serving, ask_served
-from crossmatch.evaluation.runner.template_check import days_of, trained_with
+from crossmatch.evaluation.runner.template_check import trained_with
 from crossmatch.evaluation.variants.variants import APART, SERVED, Variant
 from crossmatch.runtime import SILENT, Progress
 
@@ -75,7 +77,7 @@ def run_evaluation(request: EvaluationRequest, out: Path, *, progress: Progress 
         further["on_its_base"] = _on_its_base(request, progress)
         records |= evaluate(base, request.adapters, request.variants, request.suites, out, plan=plan, progress=progress)
         further["trained_with"] = trained_with(base, request.adapters, plan.conditions)
-    if days := days_of(base, plan.conditions):
+    if days := days_of(open_tokenizer(base.path), {c.name: c.template for c in plan.conditions}):
         further["days"] = days
     with progress.task("intervals and paired tests") as task:
         summary = summarise(

@@ -17,7 +17,7 @@ from crossmatch.evaluation import (
     merge_name,
 )
 from crossmatch.evaluation.conditions import Condition, cells, conditions_of
-from crossmatch.study.preflight import variants_of
+from crossmatch.study.preflight import render_all, variants_of
 from crossmatch.study.recipe import SAMPLE, AdapterRecipe, Recipe
 from crossmatch.study.sample import write_data
 from crossmatch.training import Dialogue, load_examples
@@ -66,7 +66,7 @@ def plan_study(recipe: Recipe, runs: str | Path = "runs") -> dict[str, Any]:
     """The stages of a study with tokens, estimated seconds on this machine and memory; plain JSON.
 
     finished: stages of which `<runs>/<name>` has a record already; they are skipped if their inputs are unchanged,
-    which is not looked at here.
+    which is not looked at here. rendered: what was rendered of prompts and training rows (`render_all`).
 
     Shapes come from the recipe's `architecture`, else from the base's config.json. Raises RecipeError if there is
     neither, or if transformers does not know the model type.
@@ -98,6 +98,7 @@ def plan_study(recipe: Recipe, runs: str | Path = "runs") -> dict[str, Any]:
         "adapted_modules": len(shape.linear),
         "flops": speed,
         "stages": [_shown(stage, Path(runs) / recipe.name / "stages") for stage in stages],
+        "rendered": render_all(recipe, Path(runs) / recipe.name),
         "seconds": sum(total),
         "gib": max((s.gib for s in stages if s.gib is not None), default=None),
     }

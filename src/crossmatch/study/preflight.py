@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from crossmatch.adapter import Adapter
-from crossmatch.checkpoint import Checkpoint
+from crossmatch.checkpoint import TOKENIZER_FILES, Checkpoint
+from crossmatch.data.chat_templates import apply_template, check_training, open_tokenizer
 from crossmatch.data.prompt_templates import find_template
+from crossmatch.data.rendering import render_rows, render_suite
 from crossmatch.data.rows import hub_name
 from crossmatch.data.training_sets import dialogues
 from crossmatch.errors import RecipeError
@@ -13,7 +15,7 @@ from crossmatch.evaluation import Variant, load_suite, merge_name
 from crossmatch.evaluation.comparison.combination import Combination
 from crossmatch.evaluation.variants.strengths import all_variants
 from crossmatch.rules import Weight
-from crossmatch.study.recipe import SAMPLE, Recipe
+from crossmatch.study.recipe import SAMPLE, Recipe, local_path
 from crossmatch.training import load_examples
 
 
@@ -26,7 +28,7 @@ def check_recipe(recipe: Recipe) -> None:
         if adapter.path is not None:
             Adapter(adapter.path)
         for data in adapter.sets:
-            if not data.startswith(SAMPLE) and _local(data):
+            if not data.startswith(SAMPLE) and _is_local(data):
                 examples = load_examples(data, adapter.columns)
                 if adapter.stage == "sft":
                     dialogues(examples, data)
@@ -43,6 +45,50 @@ def check_recipe(recipe: Recipe) -> None:
     for path in wanted.checkpoints.values():
         Checkpoint(path)
     variants_of(recipe, dict.fromkeys(recipe.adapters))
+
+
+def render_all(recipe: Recipe, root: Path) -> list[str]:
+    """Render every prompt of every suite under every template, and every training dialogue, where base and data are on
+    this machine; a line for each, and for what cannot be rendered yet.
+
+    root: the study's directory, where base and data of the sample are made. Raises DataError, with file and line, for
+    the first that a chat template refuses or leaves out.
+    """
+    base = root / "base" if recipe.base.startswith(SAMPLE) else Path(recipe.base)
+    if not (base / "config.json").is_file():
+        return [f"prompts are not rendered: base {recipe.base} is not on this machine yet"]
+    if not any((base / file).is_file() for file in TOKENIZER_FILES):
+        return [f"prompts are not rendered: base {recipe.base} has no tokenizer"]
+    lines = []
+    for name, adapter in recipe.adapters.items():
+        if adapter.path is not None or adapter.stage != "sft":
+            continue
+        tokenizer, thinking = open_tokenizer(base), adapter.train.thinking
+        check_training(base, adapter.train.template, thinking)
+        apply_template(tokenizer, adapter.train.template)
+        for data in adapter.sets:
+            file = local_path(recipe, root, data, ".jsonl")
+            if not Path(file).is_file():
+                lines.append(f"adapter {name}: {data} is not rendered, it is not on this machine yet")
+                continue
+            count = render_rows(load_examples(file, adapter.columns), file, tokenizer, thinking)
+            lines.append(f"adapter {name}: {count} dialogues of {data} rendered")
+    if recipe.evaluation is None:
+        return lines
+    tokenizer, seen = open_tokenizer(base), set()
+    for suite_name in recipe.evaluation.suites:
+        file = local_path(recipe, root, suite_name, ".yaml")
+        if suite_name.startswith(SAMPLE) and not Path(file).is_file():
+            lines.append(f"suite {suite_name} is not rendered, it is not on this machine yet")
+            continue
+        suite = load_suite(file)
+        for template in map(find_template, recipe.evaluation.templates):
+            render_suite(suite, template, tokenizer)
+            seen.add(template.name)
+        lines.append(
+            f"suite {suite.settings.name}: {len(suite.items)} prompts rendered under {', '.join(sorted(seen))}"
+        )
+    return lines
 
 
 def variants_of(recipe: Recipe, adapters: Mapping[str, object]) -> list[Variant]:
@@ -78,7 +124,7 @@ def _check_names(recipe: Recipe) -> None:
             raise RecipeError(f"merges: two different ones would both be called {name}; rename an adapter")
 
 
-def _local(data: str) -> bool:
+def _is_local(data: str) -> bool:
     """Whether data lies on this machine; a hub id is read when its turn comes."""
     if not Path(data).is_file():
         hub_name(data)

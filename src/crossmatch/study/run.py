@@ -13,7 +13,7 @@ from crossmatch.evaluation.variants.checkpoints import checkpoint_variants
 from crossmatch.report import write_report
 from crossmatch.runtime import SILENT, Progress
 from crossmatch.study.ledger import Ledger
-from crossmatch.study.preflight import check_recipe, variants_of
+from crossmatch.study.preflight import check_recipe, render_all, variants_of
 from crossmatch.study.recipe import Recipe, local_path
 from crossmatch.study.stages.analysis import explain, overlap_of_pair
 from crossmatch.study.stages.evaluation import (
@@ -56,6 +56,7 @@ def run_study(recipe: Recipe, runs: str | Path = "runs", *, progress: Progress =
     """
     root = Path(runs) / recipe.name
     check_recipe(recipe)
+    render_all(recipe, root)
     root.mkdir(parents=True, exist_ok=True)
     replace_json(root / "recipe.json", recipe.model_dump(mode="json"))
     ledger = Ledger(root, progress)

@@ -15,6 +15,12 @@ from crossmatch.evaluation.inference.protocol import DocumentScore, Windows
 _LIMITS = ("max_position_embeddings", "max_seq_len")
 
 
+def most_positions(model: Any) -> int | None:
+    """The most positions that a model takes, as its config states them; None if it states none."""
+    config = model.config.get_text_config(decoder=True)
+    return min((limit for name in _LIMITS if (limit := number_in(config, name))), default=None)
+
+
 @torch.inference_mode()
 def score_documents(
     model: Any,
@@ -29,11 +35,10 @@ def score_documents(
     documents: their token ids; before: the ids, one at least, behind which each begins. The model's own limit on
     positions also limits the windows.
     """
-    config = model.config.get_text_config(decoder=True)
     # All but one of the ids before a document are read in its first window, beyond the window's size.
     more = len(before) - 1
-    limits = [limit - more for name in _LIMITS if (limit := number_in(config, name))]
-    size = min([windows.size, *limits])
+    limit = most_positions(model)
+    size = windows.size if limit is None else min(windows.size, limit - more)
     windows = Windows(size, min(windows.overlap, size - 1))
     rows, wanted, targets, owner = [], [], [], []
     for number, tokens in enumerate(documents):

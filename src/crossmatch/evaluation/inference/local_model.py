@@ -15,7 +15,7 @@ from crossmatch.delta import TuningVector
 from crossmatch.errors import AdapterError, DataError
 from crossmatch.evaluation.forward import Ways
 from crossmatch.evaluation.inference.batch_memory import ROWS, Memory
-from crossmatch.evaluation.inference.document_scores import score_documents
+from crossmatch.evaluation.inference.document_scores import most_positions, score_documents
 from crossmatch.evaluation.inference.generation import Limits, decode
 from crossmatch.evaluation.inference.option_scores import score
 from crossmatch.evaluation.inference.protocol import (
@@ -23,6 +23,7 @@ from crossmatch.evaluation.inference.protocol import (
     DocumentScore,
     FirstToken,
     Generated,
+    TooLong,
     Windows,
 )
 from crossmatch.evaluation.inplace import InPlace
@@ -42,6 +43,7 @@ class Engine:
     """
 
     tells_distributions = True
+    too_long: TooLong = "refuse"
 
     def __init__(
         self,
@@ -98,7 +100,8 @@ class Engine:
         seeds: one per prompt, from which it is drawn. What comes several times is read by the model once.
         """
         limits = Limits(self._stops, max_new_tokens, self.rows, self.memory)
-        for index, ids, truncated in decode(self.model, self.ways, self._ids(prompts), limits, decoding, seeds):
+        asked = self._fitting(self._ids(prompts), [max_new_tokens] * len(prompts))
+        for index, ids, truncated in decode(self.model, self.ways, asked, limits, decoding, seeds):
             done(index, Generated(self.tokenizer.decode(ids, skip_special_tokens=False), truncated, len(ids)))
 
     def loglikelihoods(
@@ -115,6 +118,7 @@ class Engine:
     ) -> None:
         """The same, with what the first token's distribution is like."""
         before, tokens = encode_pairs(self.tokenizer, prompts, options)
+        before = self._fitting(before, [max(map(len, group), default=1) for group in tokens])
         for index, values, opening in score(self.model, self.ways, before, tokens, self.rows, self.memory):
             done(index, values, opening)
 
@@ -135,6 +139,29 @@ class Engine:
     def _ids(self, prompts: Sequence[str]) -> list[list[int]]:
         return encode(self.tokenizer, prompts)
 
+    def _fitting(self, prompts: list[list[int]], following: Sequence[int]) -> list[list[int]]:
+        """Prompts that fit into the model's positions with so many tokens behind them, of which the last is not read.
+
+        Raises DataError for a longer one, unless `too_long` is "cut": then its beginning is left out, behind the
+        beginning of sequence.
+        """
+        limit = most_positions(self.model)
+        if limit is None or all(len(ids) + n - 1 <= limit for ids, n in zip(prompts, following, strict=True)):
+            return prompts
+        found, opening = [], opening_ids(self.tokenizer)
+        for ids, count in zip(prompts, following, strict=True):
+            start = len(opening) if tuple(ids[: len(opening)]) == opening else 0
+            over = len(ids) + count - 1 - limit
+            if over > 0 and (self.too_long == "refuse" or over >= len(ids) - start):
+                raise DataError(
+                    f"a prompt has {len(ids)} tokens, with up to {count} to follow; the model has {limit} positions "
+                    f"({self.tokenizer.decode(ids[-12:])!r} at its end): shorten it, or leave its beginning out with "
+                    "`too_long: cut` in the suite"
+                )
+            found.append(ids if over <= 0 else [*ids[:start], *ids[start + over :]])
+        return found
+
     def token_ids(self, prompt: str, option: str) -> tuple[list[int], list[int]]:
         """Token ids of a prompt, with its beginning of sequence, and of what follows it (`encode_pairs`)."""
-        return encode_pair(self.tokenizer, prompt, option)
+        before, after = encode_pair(self.tokenizer, prompt, option)
+        return self._fitting([before], [len(after)])[0], after

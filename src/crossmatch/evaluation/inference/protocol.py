@@ -3,7 +3,10 @@
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
+
+TooLong = Literal["refuse", "cut"]
+"""What is done with a prompt that the model's positions do not hold."""
 
 
 @dataclass(frozen=True)
@@ -70,10 +73,12 @@ class Model(Protocol):
     """A model that answers. Its methods call `done(index, value)` as results come, from the calling thread.
 
     A model in this process gives no `Failed`: what goes wrong there is raised. tells_distributions: whether it says
-    what a first token is like.
+    what a first token is like. too_long: what it does with a prompt that its positions do not hold; a server refuses it
+    whatever is set, and the item is `Failed`.
     """
 
     tells_distributions: bool
+    too_long: TooLong
 
     def generate(
         self,

@@ -25,6 +25,7 @@ from crossmatch.runtime import Task
 
 def ask(model: Model, questions: Questions, sheet: Sheet, task: Task) -> list[Record]:
     """Ask what the sheet does not have yet, and return one record per answer (generation) or item (others)."""
+    model.too_long = questions.suite.settings.too_long
     answers = [part for part in questions.parts if part.startswith("answer ")]
     for part in questions.parts:
         if part not in answers:

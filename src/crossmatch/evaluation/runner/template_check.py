@@ -27,17 +27,6 @@ def trained_with(
     return found
 
 
-def days_of(base: Checkpoint, conditions: Sequence[Condition]) -> dict[str, str]:
-    """Condition -> the day that its chat template was given as today; those whose template writes no date are left
-    out."""
-    tokenizer = open_tokenizer(base.path)
-    found = {}
-    for condition in conditions:
-        if tokenizer.chat_template is not None or condition.template.source is not None:
-            found[condition.name] = condition.template.day(tokenizer)
-    return {name: day for name, day in found.items() if day is not None}
-
-
 def _record(adapter: Recorded) -> dict[str, Any]:
     file = adapter.path / MANIFEST
     return read_json(file) if file.exists() else {}

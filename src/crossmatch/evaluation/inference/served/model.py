@@ -20,6 +20,7 @@ from crossmatch.evaluation.inference.protocol import (
     FirstToken,
     Generated,
     Model,
+    TooLong,
     Windows,
 )
 from crossmatch.evaluation.inference.served.endpoint import Facts, Server
@@ -50,10 +51,11 @@ class ServedModel:
     key: sent as bearer token; timeout: seconds for one request; retries: further tries after a fault that may pass
     (no connection, a drop, a time-out, 408, 425, 429, 5xx, a reply that cannot be); parallel: requests at once; pause:
     seconds before the first further try, doubled each time, with jitter, unless the server names its own (Retry-After);
-    tokenizer: of the model, which tells its beginning of sequence (None: what the server echoes tells it, if it does).
+    tokenizer: tells its beginning of sequence (None: a server's echo does).
     """
 
     tells_distributions = False
+    too_long: TooLong = "refuse"
 
     def __init__(
         self,
@@ -79,8 +81,8 @@ class ServedModel:
     @property
     def notes(self) -> list[str]:
         """What a reader of the results must know: how options were scored, and where a token straddles."""
-        lines = [f"log-likelihoods by {self._scorer.way}"] if self._scorer.way else []
-        lines += [line for line in (self._caution, self._server.caution) if line]
+        found = [f"log-likelihoods by {self._scorer.way}" if self._scorer.way else None]
+        lines = [line for line in (*found, self._caution, self._server.caution) if line]
         if self._scorer.straddled:
             count = len(self._scorer.straddled)
             lines.append(f"{count} prompts whose last token also begins an option; their options are scored from it on")
@@ -145,7 +147,6 @@ class ServedModel:
         self, texts: Sequence[str], windows: Windows, done: Callable[[int, DocumentScore | Failed], None]
     ) -> None:
         """No server is asked for whole documents: every one is `Failed`, and its figures are none."""
-        del windows
         for index in range(len(texts)):
             done(index, Failed("text suites need the weights here; a server is not asked for them"))
 
@@ -164,8 +165,7 @@ class ServedModel:
         return self._server.version
 
     def greedy(self, prompt: str, tokens: int) -> Spoken:
-        """A greedy answer of so many tokens, asked alone: what else a server computes at that time moves the last
-        digits. Raises InputError if there is none."""
+        """A greedy answer of so many tokens, asked alone: others at that time move the last digits. Or InputError."""
 
         def ask(more: dict[str, Any]) -> Spoken:
             fields = {"temperature": 0.0, "max_tokens": tokens, **more}
