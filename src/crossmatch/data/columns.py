@@ -181,11 +181,12 @@ def _in_order(pairs: Sequence[tuple[Any, Any]], column: str) -> tuple[str, ...]:
     by_letter = {
         str(key).strip().upper(): "" if text is None else _plain(text, column, "\n").strip() for key, text in pairs
     }
+    given = len(by_letter) == len(pairs)
     # Tables of five options have an empty E for questions of four.
     while by_letter and not by_letter[last := max(by_letter)]:
         del by_letter[last]
     letters = LETTERS[: len(by_letter)]
-    if sorted(by_letter) != list(letters):
+    if not given or sorted(by_letter) != list(letters):
         raise DataError(f"field {column!r}: options must be lettered A, B, C, ..., not {shown(', '.join(by_letter))}")
     return tuple(by_letter[letter] for letter in letters)
 
