@@ -1,179 +1,253 @@
-"""What the audit calls found though it is another question, and what it misses of one that was changed.
+"""What the contamination audit costs on a million documents, and which of the planted overlaps it finds.
 
-    python benchmarks/audit.py
+python benchmarks/audit.py                            1,000,000 documents of about 100 words
+python benchmarks/audit.py --documents 100000
+python benchmarks/audit.py --datasketch PYTHON        beside the near level with datasketch, run by that interpreter
 
-Questions of an exam in Chinese and in English are made from stems and terms, so that many differ in one term alone: the
-hardest case for n-grams. Held out is one half, trained on the other; every item that is found is a false alarm. Then
-the same questions in other dress are trained on; every item that is not found is missed.
+Documents are made of words drawn by Zipf's law (p ~ 1 / (rank + 2.7) of 50,000 words; every tenth of characters, of
+3,000), 60% of them PT texts and 40% SFT pairs of question and answer. Two held-out sets of 2,000 pairs, and one of
+1,000 choices. Of each planted kind 100 items of either held-out set of pairs are put into the train sets, and 1,000
+SFT documents into PT. Seconds: of the whole command, in a process of its own. Memory: RSS and PSS, summed over all
+processes, read every 100 ms; RSS counts what processes share once for each.
 """
 
-import random
-from collections.abc import Callable, Sequence
+import argparse
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
-from crossmatch.evaluation.audit import Document, Work, audit
+import numpy as np
 
-DISEASES = (
-    *(
-        "糖尿病",
-        "高血压",
-        "冠心病",
-        "肺结核",
-        "胃溃疡",
-        "肝硬化",
-        "肾结石",
-        "甲亢",
-        "痛风",
-        "哮喘",
-        "白血病",
-        "贫血",
-        "脑梗死",
-        "癫痫",
-    ),
-    *(
-        "帕金森病",
-        "肺炎",
-        "胆囊炎",
-        "胰腺炎",
-        "阑尾炎",
-        "骨质疏松症",
-        "系统性红斑狼疮",
-        "类风湿关节炎",
-        "慢性阻塞性肺疾病",
-    ),
-    *(
-        "急性心肌梗死",
-        "甲状腺功能亢进症",
-        "再生障碍性贫血",
-        "特发性血小板减少性紫癜",
-        "肾病综合征",
-        "新生儿黄疸",
-        "有机磷农药中毒",
-    ),
-    *(
-        "一氧化碳中毒",
-        "十二指肠溃疡",
-        "溃疡性结肠炎",
-        "原发性肝癌",
-        "食管癌",
-        "支气管扩张症",
-        "感染性心内膜炎",
-        "二尖瓣狭窄",
-        "深静脉血栓",
-    ),
-)
-STEMS = (
-    "下列哪项不属于{}的慢性并发症",
-    "下列哪项不属于{}的急性并发症",
-    "下列关于{}的叙述，正确的是",
-    "下列关于{}的叙述，错误的是",
-    "治疗{}的首选药物是",
-    "治疗{}的手术指征是",
-    "{}最主要的病因是",
-    "{}最主要的并发症是",
-    "{}最常见的死亡原因是",
-    "{}最常见的发病部位是",
-    "诊断{}最有价值的检查是",
-    "提示{}病情加重的最有意义的实验室检查指标是",
-    "对疑有{}的患者，为明确诊断首先应进行的检查是",
-    "患者，男，{age}岁，因{sign}{days}天入院，既往有{}病史，最可能的诊断是",
-    "患者，女，{age}岁，因{sign}{days}天入院，既往有{}病史，首选的检查是",
-)
-SIGNS = ("上腹部疼痛", "发热咳嗽", "胸闷气促", "双下肢水肿", "头晕乏力", "反复呕血", "关节肿痛", "意识不清", "心悸多汗")
-CONDITIONS = (
-    *("diabetes mellitus", "hypertension", "gout", "asthma", "cirrhosis", "pneumonia", "epilepsy", "peptic ulcer"),
-    *("acute pancreatitis", "rheumatoid arthritis", "sickle cell anaemia", "myasthenia gravis", "ulcerative colitis"),
-    *("bacterial endocarditis", "deep vein thrombosis", "systemic lupus erythematosus", "iron deficiency anaemia"),
-    *("chronic obstructive pulmonary disease", "tuberculosis", "thyroid storm"),
-)
-ENGLISH = (
-    "Which of the following is the most common cause of {} in adults?",
-    "Which of the following is the most common complication of {} in adults?",
-    "Which of the following drugs is contraindicated in a patient with {}?",
-    "What is the most appropriate initial treatment for a patient with {}?",
-    "What is the most appropriate next step in the diagnosis of {}?",
-    "A {age}-year-old man with a history of {} presents with {sign} for {days} days. What is the likely diagnosis?",
-    "A {age}-year-old woman with a history of {} presents with {sign} for {days} days. What is the best next step?",
-)
-COMPLAINTS = ("fever and cough", "chest pain", "swollen legs", "dizziness", "vomiting of blood", "joint pain", "a rash")
-TEMPLATES = {
-    "Chinese": (
-        "你是一名医学专家，正在参加执业医师资格考试。请仔细阅读下面的题目，一步一步地思考，并且只回答正确选项的字母。",
-        "请根据你的医学知识回答以下单项选择题，先给出分析过程，再在最后一行写出答案。",
-        "以下是一道临床医学试题，请选择最恰当的一个选项，并用一句话说明你选择它的理由。",
-        "作为一名经验丰富的主治医师，请帮助实习医生解答下面这道题，语言要简洁、准确。",
-        "阅读题目后直接作答，不要重复题干，也不要输出与答案没有关系的任何其他内容。",
-        "下面的问题来自一套标准化的医学测验，请独立完成，并按照规定的格式提交你的答案。",
-    ),
-    "English": (
-        "You are a medical expert taking a licensing examination. Read the following question carefully, think about it"
-        " step by step, and answer with the letter of the correct option only.",
-        "Answer the question below from your knowledge of medicine; explain your reasoning before you give the answer.",
-        "The following is a question from a clinical test. Choose the single best option and justify it in a sentence.",
-        "As an experienced attending physician, help a medical student with this question, in short and precise words.",
-        "Reply with the answer alone: do not repeat the question, and do not write anything that is not part of it.",
-        "This item belongs to a standardised test. Work on it alone and hand your answer in, in the form agreed upon.",
-    ),
+WORDS, CHARACTERS, QUESTION, LENGTH = 50_000, 3_000, 40, 100
+PLANTED, SHARED = 100, 1000
+# What is planted, and the level and scope that must find it.
+KINDS = {
+    "the same text": "exact:whole",
+    "case and punctuation changed": "normalised:whole",
+    "question inside a longer text": "ngram:question",
+    "two units replaced": "near:whole",
+    "question with another answer": "exact:question",
+    "answer to another question": "exact:answer",
 }
+COMMAND = [sys.executable, "-m", "crossmatch", "audit"]
+SKETCH = """
+import json, sys, time
+from datasketch import MinHash, MinHashLSH
+def sketch(text):
+    units, m = text.lower().split() if " " in text[:50] else list(text), MinHash(num_perm=100)
+    m.update_batch([" ".join(units[i:i + 3]).encode() for i in range(len(units) - 2)])
+    return m
+held, train = [[json.loads(line) for line in open(f)] for f in sys.argv[1:]]
+start, lsh, hits = time.monotonic(), MinHashLSH(params=(20, 5), num_perm=100), 0
+for i, row in enumerate(held):
+    lsh.insert(i, sketch(row["prompt"] + " " + row["completion"]))
+for row in train:
+    hits += bool(lsh.query(sketch(row["text"])))
+print(json.dumps([time.monotonic() - start, hits]))
+"""
 
 
-SHORT = {
-    "Chinese": "请回答下面的医学考试题目：",
-    "English": "Answer the following question about medicine in one word:",
-}
+class Maker:
+    """Documents at random, one draw of many units at a time."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = np.random.default_rng(seed)
+        letters = self.random.integers(97, 123, (WORDS, 12))
+        self.words = ["".join(map(chr, row[: 2 + i % 11])) + chr(97 + i % 26) for i, row in enumerate(letters)]
+        self.characters = [chr(0x4E00 + i) for i in range(CHARACTERS)]
+        self.cumulated = {n: np.cumsum(1 / (np.arange(n) + 3.7)) for n in (WORDS, CHARACTERS)}
+
+    def units(self, number: int, mean: int = LENGTH) -> Iterator[list[str]]:
+        """Documents as lists of words, every tenth of characters, of about `mean` units."""
+        lengths = self.random.integers(mean // 2, mean * 3 // 2 + 1, number)
+        for i, length in enumerate(lengths.tolist()):
+            source = self.characters if i % 10 == 9 else self.words
+            cumulated = self.cumulated[len(source)]
+            draws = np.searchsorted(cumulated, self.random.random(length) * cumulated[-1])
+            yield [source[j] for j in draws.tolist()]
 
 
-def questions(stems: Sequence[str], terms: Sequence[str], signs: Sequence[str]) -> list[str]:
-    """Every stem with every term, shuffled; no two are equal."""
-    rng = random.Random(0)
-    made = {
-        stem.format(term, age=rng.randrange(18, 90), days=rng.randrange(2, 30), sign=rng.choice(signs))
-        for stem in stems
-        for term in terms
-    }
-    return rng.sample(sorted(made), len(made))
+def joined(units: list[str]) -> str:
+    """Words with spaces, characters without."""
+    return ("" if units[0] >= "\u4e00" else " ").join(units)
 
 
-def found(train: Sequence[str], held: Sequence[str]) -> int:
-    """How many held-out questions are found, at any level."""
-    sets = [[Document(str(i), text, text) for i, text in enumerate(texts)] for texts in (train, held)]
-    report = audit({"t": sets[0]}, {"h": sets[1]}, work=Work(processes=1))
-    return len(report.contaminated["h"])
+def plant(kind: str, units: list[str], split: int, maker: Maker) -> dict[str, str]:
+    """A train document with a held-out item, question and answer of which meet at `split`, in it."""
+    question, answer = joined(units[:split]), joined(units[split:])
+    other = joined(next(maker.units(1)))
+    if kind == "the same text":
+        return {"text": f"{question}\n{answer}"}
+    if kind == "case and punctuation changed":
+        return {"text": f"“{question.upper()}” – {answer.title()}!"}
+    if kind == "question inside a longer text":
+        return {"text": f"{other} {question} {other}"}
+    if kind == "two units replaced":
+        changed = units.copy()
+        for at in (len(units) // 3, len(units) * 2 // 3):
+            changed[at] = "\u9fa0" if units[0] >= "\u4e00" else "replaced"
+        return {"text": joined(changed)}
+    if kind == "question with another answer":
+        return {"instruction": question, "output": other}
+    return {"instruction": other, "output": answer}
 
 
-def spaced(text: str) -> str:
-    """With white space in it, and other punctuation."""
-    return (
-        " ".join(text).replace("，", ",") if not text.isascii() else text.upper().replace(",", " ,").replace("?", " ?!")
-    )
+def build(root: Path, documents: int) -> dict[str, dict[str, list[str]]]:
+    """Write all sets; the ids that are planted by held-out set and kind."""
+    maker, expected = Maker(0), {}
+    pt, sft = [], []
+    for name in ("valid", "test"):
+        rows, expected[name] = [], {}
+        for i, units in enumerate(maker.units(2000, mean=120)):
+            split = min(QUESTION, len(units) // 2)
+            rows.append({"id": f"{name}{i}", "prompt": joined(units[:split]), "completion": joined(units[split:])})
+            if i < PLANTED * len(KINDS):
+                kind = list(KINDS)[i % len(KINDS)]
+                expected[name].setdefault(kind, []).append(f"{name}{i}")
+                row = plant(kind, units, split, maker)
+                (pt if "text" in row else sft).append(row)
+        save(root / f"{name}.jsonl", rows)
+    choices = [joined(units) for units in maker.units(1000, mean=30)]
+    options = ["one of them", "another one", "none"]
+    rows = [{"id": f"c{i}", "question": text, "options": options, "answer": i % 3} for i, text in enumerate(choices)]
+    save(root / "choices.jsonl", rows)
+    (root / "choices.yaml").write_text("name: choices\nversion: 1\nkind: choice\ndata: choices.jsonl\n")
+    shared = []
+    with (root / "sft.jsonl").open("w", encoding="utf-8") as stream:
+        for i, units in enumerate(maker.units(documents * 2 // 5 - len(sft))):
+            row = {"instruction": joined(units[: len(units) // 3]), "output": joined(units[len(units) // 3 :])}
+            shared += [{"text": f"{row['instruction']}\n{row['output']}"}] if i < SHARED else []
+            stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+        stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in sft)
+    pt += shared
+    with (root / "pt.jsonl").open("w", encoding="utf-8") as stream:
+        stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in pt)
+        for units in maker.units(documents * 3 // 5 - len(pt)):
+            stream.write(json.dumps({"text": joined(units)}, ensure_ascii=False) + "\n")
+    return expected
 
 
-def wrapped(text: str) -> str:
-    """Inside a prompt."""
-    return f"题目：{text}\nA. 甲 B. 乙\n答案：" if not text.isascii() else f"Question: {text}\nA. x B. y\nAnswer:"
+def save(file: Path, rows: list[dict[str, Any]]) -> None:
+    """An object a line."""
+    file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+
+
+def family(root: int) -> list[int]:
+    """A process and those below it."""
+    parents: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            except OSError:
+                continue
+            parents.setdefault(parent, []).append(int(entry.name))
+    found = [root]
+    for process in found:
+        found += parents.get(process, [])
+    return found
+
+
+def watch(process: int, stop: threading.Event, peaks: dict[str, int]) -> None:
+    """Keep the highest sums of RSS and PSS in bytes."""
+    while not stop.wait(0.1):
+        sums = {"Rss": 0, "Pss": 0}
+        for member in family(process):
+            try:
+                lines = Path(f"/proc/{member}/smaps_rollup").read_text().splitlines()
+            except OSError:
+                continue
+            for line in lines:
+                key, _, value = line.partition(":")
+                if key in sums:
+                    sums[key] += int(value.split()[0]) * 1024
+        for key, value in sums.items():
+            peaks[key] = max(peaks.get(key, 0), value)
+
+
+def run(root: Path, processes: int | None) -> tuple[float, float, dict[str, int], dict[str, Any]]:
+    """Seconds by the clock and of the cores, peaks and the result of the command."""
+    sets = [
+        f"--{kind}={name}={root / file}"
+        for kind, name, file in (
+            ("train", "pt", "pt.jsonl"),
+            ("train", "sft", "sft.jsonl"),
+            ("held-out", "valid", "valid.jsonl"),
+            ("held-out", "test", "test.jsonl"),
+            ("held-out", "choices", "choices.yaml"),
+        )
+    ]
+    more = [] if processes is None else [f"--processes={processes}"]
+    started = time.monotonic()
+    command = subprocess.Popen([*COMMAND, *sets, *more, "-o", str(root / "out.json")], stdout=subprocess.DEVNULL)
+    peaks, stop = {}, threading.Event()
+    thread = threading.Thread(target=watch, args=(command.pid, stop, peaks))
+    thread.start()
+    code = command.wait()
+    seconds = time.monotonic() - started
+    stop.set()
+    thread.join()
+    if code:
+        raise SystemExit(f"the audit ended with {code}")
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return seconds, used.ru_utime + used.ru_stime, peaks, json.loads((root / "out.json").read_text(encoding="utf-8"))
+
+
+def judge(result: dict[str, Any], expected: dict[str, dict[str, list[str]]]) -> Iterator[str]:
+    """Of the planted items those found as they must be, and items found that were not planted, in Markdown."""
+    yield "| planted | level that must find it | found |\n|---|---|---|"
+    for kind, where in KINDS.items():
+        ids = [(name, key) for name in expected for key in expected[name][kind]]
+        hit = [any(w.endswith(where) for w in contaminated(result, name).get(key, ())) for name, key in ids]
+        yield f"| {kind} | {where} | {sum(hit)} of {len(hit)} |"
+    every = {(name, key) for name in expected for keys in expected[name].values() for key in keys}
+    found = {(name, key) for name in result["held_out"] for key in contaminated(result, name)}
+    clean = sum(part["n"] for part in result["held_out"].values()) - len(every)
+    shared = next(p for p in result["pairs"] if (p["train"], p["against"]) == ("pt", "sft"))
+    yield f"\nnot planted, found: {len(found - every)} of {clean}"
+    yield f"SFT documents in PT: {shared['found']} found of {SHARED} planted; {shared['cut']} searches cut"
+
+
+def contaminated(result: dict[str, Any], name: str) -> dict[str, list[str]]:
+    """Found items of a held-out set."""
+    return result["held_out"][name]["contaminated"]
 
 
 def main() -> None:
-    """Print both tables."""
-    languages = {
-        "Chinese": questions(STEMS, DISEASES, SIGNS),
-        "English": questions(ENGLISH, CONDITIONS, COMPLAINTS),
-    }
-    print("false alarms: other questions that are called found")
-    for name, every in languages.items():
-        half = len(every) // 2
-        for what, n in (("alone", 0), ("short template", 0), ("template", 1), ("one of six", 6)):
-            short = SHORT[name] if what == "short template" else ""
-            texts = [f"{TEMPLATES[name][i % n] if n else short}\n{text}" for i, text in enumerate(every)]
-            train, held = texts[half:], texts[:half]
-            alarms = found(train, held)
-            print(f"  {name:8} {what:18} {alarms:4} of {half} ({alarms / half:.2%})")
-    print("missed: the same questions in other dress")
-    dresses: dict[str, Callable[[str], str]] = {"as they are": str, "white space": spaced, "inside a prompt": wrapped}
-    for name, every in languages.items():
-        half = len(every) // 2
-        for what, dress in dresses.items():
-            missed = half - found([dress(text) for text in every[:half]] + every[half:], every[:half])
-            print(f"  {name:8} {what:18} {missed:4} of {half} ({missed / half:.2%})")
+    """Build, run, print."""
+    parser = argparse.ArgumentParser(description="What the audit costs; the head of this file says how it is measured.")
+    parser.add_argument("--documents", type=int, default=1_000_000)
+    parser.add_argument("--processes", type=int)
+    parser.add_argument("--datasketch", metavar="PYTHON", help="an interpreter that has datasketch")
+    options = parser.parse_args()
+    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, numpy {np.__version__}\n")
+    with tempfile.TemporaryDirectory() as scratch:
+        root = Path(scratch)
+        expected = build(root, options.documents)
+        size = sum((root / name).stat().st_size for name in ("pt.jsonl", "sft.jsonl"))
+        print(f"{options.documents:,} documents, {size / 1e6:,.0f} MB\n", flush=True)
+        seconds, used, peaks, result = run(root, options.processes)
+        load = os.getloadavg()[0]
+        print(f"{seconds:.0f} s, {used:.0f} s of the cores (load {load:.1f} at the end); ", end="")
+        print(f"peak RSS {peaks['Rss'] / 1e9:.2f} GB, peak PSS {peaks['Pss'] / 1e9:.2f} GB\n")
+        print("\n".join(judge(result, expected)))
+        if options.datasketch:
+            part = root / "part.jsonl"
+            with (root / "pt.jsonl").open(encoding="utf-8") as stream:
+                part.write_text("".join(line for line, _ in zip(stream, range(20_000), strict=False)), encoding="utf-8")
+            command = [options.datasketch, "-c", SKETCH, str(root / "valid.jsonl"), str(part)]
+            theirs, hits = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+            rate = 22_000 / theirs
+            print(f"\ndatasketch, near level of whole texts alone: {rate:,.0f} documents/s, {hits} hits; one process")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 An instruction template stands in every document. What stands in a tenth of them, for 13 words or 20 characters on end,
 is a template and no part of any n-gram; a shingle that stands in a tenth weighs nothing. Any other n-gram, or shingle,
 that d of n documents have weighs log(n / d) / log(n): 1 if one document has it, less if several have. Counted are the
-first documents of the set, 10,000 at most. `benchmarks/audit.py` has the rates of false alarms.
+first documents of the set, 10,000 at most. `benchmarks/audit_false_alarms.py` has the rates of false alarms.
 """
 
 from collections.abc import Sequence
