@@ -80,6 +80,15 @@ def test_a_thought_gets_the_name_that_the_template_reads(tokenizer: Any) -> None
     assert "thoughts before earlier answers" in check_dialogues(tokenizer, [earlier]).notes[0]
 
 
+def test_a_template_that_needs_a_call_before_its_result(tokenizer: Any) -> None:
+    """The look at what it renders without the call is no fault of the row."""
+    strict = "{% for m in messages %}{% if m.role == 'tool' and not messages[loop.index0 - 1].tool_calls %}"
+    tokenizer.chat_template = strict + "{{ raise_exception('no call before') }}{% endif %}{% endfor %}" + CALLS
+    turns = (QA[0], ("assistant", ""), ("tool", "bone"), QA[1])
+    called = Dialogue(turns, {1: {"tool_calls": [CALL]}}, (CALL,))
+    assert check_dialogues(tokenizer, [called]).dialogues == (called,)
+
+
 def test_tools_reach_the_model_as_they_are(base: Path, tmp_path: Path) -> None:
     """No row gets the argument names of another, as columns of Arrow would give them."""
     (tmp_path / "t.jinja").write_text(CALLS)

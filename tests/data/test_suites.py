@@ -147,6 +147,58 @@ def test_suites_that_cannot_be_asked(tmp_path: Path, settings: str, row: dict[st
     assert "\n" not in str(error.value)
 
 
+FOUR = {"A": "ampicillin", "B": "ceftriaxone", "C": "doxycycline", "D": "nitrofurantoin"}
+BY_LETTER = "fields: {question: question, options: options, answer: {column: answer, as: letter}}"
+
+
+@pytest.mark.parametrize(
+    "answer", ["D", "d", " (D) ", "D.", "（D）", "D. nitrofurantoin", "(D) nitrofurantoin", "D、nitrofurantoin"]
+)
+def test_letters_of_answers(tmp_path: Path, answer: str) -> None:
+    file = write(tmp_path, f"{CHOOSE}\n{BY_LETTER}", {"question": "q", "options": FOUR, "answer": answer})
+    assert load_suite(file).items[0].answer == 3
+
+
+@pytest.mark.parametrize("answer", ["E", "AD", "doxycycline", "D. doxycycline", "(D) or (A)", "", "Do"])
+def test_letters_that_are_none(tmp_path: Path, answer: str) -> None:
+    file = write(tmp_path, f"{CHOOSE}\n{BY_LETTER}", {"question": "q", "options": FOUR, "answer": answer})
+    with pytest.raises(DataError, match="line 1: answer must be a letter from A to D"):
+        load_suite(file)
+
+
+YES_NO = 'fields: {question: question, options: {values: ["yes", "no"]}, answer: answer}'
+NO_YES = 'fields: {question: question, options: {values: ["no", "yes"]}, answer: {column: answer, as: text}}'
+PLAIN = "fields: {question: question, options: options, answer: answer}"
+
+
+@pytest.mark.parametrize(
+    ("fields", "row", "options", "answer"),
+    [
+        (BY_LETTER, {"options": {**FOUR, "E": ""}, "answer": "D"}, tuple(FOUR.values()), 3),
+        (BY_LETTER, {"options": {**FOUR, "E": None}, "answer": "D"}, tuple(FOUR.values()), 3),
+        (BY_LETTER, {"options": json.dumps(FOUR), "answer": "C"}, tuple(FOUR.values()), 2),
+        (PLAIN, {"options": '["x", "y"]', "answer": "1"}, ("x", "y"), 1),
+        (PLAIN, {"options": [0.5, 1.5, -2], "answer": 2.0}, ("0.5", "1.5", "-2"), 2),
+        (PLAIN, {"options": ["x", "y"], "answer": "1.0"}, ("x", "y"), 1),
+        # A truth value is no index: what it means decides, whatever the order of the options.
+        (YES_NO, {"answer": True}, ("yes", "no"), 0),
+        (YES_NO, {"answer": False}, ("yes", "no"), 1),
+        (NO_YES, {"answer": True}, ("no", "yes"), 1),
+    ],
+)
+def test_options_and_answers_of_other_tables(
+    tmp_path: Path, fields: str, row: dict[str, Any], options: tuple[str, ...], answer: int
+) -> None:
+    item = load_suite(write(tmp_path, f"{CHOOSE}\n{fields}", {"question": "q", **row})).items[0]
+    assert (item.options, item.answer) == (options, answer)
+
+
+def test_an_option_that_is_empty_within_is_refused(tmp_path: Path) -> None:
+    file = write(tmp_path, f"{CHOOSE}\n{BY_LETTER}", {"question": "q", "options": {**FOUR, "B": ""}, "answer": "D"})
+    with pytest.raises(DataError, match="texts that are not empty"):
+        load_suite(file)
+
+
 def test_duplicates_and_limits(tmp_path: Path) -> None:
     file = write(tmp_path, f"{GENERATION}\nlimit: 1", OWN, OWN)
     with pytest.raises(DataError, match="line 2: id '1' appears twice$"):
@@ -313,7 +365,7 @@ def test_cmexam_in_every_form_that_it_comes_in(tmp_path: Path, options: Any) -> 
         ([{"key": "A", "text": "x"}], "no field 'value'; there are key, text"),
         ({"key": ["A"], "value": ["x", "y"]}, "lists of one length"),
         ("A x\ny", "every line must be an option"),
-        ([1, 2.5], "must be a text that is not empty, not 2.5"),
+        ([1, True], "must be a text that is not empty, not True"),
     ],
 )
 def test_options_that_cannot_be_read(tmp_path: Path, options: Any, message: str) -> None:
@@ -324,7 +376,7 @@ def test_options_that_cannot_be_read(tmp_path: Path, options: Any, message: str)
 @pytest.mark.parametrize(
     ("form", "values", "bad", "message"),
     [
-        ("index", [1, "1"], [2, "2", "B", None, 1.0], "index from 0 to 1"),
+        ("index", [1, "1"], [2, "2", "B", None, 0.5], "index from 0 to 1"),
         ("number", [2, "2"], [0, 3, "x"], "number from 1 to 2"),
         ("letter", ["B", " b "], ["C", "AB", "", 1], "letter from A to B"),
         ("text", ["no", " no"], ["maybe", "", 1], "text of one option"),

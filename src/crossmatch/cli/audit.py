@@ -14,7 +14,7 @@ from crossmatch.report.text import printable
 if TYPE_CHECKING:
     from crossmatch.evaluation.audit import AuditReport, Pair
 
-_FORMS = "a .jsonl, .json, .txt (a document a line), .parquet or suite .yaml file, or a hub data set; repeat."
+_FORMS = "a .jsonl, .json, .csv, .parquet, .txt (also .gz, .zst) or suite .yaml file, or a hub data set; repeat."
 
 
 def audit_command(

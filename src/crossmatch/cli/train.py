@@ -15,7 +15,7 @@ def train_command(
     stage: Annotated[str, typer.Option(help="pt: packed documents, every token; sft: chat template, responses only.")],
     data: Annotated[
         list[str],
-        typer.Option(help="A .jsonl or .json file, or a hub data set org/name@config:split; repeat to train jointly."),
+        typer.Option(help="A file (docs/study.md), or a hub data set org/name@config:split; repeat to train jointly."),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="Directory of the adapter.")],
     setting: Annotated[

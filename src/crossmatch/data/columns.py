@@ -1,11 +1,13 @@
 """From the columns of anybody's data to an item: one question with what answers it."""
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from crossmatch.checkpoint import value_digest
+from crossmatch.data.messages import json_text
 from crossmatch.data.rows import Row
 from crossmatch.data.suite_config import (
     LETTERS,
@@ -21,6 +23,12 @@ from crossmatch.errors import DataError
 Check = tuple[str, Mapping[str, Any]]
 _LETTERED = re.compile(r"\s*[(（]?([A-Za-z])[)）.．、:：\s]+(.*)")
 _MISSING = object()
+_ANSWER_LETTER = re.compile(r"\s*[(（\[]?([A-Za-z])[)）\]]?\s*[.．、:：]?(.*)", re.DOTALL)
+# What options of a yes-or-no question are called -> the answer that means it.
+_MEANINGS = {
+    **dict.fromkeys(("yes", "true", "是", "对", "正确"), True),
+    **dict.fromkeys(("no", "false", "否", "错", "不是", "错误"), False),
+}
 
 
 @dataclass(frozen=True)
@@ -122,7 +130,8 @@ def _optional(values: Mapping[str, Any], column: str) -> Any:
 
 
 def _plain(value: Any, column: str, join: str) -> str:
-    if isinstance(value, bool) or not isinstance(value, str | int | list | tuple):
+    number = isinstance(value, float) and math.isfinite(value)
+    if isinstance(value, bool) or not (number or isinstance(value, str | int | list | tuple)):
         raise DataError(f"field {column!r} must be a text that is not empty, not {shown(value)}")
     if isinstance(value, list | tuple):
         return join.join(_plain(part, column, join) if isinstance(part, str) else _no_part(column) for part in value)
@@ -144,7 +153,8 @@ def _options(values: Mapping[str, Any], field: OptionsField) -> tuple[str, ...]:
     if len(field.columns) > 1:
         return tuple(_plain(_value(values, column), column, "\n") for column in field.columns)
     column = next(iter(field.columns))
-    found = _value(values, column)
+    # In CSV a list or an object is a JSON text.
+    found = json_text(_value(values, column))
     if isinstance(found, str):
         found = _lettered_lines(found, column)
     elif isinstance(found, list) and any(isinstance(option, Mapping) for option in found):
@@ -175,25 +185,39 @@ def _lettered_lines(text: str, column: str) -> list[tuple[Any, Any]]:
 
 
 def _in_order(pairs: Sequence[tuple[Any, Any]], column: str) -> tuple[str, ...]:
-    by_letter = {str(key).strip().upper(): _plain(text, column, "\n").strip() for key, text in pairs}
-    letters = LETTERS[: len(pairs)]
-    if sorted(by_letter) != list(letters):
+    by_letter = {
+        str(key).strip().upper(): "" if text is None else _plain(text, column, "\n").strip() for key, text in pairs
+    }
+    given = len(by_letter) == len(pairs)
+    # Tables of five options have an empty E for questions of four.
+    while by_letter and not by_letter[last := max(by_letter)]:
+        del by_letter[last]
+    letters = LETTERS[: len(by_letter)]
+    if not given or sorted(by_letter) != list(letters):
         raise DataError(f"field {column!r}: options must be lettered A, B, C, ..., not {shown(', '.join(by_letter))}")
     return tuple(by_letter[letter] for letter in letters)
 
 
 def _whole(value: Any) -> int | None:
-    """A whole number, also one of a CSV cell."""
-    if isinstance(value, str) and re.fullmatch(r"\s*\d{1,9}\s*", value):
+    """A whole number, also one of a CSV cell or of a table that has decimals."""
+    if isinstance(value, str) and re.fullmatch(r"\s*\d{1,9}(\.0+)?\s*", value):
+        return int(float(value))
+    if isinstance(value, float) and value.is_integer():
         return int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _by_index(value: Any, options: Sequence[str]) -> int:
-    index = _whole(value)
+    index = _by_meaning(value, options) if isinstance(value, bool) else _whole(value)
     if index is None or not 0 <= index < len(options):
         raise DataError(f"answer must be an index from 0 to {len(options) - 1}, not {shown(repr(value))}")
     return index
+
+
+def _by_meaning(value: bool, options: Sequence[str]) -> int | None:
+    """The option that means true, or false; None if not one does."""
+    same = [i for i, option in enumerate(options) if _MEANINGS.get(option.strip().lower()) is value]
+    return same[0] if len(same) == 1 else None
 
 
 def _by_number(value: Any, options: Sequence[str]) -> int:
@@ -204,14 +228,22 @@ def _by_number(value: Any, options: Sequence[str]) -> int:
 
 
 def _by_letter(value: Any, options: Sequence[str]) -> int:
-    letter = value.strip().upper() if isinstance(value, str) else ""
-    if len(letter) != 1 or letter not in LETTERS[: len(options)]:
+    match = _ANSWER_LETTER.fullmatch(value) if isinstance(value, str) else None
+    letter = match[1].upper() if match else ""
+    # Behind its letter may stand the option: that, and no other.
+    text = (match[2] or "").strip() if match else ""
+    if not letter or letter not in LETTERS[: len(options)] or text not in ("", options[LETTERS.index(letter)].strip()):
         raise DataError(f"answer must be a letter from A to {LETTERS[len(options) - 1]}, not {shown(repr(value))}")
     return LETTERS.index(letter)
 
 
 def _by_text(value: Any, options: Sequence[str]) -> int:
-    same = [i for i, option in enumerate(options) if isinstance(value, str) and option.strip() == value.strip()]
+    if isinstance(value, bool):
+        meant = _by_meaning(value, options)
+        same = [] if meant is None else [meant]
+    else:
+        text = str(value).strip()
+        same = [i for i, option in enumerate(options) if option.strip() == text]
     if len(same) != 1:
         raise DataError(f"answer must be the text of one option, not {shown(repr(value))}")
     return same[0]

@@ -109,9 +109,12 @@ def _with_thought(tokenizer: Any, dialogue: Dialogue, text: str, switches: Mappi
 
 
 def _without(tokenizer: Any, dialogue: Dialogue, number: int, name: str, switches: Mapping[str, Any]) -> str:
-    """The text of a dialogue without one field of one message."""
+    """The text of a dialogue without one field of one message; empty where the template does not go without it."""
     fields = {key: value for key, value in dialogue.more[number].items() if key != name}
-    return render_dialogue(tokenizer, replace(dialogue, more={**dialogue.more, number: fields}), switches)
+    try:
+        return render_dialogue(tokenizer, replace(dialogue, more={**dialogue.more, number: fields}), switches)
+    except DataError:
+        return ""
 
 
 def _render(

@@ -51,7 +51,7 @@ def hub_name(source: str) -> tuple[str, str | None, str]:
     if Path(source).exists():
         raise DataError(f"{source} is no file; name a file in it, one for each option")
     if name.count("/") != 1 or name.startswith((".", "/")) or format_of(Path(name)):
-        raise DataError(f"{source} does not exist; give a {KNOWN}, or a hub data set org/name[@config][:split]")
+        raise DataError(f"data {source} does not exist; give a {KNOWN}, or a hub data set org/name[@config][:split]")
     return name, config or None, split or "train"
 
 

@@ -35,6 +35,7 @@ from crossmatch.evaluation.audit import (
 )
 from crossmatch.evaluation.audit.fingerprints import (
     BANDS,
+    CHARACTERS,
     ROWS,
     SHINGLE,
     WORDS,
@@ -93,7 +94,7 @@ def changed(text: str, places: Sequence[int]) -> str:
 def test_what_is_planted_is_found_at_its_level(make: Callable[[random.Random, int], str]) -> None:
     held, train, rng = items(make), noise(make), random.Random(3)
     loud = [f"“{t.upper()}”，!" for t in (held[1].question or "", held[1].answer or "")]
-    n = WORDS if make is words else 8
+    n = WORDS if make is words else CHARACTERS
     span = (held[2].answer or "").split()[5 : 5 + n] if make is words else [(held[2].answer or "")[5 : 5 + n]]
     train[100] = Document("whole", f"  {held[0].text}\n")
     train[101] = Document("loud", " ".join(loud))
@@ -340,6 +341,43 @@ def test_templates_are_bounded_and_said() -> None:
     assert again.to_dict() == report.to_dict()
 
 
+def test_a_template_is_no_leak_and_what_stands_in_it_is_found() -> None:
+    """Questions behind one instruction, in both languages: other questions are clean, the same ones are not."""
+    for make, template in ((words, f"{TEMPLATE} as you would in an examination of medicine"), (han, ZH_TEMPLATE)):
+        rng = random.Random(4)
+        asked = [make(rng, 20) for _ in range(60)]
+        held = [exchange(f"h{i}", f"{template}\n{q}", make(rng, 3)) for i, q in enumerate(asked[:20])]
+        others = [exchange(f"t{i}", f"{template}\n{q}", make(rng, 3)) for i, q in enumerate(asked[20:])]
+        assert not audit({"pt": others}, {"v": held}, work=ONE).contaminated["v"]
+        known = [Document("k", f"{make(rng, 30)} {asked[3]} {make(rng, 30)}"), held[5]]
+        assert set(audit({"pt": [*others, *known]}, {"v": held}, work=ONE).contaminated["v"]) == {"h3", "h5"}
+
+
+def test_chinese_stems_that_share_words_are_other_questions() -> None:
+    pairs = [
+        ("下列哪项不属于痛风的慢性并发症", "下列哪项不属于痛风的急性并发症"),
+        ("有关肝硬化的叙述，正确的一项是", "有关肝硬化的叙述，错误的一项是"),
+        ("支气管扩张症最常见的致病菌是", "支气管扩张症最常见的症状是"),
+        ("患者，女，52岁，因双下肢水肿2周入院，最可能的诊断是", "患者，女，52岁，因双下肢水肿2周入院，首选的检查是"),
+    ]
+    held = [Document(str(i), one, one) for i, (one, _) in enumerate(pairs)]
+    train = [Document(str(i), other, other) for i, (_, other) in enumerate(pairs)]
+    assert not audit({"pt": train}, {"v": held}, work=ONE).contaminated["v"]
+    same = [Document("s", f"题目：{one}！答案：甲") for one, _ in pairs]
+    assert set(audit({"pt": same}, {"v": held}, work=ONE).contaminated["v"]) == {"0", "1", "2", "3"}
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("肝硬化最常見的死亡原因", "肝硬化最常见的死亡原因"), ("後頭部的發髮", "后头部的发发"), ("反覆", "反复")],
+)
+def test_traditional_and_simplified_forms_are_one(one: str, other: str) -> None:
+    units = tokenise([one, other])
+    assert units.normal[0] == units.normal[1]
+    assert units.hashes[: len(one)].tolist() == units.hashes[len(one) :].tolist()
+
+
+ZH_TEMPLATE = "请根据你的医学知识回答以下单项选择题，先给出分析过程，再在最后一行写出答案。"
 TEMPLATE = "please say in one short sentence of your own words what is meant by the following medical term number"
 
 

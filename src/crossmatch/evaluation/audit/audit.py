@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from crossmatch.errors import DataError, InputError
+from crossmatch.evaluation.audit.commonness import Common, Counted, commonness, count_block, enough
 from crossmatch.evaluation.audit.fingerprints import Document
 from crossmatch.evaluation.audit.index import Hits, forget, look
 from crossmatch.evaluation.audit.index_builder import (
@@ -20,6 +21,7 @@ from crossmatch.evaluation.audit.index_builder import (
 )
 from crossmatch.evaluation.audit.report import AuditReport, Criteria
 from crossmatch.evaluation.audit.tally import Found, Tally
+from crossmatch.evaluation.audit.tokens import U64
 from crossmatch.evaluation.audit.workers import Workers
 from crossmatch.runtime import SILENT, Progress, Task, cores
 
@@ -69,8 +71,10 @@ def audit(
 
     Levels: `exact` (the same text but for white space at its ends), `normalised` (the same letters, marks and digits),
     `ngram` (share of its n-grams that occur in the train set, anywhere), `near` (Jaccard index of shingles, candidates
-    by MinHash). Each for the whole text, the question and the answer of an item. Hashes of 64 bits stand for texts:
-    with a million documents on both sides one pair in 10^7 audits is mistaken for equal.
+    by MinHash). Templates of a set are taken out, other n-grams and shingles weigh less the more of its documents have
+    them (`crossmatch.evaluation.audit.commonness`). Each for the whole text, the question and the answer of an item.
+    Hashes of 64 bits stand for texts: with a million documents on both sides one pair in 10^7 audits is mistaken for
+    equal.
 
     Raises InputError for a name used twice or no train set, DataError for an id that occurs twice in a held-out set,
     and what a corpus raises when it is read.
@@ -138,10 +142,12 @@ class _Run:
         sets = [(name, corpus, len(self.train)) for name, corpus in self.held_out.items()]
         sets += [(name, corpus, order) for order, (name, corpus) in enumerate(self.train.items()) if order]
         for name, corpus, order in sets:
-            source = self.workers.map(_seek, ((block,) for block in blocks(corpus, self.work.block)))
+            common = self._commonness(corpus)
+            jobs = ((block, common.template) for block in blocks(corpus, self.work.block))
+            source = self.workers.map(_seek, jobs)
             total, known = _length(corpus), list[str]()
             while True:
-                builder, ids, number = Builder(scratch / str(number)), list[str](), number + 1
+                builder, ids, number = Builder(scratch / str(number), common), list[str](), number + 1
                 with self.progress.task(f"index {name}", None if total is None else total - len(known)) as task:
                     for block_ids, block in source:
                         builder.add(block)
@@ -159,6 +165,15 @@ class _Run:
             self.counts[name] = len(known)
             if name in self.held_out:
                 self.ids[name] = _distinct(name, known)
+
+    def _commonness(self, corpus: Corpus) -> Common:
+        """How common what its first documents have is in a set."""
+        counted: list[Counted] = []
+        for block in self.workers.map(count_block, ((block,) for block in blocks(corpus, self.work.block))):
+            counted.append(block)
+            if enough(counted):
+                break
+        return commonness(counted)
 
     def pass_all(self, tallies: Mapping[tuple[str, str], Tally]) -> None:
         """Stream the train sets past all waiting indexes, add up what was found, and let the indexes go."""
@@ -211,8 +226,8 @@ def _numbered(source: Iterable[list[Document]]) -> Iterator[tuple[list[Document]
         start += len(block)
 
 
-def _seek(block: list[Document]) -> tuple[list[str], Sought]:
-    return [document.id for document in block], sought(block)
+def _seek(block: list[Document], template: U64) -> tuple[list[str], Sought]:
+    return [document.id for document in block], sought(block, template)
 
 
 def _look(

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from crossmatch.evaluation.audit.commonness import Common
 from crossmatch.evaluation.audit.fingerprints import (
     BANDS,
-    LENGTHS,
     SCOPES,
     Document,
     Prints,
@@ -60,10 +60,10 @@ def look(block: Sequence[Document], start: int, folders: Sequence[Path]) -> list
     prints = fingerprint(block)
     position = prints.document + start
     whole = prints.scope == SCOPES.index("whole")
-    windows = _windows(prints.units, whole, position)
+    indexes = [_open(folder) for folder in folders]
+    windows = _windows(prints.units, whole, position, sorted({n for index in indexes for n in index["lengths"]}))
     result = []
-    for folder in folders:
-        index = _open(folder)
+    for index in indexes:
         mine = [windows[n] for n in index["lengths"]]
         values, positions = (np.concatenate(parts) for parts in zip(*mine, strict=True)) if mine else (_NONE, _EMPTY)
         place, first = index["ngram"].first(values, positions)
@@ -76,10 +76,12 @@ def look(block: Sequence[Document], start: int, folders: Sequence[Path]) -> list
     return result
 
 
-def _windows(units: Units, chosen: NDArray[np.bool_], position: I64) -> dict[int, tuple[U64, I64]]:
+def _windows(
+    units: Units, chosen: NDArray[np.bool_], position: I64, lengths: Sequence[int]
+) -> dict[int, tuple[U64, I64]]:
     """length -> n-grams of the chosen texts, and the position of each one's document."""
     result = {}
-    for n, (values, offsets) in zip(LENGTHS, units.windows(*LENGTHS), strict=True):
+    for n, (values, offsets) in zip(lengths, units.windows(*lengths), strict=True):
         counts = np.diff(offsets)
         result[n] = values[np.repeat(chosen, counts)], np.repeat(position[chosen], counts[chosen])
     return result
@@ -120,6 +122,7 @@ class _Near:
         self.owners: NDArray[np.uint32] = np.load(folder / "owners.npy", mmap_mode="r")
         self.starts: I64 = np.load(folder / "owners.offsets.npy", mmap_mode="r")
         self.size = len(self.starts_of)
+        self.common = Common.load(folder)
 
     def set_of(self, text: int) -> U64:
         """Sorted unique shingles of a text."""
@@ -187,5 +190,5 @@ def _jaccards(prints: Prints, near: _Near, mine: I64, theirs: I64) -> NDArray[np
             last, own = text, np.unique(prints.shingles[prints.offsets[text] : prints.offsets[text + 1]])
         if other not in sets:
             sets[other] = near.set_of(other)
-        values[i] = jaccard_index(own, sets[other])
+        values[i] = jaccard_index(own, sets[other], near.common.lost)
     return values

@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from crossmatch.evaluation.audit.commonness import Common
 from crossmatch.evaluation.audit.fingerprints import (
     BANDS,
     Document,
     fingerprint,
     grams,
+    without_template,
 )
 from crossmatch.evaluation.audit.tokens import I64, U64
 
@@ -44,7 +46,7 @@ class Entries:
 
     document, scope, counts, by_characters: (texts), as in Sought; keys: level -> (texts), the key of each text among
     the level's keys, -1 where it has none; grams: keys of each text's n-grams, text after text; offsets: (texts + 1)
-    of these; sizes: level -> number of keys.
+    of these; weights: of each n-gram's key, by how common it is in its own set; sizes: level -> number of keys.
     """
 
     document: I64
@@ -54,14 +56,16 @@ class Entries:
     keys: Mapping[str, I64]
     grams: NDArray[np.uint32]
     offsets: I64
+    weights: NDArray[np.float32]
     sizes: Mapping[str, int]
 
 
-def sought(documents: Sequence[Document]) -> Sought:
-    """A block of documents as an index takes it."""
+def sought(documents: Sequence[Document], template: U64) -> Sought:
+    """A block of documents as an index takes it; template: as of Common."""
     prints = fingerprint(documents)
     units = prints.units
-    flat, offsets, lengths = grams(units)
+    own, places = without_template(units, template) if len(template) else (units, None)
+    flat, offsets, lengths = grams(own, units.by_characters, places)
     return Sought(
         documents=prints.documents,
         document=prints.document,
@@ -83,8 +87,9 @@ def sought(documents: Sequence[Document]) -> Sought:
 class Builder:
     """Collects blocks in the order of their documents and writes the index into an empty folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, common: Common) -> None:
         folder.mkdir()
+        self.common = common
         self.folder = folder
         self.units = 0
         self.documents = 0
@@ -111,7 +116,9 @@ class Builder:
             "near": self._near(),
         }
         sizes = {level: int(values.max(initial=-1)) + 1 for level, values in entries_of.items()}
-        found, sizes["ngram"] = self._grams()
+        found, weighed = self._grams()
+        sizes["ngram"] = len(weighed)
+        self.common.save(self.folder)
         counts = np.concatenate([b.gram_counts for b in blocks])
         return Entries(
             document=np.concatenate(self._document),
@@ -121,11 +128,12 @@ class Builder:
             keys=entries_of,
             grams=found,
             offsets=np.concatenate([[0], np.cumsum(counts)]),
+            weights=weighed,
             sizes=sizes,
         )
 
-    def _grams(self) -> tuple[NDArray[np.uint32], int]:
-        """Write the n-grams' keys; the key of every n-gram of the texts, and how many keys there are."""
+    def _grams(self) -> tuple[NDArray[np.uint32], NDArray[np.float32]]:
+        """Write the n-grams' keys; the key of every n-gram of the texts, and the weight of every key."""
         file = self.folder / "grams"
         unique = np.fromfile(file, np.uint64)
         found = np.empty(len(unique), np.uint32)
@@ -139,7 +147,7 @@ class Builder:
             order = np.argsort(part)
             found[start + order] = np.searchsorted(unique, part[order])
         file.unlink()
-        return found, len(unique)
+        return found, self.common.grams.of(unique).astype(np.float32)
 
     def _near(self) -> I64:
         """Write the bands of the texts, of those with the same units only the first's; the key of every text."""

@@ -11,7 +11,9 @@ from crossmatch.evaluation.audit.fingerprints import (
     ROWS,
     SCOPES,
     SHINGLE,
+    SHINGLE_CHARACTERS,
     SHORTEST,
+    SHORTEST_CHARACTERS,
     WORDS,
 )
 from crossmatch.evaluation.audit.index import JACCARD, LEVELS
@@ -36,10 +38,14 @@ class Criteria:
     @property
     def signature(self) -> str:
         """How the figures were made, in one line."""
-        ngram = f"{WORDS} words ({SHORTEST} to {WORDS - 1}: one of all),{CHARACTERS} characters,share>={self.share:g}"
-        near = f"minhash {BANDS}x{ROWS},shingles of {SHINGLE},jaccard>={JACCARD}"
+        words = f"{WORDS} words ({SHORTEST} to {WORDS - 1}: one of all)"
+        characters = f"{CHARACTERS} characters ({SHORTEST_CHARACTERS} to {CHARACTERS - 1}: one of all)"
+        ngram = f"{words},{characters},without templates,weighed by log(n/df),share>={self.share:g}"
+        shingles = f"shingles of {SHINGLE} words or {SHINGLE_CHARACTERS} characters,weighed"
+        near = f"minhash {BANDS}x{ROWS},{shingles},jaccard>={JACCARD}"
         answer = f">={self.answer_words} words,{self.answer_characters} characters"
-        return f"normal:nfkc+casefold+letters,marks,digits|ngram:{ngram}|near:{near}|answer:{answer}|version:1"
+        normal = "nfkc+casefold+letters,marks,digits+han variants"
+        return f"normal:{normal}|ngram:{ngram}|near:{near}|answer:{answer}|version:2"
 
 
 @dataclass(frozen=True)

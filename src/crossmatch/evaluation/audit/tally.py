@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from crossmatch.evaluation.audit.fingerprints import SCOPES, SHINGLE
+from crossmatch.evaluation.audit.fingerprints import SCOPES, SHINGLE, SHINGLE_CHARACTERS
 from crossmatch.evaluation.audit.index import AGAINST, LEVELS, Hits
 from crossmatch.evaluation.audit.index_builder import Entries
 from crossmatch.evaluation.audit.report import (
@@ -20,6 +20,7 @@ from crossmatch.evaluation.audit.tokens import I64
 
 _NEVER = np.iinfo(np.uint32).max
 _EXAMPLES = 3
+_NO_WEIGHT = 1e-6
 
 
 class Found:
@@ -131,7 +132,7 @@ class Tally:
             hit = long_enough & (where != _NEVER)
             yield level, _Verdicts(long_enough, hit, hit, nothing, partial(_at, where))
         yield "ngram", self._ngrams(found, rows, long_enough)
-        judged = long_enough & (counts >= SHINGLE)
+        judged = long_enough & (counts >= np.where(entries.by_characters[rows], SHINGLE_CHARACTERS, SHINGLE))
         places = _places(entries, rows, scope, "near")
         nearest = np.lexsort((found.first["near"][places], -found.value[places]), axis=0)[0]
         places = places[nearest, np.arange(len(rows))]
@@ -142,9 +143,13 @@ class Tally:
     def _ngrams(self, found: Found, rows: I64, long_enough: NDArray[np.bool_]) -> _Verdicts:
         entries = found.entries
         low, high = entries.offsets[rows], entries.offsets[rows + 1]
-        hits = np.concatenate([[0], np.cumsum(found.first["ngram"][entries.grams] != _NEVER)])
-        judged = long_enough & (high > low)
-        share = (hits[high] - hits[low]) / np.maximum(high - low, 1)
+        hit = found.first["ngram"][entries.grams] != _NEVER
+        weights = entries.weights[entries.grams].astype(np.float64)
+        inside, all_of = (np.concatenate([[0], np.cumsum(w)]) for w in (weights * hit, weights))
+        weight = all_of[high] - all_of[low]
+        # Of weight 0 is what every document of its set has: nothing of its own to judge it by.
+        judged = long_enough & (weight > _NO_WEIGHT)
+        share = np.where(judged, (inside[high] - inside[low]) / np.maximum(weight, _NO_WEIGHT), 0)
 
         def where(row: int) -> int:
             """The document in which most of its n-grams occur first; of several the first."""
@@ -152,7 +157,7 @@ class Tally:
             documents, times = np.unique(first[first != _NEVER], return_counts=True)
             return int(documents[times.argmax()])
 
-        return _Verdicts(judged, judged & (share >= self.criteria.share), judged & (share > 0), share, where)
+        return _Verdicts(judged, judged & (share >= self.criteria.share), judged & (share > _NO_WEIGHT), share, where)
 
 
 def _at(where: NDArray[np.uint32], row: int) -> int:

@@ -1,8 +1,9 @@
 """Texts into units, all texts of a block at once in numpy: what every level of the audit counts and compares.
 
 A unit is a word, or one character of a script that is written without spaces (Han, kana, Thai, Lao, Khmer, Burmese).
-Texts are normalised first: NFKC, case folded, characters without width removed; all but letters, marks and digits
-separates.
+Texts are normalised first: NFKC, case folded, characters without width removed, traditional and simplified forms of a
+Han character as one (`han_variants.txt`; character by character, so 后 and 後 are one, too); all but letters, marks and
+digits separates.
 """
 
 import re
@@ -11,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +33,8 @@ _NO_WIDTH = re.compile("[\u00ad\u034f\u061c\u180b-\u180e\u200b-\u200f\u202a-\u20
 # Odd, and 3 modulo 8: powers of it differ soon in their low bits.
 _BASE = 0x9E3779B97F4A7C1B
 _POWERS = 1 << 16
+_FIRST_HAN = 0x3400
+_VARIANTS = Path(__file__).with_name("han_variants.txt")
 
 
 @dataclass(frozen=True)
@@ -161,8 +165,10 @@ def _cut(text: str) -> Iterator[str]:
 
 def _units_of(pieces: Sequence[str]) -> tuple[U64, I64, I64, NDArray[np.uint32], list[int]]:
     """Hashes of the units; for each piece its units and those of scripts without spaces; kept characters; bounds."""
-    kinds, values, powers = _tables()
+    kinds, values, powers, forms = _tables()
     points = np.frombuffer("\n".join(pieces).encode("utf-32-le", "surrogatepass"), np.uint32)
+    if points.max(initial=0) >= _FIRST_HAN:
+        points = forms[points]
     kind = kinds[points]
     at = np.flatnonzero(kind)
     kept, kind_kept = points[at], kind[at]
@@ -182,8 +188,8 @@ def _units_of(pieces: Sequence[str]) -> tuple[U64, I64, I64, NDArray[np.uint32],
 
 
 @lru_cache(maxsize=1)
-def _tables() -> tuple[NDArray[np.uint8], U64, U64]:
-    """By code point its kind (0: separates) and a random-looking value; powers of the base."""
+def _tables() -> tuple[NDArray[np.uint8], U64, U64, NDArray[np.uint32]]:
+    """By code point its kind (0: separates) and a random-looking value; powers of the base; by code point its form."""
     # Planes above the third hold no letters.
     kinds = np.zeros(0x110000, np.uint8)
     kinds[:0x40000] = [unicodedata.category(chr(point))[0] in "LMN" for point in range(0x40000)]
@@ -192,4 +198,13 @@ def _tables() -> tuple[NDArray[np.uint8], U64, U64]:
     values = mix(np.arange(1, len(kinds) + 1, dtype=np.uint64) * np.uint64(_BASE))
     powers = np.full(_POWERS, _BASE, np.uint64)
     powers[0] = 1
-    return kinds, values, np.multiply.accumulate(powers)
+    return kinds, values, np.multiply.accumulate(powers), _forms(len(kinds))
+
+
+def _forms(size: int) -> NDArray[np.uint32]:
+    """By code point the one that stands for it: of variants of a Han character the first."""
+    forms = np.arange(size, dtype=np.uint32)
+    for line in _VARIANTS.read_text(encoding="utf-8").splitlines():
+        for variants in () if line.startswith("#") else line.split():
+            forms[[ord(variant) for variant in variants]] = ord(variants[0])
+    return forms
