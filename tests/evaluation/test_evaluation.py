@@ -305,6 +305,7 @@ def test_records_and_summary(chat: Path, tmp_path: Path) -> None:
         *(f"{name}_raw" for name in texts),
         *(f"lf_{name}{end}" for name in ("bleu4", "rouge1", "rouge2", "rougeL") for end in ("", "_stripped")),
         *("length_ratio", "truncated", "openers_calibrated"),
+        *("trace_unclosed", "trace_untagged", "hesitating", "hesitations", "output_tokens"),
         *("trace_structural", "trace_lexical", "trace_share", "opener_probability", "think_probability"),
         *("first_entropy", "first_margin", "answer_entropy", "answer_margin"),
     }
@@ -654,6 +655,7 @@ def test_a_switch_that_is_not_there_is_refused_before_anything_is_asked(chat: Pa
 
 GENERATED = {
     *("acc_generated", "invalid", "trace_structural", "trace_lexical", "trace_share", "truncated"),
+    *("trace_unclosed", "trace_untagged", "hesitating", "hesitations", "output_tokens"),
     *("answer_entropy", "answer_margin"),
 }
 

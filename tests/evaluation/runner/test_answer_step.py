@@ -201,3 +201,26 @@ def test_a_model_with_a_window_tells_of_the_step_too(tmp_path: Path) -> None:
         values, first = found[index]
         assert values == []
         assert (first.entropy, first.margin) == pytest.approx(first_token(engine, text), abs=1e-5)
+
+
+def test_a_block_that_the_prompt_opened_is_open_in_the_output(room: Path, engine: Thinks, tmp_path: Path) -> None:
+    more = "chat: false\nmax_new_tokens: 4\n"
+    for kind, rest in (("generation", ""), ("choice", "generative: true\n")):
+        head = f"name: {kind}\nversion: 1\nkind: {kind}\ndata: ask.jsonl\n"
+        text = head + 'prompt: "{question} Answer: <think>"\n' + more + rest
+        (room / f"opened-{kind}.yaml").write_text(text)
+    cut, whole = "The answer is blood", "The answer is heart? </think>\nblood"
+    outputs = [{key: whole if key == "0" else cut for key in OUTPUTS}]
+    suite = load_suite(room / "opened-generation.yaml")
+    rows = asked(engine, suite, outputs, tmp_path / "asked")
+    assert [(row["trace"]["state"], row["answer"], row["opened"]) for row in rows] == [
+        ("close_only", "blood", "think"),
+        *[("unclosed", "", "think")] * 4,
+    ]
+    # An answer that never begins has no first token of its own.
+    assert [row["answer_entropy"] is None for row in rows] == [False, *[True] * 4]
+    measured = measure(rows, suite)
+    found = {name: figure(name, measured).value for name in measured}
+    assert (found["trace_structural"], found["trace_unclosed"], found["output_tokens"]) == (1.0, 0.8, 3.0)
+    picked = asked(engine, load_suite(room / "opened-choice.yaml"), outputs, tmp_path / "picked")
+    assert [row["generated"][0]["chosen"] for row in picked] == [1, None, None, None, None]

@@ -9,7 +9,32 @@ import numpy as np
 
 from crossmatch.statistics.estimates import Array
 
-_NUMBER = re.compile(r"(?<![\w.,])[-+]?\d+(?:,\d{3})+(?:\.\d+)?(?![\w,]*\d)|[-+]?\d+(?:\.\d+)?")
+# Digits with thousands in groups (also 1,00,000), plain ones, and a decimal without a leading zero.
+_DIGITS = (
+    r"(?:(?<![\w.,])\d{1,3}(?:,\d{3})+(?:\.\d+)?(?!,?\d)|(?<![\w.,])\d{1,2}(?:,\d{2})+,\d{3}(?:\.\d+)?(?!,?\d)"
+    r"|\d+(?:\.\d+)?|(?<![\w.)\]])\.\d+)"
+)
+_NUMBER = re.compile(
+    rf"(?P<sign>[-+]?)(?P<digits>{_DIGITS})"
+    r"(?:[eE](?P<exponent>[-+]?\d{1,3})(?!\w)|\s*[×x*·⋅]\s*10\^\(?(?P<ten>[-+]?\d{1,3})\)?"
+    r"|\^\(?(?P<power>[-+]?\d{1,3})\)?(?!\d)|(?:\s+(?P<part>\d+))?\s?/\s?(?P<below>\d+)(?![\d.]|\s?/))?"
+)
+_POWERS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+")
+# Minus signs and dashes that are written for them.
+_MINUS = str.maketrans(dict.fromkeys("−﹣－–‒‐‑", "-"))
+_VULGAR = re.compile(r"[¼-¾⅐-⅞↉]")
+_LATEX = (
+    (re.compile(r"\\[dtc]?frac\s*\{\s*([-+]?[\d.,]+)\s*\}\s*\{\s*(\d+)\s*\}"), r" \1/\2"),
+    (re.compile(r"\\[dtc]?frac\s*(\d)\s*(\d)"), r" \1/\2"),
+    (re.compile(r"\\(?:times|cdot)\b"), "×"),
+    (re.compile(r"(?<=\d)(?:\{,\}|\\[,;:! ])(?=\d{3}(?!\d))"), ","),
+    (re.compile(r"\^\s*\{\s*([-+]?\d+)\s*\}"), r"^\1"),
+)
+# Other separators of thousands: thin and fixed spaces, apostrophes, underscores.
+_SEPARATOR = re.compile(r"(?<=\d)[\u00a0\u2009\u202f'’_](?=\d{3}(?!\d))")
+# An exponent of a letter or a bracket is no number of its own: x^2.
+_OF_A_SYMBOL = re.compile(r"(?<=[^\W\d_]|[)\]}])\^\(?[-+]?\d+\)?")
+_SIGN_GAP = re.compile(r"(?<=[-+]) (?=\d+/)")
 _TOKENS = re.compile(r"<\|[^|<>]*\|>|</?s>")
 _LONGEST = 40
 
@@ -21,16 +46,53 @@ def plain(text: str) -> str:
 
 
 def last_number(text: str) -> Fraction | None:
-    """The last number that a text holds, `1,024` and `0.5` among them; None without one.
+    """The last number that a text holds; None without one.
 
-    A sign belongs to the number behind it unless a number or a bracket stands before: `is -5` ends at -5, `7 -5` at 5.
+    Read are `1,024` (also with thin spaces, apostrophes or underscores between thousands), `0.5` and `.5`, `-5` with
+    any minus sign, `1.5e-3`, `2 × 10^3`, `10⁶`, `3/4`, `1 1/2`, `½` and LaTeX's `\\frac{3}{4}`; of a date the last
+    part. A comma before other than three digits is no decimal point. A sign belongs to the number behind it unless a
+    number,
+    a letter or a bracket stands before: `is -5` ends at -5, `7 -5` at 5.
     """
-    found = [m for m in _NUMBER.finditer(unicodedata.normalize("NFKC", _TOKENS.sub("", text))) if len(m[0]) <= _LONGEST]
-    if not found:
-        return None
-    match = found[-1]
-    signed = match[0][0] in "+-" and re.search(r"[\d)]\s*$|\w$", match.string[: match.start()]) is not None
-    return Fraction((match[0][1:] if signed else match[0]).replace(",", ""))
+    plain_text = _written_out(_TOKENS.sub("", text))
+    found = [m for m in _NUMBER.finditer(plain_text) if len(m["digits"]) <= _LONGEST]
+    return _value(found[-1]) if found else None
+
+
+def _written_out(text: str) -> str:
+    """Fractions, powers, signs and thousands in one way of writing."""
+    text = _SEPARATOR.sub(",", text.translate(_MINUS))
+    text = _VULGAR.sub(lambda m: " " + unicodedata.normalize("NFKC", m[0]).replace("⁄", "/"), text)
+    text = re.sub(r"[⁻⁺]?[⁰¹²³⁴-⁹]+", lambda m: "^" + m[0].translate(_POWERS), text)
+    text = unicodedata.normalize("NFKC", text)
+    for pattern, plain_form in _LATEX:
+        text = pattern.sub(plain_form, text)
+    return _OF_A_SYMBOL.sub("", _SIGN_GAP.sub("", text))
+
+
+def _value(match: re.Match[str]) -> Fraction:
+    """What a match of `_NUMBER` is worth."""
+    before = match.string[: match.start()]
+    value = Fraction(match["digits"].replace(",", ""))
+    below = int(match["below"] or 0)
+    if match["below"]:
+        # Of a date, or over nothing, the last part alone.
+        if before.endswith("/") or not below:
+            return Fraction(below)
+        part = int(match["part"]) if match["part"] else None
+        if part is None:
+            value /= below
+        elif part < below and value.denominator == 1:
+            value += Fraction(part, below)
+        else:
+            return Fraction(part, below)
+    exponent = int(match["exponent"] or match["ten"] or 0)
+    value *= Fraction(10) ** exponent
+    power = int(match["power"] or 1)
+    if value or power > 0:
+        value **= power
+    signed = match["sign"] == "-" and re.search(r"[\d)\]]\s*$|\w$", before[-_LONGEST:]) is None
+    return -value if signed else value
 
 
 def exact_matches(texts: Sequence[str], references: Sequence[str]) -> Array:

@@ -1,0 +1,79 @@
+"""Numbers as models write them: signs, exponents, fractions, decimals, thousands."""
+
+import time
+from fractions import Fraction
+
+import pytest
+
+from crossmatch.evaluation.metrics.exact_match import last_number, number_matches
+
+NUMBERS = {
+    "\u22125": "-5",
+    "is \u22120.5": "-1/2",
+    "\uff0d5": "-5",
+    "\u20135": "-5",
+    "$-5$": "-5",
+    "\\boxed{-5}": "-5",
+    "+5": "5",
+    "between 3\u20135": "5",
+    "3 - 5": "5",
+    "COVID-19": "19",
+    "2024-05-06": "6",
+    "12/25/2024": "2024",
+    "1.5e3": "1500",
+    "1.5E-3 mol": "3/2000",
+    "1e5": "100000",
+    "1,000e-3": "1",
+    "2 × 10^3": "2000",
+    "2\u00d710\u207b\u00b3": "1/500",
+    "10\u2076": "1000000",
+    "2 \\times 10^{23}": "2" + "0" * 23,
+    "2^10": "1024",
+    "3/4": "3/4",
+    "-3/4": "-3/4",
+    "\\frac{3}{4}": "3/4",
+    "-\\dfrac{3}{4}": "-3/4",
+    "\\frac12": "1/2",
+    "\u00bd": "1/2",
+    "1\u00bd": "3/2",
+    "1 1/2": "3/2",
+    "-1 1/2": "-3/2",
+    "9 3/4 cups": "39/4",
+    "10/0": "0",
+    ".5": "1/2",
+    "-.5": "-1/2",
+    "is .25.": "1/4",
+    "5.": "5",
+    "v.5": "5",
+    "1,024": "1024",
+    "1\u202f024": "1024",
+    "1\u00a0024": "1024",
+    "1'024.5": "2049/2",
+    "1_000": "1000",
+    "1{,}024": "1024",
+    "1\\,024": "1024",
+    "1,00,000": "100000",
+    "12,34": "34",
+    "20%": "20",
+    "x^2 = 16": "16",
+    "x\u00b2 is 9 cm\u00b2": "9",
+    "24 hours / 7 days": "7",
+}
+
+
+@pytest.mark.parametrize(("text", "value"), NUMBERS.items())
+def test_the_last_number(text: str, value: str) -> None:
+    assert last_number(text) == Fraction(value)
+    assert last_number(f"So the answer is {text}") == Fraction(value)
+
+
+def test_one_number_in_two_ways_is_the_same() -> None:
+    texts, references = ["\u22120.50", "1.5e3", "50%", "3/4"], ["-1/2", "1,500", "0.5", "0.75"]
+    assert number_matches(texts, references).T.tolist() == [[1, 1, 0, 1]]
+
+
+@pytest.mark.parametrize("piece", ["1 ", "1,", "1/", "9", "^", "1e", "\\frac{1", "-", "½", "1 1/"])
+def test_a_number_without_end_is_read_in_no_time(piece: str) -> None:
+    start = time.perf_counter()
+    last_number(piece * 20_000)
+    assert time.perf_counter() - start < 2
