@@ -171,8 +171,11 @@ def test_record_beside_the_adapter(room: Path, tmp_path: Path) -> None:
     assert record["loss"][-1][1] < record["loss"][0][1]
     assert record["tokens_seen"] > 24 * 8
     assert record["template"]["thinking"] is False
-    assert "<think> </think>" in record["template"]["text"]
-    assert record["template"]["token_ids"]
+    # This template's generation prompt closes a block of thoughts that its whole dialogues do not have.
+    assert record["template"]["text"] == "<|user|> <unk> is <unk> <|end|> <|assistant|>"
+    assert "<think> </think>" in record["template"]["asked"]["text"]
+    assert len(record["template"]["asked"]["token_ids"]) == len(record["template"]["token_ids"]) + 2
+    assert record["template"]["turn_end"] == {"closing": " <|end|> ", "added": []}
     assert set(record["versions"]) == {"crossmatch", "torch", "transformers", "peft", "trl"}
     adapter = Adapter(tmp_path / "out")
     assert len(adapter) == 14

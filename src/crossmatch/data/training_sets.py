@@ -70,6 +70,14 @@ def load_sets(sources: Sequence[str | Path], columns: Mapping[str, str] | None, 
     return examples
 
 
+def places_of(sources: Sequence[str | Path], seed: int) -> list[str]:
+    """File and line, item or row of each of the examples that `load_sets` gives, in its order."""
+    found = [place for source in sources for place, _ in _rows(source)]
+    if len(sources) > 1:
+        random.Random(f"sets:{seed}").shuffle(found)
+    return found
+
+
 def parse_example(row: Any, columns: Mapping[str, str]) -> Example:
     """One row into a document or a dialogue. Raises DataError with the reason."""
     if not isinstance(row, dict):
@@ -161,6 +169,9 @@ def _text(row: Mapping[str, Any], field: str) -> str:
     value = row.get(field)
     if not isinstance(value, str) or not value.strip():
         raise DataError(f"field {field!r} must be a text that is not empty")
+    half = next((place for place, character in enumerate(value) if "\ud800" <= character <= "\udfff"), None)
+    if half is not None:
+        raise DataError(f"field {field!r} has half a character (a lone surrogate) at place {half}; cut it off")
     return value
 
 

@@ -29,6 +29,7 @@ from crossmatch.data.training_sets import (
     documents,
     examples_digest,
     load_sets,
+    places_of,
 )
 from crossmatch.errors import InputError, OutputError
 from crossmatch.runtime import SILENT, Progress
@@ -76,10 +77,10 @@ def train_stage(
     work = out.with_name(out.name + ".work")
     _claim_work(work, facts)
     with progress.task(f"load {stage} trainer") as loading:
-        from crossmatch.data.chat_templates import probe
-        from crossmatch.training.trainer import build_trainer
+        from crossmatch.training.trainer import Voice, build_trainer
 
-        trainer = build_trainer(base.path, stage, rows, settings, work)
+        voice = Voice(progress.say, lambda number: places_of(sources, settings.seed)[number])
+        trainer = build_trainer(base.path, stage, rows, settings, work, voice)
         loading.advance()
     seconds = _run(trainer, stage, settings, work, progress)
     tokenizer: Any = trainer.processing_class
@@ -90,7 +91,7 @@ def train_stage(
         **facts,
         "base": {"name": str(base.source.hub_id or base.path.name), "digest": base.digest, "files": base.file_digests},
         "data": {"digest": facts["data"], "examples": len(examples)},
-        "template": probe(tokenizer, settings.thinking) if stage == "sft" else None,
+        "template": _template(tokenizer, settings) if stage == "sft" else None,
         "steps": trainer.state.global_step,
         "tokens_seen": int(trainer.state.num_input_tokens_seen),
         "loss": [[e["step"], e["loss"]] for e in trainer.state.log_history if "loss" in e],
@@ -103,6 +104,31 @@ def train_stage(
         write_json(partial / MANIFEST, record)
     shutil.rmtree(work)
     return record
+
+
+def _template(tokenizer: Any, settings: TrainSettings) -> dict[str, Any]:
+    """How the probe question reaches the model in training, what an evaluation with the same template asks, and where
+    an answer ends.
+
+    text, token_ids: all that stands before the response; asked: the prompt; turn_end: what the template puts after an
+    answer, and the tokens that training put there.
+    """
+    from crossmatch.data.chat_templates import probe
+    from crossmatch.data.responses import before_response
+    from crossmatch.data.turn_ends import turn_end
+    from crossmatch.training.trainer import read_as
+
+    reading, _ = read_as(tokenizer, settings)
+    asked, seen = probe(tokenizer, settings.thinking), before_response(reading)
+    ids = list(seen.ids[: seen.first])
+    added = [{"id": number, "text": tokenizer.decode([number])} for number in reading.ending]
+    return {
+        **asked,
+        "text": asked["text"] if seen.as_asked else tokenizer.decode(ids),
+        "token_ids": ids,
+        "asked": {"text": asked["text"], "token_ids": list(seen.asked)},
+        "turn_end": {"closing": turn_end(tokenizer, switches=reading.switches).closing, "added": added},
+    }
 
 
 def _run(trainer: "SFTTrainer", stage: Stage, settings: TrainSettings, work: Path, progress: Progress) -> float:

@@ -226,7 +226,7 @@ def measured(
     from crossmatch.evaluation.comparison.side_by_side import side_by_side
     from crossmatch.evaluation.comparison.summary import summarise
     from crossmatch.evaluation.runner.runner import evaluate
-    from crossmatch.evaluation.runner.template_check import trained_with
+    from crossmatch.evaluation.runner.template_check import stated_ends, trained_with
     from crossmatch.evaluation.variants.variants import APART, SERVED
 
     (wanted, serving), plan, suites = models, asked.plan, asked.suites
@@ -242,11 +242,13 @@ def measured(
     records: Records = {}
     further: dict[str, Any] = {}
     if serving:
-        records, further["server"] = ask_served(base, serving, suites, plan, output)
+        adapters = wanted.adapters if wanted else {}
+        records, further["server"] = ask_served(base, serving, suites, plan, output, adapters)
     if wanted:
         further["on_its_base"] = _on_its_base(base, wanted)
         records |= evaluate(base, wanted.adapters, here, suites, output, plan=plan, progress=Terminal())
         further["trained_with"] = trained_with(base, wanted.adapters, plan.conditions)
+    further["turn_ends"] = stated_ends(base, wanted.adapters if wanted else {}, plan.conditions)
     summary = summarise(records, variants, suites, str(plan.kl_to), conditions=plan.conditions, clean=asked.clean)
     beside = [variant for variant in variants if variant.kind not in APART]
     found = {
@@ -270,7 +272,12 @@ def read_serving(server: str | None, model: str | None, same_as: str | None) -> 
 
 
 def ask_served(
-    base: "Checkpoint", serving: Serving, suites: "list[Suite]", plan: "Plan", output: Path
+    base: "Checkpoint",
+    serving: Serving,
+    suites: "list[Suite]",
+    plan: "Plan",
+    output: Path,
+    adapters: "Mapping[str, Recorded]",
 ) -> "tuple[Records, dict[str, Any]]":
     """Records of the model on a server, and what is known of it.
 
@@ -278,6 +285,7 @@ def ask_served(
     """
     from crossmatch.checkpoint import side_digest
     from crossmatch.data.chat_templates import open_tokenizer
+    from crossmatch.data.turn_ends import declared_eos
     from crossmatch.evaluation.inference.served.identity import (
         ask_own,
         check_still,
@@ -304,7 +312,7 @@ def ask_served(
     del local
     about = [serving.url, serving.name, side_digest(base.path), list(probes)]
     digest = settled(output / SERVED.name / "server.json", about, own)
-    elsewhere = Elsewhere(served, tokenizer, digest)
+    elsewhere = Elsewhere(served, tokenizer, digest, eos=declared_eos(base.path, tokenizer), taught=adapters)
     records = evaluate_served(elsewhere, suites, output, conditions=plan.conditions, progress=Terminal())
     unchecked = check_still(served, own, probes)
     for line in [*served.notes, *([unchecked] if unchecked else [])]:

@@ -7,7 +7,9 @@ from math import factorial
 from typing import Any
 
 from crossmatch.data.suites import Item, Suite
+from crossmatch.data.turn_ends import Stops
 from crossmatch.evaluation.conditions import Condition
+from crossmatch.evaluation.inference.protocol import EOS
 from crossmatch.evaluation.metrics.choice_accuracy import permutations_of
 from crossmatch.evaluation.runner.kl import Answered, Comparison
 from crossmatch.evaluation.runner.sustain_probe import Again
@@ -18,7 +20,8 @@ class Questions:
     """A suite under a condition.
 
     scored: whether options and openers are scored; once per template is enough. kl: how a variant is compared with
-    others on the reference answers of the first `compared` items (None: it is not).
+    others on the reference answers of the first `compared` items (None: it is not). ends: where an answer ends under
+    this condition.
     """
 
     suite: Suite
@@ -27,6 +30,7 @@ class Questions:
     scored: bool = True
     kl: Comparison | None = None
     compared: int = 0
+    ends: Stops = EOS
 
     @property
     def parts(self) -> list[str]:
@@ -56,7 +60,12 @@ class Questions:
     @property
     def renderer(self) -> Again:
         """How an item is asked again."""
-        return Again(self.suite, self.condition, self.tokenizer)
+        return Again(self.suite, self.condition, self.tokenizer, self.stops)
+
+    @property
+    def stops(self) -> Stops:
+        """Where an answer ends: behind a prompt without a template no text of one ends it, but its tokens do."""
+        return self.ends if self.suite.settings.chat else Stops(self.ends.tokens)
 
     def answered(self, items: Sequence[Item]) -> list[Answered]:
         """Items with their reference answers, as these go on from the prompt."""

@@ -94,7 +94,7 @@ def evaluate_variants(
         from crossmatch.evaluation.comparison.side_by_side import side_by_side
         from crossmatch.evaluation.comparison.summary import summarise
         from crossmatch.evaluation.runner.runner import evaluate
-        from crossmatch.evaluation.runner.template_check import trained_with
+        from crossmatch.evaluation.runner.template_check import stated_ends, trained_with
         from crossmatch.evaluation.variants.variants import APART
 
         plan = Plan(
@@ -111,7 +111,8 @@ def evaluate_variants(
             summary = summarise(
                 records, variants, suites, against, conditions=conditions, clean=parts, combination=sums
             )
-            replace_json(summary_file, {**summary, "trained_with": trained})
+            ends = stated_ends(base, adapters, conditions)
+            replace_json(summary_file, {**summary, "trained_with": trained, "turn_ends": ends})
             beside = [variant for variant in variants if variant.kind not in APART]
             replace_json(samples_file, side_by_side(records, beside, suites, conditions=conditions))
             task.advance()

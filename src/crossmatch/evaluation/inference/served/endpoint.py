@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from crossmatch.data.turn_ends import Stops
 from crossmatch.errors import InputError
 from crossmatch.evaluation.inference.served.http import ServerError, Transport, one_line
 
@@ -28,6 +29,12 @@ _NEUTRAL: dict[str, dict[str, Any]] = {
     # llama-cpp-python: it takes no negative top_k.
     "me": {"repeat_penalty": 1.0, "top_k": 0, "min_p": 0.0},
 }
+
+
+# They stop at token ids; others are told the texts of these, which not all of them find in special tokens.
+_BY_ID = ("vllm", "sglang")
+# As many texts as the API takes.
+_STOPS = 4
 
 
 # Where a server tells its version, and under what name.
@@ -91,6 +98,13 @@ class Server:
             raise InputError(
                 f"{self.transport.url} serves {', '.join(facts.names)}, not {self.model}; name one of these"
             )
+
+    def stop_fields(self, stops: Stops) -> dict[str, Any]:
+        """How a request says where an answer ends. Raises ServerError if the server does not answer at all."""
+        by_id = self.facts.owner in _BY_ID
+        ids = [number for number, _ in stops.tokens] if by_id else []
+        texts = [*stops.texts, *(() if by_id else (text for _, text in stops.tokens if text.strip()))]
+        return {**({"stop_token_ids": ids} if ids else {}), **({"stop": texts[:_STOPS]} if texts else {})}
 
     def complete(self, prompt: str | Sequence[int], fields: Mapping[str, Any], read: Callable[[Any], T]) -> T:
         """One completion of one prompt, given as text or token ids, read by `read`. Raises ServerError."""

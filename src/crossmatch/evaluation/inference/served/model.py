@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from crossmatch.data.turn_ends import Stops
 from crossmatch.errors import InputError
 from crossmatch.evaluation.inference.protocol import (
+    EOS,
     Decoding,
     DocumentScore,
     Failed,
@@ -90,8 +92,10 @@ class ServedModel:
         decoding: Decoding,
         seeds: Sequence[int],
         done: Callable[[int, Generated | Failed], None],
+        stops: Stops = EOS,
     ) -> None:
-        """Answers to rendered prompts; answer i is drawn with seeds[i].
+        """Answers to rendered prompts; answer i is drawn with seeds[i]. The server is told where answers end, and what
+        it gives behind such an end all the same is cut off.
 
         The same seed gives the same answer of this server, not that of another. Raises InputError if the server cannot
         be reached at first, or does not list the model.
@@ -106,7 +110,9 @@ class ServedModel:
             fields: dict[str, Any] = {"max_tokens": max_new_tokens, "temperature": decoding.temperature}
             if decoding.temperature > 0:
                 fields |= {"top_p": decoding.top_p, "seed": seeds[index]}
-            return self._server.complete(prompts[index], fields, lambda reply: self._generated(reply, max_new_tokens))
+            fields |= self._server.stop_fields(stops)
+            found = self._server.complete(prompts[index], fields, lambda reply: self._generated(reply, max_new_tokens))
+            return _ended(found, stops)
 
         self._each(len(prompts), work, done)
 
@@ -242,6 +248,16 @@ class ServedModel:
         finally:
             closed = True
             self._transport.abandon()
+
+
+def _ended(found: Generated, stops: Stops) -> Generated:
+    """An answer up to its first end; how many tokens that are is not known if more came."""
+    ends = [*stops.texts, *(text for _, text in stops.tokens if text.strip())]
+    said = [(place, text) for text in ends if (place := found.text.find(text)) >= 0]
+    if not said:
+        return found
+    place, text = min(said)
+    return Generated(found.text[:place], False, None, text)
 
 
 class _Unreached(Failed):
