@@ -149,7 +149,8 @@ class Engine:
         if not said:
             return Generated(whole, True, len(ids))
         place, text = min(said)
-        count = next((n for n in range(len(ids)) if len(self._text(ids[:n])) >= place), len(ids))
+        size = len(whole[:place].rstrip())
+        count = next((n for n in range(len(ids)) if len(self._text(ids[:n])) >= size), len(ids))
         return Generated(whole[:place], False, count, text)
 
     def _ids(self, prompts: Sequence[str]) -> list[list[int]]:
