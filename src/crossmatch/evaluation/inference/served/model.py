@@ -94,12 +94,9 @@ class ServedModel:
         done: Callable[[int, Generated | Failed], None],
         stops: Stops = EOS,
     ) -> None:
-        """Answers to rendered prompts; answer i is drawn with seeds[i]. The server is told where answers end, and what
-        it gives behind such an end all the same is cut off.
-
-        The same seed gives the same answer of this server, not that of another. Raises InputError if the server cannot
-        be reached at first, or does not list the model.
-        """
+        """Answers to rendered prompts, cut off behind an end that the server was told and ran past; answer i is drawn
+        with seeds[i], which gives the same answer of this server, not that of another. Raises InputError if the server
+        cannot be reached at first, or does not list the model."""
         if len(seeds) != len(prompts):
             raise ValueError(f"{len(seeds)} seeds for {len(prompts)} prompts")
         if not prompts:
@@ -191,8 +188,7 @@ class ServedModel:
             tokens = tokens_of(the_choice(reply, self._server.facts.same))
         except ServerError:
             tokens = []
-        named = tuple((token.text, token.value) for token in tokens if token.value is not None)
-        return Spoken(found.text, found.truncated, named)
+        return Spoken(found.text, found.truncated, tuple((t.text, t.value) for t in tokens if t.value is not None))
 
     def _generated(self, reply: Any, max_new_tokens: int) -> Generated:
         choice = the_choice(reply, self._server.facts.same)
