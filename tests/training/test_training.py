@@ -256,6 +256,7 @@ def test_rows_that_a_template_refuses_are_named_with_their_line(room: Path, tmp_
     wanted = settings(template=str(template))
     with pytest.raises(DataError, match=r"d.jsonl, line 3: the chat template cannot render the dialogue: no system"):
         train_stage(Checkpoint(room / "base"), "sft", file, tmp_path / "out", settings=wanted)
+    assert not (tmp_path / "out.work").exists()
 
 
 def test_work_of_another_run_is_not_continued(room: Path, tmp_path: Path) -> None:

@@ -77,10 +77,16 @@ def train_stage(
     work = out.with_name(out.name + ".work")
     _claim_work(work, facts)
     with progress.task(f"load {stage} trainer") as loading:
-        from crossmatch.training.trainer import Voice, build_trainer
+        from crossmatch.training.trainer import Voice, build_trainer, last_complete
 
         voice = Voice(progress.say, lambda number: places_of(sources, settings.seed)[number])
-        trainer = build_trainer(base.path, stage, rows, settings, work, voice)
+        try:
+            trainer = build_trainer(base.path, stage, rows, settings, work, voice)
+        except InputError:
+            # Nothing was begun: what is left here would stand in the way once the data are mended.
+            if last_complete(work) is None:
+                shutil.rmtree(work)
+            raise
         loading.advance()
     seconds = _run(trainer, stage, settings, work, progress)
     tokenizer: Any = trainer.processing_class
