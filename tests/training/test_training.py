@@ -20,6 +20,7 @@ from crossmatch.data.training_sets import (
     parse_example,
 )
 from crossmatch.errors import DataError, InputError, OutputError
+from crossmatch.runtime import Silent
 from crossmatch.training import (
     Dialogue,
     Document,
@@ -95,6 +96,7 @@ def test_columns_rename_fields() -> None:
         (b'{"messages": [{"role": "user", "content": "q"}]}', "last message must be the assistant"),
         (b'{"messages": [{"role": "doctor", "content": "q"}]}', "role among"),
         (b"\xff\xfe", "line 2: not UTF-8"),
+        (b'{"text": "fever \\ud83d"}', "line 2: field 'text' has half a character .* at place 6"),
     ],
 )
 def test_bad_lines_are_named_before_training(room: Path, tmp_path: Path, line: bytes, reason: str) -> None:
@@ -171,8 +173,11 @@ def test_record_beside_the_adapter(room: Path, tmp_path: Path) -> None:
     assert record["loss"][-1][1] < record["loss"][0][1]
     assert record["tokens_seen"] > 24 * 8
     assert record["template"]["thinking"] is False
-    assert "<think> </think>" in record["template"]["text"]
-    assert record["template"]["token_ids"]
+    # This template's generation prompt closes a block of thoughts that its whole dialogues do not have.
+    assert record["template"]["text"] == "<|user|> <unk> is <unk> <|end|> <|assistant|>"
+    assert "<think> </think>" in record["template"]["asked"]["text"]
+    assert len(record["template"]["asked"]["token_ids"]) == len(record["template"]["token_ids"]) + 2
+    assert record["template"]["turn_end"] == {"closing": " <|end|> ", "added": []}
     assert set(record["versions"]) == {"crossmatch", "torch", "transformers", "peft", "trl"}
     adapter = Adapter(tmp_path / "out")
     assert len(adapter) == 14
@@ -199,6 +204,61 @@ def test_another_template(room: Path, tmp_path: Path) -> None:
         build_trainer(room / "base", "sft", data, settings(template="none.jinja"), tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("wanted", "rates"),
+    [
+        ({"schedule": "constant", "warmup_share": 0.5, "max_steps": 4}, [0.0, 0.5, 1.0, 1.0]),
+        ({"schedule": "constant", "warmup_share": 0.0, "max_steps": 2}, [1.0, 1.0]),
+        ({"schedule": "cosine", "max_steps": 1}, [1.0]),
+        ({"schedule": "linear", "epochs": 0.05}, [1.0]),
+        ({"schedule": "linear", "warmup_share": 0.25, "max_steps": 4}, [0.0, 1.0, 2 / 3, 1 / 3]),
+    ],
+)
+def test_the_schedule_does_what_it_says(room: Path, tmp_path: Path, wanted: dict[str, Any], rates: list[float]) -> None:
+    data = dialogues(load_examples(room / "sft.jsonl"), "f")
+    trainer = build_trainer(room / "base", "sft", data, settings(max_length=64, **wanted), tmp_path)
+    trainer.train()
+    found = [entry["learning_rate"] / 1e-2 for entry in trainer.state.log_history if "learning_rate" in entry]
+    assert found == pytest.approx(rates)
+
+
+def test_an_end_that_the_template_lacks_is_taught_and_said(room: Path, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    make_chat_model(base)
+    (base / "chat_template.jinja").write_text(
+        "{% for m in messages %}<|{{ m.role }}|> {{ m.content }} {% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|> {% endif %}"
+    )
+    said: list[str] = []
+    progress: Any = type("Heard", (Silent,), {"say": lambda _, line: said.append(line)})()
+    wanted = settings(max_steps=1)
+    record = train_stage(
+        Checkpoint(base), "sft", room / "sft.jsonl", tmp_path / "a", settings=wanted, progress=progress
+    )
+    assert [line for line in said if "'<|end|>' (turn_end: eos)" in line]
+    assert record["template"]["turn_end"] == {"closing": " ", "added": [{"id": 2, "text": "<|end|>"}]}
+    data = dialogues(load_examples(room / "sft.jsonl"), "f")
+    for wanted, last in (("auto", "<|end|>"), ("template", "heart"), ("<unk>", "<unk>")):
+        trainer = build_trainer(base, "sft", data, settings(max_length=64, turn_end=wanted), tmp_path / "b")
+        row: Any = trainer.train_dataset[0]  # type: ignore[index]
+        assert trainer.processing_class.decode(row["labels"][-1:]) == last  # type: ignore[union-attr]
+
+
+def test_rows_that_a_template_refuses_are_named_with_their_line(room: Path, tmp_path: Path) -> None:
+    file, template = tmp_path / "d.jsonl", tmp_path / "t.jinja"
+    template.write_text(
+        "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+        "<|{{ m.role }}|> {{ m.content }} <|end|> {% endfor %}"
+    )
+    pair = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    rows = [pair, [{"role": "system", "content": "s"}, *pair]]
+    file.write_text("\n" + "".join(json.dumps({"messages": row}) + "\n" for row in rows))
+    wanted = settings(template=str(template))
+    with pytest.raises(DataError, match=r"d.jsonl, line 3: the chat template cannot render the dialogue: no system"):
+        train_stage(Checkpoint(room / "base"), "sft", file, tmp_path / "out", settings=wanted)
+    assert not (tmp_path / "out.work").exists()
+
+
 def test_work_of_another_run_is_not_continued(room: Path, tmp_path: Path) -> None:
     (tmp_path / "out.work").mkdir()
     (tmp_path / "out.work" / "facts.json").write_text('{"digest": "another"}')
@@ -208,7 +268,7 @@ def test_work_of_another_run_is_not_continued(room: Path, tmp_path: Path) -> Non
 
 def test_what_would_be_cut_is_refused(room: Path, tmp_path: Path) -> None:
     with pytest.raises(
-        DataError, match=r"example 1 has 15 tokens.*max_length is 8, and 23 more.*raise max_length to 15"
+        DataError, match=r"sft.jsonl, line 1 has 15 tokens.*max_length is 8, and 23 more.*raise max_length to 15"
     ):
         train_stage(
             Checkpoint(room / "base"), "sft", room / "sft.jsonl", tmp_path / "a", settings=settings(max_length=8)

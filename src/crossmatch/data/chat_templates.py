@@ -107,21 +107,10 @@ def is_dated(source: str) -> bool:
     return _CLOCK in source
 
 
-def template_kwargs(thinking: bool | None) -> dict[str, Any]:
-    """Variables that training gives a template, once `check_training` has seen that they act."""
-    return {} if thinking is None else {"enable_thinking": thinking}
-
-
 def check_training(path: Path, template: str | None, thinking: bool | None) -> None:
     """Raise DataError, before anything is loaded, where a base's template is not one that training can use."""
     tokenizer = open_tokenizer(path)
     apply_template(tokenizer, template)
-    switch = switch_of(tokenizer, thinking)
-    if switch.variables != template_kwargs(thinking):
-        raise DataError(
-            f"thinking: this chat template is switched by {switch.name}, which training does not set; leave it out, "
-            "and put it into the data or into a template of your own (`template: FILE.jinja`)"
-        )
     render(tokenizer, PROBE, thinking)
 
 

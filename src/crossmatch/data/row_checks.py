@@ -71,10 +71,10 @@ def render_dialogue(tokenizer: Any, dialogue: Dialogue, switches: Mapping[str, A
 
 def _check(tokenizer: Any, dialogue: Dialogue, switches: Mapping[str, Any]) -> tuple[Dialogue, str]:
     text = render_dialogue(tokenizer, dialogue, switches)
-    _render(tokenizer, dialogue.messages()[:-1], dialogue, switches, prompt=True)
+    prompt = _render(tokenizer, dialogue.messages()[:-1], dialogue, switches, prompt=True)
     # Some templates change the text of tools and earlier answers on purpose; a user's words are not theirs to change.
     for number, (role, content) in enumerate(dialogue.turns, 1):
-        if role in ("system", "user") and content.strip() not in text:
+        if role in ("system", "user") and content.strip() not in text and content.strip() not in prompt:
             raise DataError(
                 f"the chat template leaves out or changes message {number}, of role {role}; put its text into another "
                 "message, or give another template"

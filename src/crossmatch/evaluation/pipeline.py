@@ -18,7 +18,7 @@ from crossmatch.evaluation.conditions import DEFAULT, Plan
 from crossmatch.evaluation.record import Records
 from crossmatch.evaluation.runner.runner import evaluate
 from crossmatch.evaluation.runner.served_runner import Serving, ask_served
-from crossmatch.evaluation.runner.template_check import trained_with
+from crossmatch.evaluation.runner.template_check import stated_ends, trained_with
 from crossmatch.evaluation.variants.variants import APART, SERVED, Variant
 from crossmatch.runtime import SILENT, Progress
 
@@ -72,11 +72,13 @@ def run_evaluation(request: EvaluationRequest, out: Path, *, progress: Progress 
     records: Records = {}
     further: dict[str, Any] = {}
     if request.serving:
-        records, further["server"] = ask_served(base, request.serving, request.suites, plan, out, progress)
+        served = ask_served(request.base, request.serving, request.suites, plan, out, request.adapters, progress)
+        records, further["server"] = served
     if request.variants:
         further["on_its_base"] = _on_its_base(request, progress)
         records |= evaluate(base, request.adapters, request.variants, request.suites, out, plan=plan, progress=progress)
         further["trained_with"] = trained_with(base, request.adapters, plan.conditions)
+    further["turn_ends"] = stated_ends(base, request.adapters, plan.conditions)
     if days := days_of(open_tokenizer(base.path), {c.name: c.template for c in plan.conditions}):
         further["days"] = days
     with progress.task("intervals and paired tests") as task:

@@ -33,6 +33,9 @@ class TrainSettings(BaseModel):
     """A file with a Jinja chat template; None: the tokenizer's own."""
     thinking: bool | None = None
     """Value of the template's `enable_thinking` switch; None: not passed."""
+    turn_end: str = Field("auto", min_length=1)
+    """What training puts after a response that does not end with it. auto: the end of sequence where the template ends
+    an answer with nothing; eos: always; template: never; else the text of one special token."""
     report_to: tuple[str, ...] = ()
     """Trackers of the trainer: trackio, mlflow, wandb."""
 

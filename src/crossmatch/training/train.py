@@ -82,14 +82,21 @@ def train_stage(
     if stage == "pt" and (turns := sum(isinstance(e, Dialogue) for e in examples)):
         progress.say(f"note: {turns} dialogues are learnt as plain text, every token, without a template")
     if stage == "sft":
-        rows = _rendered_rows(base, spoken, settings, progress)
+        rows = spoken = list(_rendered_rows(base, spoken, settings, progress))
     work = out.with_name(out.name + ".work")
     _claim_work(work, facts)
     with progress.task(f"load {stage} trainer") as loading:
-        from crossmatch.data.chat_templates import probe, restore_template
-        from crossmatch.training.trainer import build_trainer
+        from crossmatch.data.chat_templates import restore_template
+        from crossmatch.training.trainer import Voice, build_trainer, last_complete
 
-        trainer = build_trainer(base.path, stage, rows, settings, work, progress.say)
+        voice = Voice(progress.say, lambda number: spoken[number].place or f"example {number + 1}")
+        try:
+            trainer = build_trainer(base.path, stage, rows, settings, work, voice)
+        except InputError:
+            # Nothing was begun: what is left here would stand in the way once the data are mended.
+            if last_complete(work) is None:
+                shutil.rmtree(work)
+            raise
         loading.advance()
     seconds = _run(trainer, stage, settings, work, progress)
     tokenizer: Any = trainer.processing_class
@@ -100,7 +107,7 @@ def train_stage(
         **facts,
         "base": {"name": str(base.source.hub_id or base.path.name), "digest": base.digest, "files": base.file_digests},
         "data": {"digest": facts["data"], "examples": len(examples)},
-        "template": probe(tokenizer, settings.thinking) if stage == "sft" else None,
+        "template": _template(tokenizer, settings) if stage == "sft" else None,
         "steps": trainer.state.global_step,
         "tokens_seen": int(trainer.state.num_input_tokens_seen),
         "loss": [[e["step"], e["loss"]] for e in trainer.state.log_history if "loss" in e],
@@ -120,15 +127,41 @@ def _rendered_rows(
     base: Checkpoint, rows: Sequence[Dialogue], settings: TrainSettings, progress: Progress
 ) -> Sequence[Dialogue]:
     """The dialogues as the template takes them, each checked as it will be tokenised. Raises DataError."""
-    from crossmatch.data.chat_templates import apply_template, open_tokenizer, template_kwargs
+    from crossmatch.data.chat_templates import apply_template, open_tokenizer, switch_of
     from crossmatch.data.row_checks import check_dialogues
 
     tokenizer = open_tokenizer(base.path)
     apply_template(tokenizer, settings.template)
-    checked = check_dialogues(tokenizer, rows, template_kwargs(settings.thinking), settings.max_length)
+    variables = switch_of(tokenizer, settings.thinking).variables
+    checked = check_dialogues(tokenizer, rows, variables, settings.max_length)
     for note in checked.notes:
         progress.say(note)
     return checked.dialogues
+
+
+def _template(tokenizer: Any, settings: TrainSettings) -> dict[str, Any]:
+    """How the probe question reaches the model in training, what an evaluation with the same template asks, and where
+    an answer ends.
+
+    text, token_ids: all that stands before the response; asked: the prompt; turn_end: what the template puts after an
+    answer, and the tokens that training put there.
+    """
+    from crossmatch.data.chat_templates import probe
+    from crossmatch.data.responses import before_response
+    from crossmatch.data.turn_ends import turn_end
+    from crossmatch.training.trainer import read_as
+
+    reading, _ = read_as(tokenizer, settings)
+    asked, seen = probe(tokenizer, settings.thinking), before_response(reading)
+    ids = list(seen.ids[: seen.first])
+    added = [{"id": number, "text": tokenizer.decode([number])} for number in reading.ending]
+    return {
+        **asked,
+        "text": asked["text"] if seen.as_asked else tokenizer.decode(ids),
+        "token_ids": ids,
+        "asked": {"text": asked["text"], "token_ids": list(seen.asked)},
+        "turn_end": {"closing": turn_end(tokenizer, switches=reading.switch.variables).closing, "added": added},
+    }
 
 
 def _run(trainer: "SFTTrainer", stage: Stage, settings: TrainSettings, work: Path, progress: Progress) -> float:

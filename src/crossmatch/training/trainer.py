@@ -3,15 +3,14 @@
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset, Features, Json
+from datasets import Dataset
 from peft import LoraConfig
 from transformers import (
-    AutoTokenizer,
-    PreTrainedTokenizerBase,
     PrinterCallback,
     TrainerCallback,
 )
@@ -19,24 +18,25 @@ from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from crossmatch.causal import open_model
-from crossmatch.data.chat_templates import apply_template, template_kwargs
+from crossmatch.data.chat_templates import apply_template, open_tokenizer, switch_of
+from crossmatch.data.responses import Reading, ending_of, read_responses
 from crossmatch.data.training_sets import Dialogue
-from crossmatch.errors import DataError
-from crossmatch.runtime import Task
+from crossmatch.data.turn_ends import turn_end
+from crossmatch.runtime import SILENT, Task
 from crossmatch.training.settings import Stage, TrainSettings
 from crossmatch.training.targets import lora_targets
 
 COMPLETE = "complete"
 
 
-def load_base(base: Path, dtype: str) -> tuple[Any, PreTrainedTokenizerBase]:
-    """Model and tokenizer of a base, the model in `dtype`."""
+def load_base(base: Path, dtype: str) -> Any:
+    """The model of a base, in `dtype`."""
     model = open_model(base, getattr(torch, dtype))
     config = model.config.get_text_config(decoder=True)
     # TRL's load-balancing loss asks for experts by this name alone (1.16: Granite, Phi and Llama 4 have another).
     if not hasattr(config, "num_experts") and hasattr(config, "num_local_experts"):
         config.num_experts = config.num_local_experts
-    return model, AutoTokenizer.from_pretrained(base)
+    return model
 
 
 class Watch(TrainerCallback):
@@ -72,27 +72,43 @@ def last_complete(work: Path) -> Path | None:
     return max(found, key=lambda p: int(p.name.split("-")[1]), default=None)
 
 
+@dataclass(frozen=True)
+class Voice:
+    """How a trainer speaks of data: where a note goes, and what the row of a number, from 0, is called."""
+
+    say: Callable[[str], None] = SILENT.say
+    place: Callable[[int], str] = lambda number: f"example {number + 1}"
+
+
 def build_trainer(
     base: Path,
     stage: Stage,
     data: Sequence[str] | Sequence[Dialogue],
     settings: TrainSettings,
     work: Path,
-    say: Callable[[str], None] = lambda _: None,
+    voice: Voice = Voice(),
 ) -> SFTTrainer:
-    """The trainer of a stage: PT packs documents, SFT masks everything but the response. say: takes notes."""
-    model, tokenizer = load_base(base, settings.dtype)
-    model.config.use_cache = False
+    """The trainer of a stage: PT packs documents, SFT masks everything but the response.
+
+    Rows are read before the model is loaded. Raises DataError, with the row's place, for one that cannot be learnt.
+    """
+    tokenizer = open_tokenizer(base)
     if stage == "sft":
-        apply_template(tokenizer, settings.template)
-        extra = template_kwargs(settings.thinking)
-        rows = [_prompt_completion(d, extra) for d in data if isinstance(d, Dialogue)]
-        check_lengths(tokenizer, rows, settings.max_length)
+        reading, note = read_as(tokenizer, settings)
+        columns, differing = read_responses(
+            reading, (d for d in data if isinstance(d, Dialogue)), settings.max_length, voice.place
+        )
+        for line in (note, differing):
+            if line is not None:
+                voice.say(line)
+        rows = Dataset.from_dict(columns)
     else:
-        rows = [{"text": text} for text in data]
+        rows = Dataset.from_dict({"text": list(data)})
+    model = load_base(base, settings.dtype)
+    model.config.use_cache = False
     targets, note = lora_targets(model, settings.targets)
     if note:
-        say(f"note: {note}")
+        voice.say(f"note: {note}")
     lora = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,  # pyright: ignore[reportArgumentType]
@@ -104,33 +120,25 @@ def build_trainer(
     trainer = SFTTrainer(
         model=model,
         args=_arguments(stage, settings, work),
-        train_dataset=_dataset(rows),
+        train_dataset=rows,
         processing_class=tokenizer,
         peft_config=lora,
     )
     # It prints every log line on stdout, which belongs to results.
     trainer.remove_callback(PrinterCallback)
+    if planned_steps(trainer, settings) == 1:
+        # The first step of a warm-up has rate 0: a run of one step would learn nothing.
+        trainer.args.warmup_steps = 0
     return trainer
 
 
-def check_lengths(tokenizer: Any, rows: Sequence[dict[str, Any]], max_length: int) -> None:
-    """Raise DataError if a dialogue is longer than `max_length` tokens with its template.
-
-    The trainer would cut its response, or drop it, without a word.
-    """
-    lengths = []
-    for row in rows:
-        kwargs = row.get("chat_template_kwargs", {})
-        text = tokenizer.apply_chat_template([*row["prompt"], *row["completion"]], tokenize=False, **kwargs)
-        lengths.append(len(tokenizer(text, add_special_tokens=False)["input_ids"]))
-    long = [(number, length) for number, length in enumerate(lengths, 1) if length > max_length]
-    if long:
-        number, length = long[0]
-        more = f", and {len(long) - 1} more are too long" if len(long) > 1 else ""
-        raise DataError(
-            f"example {number} has {length} tokens with its template, max_length is {max_length}{more}; "
-            f"raise max_length to {max(lengths)}, or shorten or leave them out"
-        )
+def read_as(tokenizer: Any, settings: TrainSettings) -> tuple[Reading, str | None]:
+    """How dialogues are read under these settings, and a note on where their answers end (None: nothing to say); gives
+    the tokenizer the settings' template."""
+    apply_template(tokenizer, settings.template)
+    switch = switch_of(tokenizer, settings.thinking)
+    ending, note = ending_of(tokenizer, settings.turn_end, turn_end(tokenizer, switches=switch.variables))
+    return Reading(tokenizer, switch, ending=ending), note
 
 
 def planned_steps(trainer: SFTTrainer, settings: TrainSettings) -> int:
@@ -142,22 +150,10 @@ def planned_steps(trainer: SFTTrainer, settings: TrainSettings) -> int:
     return max(1, math.ceil(math.ceil(batches / settings.accumulation) * settings.epochs))
 
 
-def _prompt_completion(dialogue: Dialogue, template: dict[str, Any]) -> dict[str, Any]:
-    messages = dialogue.messages()
-    row: dict[str, Any] = {"prompt": messages[:-1], "completion": messages[-1:]}
-    if dialogue.tools:
-        row["tools"] = [dict(tool) for tool in dialogue.tools]
-    return row | ({"chat_template_kwargs": template} if template else {})
-
-
-def _dataset(rows: Sequence[dict[str, Any]]) -> Dataset:
-    """Rows as they are: Arrow would give every message and tool call all fields that any other has, as nulls."""
-    columns = sorted({name for row in rows for name in row})
-    messages = (message for row in rows for message in (*row.get("prompt", ()), *row.get("completion", ())))
-    if "tools" not in columns and all(set(message) == {"role", "content"} for message in messages):
-        return Dataset.from_list(list(rows))
-    filled = [{name: row.get(name) for name in columns} for row in rows]
-    return Dataset.from_list(filled, features=Features({name: Json() for name in columns}))
+def _scheduler(settings: TrainSettings) -> str:
+    """The library's `constant` has no warm-up, and takes none."""
+    warm = settings.schedule == "constant" and settings.warmup_share > 0
+    return "constant_with_warmup" if warm else settings.schedule
 
 
 def _arguments(stage: Stage, settings: TrainSettings, work: Path) -> SFTConfig:
@@ -168,7 +164,7 @@ def _arguments(stage: Stage, settings: TrainSettings, work: Path) -> SFTConfig:
         per_device_train_batch_size=settings.batch_size,
         gradient_accumulation_steps=settings.accumulation,
         learning_rate=settings.learning_rate,
-        lr_scheduler_type=settings.schedule,
+        lr_scheduler_type=_scheduler(settings),
         warmup_steps=settings.warmup_share,
         max_length=settings.max_length,
         packing=stage == "pt",

@@ -112,8 +112,8 @@ class Fails:
     def __init__(self) -> None:
         self.calls = 0
 
-    def generate(self, prompts: Any, limit: int, decoding: Any, seeds: Any, done: Any) -> None:
-        del limit, decoding, seeds
+    def generate(self, prompts: Any, limit: int, decoding: Any, seeds: Any, done: Any, stops: Any) -> None:
+        del limit, decoding, seeds, stops
         self.calls += 1
         for index in range(len(prompts)):
             done(index, Generated("the old blood", False, 3) if self.calls == 1 else Failed("gone"))

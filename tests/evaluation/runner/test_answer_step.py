@@ -39,8 +39,10 @@ class Thinks(Engine):
 
     outputs: Sequence[dict[str, str]] = ()
 
-    def generate(self, prompts: Any, max_new_tokens: Any, decoding: Any, seeds: Any, done: Any) -> None:
-        del prompts, max_new_tokens, decoding
+    def generate(
+        self, prompts: Any, max_new_tokens: Any, decoding: Any, seeds: Any, done: Any, stops: Any = None
+    ) -> None:
+        del prompts, max_new_tokens, decoding, stops
         said = {item_seed(s, key): text for s, texts in enumerate(self.outputs) for key, text in texts.items()}
         for index, seed in enumerate(seeds):
             text = said[seed]

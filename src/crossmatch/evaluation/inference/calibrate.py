@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from crossmatch.checkpoint import Checkpoint, layer_of
-from crossmatch.data.chat_templates import apply_template, open_tokenizer, template_kwargs
+from crossmatch.data.chat_templates import apply_template, open_tokenizer, switch_of
 from crossmatch.data.passages import Passage, read_dialogue, read_text
 from crossmatch.data.row_checks import readable
 from crossmatch.data.training_sets import Dialogue, examples_digest, load_examples
@@ -62,7 +62,7 @@ def _read(base: Path, file: str, asked: Calibration) -> tuple[list[Passage], str
     for number, example in enumerate(examples, 1):
         try:
             if isinstance(example, Dialogue):
-                spoken = readable(tokenizer, example, template_kwargs(asked.thinking))
+                spoken = readable(tokenizer, example, switch_of(tokenizer, asked.thinking).variables)
                 passages.append(read_dialogue(tokenizer, spoken.messages(), asked.thinking, limit))
             else:
                 passages += read_text(tokenizer, example.text, limit)

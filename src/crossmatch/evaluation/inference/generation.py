@@ -20,17 +20,18 @@ _TOP = 512
 
 @dataclass(frozen=True)
 class Limits:
-    """When an answer ends: at one of these tokens, or after so many; rows: how many go on at a time at most, as far as
-    the memory goes."""
+    """When an answer ends: at one of these tokens, or after so many, or where `said` finds an end in its tokens; rows:
+    how many go on at a time at most, as far as the memory goes."""
 
     ends: frozenset[int]
     tokens: int
     rows: int
     memory: Memory
+    said: Callable[[Sequence[int]], bool] | None = None
 
 
-Answer = tuple[int, list[int], bool]
-"""Number of the prompt, tokens without the end, whether it was cut at the limit."""
+Answer = tuple[int, list[int], int | None]
+"""Number of the prompt, tokens without the token that ended it, that token (None: cut at the limit, or `said`)."""
 
 
 @torch.inference_mode()
@@ -72,10 +73,13 @@ def decode(
 def _note(rows: Sequence[Row], chosen: Sequence[int], limits: Limits) -> Iterator[Answer]:
     """Add a token to every row; rows that end are given out, and marked by a number below zero."""
     for row, token in zip(rows, chosen, strict=True):
-        if token not in limits.ends:
-            row.tokens.append(token)
-        if token in limits.ends or len(row.tokens) >= limits.tokens:
-            yield row.index, row.tokens, token not in limits.ends
+        if token in limits.ends:
+            yield row.index, row.tokens, token
+            row.index = -1
+            continue
+        row.tokens.append(token)
+        if len(row.tokens) >= limits.tokens or (limits.said is not None and limits.said(row.tokens)):
+            yield row.index, row.tokens, None
             row.index = -1
 
 

@@ -11,6 +11,7 @@ from crossmatch.causal import open_model
 from crossmatch.checkpoint import Checkpoint
 from crossmatch.data.chat_templates import open_tokenizer
 from crossmatch.data.token_ids import encode, encode_pair, encode_pairs, opening_ids, without_opening
+from crossmatch.data.turn_ends import Stops, declared_eos
 from crossmatch.delta import TuningVector
 from crossmatch.errors import AdapterError, DataError
 from crossmatch.evaluation.forward import Ways
@@ -19,6 +20,7 @@ from crossmatch.evaluation.inference.document_scores import most_positions, scor
 from crossmatch.evaluation.inference.generation import Limits, decode
 from crossmatch.evaluation.inference.option_scores import score
 from crossmatch.evaluation.inference.protocol import (
+    EOS,
     Decoding,
     DocumentScore,
     FirstToken,
@@ -65,8 +67,7 @@ class Engine:
         names = self.weights.known if stored is not None else ()
         self._changed = {name for name in names if base.tensors[name].dtype != stored}
         own = self.model.generation_config.eos_token_id
-        stops = {*([own] if isinstance(own, int) else own or ()), self.tokenizer.eos_token_id}
-        self._stops = frozenset(stop for stop in stops if stop is not None)
+        self._stops = declared_eos(base.path, self.tokenizer).union([own] if isinstance(own, int) else own or ())
 
     @cached_property
     def ways(self) -> Ways:
@@ -94,15 +95,21 @@ class Engine:
         decoding: Decoding,
         seeds: Sequence[int],
         done: Callable[[int, Generated], None],
+        stops: Stops = EOS,
     ) -> None:
         """Answers to rendered prompts, with special tokens kept and everything after the end of the turn cut off.
 
-        seeds: one per prompt, from which it is drawn. What comes several times is read by the model once.
+        seeds: one per prompt, from which it is drawn. What comes several times is read by the model once. stops: where
+        an answer ends, besides at every end of sequence of tokenizer, config and generation config.
         """
-        limits = Limits(self._stops, max_new_tokens, self.rows, self.memory)
+        said = (lambda ids: self._said(ids, stops.texts)) if stops.texts else None
+        limits = Limits(self._stops | stops.ids, max_new_tokens, self.rows, self.memory, said)
         asked = self._fitting(self._ids(prompts), [max_new_tokens] * len(prompts))
-        for index, ids, truncated in decode(self.model, self.ways, asked, limits, decoding, seeds):
-            done(index, Generated(self.tokenizer.decode(ids, skip_special_tokens=False), truncated, len(ids)))
+        for index, ids, end in decode(self.model, self.ways, asked, limits, decoding, seeds):
+            if end is not None:
+                done(index, Generated(self._text(ids), False, len(ids), self._text([end])))
+            else:
+                done(index, self._unended(ids, stops.texts))
 
     def loglikelihoods(
         self, prompts: Sequence[str], options: Sequence[Sequence[str]], done: Callable[[int, list[float]], None]
@@ -135,6 +142,25 @@ class Engine:
         tokens = [ids[len(before) :] if tuple(ids[: len(before)]) == before else ids for ids in tokens]
         for index, found in score_documents(self.model, self.ways, tokens, before, windows, self.memory):
             done(index, found)
+
+    def _text(self, ids: Sequence[int]) -> str:
+        return self.tokenizer.decode(ids, skip_special_tokens=False)
+
+    def _said(self, ids: Sequence[int], texts: Sequence[str]) -> bool:
+        """Whether the last tokens say one of these texts; a token has a character of it at least."""
+        tail = self._text(ids[-max(map(len, texts)) - 1 :])
+        return any(text in tail for text in texts)
+
+    def _unended(self, ids: Sequence[int], texts: Sequence[str]) -> Generated:
+        """An answer that no token ended: up to the first of these texts, else cut at the limit."""
+        whole = self._text(ids)
+        said = [(place, text) for text in texts if (place := whole.find(text)) >= 0]
+        if not said:
+            return Generated(whole, True, len(ids))
+        place, text = min(said)
+        size = len(whole[:place].rstrip())
+        count = next((n for n in range(len(ids)) if len(self._text(ids[:n])) >= size), len(ids))
+        return Generated(whole[:place], False, count, text)
 
     def _ids(self, prompts: Sequence[str]) -> list[list[int]]:
         return encode(self.tokenizer, prompts)

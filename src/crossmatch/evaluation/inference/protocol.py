@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from crossmatch.data.turn_ends import Stops
+
 TooLong = Literal["refuse", "cut"]
 """What is done with a prompt that the model's positions do not hold."""
 
@@ -19,11 +21,17 @@ class Decoding:
 
 @dataclass(frozen=True)
 class Generated:
-    """One answer: its text without the end of the turn, whether it was cut at the limit, its tokens (None: unknown)."""
+    """One answer: its text without the end of the turn, whether it was cut at the limit, its tokens (None: unknown),
+    and the token or text at which it ended (None: cut, or unknown)."""
 
     text: str
     truncated: bool
     tokens: int | None
+    ended: str | None = None
+
+
+EOS = Stops()
+"""At the model's own ends of sequence alone."""
 
 
 @dataclass(frozen=True)
@@ -87,9 +95,10 @@ class Model(Protocol):
         decoding: Decoding,
         seeds: Sequence[int],
         done: Callable[[int, Generated | Failed], None],
+        stops: Stops = EOS,
     ) -> None:
         """Answers to rendered prompts; where tokens are drawn, seeds[i] is the seed of answer i (`item_seed`). A prompt
-        may come several times, with other seeds."""
+        may come several times, with other seeds. stops: where an answer ends, besides at any end of sequence."""
         ...
 
     def loglikelihoods(

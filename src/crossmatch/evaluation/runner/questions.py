@@ -10,7 +10,9 @@ from crossmatch.data.rendering import render_item, render_suite
 from crossmatch.data.suites import Item, Suite
 from crossmatch.data.token_ids import move_spaces
 from crossmatch.data.trace_blocks import opened_by
+from crossmatch.data.turn_ends import Stops
 from crossmatch.evaluation.conditions import Condition
+from crossmatch.evaluation.inference.protocol import EOS
 from crossmatch.evaluation.metrics.choice_accuracy import permutations_of
 from crossmatch.evaluation.runner.kl import Answered, Comparison
 from crossmatch.evaluation.runner.sustain_probe import Again
@@ -22,7 +24,7 @@ class Questions:
 
     scored: whether options and openers are scored; once per template is enough. kl: how a variant is compared with
     others on the reference answers of the first `compared` items (None: it is not); known: prompts that have been
-    rendered already, by the item's id.
+    rendered already, by the item's id; ends: where an answer ends under this condition.
     """
 
     suite: Suite
@@ -32,6 +34,7 @@ class Questions:
     kl: Comparison | None = None
     compared: int = 0
     known: Mapping[str, str] | None = None
+    ends: Stops = EOS
 
     @property
     def parts(self) -> list[str]:
@@ -61,7 +64,12 @@ class Questions:
     @property
     def renderer(self) -> Again:
         """How an item is asked again."""
-        return Again(self.suite, self.condition, self.tokenizer)
+        return Again(self.suite, self.condition, self.tokenizer, self.stops)
+
+    @property
+    def stops(self) -> Stops:
+        """Where an answer ends: behind a prompt without a template no text of one ends it, but its tokens do."""
+        return self.ends if self.suite.settings.chat else Stops(self.ends.tokens)
 
     def answered(self, items: Sequence[Item]) -> list[Answered]:
         """Items with their reference answers, as these go on from the prompt."""

@@ -59,7 +59,7 @@ def _ask_answers(
     if asked:
         prompts = [questions.prompts[item.id] for _, item in asked]
         limit = questions.suite.settings.max_new_tokens
-        model.generate(prompts, limit, questions.condition.decoding, seeds, done)
+        model.generate(prompts, limit, questions.condition.decoding, seeds, done, questions.stops)
 
 
 def _ask_part(model: Model, questions: Questions, part: str, items: Sequence[Item], sheet: Sheet, task: Task) -> None:

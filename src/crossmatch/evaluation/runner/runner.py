@@ -1,7 +1,7 @@
 """Run suites on variants under conditions; every answer goes to a JSONL file with the digests of what produced it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from crossmatch.checkpoint import Checkpoint, side_digest, value_digest
 from crossmatch.data.chat_templates import open_tokenizer
 from crossmatch.data.rendering import render_suite
 from crossmatch.data.suites import Suite
+from crossmatch.data.turn_ends import Stops, declared_eos
 from crossmatch.errors import DataError
 from crossmatch.evaluation.conditions import (
     DEFAULT,
@@ -19,7 +20,7 @@ from crossmatch.evaluation.conditions import (
     Plan,
     cells,
 )
-from crossmatch.evaluation.inference.protocol import Model
+from crossmatch.evaluation.inference.protocol import EOS, Model
 from crossmatch.evaluation.metrics.reasoning_traces import OPENERS
 from crossmatch.evaluation.record import Records
 from crossmatch.evaluation.runner.answer_log import Sheet
@@ -27,6 +28,7 @@ from crossmatch.evaluation.runner.kl import Comparison, Divergences
 from crossmatch.evaluation.runner.model_slot import Held
 from crossmatch.evaluation.runner.questions import Questions
 from crossmatch.evaluation.runner.requests import ask
+from crossmatch.evaluation.runner.template_check import ends_by_condition, taught_ends
 from crossmatch.evaluation.variants.variants import SERVED, Variant
 from crossmatch.runtime import SILENT, Progress
 
@@ -48,7 +50,7 @@ def evaluate(
     Records lie in `out/<variant>/<suite>.<condition>.jsonl`. What was made from the same digests is kept, so that the
     same call after an interruption goes on.
     """
-    shared = [side_digest(base.path), plan.dtype]
+    shared = [side_digest(base.path), plan.dtype, *_taught(adapters)]
     models = {variant.name: variant.digest(base, adapters) for variant in variants}
     for variant in variants:
         if variant.nulls:
@@ -65,9 +67,11 @@ def evaluate(
     work.render(tokenizer)
     held = Held(base, adapters, plan, progress.say)
     with progress.task("load model") as loading:
+        ends = ends_by_condition(tokenizer, plan.conditions, declared_eos(base.path, tokenizer), adapters)
         if work.pending[0][0].variant.checkpoint is None:
             held.become(work.pending[0][0].variant)
         loading.advance()
+    work.ends = ends
     return work.done(held.become, tokenizer, progress, Divergences(held, others) if others else None)
 
 
@@ -84,13 +88,16 @@ def _compared_with(variants: Sequence[Variant], plan: Plan) -> dict[str, Variant
 class Elsewhere:
     """A model that runs elsewhere.
 
-    tokenizer: whose chat template renders the prompts; digest: of what is known of the server.
+    tokenizer: whose chat template renders the prompts; digest: of what is known of the server; eos: ends of sequence
+    of the model that it is said to be; taught: adapters beside it, whose training may have put an end of its own.
     """
 
     model: Model
     tokenizer: Any
     digest: str
     variant: Variant = SERVED
+    eos: frozenset[int] = frozenset()
+    taught: Mapping[str, Recorded] = field(default_factory=dict)
 
 
 def evaluate_served(
@@ -108,9 +115,18 @@ def evaluate_served(
     text = next((suite.settings.name for suite in suites if suite.settings.kind == "text"), None)
     if text is not None:
         raise DataError(f"suite {text}: plain texts are not asked of a server; leave it out, and measure it without")
-    work = _Work(cells([served.variant], suites, conditions), out, {served.variant.name: served.digest}, [])
-    work.render(served.tokenizer)
-    return work.done(lambda _: served.model, served.tokenizer, progress)
+    todo = cells([served.variant], suites, conditions)
+    work = _Work(todo, out, {served.variant.name: served.digest}, _taught(served.taught))
+    tokenizer = served.tokenizer
+    work.render(tokenizer)
+    work.ends = ends_by_condition(tokenizer, conditions, served.eos, served.taught)
+    return work.done(lambda _: served.model, tokenizer, progress)
+
+
+def _taught(adapters: Mapping[str, Recorded]) -> list[Any]:
+    """What a digest holds of ends of turns that no template and no config names."""
+    found = taught_ends(adapters)
+    return [{"turn_end": found}] if found else []
 
 
 class _Work:
@@ -128,6 +144,7 @@ class _Work:
         self.pending: list[tuple[Cell, Sheet]] = []
         self._models, self._compared = models, kl[0]
         self._prompts: dict[tuple[str, str], dict[str, str]] = {}
+        self.ends: Mapping[str, Stops] = {}
         for cell in todo:
             inputs = [models[cell.variant.name], cell.suite.digest, cell.condition.digest, cell.scored, *shared]
             if kl[1] and cell.scored and cell.suite.settings.kind == "generation":
@@ -182,7 +199,8 @@ class _Work:
 
     def _questions(self, cell: Cell, tokenizer: Any, divergences: Divergences | None) -> Questions:
         known = self._prompts[cell.suite.settings.name, cell.condition.template.name]
-        questions = Questions(cell.suite, cell.condition, tokenizer, cell.scored, known=known)
+        ends = self.ends.get(cell.condition.name, EOS)
+        questions = Questions(cell.suite, cell.condition, tokenizer, cell.scored, known=known, ends=ends)
         if divergences is None:
             return questions
         _, suite, condition = cell.key

@@ -1,14 +1,16 @@
 """A model on a server: probed, identified, asked, probed again."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from crossmatch.adapter import Recorded
 from crossmatch.checkpoint import Checkpoint, side_digest
 from crossmatch.data.chat_templates import open_tokenizer
 from crossmatch.data.suites import Suite
+from crossmatch.data.turn_ends import declared_eos
 from crossmatch.errors import InputError
 from crossmatch.evaluation.conditions import Plan
 from crossmatch.evaluation.inference.served.identity import Local, ask_own, check_still, identify, probes_of, settled
@@ -30,7 +32,13 @@ class Serving:
 
 
 def ask_served(
-    base: Checkpoint, serving: Serving, suites: Sequence[Suite], plan: Plan, out: Path, progress: Progress
+    base: Checkpoint,
+    serving: Serving,
+    suites: Sequence[Suite],
+    plan: Plan,
+    out: Path,
+    adapters: Mapping[str, Recorded],
+    progress: Progress,
 ) -> tuple[Records, dict[str, Any]]:
     """Records of the model on a server, and what is known of it. A key is taken from CROSSMATCH_API_KEY.
 
@@ -52,7 +60,7 @@ def ask_served(
     del local
     about = [serving.url, serving.name, side_digest(base.path), list(probes)]
     digest = settled(out / SERVED.name / "server.json", about, own)
-    elsewhere = Elsewhere(served, tokenizer, digest)
+    elsewhere = Elsewhere(served, tokenizer, digest, eos=declared_eos(base.path, tokenizer), taught=adapters)
     records = evaluate_served(elsewhere, suites, out, conditions=plan.conditions, progress=progress)
     unchecked = check_still(served, own, probes)
     for line in [*served.notes, *([unchecked] if unchecked else [])]:

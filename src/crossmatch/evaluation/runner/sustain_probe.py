@@ -8,8 +8,10 @@ from typing import Any
 from crossmatch.checkpoint import bytes_digest
 from crossmatch.data.suites import Item, Suite
 from crossmatch.data.trace_blocks import opened_by
+from crossmatch.data.turn_ends import Stops
 from crossmatch.evaluation.conditions import Condition
 from crossmatch.evaluation.inference.protocol import (
+    EOS,
     Failed,
     Generated,
     Model,
@@ -26,11 +28,12 @@ from crossmatch.evaluation.runner.answer_log import Sheet
 
 @dataclass(frozen=True)
 class Again:
-    """A suite under a condition, whose questions are asked again."""
+    """A suite under a condition, whose questions are asked again; stops: where an answer ends."""
 
     suite: Suite
     condition: Condition
     tokenizer: Any
+    stops: Stops = EOS
 
     def prompt(self, item: Item, constraints: Sequence[Constraint]) -> str:
         """The same dialogue, with constraints below its last question."""
@@ -54,7 +57,8 @@ def generated(value: Generated | Failed) -> Record:
     """What a sheet keeps of an answer."""
     if isinstance(value, Failed):
         return {"failed": value.reason}
-    return {"output": value.text, "truncated": value.truncated, "tokens": value.tokens}
+    found = {"output": value.text, "truncated": value.truncated, "tokens": value.tokens}
+    return {**found, "ended": value.ended} if value.ended is not None else found
 
 
 def ask_again(
@@ -94,4 +98,5 @@ def ask_again(
         keep(places[index], found)
 
     seeds = [item_seed(seed, items[place].id) for place in places]
-    model.generate(prompts, questions.suite.settings.max_new_tokens, questions.condition.decoding, seeds, done)
+    limit = questions.suite.settings.max_new_tokens
+    model.generate(prompts, limit, questions.condition.decoding, seeds, done, questions.stops)

@@ -32,11 +32,17 @@ def print_summary(summary: Mapping[str, Any]) -> None:
         print(f"\nunder {name}")
         if names:
             print("  p: adjusted (Holm), * below 0.05; mde: what 4 such tests of 5 would find")
+        ends = summary.get("turn_ends", {}).get(name)
+        if ends:
+            places = [*(token["text"] for token in ends["tokens"]), *ends["texts"]]
+            print(fitted("  answers end at", printable(", ".join(places)) or "nothing but the limit", 4))
         trained = summary.get("trained_with", {}).get(name, {})
         untrained = [adapter for adapter, alike in trained.items() if alike is False]
         unknown = [adapter for adapter, alike in trained.items() if alike is None]
         if untrained:
-            print(f"  WARNING: {', '.join(untrained)} was trained with another template than this")
+            print(
+                fitted("  WARNING:", f"{', '.join(untrained)} was trained with another template or prompt than this", 4)
+            )
         if unknown:
             print(f"  unknown: with which template {', '.join(unknown)} was trained (no record beside it)")
         kept = [name for name, facts in summary["variants"].items() if facts["kind"] not in _APART]

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from crossmatch.data.token_ids import encode, opening_ids, with_opening, without_opening
+from crossmatch.data.turn_ends import Stops
 from crossmatch.errors import InputError
 from crossmatch.evaluation.inference.served.http import ServerError, Transport, one_line
 from crossmatch.evaluation.inference.served.replies import the_choice, tokens_of, used
@@ -35,6 +36,12 @@ _NEUTRAL: dict[str, dict[str, Any]] = {
 
 # A text whose tokens a server counts.
 _COUNTED = "What is anaemia?"
+# They stop at token ids; others are told the texts of these, which not all of them find in special tokens.
+_BY_ID = ("vllm", "sglang")
+# As many texts as the API takes.
+_STOPS = 4
+
+
 # Where a server tells its version, and under what name.
 _VERSION = {
     "vllm": ("/version", "version"),
@@ -115,6 +122,13 @@ class Server:
             return prompt.removeprefix(self._echoed_opening())
         adds = self.facts.owner not in ("vllm", "llamacpp") and self._adds_opening()
         return without_opening(self.tokenizer, prompt) if adds else with_opening(self.tokenizer, prompt)
+
+    def stop_fields(self, stops: Stops) -> dict[str, Any]:
+        """How a request says where an answer ends. Raises ServerError if the server does not answer at all."""
+        by_id = self.facts.owner in _BY_ID
+        ids = [number for number, _ in stops.tokens] if by_id else []
+        texts = [*stops.texts, *(() if by_id else (text for _, text in stops.tokens if text.strip()))]
+        return {**({"stop_token_ids": ids} if ids else {}), **({"stop": texts[:_STOPS]} if texts else {})}
 
     def complete(self, prompt: str | Sequence[int], fields: Mapping[str, Any], read: Callable[[Any], T]) -> T:
         """One completion of one prompt, given as text or token ids, read by `read`. Raises ServerError."""

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from crossmatch.data.turn_ends import Stops
 from crossmatch.errors import InputError
 from crossmatch.evaluation.inference.protocol import (
+    EOS,
     Decoding,
     DocumentScore,
     Failed,
@@ -95,12 +97,11 @@ class ServedModel:
         decoding: Decoding,
         seeds: Sequence[int],
         done: Callable[[int, Generated | Failed], None],
+        stops: Stops = EOS,
     ) -> None:
-        """Answers to rendered prompts; answer i is drawn with seeds[i].
-
-        The same seed gives the same answer of this server, not that of another. Raises InputError if the server cannot
-        be reached at first, or does not list the model.
-        """
+        """Answers to rendered prompts, cut off behind an end that the server was told and ran past; answer i is drawn
+        with seeds[i], which gives the same answer of this server, not that of another. Raises InputError if the server
+        cannot be reached at first, or does not list the model."""
         if len(seeds) != len(prompts):
             raise ValueError(f"{len(seeds)} seeds for {len(prompts)} prompts")
         if not prompts:
@@ -111,7 +112,9 @@ class ServedModel:
             fields: dict[str, Any] = {"max_tokens": max_new_tokens, "temperature": decoding.temperature}
             if decoding.temperature > 0:
                 fields |= {"top_p": decoding.top_p, "seed": seeds[index]}
-            return self._server.complete(prompts[index], fields, lambda reply: self._generated(reply, max_new_tokens))
+            fields |= self._server.stop_fields(stops)
+            found = self._server.complete(prompts[index], fields, lambda reply: self._generated(reply, max_new_tokens))
+            return _ended(found, stops)
 
         self._each(len(prompts), work, done)
 
@@ -188,8 +191,7 @@ class ServedModel:
             tokens = tokens_of(the_choice(reply, self._server.facts.same))
         except ServerError:
             tokens = []
-        named = tuple((token.text, token.value) for token in tokens if token.value is not None)
-        return Spoken(found.text, found.truncated, named)
+        return Spoken(found.text, found.truncated, tuple((t.text, t.value) for t in tokens if t.value is not None))
 
     def _generated(self, reply: Any, max_new_tokens: int) -> Generated:
         choice = the_choice(reply, self._server.facts.same)
@@ -245,6 +247,16 @@ class ServedModel:
         finally:
             closed = True
             self._transport.abandon()
+
+
+def _ended(found: Generated, stops: Stops) -> Generated:
+    """An answer up to its first end; how many tokens that are is not known if more came."""
+    ends = [*stops.texts, *(text for _, text in stops.tokens if text.strip())]
+    said = [(place, text) for text in ends if (place := found.text.find(text)) >= 0]
+    if not said:
+        return found
+    place, text = min(said)
+    return Generated(found.text[:place], False, None, text)
 
 
 class _Unreached(Failed):
