@@ -20,15 +20,7 @@ import atheris
 with atheris.instrument_imports(include=["crossmatch"]):
     from crossmatch.adapter import read_config
     from crossmatch.adapter.patterns import ends_in, matches
-    from crossmatch.checkpoint import (
-        INDEX,
-        MANIFEST,
-        Checkpoint,
-        find_weights,
-        layer_of,
-        read_header,
-        write_tensors,
-    )
+    from crossmatch.checkpoint import INDEX, MANIFEST, Checkpoint, find_weights, layer_of, read_header, write_tensors
     from crossmatch.errors import CrossmatchError
     from crossmatch.verification import claim_from_manifest
 

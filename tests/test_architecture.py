@@ -108,7 +108,7 @@ def too_large(file: Path) -> Iterator[str]:
             methods = [n for n in node.body if isinstance(n, ast.FunctionDef) and not n.name.startswith("__")]
             if lines > 200:
                 yield f"{node.name} has {lines} lines"
-            if len(methods) > 12:
+            if len(methods) > 15:
                 yield f"{node.name} has {len(methods)} methods"
 
 

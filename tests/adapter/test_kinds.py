@@ -26,22 +26,12 @@ from transformers import (
     Qwen3MoeForCausalLM,
 )
 
-from crossmatch import (
-    Adapter,
-    Checkpoint,
-    merge,
-    verify,
-)
+from crossmatch import Adapter, Checkpoint, merge, verify
 from crossmatch.adapter import fit
 from crossmatch.delta import dense
 from crossmatch.errors import AdapterError
 from crossmatch.merging import Output, Storage
-from crossmatch.verification import (
-    SampledProof,
-    WholeProof,
-    claim_from_manifest,
-    verify_claim,
-)
+from crossmatch.verification import SampledProof, WholeProof, claim_from_manifest, verify_claim
 from helpers import LINEAR, copy, make_gpt2, make_llama
 
 SHAPE: dict[str, Any] = {

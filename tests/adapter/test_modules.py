@@ -14,12 +14,7 @@ from safetensors.torch import load_file, save_file
 from test_kinds import SHAPE, by_peft, by_us
 from transformers import MixtralConfig, MixtralForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
-from crossmatch import (
-    Adapter,
-    Checkpoint,
-    merge,
-    verify,
-)
+from crossmatch import Adapter, Checkpoint, merge, verify
 from crossmatch.adapter import fit
 from crossmatch.errors import AdapterError
 from crossmatch.verification import WholeProof

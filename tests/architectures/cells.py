@@ -15,15 +15,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from architectures.zoo import MULTIMODAL, Tiny, tiny
-from crossmatch import (
-    Adapter,
-    Checkpoint,
-    extract,
-    identify,
-    merge,
-    open_vector,
-    verify,
-)
+from crossmatch import Adapter, Checkpoint, extract, identify, merge, open_vector, verify
 from crossmatch.analysis import Wanted, assemble, open_vectors
 from crossmatch.causal import open_model
 from crossmatch.cli.facts import adapter_facts

@@ -58,12 +58,7 @@ from transformers import (
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, apply_renamings
 
-from crossmatch import (
-    Adapter,
-    Checkpoint,
-    merge,
-    verify,
-)
+from crossmatch import Adapter, Checkpoint, merge, verify
 from crossmatch.adapter import fit
 from crossmatch.checkpoint import namings
 from crossmatch.errors import AdapterError, CheckpointError

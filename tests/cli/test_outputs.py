@@ -24,37 +24,14 @@ from safetensors.torch import load_file
 from test_kinds import grow, tune
 from transformers import AutoModelForCausalLM
 
-from crossmatch import (
-    Adapter,
-    Checkpoint,
-    merge,
-    verify,
-)
+from crossmatch import Adapter, Checkpoint, merge, verify
 from crossmatch.checkpoint import file_digest
 from crossmatch.cli import run
 from crossmatch.delta import dense, linear, norm
-from crossmatch.errors import (
-    CheckpointError,
-    CrossmatchError,
-    OutputError,
-    ProofError,
-    RuleError,
-)
-from crossmatch.merging import (
-    Output,
-    Storage,
-    estimate,
-    execute,
-    merge_factors,
-    plan_merge,
-)
+from crossmatch.errors import CheckpointError, CrossmatchError, OutputError, ProofError, RuleError
+from crossmatch.merging import Output, Storage, estimate, execute, merge_factors, plan_merge
 from crossmatch.rules import Recipe, Weights
-from crossmatch.verification import (
-    SampledProof,
-    WholeProof,
-    claim_from_manifest,
-    verify_claim,
-)
+from crossmatch.verification import SampledProof, WholeProof, claim_from_manifest, verify_claim
 from helpers import LINEAR, copy, make_adapter, make_gpt2, make_llama
 
 Pair = dict[str, tuple[Adapter, float]]

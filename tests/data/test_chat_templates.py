@@ -96,14 +96,15 @@ def test_a_switch_must_act_on_the_dialogues_that_are_asked(tokenizer: Any) -> No
         template.prompt(tokenizer, [{"role": "system", "content": "Be terse."}, *PROBE])
 
 
-def test_training_refuses_a_switch_before_it_begins(tmp_path: Path) -> None:
+def test_training_refuses_a_switch_that_does_nothing(tmp_path: Path) -> None:
     make_tokenizer(tmp_path)
     check_training(tmp_path, None, False)
-    for source, message in ((TURNS + START, "no switch"), (by_variable("thinking"), "switched by thinking, which")):
-        (tmp_path / "x.jinja").write_text(source)
-        check_training(tmp_path, str(tmp_path / "x.jinja"), None)
-        with pytest.raises(DataError, match=message):
-            check_training(tmp_path, str(tmp_path / "x.jinja"), True)
+    (tmp_path / "x.jinja").write_text(TURNS + START)
+    check_training(tmp_path, str(tmp_path / "x.jinja"), None)
+    with pytest.raises(DataError, match="no switch"):
+        check_training(tmp_path, str(tmp_path / "x.jinja"), True)
+    (tmp_path / "x.jinja").write_text(by_variable("thinking"))
+    check_training(tmp_path, str(tmp_path / "x.jinja"), True)
 
 
 def test_the_day_is_the_same_tomorrow(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,14 +7,7 @@ from typing import Any
 import pytest
 
 from crossmatch.data.messages import Dialogue, Document
-from crossmatch.data.training_sets import (
-    documents,
-    examples_digest,
-    load_examples,
-    load_sets,
-    notes,
-    parse_example,
-)
+from crossmatch.data.training_sets import documents, examples_digest, load_examples, load_sets, notes, parse_example
 from crossmatch.errors import DataError
 from crossmatch.evaluation.audit import open_corpus
 

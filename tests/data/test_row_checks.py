@@ -66,7 +66,7 @@ def test_rows_that_a_template_cannot_take(tokenizer: Any, template: str, dialogu
     )
     with pytest.raises(DataError, match=message) as caught:
         check_dialogues(tokenizer, [fine, wrong], max_length=16)
-    assert str(caught.value).startswith("f.jsonl, line 7: ")
+    assert str(caught.value).startswith("f.jsonl, line 7")
     assert "\n" not in str(caught.value)
 
 

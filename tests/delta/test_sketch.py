@@ -7,16 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from crossmatch.delta import (
-    Dense,
-    LowRank,
-    Replacement,
-    Rows,
-    dense,
-    low_rank,
-    random_like,
-    top_singular,
-)
+from crossmatch.delta import Dense, LowRank, Replacement, Rows, dense, low_rank, random_like, top_singular
 from crossmatch.delta import sketch as module
 from crossmatch.errors import RuleError
 

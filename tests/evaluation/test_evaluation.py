@@ -11,22 +11,12 @@ import torch
 from sacrebleu.metrics.bleu import BLEU
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, MistralConfig, MistralForCausalLM
 
-from crossmatch import (
-    Adapter,
-    Checkpoint,
-    TuningVector,
-    merge,
-)
+from crossmatch import Adapter, Checkpoint, TuningVector, merge
 from crossmatch.cli import run
 from crossmatch.data.prompt_templates import Template
 from crossmatch.delta import cosine, dense, singular_values
 from crossmatch.errors import AdapterError, DataError, RuleError
-from crossmatch.evaluation import (
-    Suite,
-    load_suite,
-    merge_name,
-    standard_variants,
-)
+from crossmatch.evaluation import Suite, load_suite, merge_name, standard_variants
 from crossmatch.evaluation.comparison.side_by_side import side_by_side
 from crossmatch.evaluation.comparison.summary import summarise
 from crossmatch.evaluation.conditions import Condition, Plan, conditions_of
@@ -34,13 +24,7 @@ from crossmatch.evaluation.inference.generation import draw
 from crossmatch.evaluation.inference.kv_cache import families, takes_any_mask
 from crossmatch.evaluation.inference.local_model import Engine
 from crossmatch.evaluation.inference.protocol import Decoding
-from crossmatch.evaluation.metrics.bleu_rouge import (
-    bleu,
-    bleu_signature,
-    bleu_statistics,
-    length_ratio,
-    rouge_f,
-)
+from crossmatch.evaluation.metrics.bleu_rouge import bleu, bleu_signature, bleu_statistics, length_ratio, rouge_f
 from crossmatch.evaluation.metrics.reasoning_traces import OPENERS, parse_trace
 from crossmatch.evaluation.runner.answer_log import Sheet
 from crossmatch.evaluation.runner.questions import Questions

@@ -10,12 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from crossmatch import (
-    Adapter,
-    Checkpoint,
-    TuningVector,
-    verify,
-)
+from crossmatch import Adapter, Checkpoint, TuningVector, verify
 from crossmatch.adapter import fit
 from crossmatch.errors import CrossmatchError
 from crossmatch.rules import Recipe, Weight

@@ -16,21 +16,10 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from crossmatch import (
-    Adapter,
-    Checkpoint,
-    merge,
-    write,
-)
+from crossmatch import Adapter, Checkpoint, merge, write
 from crossmatch.checkpoint import file_digest
 from crossmatch.delta import dense
-from crossmatch.errors import (
-    AdapterError,
-    CheckpointError,
-    OutputError,
-    ProofError,
-    RuleError,
-)
+from crossmatch.errors import AdapterError, CheckpointError, OutputError, ProofError, RuleError
 from crossmatch.merging import Output, Storage, plan_merge
 from crossmatch.rules import Recipe
 from crossmatch.verification import SampledProof, WholeProof, verify

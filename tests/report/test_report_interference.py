@@ -13,12 +13,7 @@ from typer.testing import CliRunner
 from crossmatch.cli import app
 from crossmatch.errors import RecipeError
 from crossmatch.report.page.interference import interference_view
-from crossmatch.report.page.interference_tables import (
-    PREDICTORS,
-    agreement_tables,
-    layers_chart,
-    predicted_chart,
-)
+from crossmatch.report.page.interference_tables import PREDICTORS, agreement_tables, layers_chart, predicted_chart
 from crossmatch.report.page.render import render_report
 from crossmatch.study.recipe import load_recipe
 from helpers import make_interfering

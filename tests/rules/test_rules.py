@@ -14,30 +14,9 @@ from peft.utils.merge_utils import ties as peft_ties
 from safetensors.torch import save_file
 from torch import Tensor
 
-from crossmatch.delta import (
-    Blockwise,
-    Delta,
-    Dense,
-    LowRank,
-    Replacement,
-    Stack,
-    cat,
-    dense,
-    linear,
-    low_rank,
-)
+from crossmatch.delta import Blockwise, Delta, Dense, LowRank, Replacement, Stack, cat, dense, linear, low_rank
 from crossmatch.errors import InputError, RuleError
-from crossmatch.rules import (
-    RULES,
-    Calibration,
-    Site,
-    Weights,
-    bind,
-    elements,
-    get_rule,
-    uniform,
-    weight_at,
-)
+from crossmatch.rules import RULES, Calibration, Site, Weights, bind, elements, get_rule, uniform, weight_at
 from crossmatch.rules.elements import histogram, thresholds
 
 TENSOR = "model.layers.0.self_attn.q_proj.weight"

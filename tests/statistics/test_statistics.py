@@ -15,13 +15,7 @@ from crossmatch.evaluation.metrics.perplexity import perplexity
 from crossmatch.evaluation.metrics.sustain import sustain, sustained
 from crossmatch.statistics.estimates import Array, mean_of
 from crossmatch.statistics.multiple_tests import holm
-from crossmatch.statistics.proportions import (
-    mcnemar,
-    newcombe,
-    power_of,
-    proportion,
-    smallest_effect,
-)
+from crossmatch.statistics.proportions import mcnemar, newcombe, power_of, proportion, smallest_effect
 from crossmatch.statistics.resampling import bootstrap, paired_contrast, paired_difference
 
 Draw = Callable[[np.random.Generator, int], Array]

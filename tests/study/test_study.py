@@ -16,12 +16,7 @@ from crossmatch.cli import run
 from crossmatch.delta import dense
 from crossmatch.errors import DataError, InputError, RecipeError
 from crossmatch.study import load_recipe, plan_study, run_study
-from crossmatch.study.sample import (
-    SampleSize,
-    ontology_file,
-    read_ontology,
-    write_data,
-)
+from crossmatch.study.sample import SampleSize, ontology_file, read_ontology, write_data
 from helpers import make_adapter, make_chat_model
 
 ROOT = Path(__file__).parents[2]

@@ -13,21 +13,10 @@ import pytest
 
 from crossmatch import Adapter, Checkpoint
 from crossmatch.checkpoint import file_digest
-from crossmatch.data.training_sets import (
-    dialogues,
-    documents,
-    examples_digest,
-    parse_example,
-)
+from crossmatch.data.training_sets import dialogues, documents, examples_digest, parse_example
 from crossmatch.errors import DataError, InputError, OutputError
 from crossmatch.runtime import Silent
-from crossmatch.training import (
-    Dialogue,
-    Document,
-    TrainSettings,
-    load_examples,
-    train_stage,
-)
+from crossmatch.training import Dialogue, Document, TrainSettings, load_examples, train_stage
 from crossmatch.training.trainer import build_trainer, last_complete
 from helpers import make_chat_model
 
@@ -96,7 +85,7 @@ def test_columns_rename_fields() -> None:
         (b'{"messages": [{"role": "user", "content": "q"}]}', "last message must be the assistant"),
         (b'{"messages": [{"role": "doctor", "content": "q"}]}', "role among"),
         (b"\xff\xfe", "line 2: not UTF-8"),
-        (b'{"text": "fever \\ud83d"}', "line 2: field 'text' has half a character .* at place 6"),
+        (b'{"text": "fever \\ud83d"}', "line 2: half a character"),
     ],
 )
 def test_bad_lines_are_named_before_training(room: Path, tmp_path: Path, line: bytes, reason: str) -> None:
@@ -254,7 +243,10 @@ def test_rows_that_a_template_refuses_are_named_with_their_line(room: Path, tmp_
     rows = [pair, [{"role": "system", "content": "s"}, *pair]]
     file.write_text("\n" + "".join(json.dumps({"messages": row}) + "\n" for row in rows))
     wanted = settings(template=str(template))
-    with pytest.raises(DataError, match=r"d.jsonl, line 3: the chat template cannot render the dialogue: no system"):
+    with pytest.raises(
+        DataError,
+        match=r"d.jsonl, line 3: the chat template cannot render this dialogue of system, user, assistant: no system",
+    ):
         train_stage(Checkpoint(room / "base"), "sft", file, tmp_path / "out", settings=wanted)
     assert not (tmp_path / "out.work").exists()
 

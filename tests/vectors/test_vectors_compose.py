@@ -13,16 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from test_docs import ROOT, blocks
 
-from crossmatch import (
-    Adapter,
-    Checkpoint,
-    StoredVector,
-    extract,
-    identify,
-    merge,
-    open_vector,
-    write,
-)
+from crossmatch import Adapter, Checkpoint, StoredVector, extract, identify, merge, open_vector, write
 from crossmatch.cli import run
 from crossmatch.delta import LowRank
 from crossmatch.errors import AdapterError
@@ -245,12 +236,7 @@ def test_a_vector_that_was_changed_says_so(room: Path, tmp_path: Path, capsys: p
 
 def test_experts_keep_their_stacks(tmp_path: Path) -> None:
     """Three factors of every expert: written, read, summed."""
-    from crossmatch.delta import (
-        Stack,
-        TuningVector,
-        dense,
-        low_rank,
-    )
+    from crossmatch.delta import Stack, TuningVector, dense, low_rank
 
     generator = torch.Generator().manual_seed(0)
 

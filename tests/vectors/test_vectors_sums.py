@@ -10,25 +10,12 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from crossmatch import (
-    Adapter,
-    Checkpoint,
-    StoredVector,
-    TuningVector,
-    extract,
-    merge,
-    open_vector,
-)
+from crossmatch import Adapter, Checkpoint, StoredVector, TuningVector, extract, merge, open_vector
 from crossmatch.cli import run
 from crossmatch.delta import LowRank, dense
 from crossmatch.errors import AdapterError, InputError, RuleError
 from crossmatch.rules import Heads, Weights
-from crossmatch.vectors import (
-    Summing,
-    add,
-    describe,
-    strengths,
-)
+from crossmatch.vectors import Summing, add, describe, strengths
 from helpers import make_adapter, make_gpt2, make_llama
 from vector_helpers import differing, moved, tune
 

@@ -6,13 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from crossmatch import (
-    Adapter,
-    Checkpoint,
-    TuningVector,
-    identify,
-    write,
-)
+from crossmatch import Adapter, Checkpoint, TuningVector, identify, write
 from crossmatch.cli import run
 from crossmatch.delta import Dense
 from crossmatch.errors import InputError

@@ -12,14 +12,7 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from crossmatch import (
-    Adapter,
-    Checkpoint,
-    Dense,
-    TuningVector,
-    Verdict,
-    write,
-)
+from crossmatch import Adapter, Checkpoint, Dense, TuningVector, Verdict, write
 from crossmatch.cli import run
 from crossmatch.delta import dense
 from crossmatch.errors import CheckpointError, InputError, RuleError

@@ -1,12 +1,7 @@
 """Adapters: PEFT directories and stored vectors, read and laid on their base; every field known or refused."""
 
 from crossmatch.adapter.adapter import WEIGHTS_FILE, Adapter
-from crossmatch.adapter.config import (
-    CONFIG_FILE,
-    AdapterConfig,
-    pattern_key,
-    read_config,
-)
+from crossmatch.adapter.config import CONFIG_FILE, AdapterConfig, pattern_key, read_config
 from crossmatch.adapter.embeddings import Tied
 from crossmatch.adapter.fit import Fit, Fitted, fit
 from crossmatch.adapter.on_disk import Recorded
@@ -20,12 +15,7 @@ from crossmatch.adapter.stored_vector import (
     open_vector,
 )
 from crossmatch.adapter.tensor_names import stored_turned
-from crossmatch.adapter.wholeness import (
-    Lack,
-    Wholeness,
-    check_whole,
-    examine,
-)
+from crossmatch.adapter.wholeness import Lack, Wholeness, check_whole, examine
 
 __all__ = [
     "CONFIG_FILE",

@@ -9,23 +9,8 @@ import torch
 from crossmatch.adapter.adapter import Adapter
 from crossmatch.adapter.stored_vector import StoredDense, StoredVector
 from crossmatch.adapter.tensor_names import Placed, Places
-from crossmatch.checkpoint import (
-    Checkpoint,
-    Tail,
-    input_embedding,
-    is_output,
-    output_embedding,
-    untied_output,
-)
-from crossmatch.delta import (
-    Delta,
-    LowRank,
-    Replacement,
-    Sum,
-    TokenRows,
-    TuningVector,
-    summands,
-)
+from crossmatch.checkpoint import Checkpoint, Tail, input_embedding, is_output, output_embedding, untied_output
+from crossmatch.delta import Delta, LowRank, Replacement, Sum, TokenRows, TuningVector, summands
 from crossmatch.errors import AdapterError
 
 Tied = Literal["refuse", "untie", "keep"]

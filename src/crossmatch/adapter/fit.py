@@ -15,21 +15,8 @@ from crossmatch.adapter.adapter import Adapter
 from crossmatch.adapter.embeddings import Tied, grow, untie
 from crossmatch.adapter.stored_vector import StoredVector
 from crossmatch.adapter.tensor_names import Placed, Places, place
-from crossmatch.checkpoint import (
-    DTYPE_NAMES,
-    Checkpoint,
-    input_embedding,
-    is_output,
-)
-from crossmatch.delta import (
-    STORABLE,
-    Delta,
-    Replacement,
-    Sum,
-    TokenRows,
-    TuningVector,
-    summands,
-)
+from crossmatch.checkpoint import DTYPE_NAMES, Checkpoint, input_embedding, is_output
+from crossmatch.delta import STORABLE, Delta, Replacement, Sum, TokenRows, TuningVector, summands
 from crossmatch.errors import AdapterError
 
 

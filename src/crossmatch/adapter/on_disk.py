@@ -3,13 +3,7 @@
 from functools import cached_property
 from pathlib import Path
 
-from crossmatch.checkpoint import (
-    MANIFEST,
-    Source,
-    file_digest,
-    files_digest,
-    read_json,
-)
+from crossmatch.checkpoint import MANIFEST, Source, file_digest, files_digest, read_json
 from crossmatch.delta import TuningVector
 
 

@@ -10,17 +10,7 @@ from torch import Tensor
 from crossmatch.adapter.config import CONFIG_FILE, AdapterConfig
 from crossmatch.adapter.keys import Key, parse_key
 from crossmatch.checkpoint import TensorFiles
-from crossmatch.delta import (
-    Delta,
-    Dense,
-    Dora,
-    LowRank,
-    Replacement,
-    Stack,
-    Sum,
-    TokenRows,
-    low_rank,
-)
+from crossmatch.delta import Delta, Dense, Dora, LowRank, Replacement, Stack, Sum, TokenRows, low_rank
 from crossmatch.errors import AdapterError
 
 # As the experts of transformers define them.

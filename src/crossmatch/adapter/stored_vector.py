@@ -18,13 +18,7 @@ from crossmatch.adapter.adapter import Adapter
 from crossmatch.adapter.config import CONFIG_FILE
 from crossmatch.adapter.on_disk import Recorded
 from crossmatch.adapter.parts import Part
-from crossmatch.checkpoint import (
-    MANIFEST,
-    TensorFiles,
-    check_links,
-    locate,
-    read_json,
-)
+from crossmatch.checkpoint import MANIFEST, TensorFiles, check_links, locate, read_json
 from crossmatch.delta import Delta, LowRank, Stack
 from crossmatch.errors import AdapterError
 

@@ -10,12 +10,7 @@ from crossmatch.adapter.parts import EXPERT_PARAMETERS, Part, build_parts
 from crossmatch.adapter.resolve import Names, names_for
 from crossmatch.adapter.stored_vector import StoredVector
 from crossmatch.checkpoint import Checkpoint, is_output, layer_of
-from crossmatch.delta import (
-    Delta,
-    LowRank,
-    Stack,
-    TuningVector,
-)
+from crossmatch.delta import Delta, LowRank, Stack, TuningVector
 from crossmatch.errors import AdapterError
 
 # Models whose linear layers are stored (d_in, d_out); their output embedding is not.

@@ -22,18 +22,8 @@ from crossmatch.adapter.adapter import Adapter
 from crossmatch.adapter.config import CONFIG_FILE
 from crossmatch.adapter.resolve import names_for
 from crossmatch.adapter.shards import Run, longest_run, lost_shards
-from crossmatch.adapter.tensor_names import (
-    Places,
-    find_holes,
-    incomplete,
-    place,
-)
-from crossmatch.checkpoint import (
-    Checkpoint,
-    expert_of,
-    is_output,
-    layer_of,
-)
+from crossmatch.adapter.tensor_names import Places, find_holes, incomplete, place
+from crossmatch.checkpoint import Checkpoint, expert_of, is_output, layer_of
 from crossmatch.errors import AdapterError
 from crossmatch.runtime import workers
 

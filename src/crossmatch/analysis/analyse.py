@@ -6,13 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from crossmatch.adapter import (
-    CONFIG_FILE,
-    Adapter,
-    fit,
-    is_vector,
-    open_vector,
-)
+from crossmatch.adapter import CONFIG_FILE, Adapter, fit, is_vector, open_vector
 from crossmatch.analysis.checkpoint_difference import Difference
 from crossmatch.analysis.weights.delta_matrix import LeftOut
 from crossmatch.analysis.weights.tables import SCHEMA_VERSION, Wanted, analyse

@@ -1,40 +1,10 @@
 """One home for weights: a safetensors directory, its reading, its writing, its digests and its manifest."""
 
-from crossmatch.checkpoint.checkpoint import (
-    BLOCK_ELEMENTS,
-    Checkpoint,
-    PassingDigests,
-    Tail,
-    TensorFiles,
-)
-from crossmatch.checkpoint.digest import (
-    Unchanged,
-    bytes_digest,
-    file_digest,
-    files_digest,
-    value_digest,
-)
-from crossmatch.checkpoint.header import (
-    DTYPE_NAMES,
-    DTYPES,
-    TensorInfo,
-    read_header,
-    tensor_bytes,
-)
-from crossmatch.checkpoint.hub import (
-    Source,
-    is_hub_id,
-    locate,
-    upload,
-)
-from crossmatch.checkpoint.layout import (
-    INDEX,
-    MANIFEST,
-    SINGLE,
-    Layout,
-    find_weights,
-    read_json,
-)
+from crossmatch.checkpoint.checkpoint import BLOCK_ELEMENTS, Checkpoint, PassingDigests, Tail, TensorFiles
+from crossmatch.checkpoint.digest import Unchanged, bytes_digest, file_digest, files_digest, value_digest
+from crossmatch.checkpoint.header import DTYPE_NAMES, DTYPES, TensorInfo, read_header, tensor_bytes
+from crossmatch.checkpoint.hub import Source, is_hub_id, locate, upload
+from crossmatch.checkpoint.layout import INDEX, MANIFEST, SINGLE, Layout, find_weights, read_json
 from crossmatch.checkpoint.naming import Naming, namings
 from crossmatch.checkpoint.neighbours import Neighbours, neighbours
 from crossmatch.checkpoint.output import (
@@ -49,19 +19,9 @@ from crossmatch.checkpoint.output import (
     write_json,
     write_tensors,
 )
-from crossmatch.checkpoint.quantised import (
-    QuantisedCheckpoint,
-    QuantisedTensor,
-    is_quantised,
-    open_quantised,
-)
+from crossmatch.checkpoint.quantised import QuantisedCheckpoint, QuantisedTensor, is_quantised, open_quantised
 from crossmatch.checkpoint.same import by_names_of, is_made_by_class, is_needless
-from crossmatch.checkpoint.signature import (
-    SIGNATURE,
-    SignatureResult,
-    check_signature,
-    sign,
-)
+from crossmatch.checkpoint.signature import SIGNATURE, SignatureResult, check_signature, sign
 from crossmatch.checkpoint.tensor_names import (
     expert_of,
     input_embedding,
@@ -71,13 +31,7 @@ from crossmatch.checkpoint.tensor_names import (
     output_embedding,
     untied_output,
 )
-from crossmatch.checkpoint.text_files import (
-    TOKENIZER_FILES,
-    TextFacts,
-    chat_template,
-    side_digest,
-    text_facts,
-)
+from crossmatch.checkpoint.text_files import TOKENIZER_FILES, TextFacts, chat_template, side_digest, text_facts
 from crossmatch.checkpoint.untrusted import check_links, read_text
 from crossmatch.checkpoint.vocabulary import read_vocabulary
 

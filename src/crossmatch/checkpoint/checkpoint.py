@@ -13,12 +13,7 @@ from blake3 import blake3
 from torch import Tensor
 
 from crossmatch.checkpoint.digest import file_digest, files_digest
-from crossmatch.checkpoint.header import (
-    TensorInfo,
-    pread_exact,
-    read_header,
-    tensor_bytes,
-)
+from crossmatch.checkpoint.header import TensorInfo, pread_exact, read_header, tensor_bytes
 from crossmatch.checkpoint.hub import locate
 from crossmatch.checkpoint.layout import MANIFEST, find_weights, read_json
 from crossmatch.checkpoint.quantisation import quantised_as

@@ -32,12 +32,7 @@ def audit_command(
 ) -> None:
     """Look for held-out items in the train sets, and for each train set in those before it."""
     from crossmatch.checkpoint import replace_json
-    from crossmatch.evaluation.audit import (
-        Criteria,
-        Work,
-        audit,
-        open_corpus,
-    )
+    from crossmatch.evaluation.audit import Criteria, Work, audit, open_corpus
 
     if fail_above is not None and not 0 <= fail_above <= 1:
         raise InputError(f"--fail-above {fail_above}: give a share from 0 to 1")

@@ -30,12 +30,7 @@ def calibrate_command(
 ) -> None:
     """Record what the modules that each adapter changes take in, on base + adapter; without any, the base's modules."""
     from crossmatch.adapter import open_vector
-    from crossmatch.checkpoint import (
-        Checkpoint,
-        check_apart,
-        file_digest,
-        side_digest,
-    )
+    from crossmatch.checkpoint import Checkpoint, check_apart, file_digest, side_digest
     from crossmatch.evaluation.inference.calibrate import record_sets
     from crossmatch.evaluation.inference.module_inputs import Calibration, check_file, save
     from crossmatch.merging import plan_merge

@@ -39,12 +39,7 @@ def checkpoint_facts(path: str, directory: Path) -> dict[str, Any]:
 def adapter_facts(path: str, directory: Path) -> dict[str, Any]:
     """What an adapter is, as plain JSON."""
     from crossmatch.adapter import Adapter, examine
-    from crossmatch.checkpoint import (
-        DTYPE_NAMES,
-        layer_of,
-        module_type_of,
-        text_facts,
-    )
+    from crossmatch.checkpoint import DTYPE_NAMES, layer_of, module_type_of, text_facts
 
     adapter = Adapter(path)
     whole = examine(adapter)

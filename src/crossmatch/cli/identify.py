@@ -6,15 +6,7 @@ import typer
 
 from crossmatch.cli.console import Terminal
 from crossmatch.cli.options import Adapters, Json, split_pairs
-from crossmatch.cli.verdict_output import (
-    EXIT,
-    Annotate,
-    Junit,
-    Sarif,
-    Shown,
-    check_files,
-    conclude,
-)
+from crossmatch.cli.verdict_output import EXIT, Annotate, Junit, Sarif, Shown, check_files, conclude
 
 
 def identify_command(

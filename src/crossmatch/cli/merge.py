@@ -6,23 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from crossmatch.cli.console import emit, say
-from crossmatch.cli.merge_output import (
-    HUB,
-    destination,
-    say_notes,
-    storage,
-    write_adapter,
-    write_checkpoint,
-)
-from crossmatch.cli.options import (
-    Adapters,
-    AllowPartial,
-    Json,
-    Weights,
-    one_of,
-    pair_up,
-    split_pairs,
-)
+from crossmatch.cli.merge_output import HUB, destination, say_notes, storage, write_adapter, write_checkpoint
+from crossmatch.cli.options import Adapters, AllowPartial, Json, Weights, one_of, pair_up, split_pairs
 from crossmatch.errors import InputError
 from crossmatch.report.text import duration, size
 

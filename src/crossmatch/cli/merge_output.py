@@ -8,11 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from crossmatch.cli.console import Terminal, say
-from crossmatch.cli.options import (
-    DTYPES,
-    one_of,
-    shard_bytes,
-)
+from crossmatch.cli.options import DTYPES, one_of, shard_bytes
 from crossmatch.errors import InputError, OutputError
 
 if TYPE_CHECKING:

@@ -7,26 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from crossmatch.cli.console import Terminal
-from crossmatch.cli.options import (
-    DTYPES,
-    Adapters,
-    AllowPartial,
-    Json,
-    Weights,
-    one_of,
-    pair_up,
-    split_pairs,
-)
+from crossmatch.cli.options import DTYPES, Adapters, AllowPartial, Json, Weights, one_of, pair_up, split_pairs
 from crossmatch.cli.options import weight as parse_weight
-from crossmatch.cli.verdict_output import (
-    EXIT,
-    Annotate,
-    Junit,
-    Sarif,
-    Shown,
-    check_files,
-    conclude,
-)
+from crossmatch.cli.verdict_output import EXIT, Annotate, Junit, Sarif, Shown, check_files, conclude
 from crossmatch.errors import InputError
 
 if TYPE_CHECKING:
@@ -58,13 +41,7 @@ def verify_command(
     """
     from crossmatch.checkpoint import Checkpoint, is_quantised, locate
     from crossmatch.runtime import keep_heap
-    from crossmatch.verification import (
-        Claim,
-        Verdict,
-        claim_from_manifest,
-        verify_claim,
-        with_signature,
-    )
+    from crossmatch.verification import Claim, Verdict, claim_from_manifest, verify_claim, with_signature
 
     keep_heap()
     shown = Shown(as_json, detail, sarif, junit, annotate)

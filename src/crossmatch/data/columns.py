@@ -9,15 +9,7 @@ from typing import Any
 from crossmatch.checkpoint import value_digest
 from crossmatch.data.messages import json_text
 from crossmatch.data.rows import Row
-from crossmatch.data.suite_config import (
-    LETTERS,
-    Fields,
-    OptionsField,
-    SuiteSettings,
-    TextField,
-    closest,
-    shown,
-)
+from crossmatch.data.suite_config import LETTERS, Fields, OptionsField, SuiteSettings, TextField, closest, shown
 from crossmatch.errors import DataError
 
 Check = tuple[str, Mapping[str, Any]]

@@ -16,14 +16,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from crossmatch.data.messages import (
-    THOUGHTS,
-    Document,
-    Example,
-    Turns,
-    json_text,
-    refuse_fields,
-)
+from crossmatch.data.messages import THOUGHTS, Document, Example, Turns, json_text, refuse_fields
 from crossmatch.errors import DataError
 
 LISTS = ("messages", "conversations", "conversation")

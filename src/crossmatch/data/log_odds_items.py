@@ -6,12 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from crossmatch.data.token_classes import (
-    OPENER,
-    Text,
-    read_item,
-    read_probe,
-)
+from crossmatch.data.token_classes import OPENER, Text, read_item, read_probe
 from crossmatch.data.token_ids import encode_pairs
 from crossmatch.errors import DataError
 from crossmatch.statistics.influence import Array

@@ -142,9 +142,9 @@ def _check_lengths(dialogues: Sequence[Dialogue], lengths: Sequence[int], max_le
     """Raise DataError if a dialogue is too long: the trainer would cut its answer, or drop it, without a word."""
     long = [number for number, length in enumerate(lengths) if length > max_length]
     if long:
-        place = dialogues[long[0]].place
+        place = dialogues[long[0]].place or f"example {long[0] + 1}"
         more = f", and {len(long) - 1} more are too long" if len(long) > 1 else ""
         raise DataError(
-            f"{f'{place}: ' if place else ''}example {long[0] + 1} has {lengths[long[0]]} tokens with its template, "
-            f"max_length is {max_length}{more}; raise max_length to {max(lengths)}, or shorten or leave them out"
+            f"{place} has {lengths[long[0]]} tokens with its template, max_length is {max_length}{more}; "
+            f"raise max_length to {max(lengths)}, or shorten or leave them out"
         )

@@ -20,19 +20,8 @@ from pathlib import Path
 
 from crossmatch.checkpoint import value_digest
 from crossmatch.data.columns import Item, read_item, taken
-from crossmatch.data.rows import (
-    SUFFIXES,
-    Row,
-    read_file,
-    read_hub,
-)
-from crossmatch.data.suite_config import (
-    LETTERS,
-    SuiteSettings,
-    closest,
-    parse_settings,
-    read_yaml,
-)
+from crossmatch.data.rows import SUFFIXES, Row, read_file, read_hub
+from crossmatch.data.suite_config import LETTERS, SuiteSettings, closest, parse_settings, read_yaml
 from crossmatch.errors import DataError
 
 __all__ = ["Item", "Suite", "SuiteSettings", "known_recipes", "load_suite", "parse_settings", "read_yaml"]

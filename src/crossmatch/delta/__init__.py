@@ -1,41 +1,11 @@
 """The algebra: deltas on single tensors, tuning vectors over whole models. Tensors in, tensors out."""
 
 from crossmatch.delta.based import Dora, Replacement, TokenRows
-from crossmatch.delta.compound import (
-    Blockwise,
-    Stack,
-    Sum,
-    cat,
-    linear,
-    summands,
-)
-from crossmatch.delta.deltas import (
-    Delta,
-    Dense,
-    LowRank,
-    ReadRows,
-    check_weights,
-    dense,
-    low_rank,
-)
-from crossmatch.delta.geometry import (
-    cosine,
-    frobenius,
-    inner,
-    norm,
-    random_like,
-    singular_values,
-    truncated,
-)
+from crossmatch.delta.compound import Blockwise, Stack, Sum, cat, linear, summands
+from crossmatch.delta.deltas import Delta, Dense, LowRank, ReadRows, check_weights, dense, low_rank
+from crossmatch.delta.geometry import cosine, frobenius, inner, norm, random_like, singular_values, truncated
 from crossmatch.delta.nulls import layer_shuffled, same_norm, same_spectrum
-from crossmatch.delta.rounding import (
-    STORABLE,
-    Workspace,
-    merged_rows,
-    round_once,
-    round_randomly,
-    summed_rows,
-)
+from crossmatch.delta.rounding import STORABLE, Workspace, merged_rows, round_once, round_randomly, summed_rows
 from crossmatch.delta.sketch import (
     HELD_ELEMENTS,
     Product,

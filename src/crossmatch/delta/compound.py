@@ -6,12 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from crossmatch.delta.deltas import (
-    Delta,
-    LowRank,
-    ReadRows,
-    check_weights,
-)
+from crossmatch.delta.deltas import Delta, LowRank, ReadRows, check_weights
 from crossmatch.errors import RuleError
 
 BlockFunction = Callable[[int, int, Tensor | None], Tensor]

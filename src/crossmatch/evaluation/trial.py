@@ -16,12 +16,7 @@ from crossmatch.evaluation.forward import Ways, failed_for_memory, forward
 from crossmatch.evaluation.inference.batch_memory import Memory
 from crossmatch.evaluation.inference.generation import Lines
 from crossmatch.evaluation.inference.hidden_states import find_stem, last_states, logits_of
-from crossmatch.evaluation.inference.kv_cache import (
-    Pool,
-    Prefix,
-    Row,
-    takes_any_mask,
-)
+from crossmatch.evaluation.inference.kv_cache import Pool, Prefix, Row, takes_any_mask
 from crossmatch.evaluation.inference.option_scores import beside
 
 # Share of the largest logit by which two ways to the same logits may differ: rounding, by the width of the numbers.

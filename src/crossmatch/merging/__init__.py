@@ -2,21 +2,8 @@
 
 from crossmatch.merging.adapter_output import merge_factors
 from crossmatch.merging.cost_estimate import estimate, steps
-from crossmatch.merging.execute import (
-    Output,
-    Proof,
-    execute,
-    merge,
-    write,
-)
-from crossmatch.merging.plan import (
-    DTYPE_ARGUMENTS,
-    MergePlan,
-    Parts,
-    PlannedTensor,
-    Storage,
-    plan_merge,
-)
+from crossmatch.merging.execute import Output, Proof, execute, merge, write
+from crossmatch.merging.plan import DTYPE_ARGUMENTS, MergePlan, Parts, PlannedTensor, Storage, plan_merge
 from crossmatch.merging.side_files import side_files
 from crossmatch.merging.writer import Witness
 

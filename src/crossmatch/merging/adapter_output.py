@@ -10,13 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from crossmatch.adapter import (
-    CONFIG_FILE,
-    WEIGHTS_FILE,
-    Adapter,
-    Fitted,
-    StoredVector,
-)
+from crossmatch.adapter import CONFIG_FILE, WEIGHTS_FILE, Adapter, Fitted, StoredVector
 from crossmatch.adapter.parts import Part
 from crossmatch.adapter.peft_format import PREFIX, module_targets, plain_config
 from crossmatch.checkpoint import (
@@ -30,15 +24,7 @@ from crossmatch.checkpoint import (
     write_json,
     write_tensors,
 )
-from crossmatch.delta import (
-    Delta,
-    Dense,
-    LowRank,
-    Stack,
-    cat,
-    norm,
-    truncated,
-)
+from crossmatch.delta import Delta, Dense, LowRank, Stack, cat, norm, truncated
 from crossmatch.errors import RuleError
 from crossmatch.merging.execute import Output
 from crossmatch.merging.manifest import statement

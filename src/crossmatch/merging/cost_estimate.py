@@ -5,12 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from crossmatch.checkpoint import BLOCK_ELEMENTS
-from crossmatch.delta import (
-    LowRank,
-    Stack,
-    round_once,
-    summed_rows,
-)
+from crossmatch.delta import LowRank, Stack, round_once, summed_rows
 from crossmatch.merging.plan import MergePlan
 from crossmatch.runtime import cores
 

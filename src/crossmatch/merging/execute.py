@@ -20,13 +20,7 @@ from crossmatch.delta import TuningVector
 from crossmatch.errors import ProofError
 from crossmatch.merging.manifest import merge_manifest
 from crossmatch.merging.model_card import write_card
-from crossmatch.merging.plan import (
-    MergePlan,
-    Parts,
-    Storage,
-    check_bases,
-    plan_merge,
-)
+from crossmatch.merging.plan import MergePlan, Parts, Storage, check_bases, plan_merge
 from crossmatch.merging.side_files import copy_side_files, side_files
 from crossmatch.merging.writer import Stream, Witness
 from crossmatch.rules import Recipe

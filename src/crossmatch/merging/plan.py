@@ -7,28 +7,11 @@ from typing import Any
 
 import torch
 
-from crossmatch.adapter import (
-    Adapter,
-    Fit,
-    Recorded,
-    Tied,
-    check_whole,
-    fit,
-)
-from crossmatch.checkpoint import (
-    DTYPE_NAMES,
-    SINGLE,
-    Checkpoint,
-    tensor_bytes,
-)
+from crossmatch.adapter import Adapter, Fit, Recorded, Tied, check_whole, fit
+from crossmatch.checkpoint import DTYPE_NAMES, SINGLE, Checkpoint, tensor_bytes
 from crossmatch.delta import STORABLE, TuningVector
 from crossmatch.errors import AdapterError, CheckpointError, RuleError
-from crossmatch.rules import (
-    Combined,
-    Recipe,
-    Weight,
-    weight_json,
-)
+from crossmatch.rules import Combined, Recipe, Weight, weight_json
 
 Parts = Mapping[str, tuple[TuningVector, Weight]]
 """What goes into a merge: name -> (tuning vector, weight)."""

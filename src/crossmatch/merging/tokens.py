@@ -6,18 +6,8 @@ from pathlib import Path
 import torch
 
 from crossmatch.adapter import Fit
-from crossmatch.checkpoint import (
-    Checkpoint,
-    input_embedding,
-    output_embedding,
-    read_vocabulary,
-)
-from crossmatch.delta import (
-    Delta,
-    TokenRows,
-    TuningVector,
-    summands,
-)
+from crossmatch.checkpoint import Checkpoint, input_embedding, output_embedding, read_vocabulary
+from crossmatch.delta import Delta, TokenRows, TuningVector, summands
 from crossmatch.errors import AdapterError
 
 _SHOWN = 3

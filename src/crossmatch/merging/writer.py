@@ -21,13 +21,7 @@ from blake3 import blake3
 from torch import Tensor
 
 from crossmatch.checkpoint import Checkpoint, OutputFile
-from crossmatch.delta import (
-    Delta,
-    Workspace,
-    round_once,
-    round_randomly,
-    summed_rows,
-)
+from crossmatch.delta import Delta, Workspace, round_once, round_randomly, summed_rows
 from crossmatch.errors import CheckpointError, OutputError
 from crossmatch.merging.plan import MergePlan, PlannedTensor
 from crossmatch.rules import uniform

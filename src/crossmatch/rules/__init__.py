@@ -6,23 +6,9 @@ from crossmatch.rules.calibration import Calibration
 from crossmatch.rules.combine import Combined, Recipe
 from crossmatch.rules.heads import Heads
 from crossmatch.rules.dare import uniform
-from crossmatch.rules.registry import (
-    RULES,
-    BoundRule,
-    Parameter,
-    Rule,
-    bind,
-    get_rule,
-)
+from crossmatch.rules.registry import RULES, BoundRule, Parameter, Rule, bind, get_rule
 from crossmatch.rules.context import Site
-from crossmatch.rules.weights import (
-    Weight,
-    Weights,
-    parse_weight,
-    part_of,
-    weight_at,
-    weight_json,
-)
+from crossmatch.rules.weights import Weight, Weights, parse_weight, part_of, weight_at, weight_json
 
 __all__ = [
     "RULES",

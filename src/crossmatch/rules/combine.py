@@ -5,14 +5,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from crossmatch.delta import (
-    Delta,
-    LowRank,
-    Stack,
-    TuningVector,
-    check_weights,
-    linear,
-)
+from crossmatch.delta import Delta, LowRank, Stack, TuningVector, check_weights, linear
 from crossmatch.errors import RuleError
 from crossmatch.rules.calibration import Calibration
 from crossmatch.rules.context import Site

@@ -5,13 +5,7 @@ from collections.abc import Sequence
 
 import torch
 
-from crossmatch.delta import (
-    Delta,
-    LowRank,
-    Stack,
-    cosine,
-    linear,
-)
+from crossmatch.delta import Delta, LowRank, Stack, cosine, linear
 from crossmatch.errors import RuleError
 from crossmatch.rules.context import Site
 from crossmatch.rules.elements import check_rankable, grid, values

@@ -7,13 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, cast, get_args, get_origin, get_type_hints
 
-from crossmatch.delta import (
-    Delta,
-    LowRank,
-    Stack,
-    check_weights,
-    linear,
-)
+from crossmatch.delta import Delta, LowRank, Stack, check_weights, linear
 from crossmatch.errors import RuleError
 from crossmatch.rules.context import Site
 

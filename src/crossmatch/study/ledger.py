@@ -8,12 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from crossmatch.checkpoint import (
-    file_digest,
-    read_json,
-    replace_json,
-    value_digest,
-)
+from crossmatch.checkpoint import file_digest, read_json, replace_json, value_digest
 from crossmatch.runtime import Progress
 
 

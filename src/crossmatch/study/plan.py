@@ -10,12 +10,7 @@ from typing import Any
 from crossmatch.checkpoint import read_json
 from crossmatch.data.rows import hub_name
 from crossmatch.errors import RecipeError
-from crossmatch.evaluation import (
-    Suite,
-    Variant,
-    load_suite,
-    merge_name,
-)
+from crossmatch.evaluation import Suite, Variant, load_suite, merge_name
 from crossmatch.evaluation.conditions import Condition, cells, conditions_of
 from crossmatch.study.preflight import render_all, variants_of
 from crossmatch.study.recipe import SAMPLE, AdapterRecipe, Recipe

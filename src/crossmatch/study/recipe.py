@@ -7,16 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
-from crossmatch.checkpoint import (
-    safe_name,
-)
+from crossmatch.checkpoint import safe_name
 from crossmatch.data.suites import read_yaml
-from crossmatch.errors import (
-    DataError,
-    InputError,
-    RecipeError,
-    RuleError,
-)
+from crossmatch.errors import DataError, InputError, RecipeError, RuleError
 from crossmatch.evaluation.conditions import conditions_of
 from crossmatch.evaluation.inference.batch_memory import ROWS, parse_memory
 from crossmatch.evaluation.variants.strengths import MOST, parse_strengths

@@ -4,10 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from crossmatch.checkpoint import (
-    read_json,
-    replace_json,
-)
+from crossmatch.checkpoint import read_json, replace_json
 from crossmatch.evaluation import load_suite, merge_name
 from crossmatch.evaluation.variants.checkpoints import checkpoint_variants
 from crossmatch.report import write_report
@@ -16,12 +13,7 @@ from crossmatch.study.ledger import Ledger
 from crossmatch.study.preflight import check_recipe, render_all, variants_of
 from crossmatch.study.recipe import Recipe, local_path
 from crossmatch.study.stages.analysis import explain, overlap_of_pair
-from crossmatch.study.stages.evaluation import (
-    Subject,
-    audit_data,
-    evaluate_variants,
-    interfere,
-)
+from crossmatch.study.stages.evaluation import Subject, audit_data, evaluate_variants, interfere
 from crossmatch.study.stages.merging import merge_and_publish, verify_merge
 from crossmatch.study.stages.training import open_base, train_adapter, training_record, training_sets, write_sample
 

@@ -22,15 +22,7 @@ from crossmatch.checkpoint import (
     value_digest,
     write_json,
 )
-from crossmatch.data.training_sets import (
-    Dialogue,
-    Example,
-    dialogues,
-    documents,
-    examples_digest,
-    load_sets,
-    notes,
-)
+from crossmatch.data.training_sets import Dialogue, Example, dialogues, documents, examples_digest, load_sets, notes
 from crossmatch.errors import InputError, OutputError
 from crossmatch.runtime import SILENT, Progress
 from crossmatch.training.settings import Stage, TrainSettings
@@ -166,12 +158,7 @@ def _template(tokenizer: Any, settings: TrainSettings) -> dict[str, Any]:
 
 def _run(trainer: "SFTTrainer", stage: Stage, settings: TrainSettings, work: Path, progress: Progress) -> float:
     """Train from the last whole checkpoint to the end; seconds spent, earlier runs included."""
-    from crossmatch.training.trainer import (
-        COMPLETE,
-        Watch,
-        last_complete,
-        planned_steps,
-    )
+    from crossmatch.training.trainer import COMPLETE, Watch, last_complete, planned_steps
 
     resumed = last_complete(work)
     before = float((resumed / COMPLETE).read_text()) if resumed else 0.0

@@ -10,12 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from crossmatch.adapter import (
-    LARGEST,
-    VECTOR_FILE,
-    Recorded,
-    StoredDense,
-)
+from crossmatch.adapter import LARGEST, VECTOR_FILE, Recorded, StoredDense
 from crossmatch.checkpoint import (
     MANIFEST,
     Checkpoint,
@@ -26,34 +21,15 @@ from crossmatch.checkpoint import (
     text_facts,
     write_json,
 )
-from crossmatch.delta import (
-    Delta,
-    LowRank,
-    Stack,
-    TuningVector,
-    frobenius,
-    linear,
-    norm,
-    round_once,
-)
+from crossmatch.delta import Delta, LowRank, Stack, TuningVector, frobenius, linear, norm, round_once
 from crossmatch.errors import InputError, RuleError
-from crossmatch.rules import (
-    Heads,
-    Weight,
-    Weights,
-    weight_json,
-)
+from crossmatch.rules import Heads, Weight, Weights, weight_json
 from crossmatch.runtime import SILENT, Progress, in_order, single_threads
 from crossmatch.vectors.extract import FORMS
 from crossmatch.vectors.head_masks import weighted
 from crossmatch.vectors.inner_products import cosine_of, gram, ranges
 from crossmatch.vectors.operands import Laid, heads_of, lay
-from crossmatch.vectors.vector_file import (
-    Entry,
-    copy_text_files,
-    vector_statement,
-    write_entries,
-)
+from crossmatch.vectors.vector_file import Entry, copy_text_files, vector_statement, write_entries
 
 Parts = Mapping[str, tuple[TuningVector, Weight]]
 """What is summed: name -> (tuning vector, weight)."""

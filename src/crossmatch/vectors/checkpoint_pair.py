@@ -6,14 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from crossmatch.checkpoint import (
-    DTYPE_NAMES,
-    Checkpoint,
-    by_names_of,
-    input_embedding,
-    is_needless,
-    output_embedding,
-)
+from crossmatch.checkpoint import DTYPE_NAMES, Checkpoint, by_names_of, input_embedding, is_needless, output_embedding
 from crossmatch.delta import STORABLE
 from crossmatch.errors import CheckpointError
 

@@ -7,15 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from crossmatch.adapter import VECTOR_FILE, StoredDense, StoredVector
-from crossmatch.checkpoint import (
-    DTYPE_NAMES,
-    MANIFEST,
-    Checkpoint,
-    layer_of,
-    module_type_of,
-    read_json,
-    text_facts,
-)
+from crossmatch.checkpoint import DTYPE_NAMES, MANIFEST, Checkpoint, layer_of, module_type_of, read_json, text_facts
 from crossmatch.delta import Delta, norm
 from crossmatch.errors import CrossmatchError
 from crossmatch.runtime import SILENT, Progress, single_threads

@@ -22,19 +22,8 @@ from crossmatch.delta import STORABLE, round_once
 from crossmatch.errors import CheckpointError, EqualError, RuleError
 from crossmatch.rules import Heads
 from crossmatch.runtime import SILENT, Progress, Task, in_order, single_threads
-from crossmatch.vectors.checkpoint_pair import (
-    Pair,
-    Site,
-    pair_checkpoints,
-    same_bits,
-    unequal_bits,
-)
-from crossmatch.vectors.vector_file import (
-    Entry,
-    copy_text_files,
-    vector_statement,
-    write_entries,
-)
+from crossmatch.vectors.checkpoint_pair import Pair, Site, pair_checkpoints, same_bits, unequal_bits
+from crossmatch.vectors.vector_file import Entry, copy_text_files, vector_statement, write_entries
 
 FORMS = {"float32": torch.float32, "float64": torch.float64}
 

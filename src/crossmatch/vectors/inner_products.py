@@ -6,13 +6,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from crossmatch.delta import (
-    Delta,
-    LowRank,
-    Stack,
-    inner,
-    norm,
-)
+from crossmatch.delta import Delta, LowRank, Stack, inner, norm
 from crossmatch.runtime import in_order
 
 _BLOCK = 1 << 19

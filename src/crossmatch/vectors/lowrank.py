@@ -30,12 +30,7 @@ from crossmatch.errors import CheckpointError, RuleError
 from crossmatch.runtime import SILENT, Progress, in_order, single_threads
 from crossmatch.vectors.checkpoint_pair import Pair, Site, pair_checkpoints
 from crossmatch.vectors.extract import Changes, find_changes, pair_facts
-from crossmatch.vectors.vector_file import (
-    Entry,
-    copy_text_files,
-    statement,
-    write_entries,
-)
+from crossmatch.vectors.vector_file import Entry, copy_text_files, statement, write_entries
 
 PREDICATE = "urn:crossmatch:extracted-adapter:1"
 # Modules whose weight is a matrix and that are no linear layers.

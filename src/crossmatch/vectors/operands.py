@@ -8,12 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from crossmatch.adapter import (
-    Adapter,
-    StoredDense,
-    StoredVector,
-    fit,
-)
+from crossmatch.adapter import Adapter, StoredDense, StoredVector, fit
 from crossmatch.checkpoint import Checkpoint
 from crossmatch.delta import Delta, TuningVector
 from crossmatch.delta.deltas import ReadRows

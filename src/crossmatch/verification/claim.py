@@ -5,28 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
-from crossmatch.adapter import (
-    Adapter,
-    Fitted,
-    Tied,
-    fit,
-    open_vector,
-)
-from crossmatch.checkpoint import (
-    MANIFEST,
-    Checkpoint,
-    is_hub_id,
-    safe_name,
-)
+from crossmatch.adapter import Adapter, Fitted, Tied, fit, open_vector
+from crossmatch.checkpoint import MANIFEST, Checkpoint, is_hub_id, safe_name
 from crossmatch.delta import TuningVector
 from crossmatch.errors import CheckpointError, InputError
-from crossmatch.rules import (
-    Calibration,
-    Combined,
-    Recipe,
-    Weight,
-    parse_weight,
-)
+from crossmatch.rules import Calibration, Combined, Recipe, Weight, parse_weight
 
 # Adapters that a manifest may name, each of which makes work; and characters of a path, as file systems take them.
 _MANY, _LONG = 32, 1000

@@ -21,13 +21,7 @@ from crossmatch.verification.subject import Subject, same_bytes
 from crossmatch.verification.verdict import Verdict
 from crossmatch.verification.verify import decide
 from crossmatch.verification.weights.module_verdicts import DEFAULTS, Thresholds
-from crossmatch.verification.weights.row_sums import (
-    bound,
-    check_readable,
-    look,
-    read_rows,
-    rows_from,
-)
+from crossmatch.verification.weights.row_sums import bound, check_readable, look, read_rows, rows_from
 from crossmatch.verification.weights.scan import ModuleScan, Scan, scan
 from crossmatch.verification.weights.second_pass import look_again
 

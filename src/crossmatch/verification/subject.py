@@ -9,12 +9,7 @@ import torch
 from torch import Tensor
 
 from crossmatch.checkpoint import Checkpoint
-from crossmatch.delta import (
-    Delta,
-    TokenRows,
-    TuningVector,
-    linear,
-)
+from crossmatch.delta import Delta, TokenRows, TuningVector, linear
 from crossmatch.verification.arithmetic.grammar import MEANS, Program
 from crossmatch.verification.arithmetic.operations import Operations
 from crossmatch.verification.arithmetic.program_on_rows import Applied

@@ -11,23 +11,12 @@ from typing import Any
 import torch
 
 from crossmatch.adapter import Recorded
-from crossmatch.checkpoint import (
-    Checkpoint,
-    by_names_of,
-    input_embedding,
-    is_output,
-    is_quantised,
-)
+from crossmatch.checkpoint import Checkpoint, by_names_of, input_embedding, is_output, is_quantised
 from crossmatch.errors import InputError
 from crossmatch.rules import Recipe
 from crossmatch.runtime import SILENT, Progress, single_threads
 from crossmatch.verification import verdict_record as record
-from crossmatch.verification.arithmetic.fit import (
-    most_misses,
-    pieces_in_question,
-    settle,
-    settle_again,
-)
+from crossmatch.verification.arithmetic.fit import most_misses, pieces_in_question, settle, settle_again
 from crossmatch.verification.claim import Claim, Parts, Resolved
 from crossmatch.verification.files.directory import Directory, inspect_directory
 from crossmatch.verification.quantised.verify import verify_quantised_claim
@@ -35,12 +24,7 @@ from crossmatch.verification.subject import Subject, differing
 from crossmatch.verification.verdict import Finding, RecoveredWeight, Verdict
 from crossmatch.verification.weights.estimate import Estimate, Strata, estimate
 from crossmatch.verification.weights.findings import Judged, weight_findings
-from crossmatch.verification.weights.module_verdicts import (
-    DEFAULTS,
-    Thresholds,
-    judge_module,
-    resolves,
-)
+from crossmatch.verification.weights.module_verdicts import DEFAULTS, Thresholds, judge_module, resolves
 from crossmatch.verification.weights.scan import ModuleScan, Scan, scan
 from crossmatch.verification.weights.second_pass import look_again, quick_scope
 from crossmatch.verification.whole_adapters import examine_adapters

@@ -4,12 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from crossmatch.adapter import (
-    Adapter,
-    Lack,
-    Wholeness,
-    examine,
-)
+from crossmatch.adapter import Adapter, Lack, Wholeness, examine
 from crossmatch.errors import InputError
 from crossmatch.verification.claim import Claim
 from crossmatch.verification.verdict import Finding, Verdict

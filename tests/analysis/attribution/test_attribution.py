@@ -18,12 +18,7 @@ from crossmatch.analysis.attribution.gated_model import Instrumented
 from crossmatch.analysis.attribution.integrated_gradients import AttributionScope, attribute
 from crossmatch.analysis.checkpoint_difference import Difference
 from crossmatch.checkpoint import Checkpoint
-from crossmatch.data.log_odds_items import (
-    Contrasts,
-    Question,
-    read_contrasts,
-    read_openers,
-)
+from crossmatch.data.log_odds_items import Contrasts, Question, read_contrasts, read_openers
 from crossmatch.data.token_classes import Text
 from crossmatch.delta import Dense, TuningVector, norm
 from crossmatch.errors import DataError, EqualError, InputError

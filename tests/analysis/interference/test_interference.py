@@ -11,22 +11,9 @@ from scipy.stats import spearmanr
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from crossmatch.adapter import Adapter
-from crossmatch.analysis.attribution.ablation import (
-    ablate,
-    divergence,
-    expected_scores,
-    over_weights,
-    units,
-)
+from crossmatch.analysis.attribution.ablation import ablate, divergence, expected_scores, over_weights, units
 from crossmatch.analysis.attribution.batches import batches
-from crossmatch.analysis.attribution.gate_gradients import (
-    gradients,
-    guest_path,
-    lobatto,
-    mean,
-    score,
-    shares,
-)
+from crossmatch.analysis.attribution.gate_gradients import gradients, guest_path, lobatto, mean, score, shares
 from crossmatch.analysis.attribution.gated_model import Instrumented, Site
 from crossmatch.analysis.interference.activation_energy import activation_interference
 from crossmatch.analysis.interference.non_additivity import non_additivity

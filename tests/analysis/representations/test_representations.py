@@ -26,29 +26,13 @@ from crossmatch.analysis.representations.layerwise import (
     with_vector,
 )
 from crossmatch.analysis.representations.principal_angles import Subspaces, rotations
-from crossmatch.analysis.representations.similarity import (
-    Cloud,
-    Pair,
-    Shift,
-    massive,
-    random_share,
-)
+from crossmatch.analysis.representations.similarity import Cloud, Pair, Shift, massive, random_share
 from crossmatch.analysis.representations.subspace_claim import Part, small_subspace
 from crossmatch.checkpoint import Checkpoint
 from crossmatch.data.passages import Passage
-from crossmatch.delta import (
-    Dense,
-    TuningVector,
-    dense,
-    same_spectrum,
-)
+from crossmatch.delta import Dense, TuningVector, dense, same_spectrum
 from crossmatch.errors import AdapterError, DataError, InputError
-from crossmatch.statistics.influence import (
-    Figure,
-    from_draws,
-    from_influence,
-    resamples,
-)
+from crossmatch.statistics.influence import Figure, from_draws, from_influence, resamples
 from helpers import copy, make_adapter, make_gpt2, make_llama
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -9,14 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from crossmatch import Adapter, Checkpoint
-from crossmatch.analysis import (
-    Difference,
-    Subspaces,
-    Wanted,
-    analyse,
-    assemble,
-    open_vectors,
-)
+from crossmatch.analysis import Difference, Subspaces, Wanted, analyse, assemble, open_vectors
 from crossmatch.analysis.weights.tables import SCHEMA_VERSION
 from crossmatch.cli import run
 from crossmatch.delta import dense, norm, singular_values

@@ -16,21 +16,8 @@ from crossmatch.analysis.weights.heads import head_groups
 from crossmatch.analysis.weights.norms import entropy_bounds, grouped, size
 from crossmatch.analysis.weights.overlap import sign_conflict
 from crossmatch.analysis.weights.paper_claims import claims
-from crossmatch.analysis.weights.random_baselines import (
-    SplitNull,
-    inside,
-    overlap_of_spaces,
-    purity,
-)
-from crossmatch.delta import (
-    LowRank,
-    Rows,
-    Singular,
-    dense,
-    low_rank,
-    random_like,
-    top_singular,
-)
+from crossmatch.analysis.weights.random_baselines import SplitNull, inside, overlap_of_spaces, purity
+from crossmatch.delta import LowRank, Rows, Singular, dense, low_rank, random_like, top_singular
 from crossmatch.errors import DataError
 
 M, N = 60, 90

@@ -11,16 +11,7 @@ import torch
 from crossmatch import Adapter, Checkpoint, TuningVector
 from crossmatch.checkpoint import layer_of
 from crossmatch.cli import run
-from crossmatch.delta import (
-    Dense,
-    Replacement,
-    cosine,
-    dense,
-    layer_shuffled,
-    norm,
-    same_norm,
-    singular_values,
-)
+from crossmatch.delta import Dense, Replacement, cosine, dense, layer_shuffled, norm, same_norm, singular_values
 from crossmatch.errors import InputError, RuleError
 from crossmatch.evaluation import Variant, load_suite
 from crossmatch.evaluation.comparison.criticality import criticality, strength_curves

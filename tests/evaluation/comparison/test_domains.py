@@ -18,12 +18,7 @@ from crossmatch.evaluation import Variant, load_suite
 from crossmatch.evaluation.comparison.combination import NORMALISATION, Combination, combination_section
 from crossmatch.evaluation.comparison.paired import best_of, pooled, primary
 from crossmatch.evaluation.comparison.summary import summarise
-from crossmatch.evaluation.metrics.exact_match import (
-    exact_matches,
-    last_number,
-    number_matches,
-    plain,
-)
+from crossmatch.evaluation.metrics.exact_match import exact_matches, last_number, number_matches, plain
 from crossmatch.evaluation.metrics.metrics import measure, signatures
 from crossmatch.statistics.estimates import mean_of
 from crossmatch.statistics.resampling import resampled

@@ -18,12 +18,7 @@ from crossmatch.adapter import Adapter
 from crossmatch.cli.calibrate import calibrate_command
 from crossmatch.data.passages import Passage, read_dialogue, read_text
 from crossmatch.errors import DataError, InputError
-from crossmatch.evaluation.inference.module_inputs import (
-    Calibration,
-    linear_modules,
-    record,
-    sample,
-)
+from crossmatch.evaluation.inference.module_inputs import Calibration, linear_modules, record, sample
 from crossmatch.vectors import add
 from helpers import make_adapter, make_chat_model, make_gpt2
 
@@ -169,10 +164,14 @@ def test_prompt_and_response_that_would_grow_together_stay_apart() -> None:
     class Greedy:
         """A tokenizer that takes `ab` for one token wherever it can."""
 
+        chat_template, bos_token_id = "as below", None
+
         def apply_chat_template(self, messages: list[dict[str, str]], **_: Any) -> str:
             return "".join(m["content"] for m in messages)
 
-        def __call__(self, text: str, **_: Any) -> dict[str, list[int]]:
+        def __call__(self, text: str | list[str], **_: Any) -> dict[str, Any]:
+            if isinstance(text, list):
+                return {"input_ids": [self(one)["input_ids"] for one in text]}
             return {"input_ids": [ord(c) for c in text.replace("ab", "X")]}
 
     turns = [{"role": "user", "content": "ca"}, {"role": "assistant", "content": "bd"}]

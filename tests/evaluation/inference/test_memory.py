@@ -7,12 +7,7 @@ import torch
 
 from crossmatch import Checkpoint
 from crossmatch.errors import InputError, RecipeError
-from crossmatch.evaluation.inference.batch_memory import (
-    Memory,
-    cached_bytes,
-    parse_memory,
-    token_bytes,
-)
+from crossmatch.evaluation.inference.batch_memory import Memory, cached_bytes, parse_memory, token_bytes
 from crossmatch.evaluation.inference.kv_cache import Pool
 from crossmatch.evaluation.inference.local_model import Engine
 from crossmatch.evaluation.inference.protocol import Decoding

@@ -10,13 +10,7 @@ from hypothesis import strategies as st
 
 from crossmatch.errors import DataError
 from crossmatch.evaluation.metrics.answer_extraction import extract_choice
-from crossmatch.evaluation.metrics.choice_accuracy import (
-    Flips,
-    flips,
-    order_statistics,
-    original,
-    permutations_of,
-)
+from crossmatch.evaluation.metrics.choice_accuracy import Flips, flips, order_statistics, original, permutations_of
 
 DRUGS = ("Aspirin", "Metformin", "Insulin glargine", "Insulin")
 DISEASES = ("糖尿病", "高血压", "2型糖尿病", "贫血")

@@ -9,21 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crossmatch.errors import DataError
-from crossmatch.evaluation.metrics.ifeval import (
-    KINDS,
-    check,
-    check_loose,
-    describe,
-    followed,
-    instruction_level,
-)
+from crossmatch.evaluation.metrics.ifeval import KINDS, check, check_loose, describe, followed, instruction_level
 from crossmatch.evaluation.metrics.language_id import LANGUAGES, language_of
-from crossmatch.evaluation.metrics.sustain import (
-    already_met,
-    sustain,
-    sustained,
-    with_constraints,
-)
+from crossmatch.evaluation.metrics.sustain import already_met, sustain, sustained, with_constraints
 from crossmatch.statistics.estimates import mean_of
 from crossmatch.statistics.resampling import bootstrap
 

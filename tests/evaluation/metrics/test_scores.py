@@ -12,12 +12,7 @@ from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 
 from crossmatch.evaluation.comparison.bleu_decomposition import fall_parts, length_parts, lengthened
-from crossmatch.evaluation.metrics.bleu_rouge import (
-    bleu,
-    bleu_statistics,
-    sentence_bleu,
-    sentence_bleu_signature,
-)
+from crossmatch.evaluation.metrics.bleu_rouge import bleu, bleu_statistics, sentence_bleu, sentence_bleu_signature
 from crossmatch.evaluation.metrics.chrf import chrf, chrf_signature, chrf_statistics
 from crossmatch.evaluation.metrics.llamafactory import character_bleu, common_subsequence, factory_scores
 from crossmatch.evaluation.metrics.reasoning_traces import calibrated, opener_statistics, parse_trace

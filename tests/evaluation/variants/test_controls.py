@@ -6,12 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from crossmatch.evaluation import (
-    Suite,
-    Variant,
-    load_suite,
-    standard_variants,
-)
+from crossmatch.evaluation import Suite, Variant, load_suite, standard_variants
 from crossmatch.evaluation.comparison.summary import PARTS, rows_of, summarise
 from crossmatch.evaluation.conditions import Condition, conditions_of
 from crossmatch.evaluation.variants.variants import control_of, nulls_of

@@ -12,16 +12,7 @@ from xml.etree import ElementTree
 import pytest
 
 from crossmatch.cli import run
-from crossmatch.report.charts.charts import (
-    angles,
-    beside,
-    curves,
-    heat_map,
-    scatter,
-    spec,
-    spectra,
-    svg,
-)
+from crossmatch.report.charts.charts import angles, beside, curves, heat_map, scatter, spec, spectra, svg
 from crossmatch.report.page.analysis import analysis_charts, changed_view, sentences
 
 

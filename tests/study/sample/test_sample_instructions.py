@@ -7,12 +7,7 @@ import pytest
 
 from crossmatch.errors import InputError
 from crossmatch.evaluation import Suite, load_suite
-from crossmatch.evaluation.metrics.ifeval import (
-    KINDS,
-    check,
-    describe,
-    validated,
-)
+from crossmatch.evaluation.metrics.ifeval import KINDS, check, describe, validated
 from crossmatch.evaluation.metrics.metrics import measure
 from crossmatch.study.sample import SampleSize, write_data
 from crossmatch.study.sample.instructions import REQUESTS, write_instructions

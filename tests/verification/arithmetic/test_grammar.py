@@ -12,19 +12,8 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from crossmatch import (
-    Adapter,
-    Checkpoint,
-    Verdict,
-    identify,
-    verify,
-)
-from crossmatch.verification.arithmetic.grammar import (
-    HALVES,
-    Program,
-    common,
-    programs,
-)
+from crossmatch import Adapter, Checkpoint, Verdict, identify, verify
+from crossmatch.verification.arithmetic.grammar import HALVES, Program, common, programs
 from helpers import make_adapter, make_llama
 from honest_models import HIDDEN, hide, judge, make
 from honest_programs import BF16, F16, F32, HonestProgram, draw

@@ -12,13 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import exports
-from crossmatch import (
-    Adapter,
-    Checkpoint,
-    TuningVector,
-    Verdict,
-    write,
-)
+from crossmatch import Adapter, Checkpoint, TuningVector, Verdict, write
 from crossmatch.checkpoint import is_quantised, open_quantised
 from crossmatch.checkpoint.quantised import blocks
 from crossmatch.checkpoint.quantised.blocks import decode, ulp

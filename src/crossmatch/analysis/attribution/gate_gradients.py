@@ -16,12 +16,7 @@ from crossmatch.analysis.attribution.batches import batches
 from crossmatch.analysis.attribution.gated_model import Instrumented
 from crossmatch.data.token_classes import Text
 from crossmatch.errors import DataError
-from crossmatch.runtime import (
-    QUIET,
-    SILENT,
-    Progress,
-    Task,
-)
+from crossmatch.runtime import QUIET, SILENT, Progress, Task
 from crossmatch.statistics.influence import Array, Estimate, ratio
 
 

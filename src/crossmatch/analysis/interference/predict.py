@@ -8,21 +8,8 @@ import numpy as np
 import torch
 
 from crossmatch.adapter import Adapter
-from crossmatch.analysis.attribution.ablation import (
-    Unit,
-    ablate,
-    divergence,
-    expected_scores,
-    over_weights,
-    units,
-)
-from crossmatch.analysis.attribution.gate_gradients import (
-    Path,
-    gradients,
-    guest_path,
-    mean,
-    shares,
-)
+from crossmatch.analysis.attribution.ablation import Unit, ablate, divergence, expected_scores, over_weights, units
+from crossmatch.analysis.attribution.gate_gradients import Path, gradients, guest_path, mean, shares
 from crossmatch.analysis.attribution.gated_model import Instrumented
 from crossmatch.analysis.interference.activation_energy import ActivationSums, activation_interference
 from crossmatch.analysis.interference.non_additivity import non_additivity

@@ -21,13 +21,7 @@ from crossmatch.analysis.representations.layerwise import (
     with_vector,
 )
 from crossmatch.analysis.representations.principal_angles import Subspaces, Turn
-from crossmatch.analysis.representations.similarity import (
-    VARIANCE,
-    Cloud,
-    Pair,
-    Shift,
-    massive,
-)
+from crossmatch.analysis.representations.similarity import VARIANCE, Cloud, Pair, Shift, massive
 from crossmatch.analysis.representations.subspace_claim import Part, small_subspace
 from crossmatch.checkpoint import Checkpoint
 from crossmatch.data.passages import Passage

@@ -20,13 +20,7 @@ from crossmatch.analysis.decoder_layers import check_configs, decoder_layers, hi
 from crossmatch.causal import open_model, parameter_names
 from crossmatch.checkpoint import Checkpoint, is_output, layer_of
 from crossmatch.data.passages import Passage
-from crossmatch.delta import (
-    Delta,
-    Dense,
-    TuningVector,
-    same_spectrum,
-    summed_rows,
-)
+from crossmatch.delta import Delta, Dense, TuningVector, same_spectrum, summed_rows
 from crossmatch.errors import AdapterError, DataError, InputError
 from crossmatch.runtime import QUIET, Task
 

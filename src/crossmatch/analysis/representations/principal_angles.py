@@ -9,13 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from crossmatch.analysis.representations.similarity import (
-    Cloud,
-    Pair,
-    Shift,
-    descending,
-    random_share,
-)
+from crossmatch.analysis.representations.similarity import Cloud, Pair, Shift, descending, random_share
 from crossmatch.statistics.influence import Figure, from_draws
 
 # Axes beyond 2 k among which those of a resample are looked for.

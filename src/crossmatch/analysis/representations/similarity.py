@@ -13,13 +13,7 @@ import torch
 from torch import Tensor
 
 from crossmatch.errors import InputError
-from crossmatch.statistics.influence import (
-    Figure,
-    by_text,
-    figure_ratio,
-    from_influence,
-    root,
-)
+from crossmatch.statistics.influence import Figure, by_text, figure_ratio, from_influence, root
 
 # Share of the variance that SVCCA keeps on each side (Raghu et al., 1706.05806).
 VARIANCE = 0.99

@@ -16,18 +16,8 @@ from torch import Tensor
 
 from crossmatch.analysis.weights.delta_matrix import Change, Place
 from crossmatch.analysis.weights.norms import groups
-from crossmatch.analysis.weights.random_baselines import (
-    Figure,
-    SplitNull,
-    mean,
-    purity,
-)
-from crossmatch.delta import (
-    LowRank,
-    Product,
-    Rows,
-    Singular,
-)
+from crossmatch.analysis.weights.random_baselines import Figure, SplitNull, mean, purity
+from crossmatch.delta import LowRank, Product, Rows, Singular
 
 # Gains of single directions that are listed.
 LISTED = 16

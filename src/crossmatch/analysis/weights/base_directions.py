@@ -15,12 +15,7 @@ from blake3 import blake3
 from torch import Tensor
 
 from crossmatch.analysis.weights.delta_matrix import EXACT, Change
-from crossmatch.checkpoint import (
-    Checkpoint,
-    TensorFiles,
-    value_digest,
-    write_tensors,
-)
+from crossmatch.checkpoint import Checkpoint, TensorFiles, value_digest, write_tensors
 from crossmatch.delta import Singular, converged_singular, figure_angle, top_singular
 from crossmatch.errors import CrossmatchError, DataError, OutputError
 

@@ -9,15 +9,7 @@ from torch import Tensor
 
 from crossmatch.adapter import stored_turned
 from crossmatch.checkpoint import Checkpoint, layer_of, module_type_of
-from crossmatch.delta import (
-    Delta,
-    LowRank,
-    Rows,
-    Singular,
-    Stack,
-    TuningVector,
-    top_singular,
-)
+from crossmatch.delta import Delta, LowRank, Rows, Singular, Stack, TuningVector, top_singular
 from crossmatch.errors import DataError
 from crossmatch.rules import part_of
 from crossmatch.rules.towers import labelled, tower_of

@@ -16,13 +16,7 @@ from torch import Tensor
 
 from crossmatch.analysis.weights.delta_matrix import Change, Place
 from crossmatch.analysis.weights.norms import groups
-from crossmatch.analysis.weights.random_baselines import (
-    Figure,
-    inside,
-    mean,
-    overlap_of_spaces,
-    purity,
-)
+from crossmatch.analysis.weights.random_baselines import Figure, inside, mean, overlap_of_spaces, purity
 from crossmatch.checkpoint import layer_of, module_type_of
 from crossmatch.delta import Product, TuningVector, cosine, norm
 from crossmatch.errors import DataError

@@ -20,21 +20,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crossmatch.analysis.weights.delta_matrix import (
-    DENSE_TRIPLES,
-    EXACT,
-    Change,
-    Place,
-)
+from crossmatch.analysis.weights.delta_matrix import DENSE_TRIPLES, EXACT, Change, Place
 from crossmatch.analysis.weights.norms import groups
 from crossmatch.analysis.weights.random_baselines import Figure, mean
-from crossmatch.delta import (
-    HELD_ELEMENTS,
-    LowRank,
-    Product,
-    Rows,
-    Singular,
-)
+from crossmatch.delta import HELD_ELEMENTS, LowRank, Product, Rows, Singular
 
 # Leading directions that are looked at, and the cosine below which one is an intruder.
 TOP, THRESHOLD = 10, 0.6

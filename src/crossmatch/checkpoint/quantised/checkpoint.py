@@ -16,19 +16,9 @@ from torch import Tensor
 from crossmatch.checkpoint.checkpoint import TensorFiles
 from crossmatch.checkpoint.digest import file_digest, files_digest
 from crossmatch.checkpoint.header import pread_exact
-from crossmatch.checkpoint.quantised.blocks import (
-    check_kind,
-    decode,
-    library,
-    requantise,
-)
+from crossmatch.checkpoint.quantised.blocks import check_kind, decode, library, requantise
 from crossmatch.checkpoint.quantised.header import GgufTensor, read_gguf_header
-from crossmatch.checkpoint.quantised.names import (
-    DERIVED,
-    Part,
-    config_of,
-    find_parts,
-)
+from crossmatch.checkpoint.quantised.names import DERIVED, Part, config_of, find_parts
 from crossmatch.errors import CheckpointError
 
 PLAIN = ("F32", "F16", "BF16")

@@ -9,12 +9,7 @@ from torch import Tensor
 from crossmatch.checkpoint.checkpoint import Checkpoint
 from crossmatch.checkpoint.header import DTYPE_NAMES
 from crossmatch.checkpoint.quantised.blocks import ulp
-from crossmatch.checkpoint.quantised.checkpoint import (
-    PLAIN,
-    Levels,
-    QuantisedCheckpoint,
-    QuantisedTensor,
-)
+from crossmatch.checkpoint.quantised.checkpoint import PLAIN, Levels, QuantisedCheckpoint, QuantisedTensor
 from crossmatch.errors import CheckpointError
 
 EIGHTS = (torch.float8_e4m3fn, torch.float8_e5m2, torch.int8)

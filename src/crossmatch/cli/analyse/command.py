@@ -83,12 +83,7 @@ def analyse_command(
     With --texts, --questions or --openings the models are run as well, in float32.
     Exit code 1: a tuned checkpoint is the base itself, so that there is nothing to analyse.
     """
-    from crossmatch.analysis import (
-        DEFAULT_KS,
-        Wanted,
-        assemble,
-        open_vectors,
-    )
+    from crossmatch.analysis import DEFAULT_KS, Wanted, assemble, open_vectors
     from crossmatch.runtime import keep_heap
 
     keep_heap()

@@ -7,15 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from crossmatch.cli.console import Terminal, emit, say
-from crossmatch.cli.options import (
-    Adapters,
-    Json,
-    Overwrite,
-    Strengths,
-    Weights,
-    one_of,
-    split_pairs,
-)
+from crossmatch.cli.options import Adapters, Json, Overwrite, Strengths, Weights, one_of, split_pairs
 from crossmatch.cli.options import weight as parse_weight
 from crossmatch.errors import InputError
 
@@ -83,12 +75,7 @@ def scale_command(
     """Multiply a vector by a number, or by several: nothing is rounded, the number is kept beside the tensors."""
     from crossmatch.adapter import open_vector
     from crossmatch.checkpoint import Checkpoint
-    from crossmatch.vectors import (
-        Summing,
-        add,
-        grid,
-        strengths,
-    )
+    from crossmatch.vectors import Summing, add, grid, strengths
 
     numbers = strengths(strength or ["1"])
     found, made = open_vector(vector), {}

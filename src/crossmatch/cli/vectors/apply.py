@@ -8,13 +8,7 @@ import typer
 
 from crossmatch.cli.console import Terminal, emit, say
 from crossmatch.cli.merge_output import storage, write_checkpoint
-from crossmatch.cli.options import (
-    DTYPES,
-    AllowPartial,
-    Json,
-    Overwrite,
-    Strengths,
-)
+from crossmatch.cli.options import DTYPES, AllowPartial, Json, Overwrite, Strengths
 
 if TYPE_CHECKING:
     from crossmatch.adapter import Recorded

@@ -13,12 +13,7 @@ from crossmatch.errors import DataError, InputError
 from crossmatch.evaluation.audit.commonness import Common, Counted, commonness, count_block, enough
 from crossmatch.evaluation.audit.fingerprints import Document
 from crossmatch.evaluation.audit.index import Hits, forget, look
-from crossmatch.evaluation.audit.index_builder import (
-    Builder,
-    Entries,
-    Sought,
-    sought,
-)
+from crossmatch.evaluation.audit.index_builder import Builder, Entries, Sought, sought
 from crossmatch.evaluation.audit.report import AuditReport, Criteria
 from crossmatch.evaluation.audit.tally import Found, Tally
 from crossmatch.evaluation.audit.tokens import U64

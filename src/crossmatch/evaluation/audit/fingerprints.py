@@ -8,14 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from crossmatch.evaluation.audit.tokens import (
-    I64,
-    U64,
-    Units,
-    mix,
-    raw_hash,
-    tokenise,
-)
+from crossmatch.evaluation.audit.tokens import I64, U64, Units, mix, raw_hash, tokenise
 
 SCOPES = ("whole", "question", "answer")
 WORDS, CHARACTERS = 13, 20

@@ -10,20 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossmatch.evaluation.audit.commonness import Common
-from crossmatch.evaluation.audit.fingerprints import (
-    BANDS,
-    SCOPES,
-    Document,
-    Prints,
-    fingerprint,
-)
+from crossmatch.evaluation.audit.fingerprints import BANDS, SCOPES, Document, Prints, fingerprint
 from crossmatch.evaluation.audit.fingerprints import jaccard as jaccard_index
-from crossmatch.evaluation.audit.tokens import (
-    I64,
-    U64,
-    Units,
-    mix,
-)
+from crossmatch.evaluation.audit.tokens import I64, U64, Units, mix
 
 JACCARD = 0.8
 LEVELS = ("exact", "normalised", "ngram", "near")

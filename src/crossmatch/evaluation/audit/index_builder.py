@@ -8,13 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossmatch.evaluation.audit.commonness import Common
-from crossmatch.evaluation.audit.fingerprints import (
-    BANDS,
-    Document,
-    fingerprint,
-    grams,
-    without_template,
-)
+from crossmatch.evaluation.audit.fingerprints import BANDS, Document, fingerprint, grams, without_template
 from crossmatch.evaluation.audit.tokens import I64, U64
 
 _STEP = 1 << 20

@@ -10,12 +10,7 @@ from numpy.typing import NDArray
 from crossmatch.evaluation.audit.fingerprints import SCOPES, SHINGLE, SHINGLE_CHARACTERS
 from crossmatch.evaluation.audit.index import AGAINST, LEVELS, Hits
 from crossmatch.evaluation.audit.index_builder import Entries
-from crossmatch.evaluation.audit.report import (
-    Criteria,
-    Example,
-    Overlap,
-    Pair,
-)
+from crossmatch.evaluation.audit.report import Criteria, Example, Overlap, Pair
 from crossmatch.evaluation.audit.tokens import I64
 
 _NEVER = np.iinfo(np.uint32).max

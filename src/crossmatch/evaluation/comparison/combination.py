@@ -7,13 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from crossmatch.evaluation.comparison.paired import (
-    best_of,
-    difference,
-    figure,
-    primary,
-    value_of,
-)
+from crossmatch.evaluation.comparison.paired import best_of, difference, figure, primary, value_of
 from crossmatch.evaluation.metrics.metrics import Measured
 from crossmatch.evaluation.variants.variants import Variant, merge_name
 from crossmatch.statistics.estimates import Array, Difference

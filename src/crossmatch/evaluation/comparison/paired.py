@@ -8,13 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from crossmatch.evaluation.metrics.metrics import SHARES, Measured
-from crossmatch.statistics.estimates import (
-    Array,
-    Corpus,
-    Difference,
-    Figure,
-    Statistic,
-)
+from crossmatch.statistics.estimates import Array, Corpus, Difference, Figure, Statistic
 from crossmatch.statistics.proportions import mcnemar, proportion
 from crossmatch.statistics.resampling import bootstrap, paired_difference, snapped
 

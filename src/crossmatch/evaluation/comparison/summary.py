@@ -13,21 +13,9 @@ from crossmatch.evaluation.comparison.divergence import divergence_rows
 from crossmatch.evaluation.comparison.paired import difference, figure, pooled
 from crossmatch.evaluation.conditions import OWN, SUMMARY_VERSION, Condition
 from crossmatch.evaluation.metrics.choice_accuracy import flips
-from crossmatch.evaluation.metrics.metrics import (
-    CHOICE,
-    GENERATED,
-    SURFACE,
-    Measured,
-    measure,
-    signatures,
-)
+from crossmatch.evaluation.metrics.metrics import CHOICE, GENERATED, SURFACE, Measured, measure, signatures
 from crossmatch.evaluation.record import Record, Records
-from crossmatch.evaluation.variants.variants import (
-    APART,
-    Variant,
-    control_of,
-    nulls_of,
-)
+from crossmatch.evaluation.variants.variants import APART, Variant, control_of, nulls_of
 from crossmatch.rules import weight_json
 from crossmatch.statistics.estimates import Figure
 from crossmatch.statistics.multiple_tests import holm

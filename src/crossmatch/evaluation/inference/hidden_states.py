@@ -9,12 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
-from crossmatch.evaluation.forward import (
-    Stem,
-    Ways,
-    failed_for_memory,
-    forward,
-)
+from crossmatch.evaluation.forward import Stem, Ways, failed_for_memory, forward
 from crossmatch.evaluation.inference.batch_memory import Memory
 from crossmatch.evaluation.inference.kv_cache import Prefix
 

@@ -21,12 +21,7 @@ from crossmatch.evaluation.metrics.chrf import chrf, chrf_signature, chrf_statis
 from crossmatch.evaluation.metrics.exact_match import exact_matches, number_matches
 from crossmatch.evaluation.metrics.ifeval import followed, instruction_level
 from crossmatch.evaluation.metrics.llamafactory import factory_scores
-from crossmatch.evaluation.metrics.perplexity import (
-    bits_per_byte,
-    mean_of_known,
-    nats_per_token,
-    perplexity,
-)
+from crossmatch.evaluation.metrics.perplexity import bits_per_byte, mean_of_known, nats_per_token, perplexity
 from crossmatch.evaluation.metrics.reasoning_traces import Trace, calibrated, opener_statistics, parse_trace
 from crossmatch.evaluation.metrics.sustain import sustain, sustained
 from crossmatch.evaluation.record import Record

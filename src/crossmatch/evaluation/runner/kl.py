@@ -14,12 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from crossmatch.evaluation.inference.hidden_states import (
-    head_of,
-    head_parameters,
-    last_states,
-    logits_of,
-)
+from crossmatch.evaluation.inference.hidden_states import head_of, head_parameters, last_states, logits_of
 from crossmatch.evaluation.inference.local_model import Engine
 from crossmatch.evaluation.runner.model_slot import Held
 from crossmatch.evaluation.variants.variants import Variant

@@ -12,14 +12,7 @@ from crossmatch.data.rendering import render_suite
 from crossmatch.data.suites import Suite
 from crossmatch.data.turn_ends import Stops, declared_eos
 from crossmatch.errors import DataError
-from crossmatch.evaluation.conditions import (
-    DEFAULT,
-    OWN,
-    Cell,
-    Condition,
-    Plan,
-    cells,
-)
+from crossmatch.evaluation.conditions import DEFAULT, OWN, Cell, Condition, Plan, cells
 from crossmatch.evaluation.inference.protocol import EOS, Model
 from crossmatch.evaluation.metrics.reasoning_traces import OPENERS
 from crossmatch.evaluation.record import Records

@@ -10,13 +10,7 @@ from crossmatch.data.suites import Item, Suite
 from crossmatch.data.trace_blocks import opened_by
 from crossmatch.data.turn_ends import Stops
 from crossmatch.evaluation.conditions import Condition
-from crossmatch.evaluation.inference.protocol import (
-    EOS,
-    Failed,
-    Generated,
-    Model,
-    item_seed,
-)
+from crossmatch.evaluation.inference.protocol import EOS, Failed, Generated, Model, item_seed
 from crossmatch.evaluation.metrics.answer_extraction import read_choice
 from crossmatch.evaluation.metrics.bleu_rouge import rouge_f
 from crossmatch.evaluation.metrics.ifeval import Constraint, check

@@ -4,12 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from crossmatch.delta import (
-    TuningVector,
-    layer_shuffled,
-    same_norm,
-    same_spectrum,
-)
+from crossmatch.delta import TuningVector, layer_shuffled, same_norm, same_spectrum
 from crossmatch.rules import Weight, weight_json
 
 Kind = Literal["spectrum", "norm", "shuffled"]

@@ -7,12 +7,7 @@ from decimal import Decimal
 
 from crossmatch.errors import InputError, RuleError
 from crossmatch.evaluation.variants.random_controls import Null
-from crossmatch.evaluation.variants.variants import (
-    Variant,
-    distinct,
-    merge_name,
-    standard_variants,
-)
+from crossmatch.evaluation.variants.variants import Variant, distinct, merge_name, standard_variants
 from crossmatch.rules import Weight
 
 # base + g v of g = 0 is the base, of g = 1 the tuned model: both are measured anyway.

@@ -5,13 +5,7 @@ from typing import Any
 
 import altair as alt
 
-from crossmatch.report.charts.charts import (
-    COLOURS,
-    Spec,
-    heat_map,
-    order_of,
-    spec,
-)
+from crossmatch.report.charts.charts import COLOURS, Spec, heat_map, order_of, spec
 from crossmatch.report.text import plain
 
 

@@ -8,13 +8,7 @@ from typing import Any
 
 import altair as alt
 
-from crossmatch.report.charts.charts import (
-    COLOURS,
-    Spec,
-    filtered,
-    selectable,
-    spec,
-)
+from crossmatch.report.charts.charts import COLOURS, Spec, filtered, selectable, spec
 from crossmatch.report.metric_catalogue import AGAINST, described, distinct
 from crossmatch.report.text import plain
 

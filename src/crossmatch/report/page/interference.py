@@ -8,12 +8,7 @@ from typing import Any
 
 import altair as alt
 
-from crossmatch.report.charts.charts import (
-    GREY,
-    Spec,
-    heat_map,
-    spec,
-)
+from crossmatch.report.charts.charts import GREY, Spec, heat_map, spec
 from crossmatch.report.page.interference_tables import (
     UNITS,
     agreement_tables,

@@ -10,15 +10,7 @@ from typing import Any
 import altair as alt
 
 from crossmatch.report.charts import charts as pictures
-from crossmatch.report.charts.charts import (
-    COLOURS,
-    GREY,
-    Spec,
-    filtered,
-    order_of,
-    selectable,
-    spec,
-)
+from crossmatch.report.charts.charts import COLOURS, GREY, Spec, filtered, order_of, selectable, spec
 from crossmatch.report.text import plain
 
 Json = Mapping[str, Any]

@@ -5,15 +5,7 @@ from typing import Any
 
 from crossmatch.report.charts.study_charts import Spec, recovered_chart, weights_chart
 from crossmatch.report.text import plain
-from crossmatch.report.verdict_text import (
-    not_checked,
-    note_line,
-    places,
-    reason,
-    rounding_line,
-    sentence,
-    with_error,
-)
+from crossmatch.report.verdict_text import not_checked, note_line, places, reason, rounding_line, sentence, with_error
 
 _VERDICTS = {
     "verified": ("Verified", "is what it is said to be"),

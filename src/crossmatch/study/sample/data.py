@@ -12,12 +12,7 @@ from crossmatch.errors import InputError
 from crossmatch.study.sample.arithmetic import ArithmeticSize, write_arithmetic
 from crossmatch.study.sample.documents import write_documents
 from crossmatch.study.sample.instructions import write_instructions
-from crossmatch.study.sample.ontology import (
-    LICENCE,
-    Term,
-    ontology_file,
-    read_ontology,
-)
+from crossmatch.study.sample.ontology import LICENCE, Term, ontology_file, read_ontology
 
 QUESTIONS = ("What is {name}?", "Define the medical term {name}.", "What does {name} mean in medicine?")
 SHORTEST, LONGEST = 40, 200

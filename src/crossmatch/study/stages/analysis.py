@@ -7,11 +7,7 @@ from typing import Any
 
 from crossmatch.adapter import Adapter
 from crossmatch.analysis import Wanted, assemble, independent, open_vectors, overlap
-from crossmatch.checkpoint import (
-    Checkpoint,
-    read_json,
-    replace_json,
-)
+from crossmatch.checkpoint import Checkpoint, read_json, replace_json
 from crossmatch.rules import weight_json
 from crossmatch.study.ledger import Ledger
 from crossmatch.study.recipe import Recipe

@@ -7,21 +7,9 @@ from typing import Any
 
 from crossmatch.adapter import Adapter
 from crossmatch.analysis.interference.suite_pair import find_pair, measure_pair
-from crossmatch.checkpoint import (
-    Checkpoint,
-    file_digest,
-    read_json,
-    replace_json,
-    side_digest,
-)
+from crossmatch.checkpoint import Checkpoint, file_digest, read_json, replace_json, side_digest
 from crossmatch.evaluation import Suite, Variant
-from crossmatch.evaluation.conditions import (
-    RECORDS_VERSION,
-    SUMMARY_VERSION,
-    Plan,
-    cells,
-    conditions_of,
-)
+from crossmatch.evaluation.conditions import RECORDS_VERSION, SUMMARY_VERSION, Plan, cells, conditions_of
 from crossmatch.evaluation.inference.batch_memory import parse_memory
 from crossmatch.rules import weight_json
 from crossmatch.study.ledger import Ledger

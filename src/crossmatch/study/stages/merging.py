@@ -5,20 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from crossmatch.adapter import Adapter
-from crossmatch.checkpoint import (
-    MANIFEST,
-    Checkpoint,
-    replace_json,
-    side_digest,
-)
+from crossmatch.checkpoint import MANIFEST, Checkpoint, replace_json, side_digest
 from crossmatch.evaluation import merge_name
-from crossmatch.merging import (
-    DTYPE_ARGUMENTS,
-    Output,
-    Storage,
-    execute,
-    plan_merge,
-)
+from crossmatch.merging import DTYPE_ARGUMENTS, Output, Storage, execute, plan_merge
 from crossmatch.rules import Weight, weight_json
 from crossmatch.study.ledger import Ledger, remove
 from crossmatch.study.recipe import Recipe

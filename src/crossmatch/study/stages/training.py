@@ -5,23 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from crossmatch.adapter import CONFIG_FILE, WEIGHTS_FILE, Adapter
-from crossmatch.checkpoint import (
-    MANIFEST,
-    Checkpoint,
-    file_digest,
-    read_json,
-    side_digest,
-)
+from crossmatch.checkpoint import MANIFEST, Checkpoint, file_digest, read_json, side_digest
 from crossmatch.errors import InputError
 from crossmatch.study.ledger import Ledger, remove
 from crossmatch.study.recipe import SAMPLE, Recipe, local_path
-from crossmatch.study.sample import (
-    DATA_VERSION,
-    model_file,
-    ontology_file,
-    write_base,
-    write_data,
-)
+from crossmatch.study.sample import DATA_VERSION, model_file, ontology_file, write_base, write_data
 from crossmatch.training import StaleWorkError, train_stage
 
 

@@ -10,18 +10,8 @@ from fractions import Fraction
 import torch
 
 from crossmatch.runtime import Progress
-from crossmatch.verification.arithmetic.grammar import (
-    HALVES,
-    Program,
-    common,
-    programs,
-)
-from crossmatch.verification.arithmetic.sample_rows import (
-    MODULES,
-    Piece,
-    pieces_of,
-    wrong_rows,
-)
+from crossmatch.verification.arithmetic.grammar import HALVES, Program, common, programs
+from crossmatch.verification.arithmetic.sample_rows import MODULES, Piece, pieces_of, wrong_rows
 from crossmatch.verification.arithmetic.tensor_kinds import Kind
 from crossmatch.verification.arithmetic.without_program import Recovered, is_elsewhere, recover
 from crossmatch.verification.claim import Resolved

@@ -8,13 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from crossmatch.delta import (
-    Delta,
-    Dora,
-    LowRank,
-    Workspace,
-    linear,
-)
+from crossmatch.delta import Delta, Dora, LowRank, Workspace, linear
 from crossmatch.verification.arithmetic.grammar import HALVES, Program
 from crossmatch.verification.arithmetic.operations import Operations
 from crossmatch.verification.arithmetic.rounding import step

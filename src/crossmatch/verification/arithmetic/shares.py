@@ -7,18 +7,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from crossmatch.delta import (
-    Delta,
-    Dense,
-    LowRank,
-    Stack,
-)
-from crossmatch.verification.arithmetic.grammar import (
-    HALVES,
-    TF32,
-    Factor,
-    Program,
-)
+from crossmatch.delta import Delta, Dense, LowRank, Stack
+from crossmatch.verification.arithmetic.grammar import HALVES, TF32, Factor, Program
 
 UNIT = 2.0**-24
 # Operations on a product beside its r additions: two scalings of a factor, of the product, and a sum.

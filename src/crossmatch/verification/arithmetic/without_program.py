@@ -14,13 +14,7 @@ import torch
 from torch import Tensor
 
 from crossmatch.runtime import Progress
-from crossmatch.verification.arithmetic.grammar import (
-    HALVES,
-    TF32,
-    Multiplied,
-    Place,
-    Program,
-)
+from crossmatch.verification.arithmetic.grammar import HALVES, TF32, Multiplied, Place, Program
 from crossmatch.verification.arithmetic.program_on_rows import Applied, rows_of
 from crossmatch.verification.arithmetic.rounding import step
 from crossmatch.verification.arithmetic.sample_rows import Piece

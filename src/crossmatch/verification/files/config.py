@@ -5,19 +5,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from crossmatch.checkpoint import (
-    BLOCK_ELEMENTS,
-    Checkpoint,
-    input_embedding,
-    output_embedding,
-)
-from crossmatch.verification.files.config_names import (
-    needed_and_lost,
-    read_fields,
-    same_value,
-    text_fields,
-    written_as,
-)
+from crossmatch.checkpoint import BLOCK_ELEMENTS, Checkpoint, input_embedding, output_embedding
+from crossmatch.verification.files.config_names import needed_and_lost, read_fields, same_value, text_fields, written_as
 from crossmatch.verification.files.sandbox import Resolution, resolve
 from crossmatch.verification.files.side_files import too_deep
 

@@ -6,21 +6,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from crossmatch.adapter import Recorded
-from crossmatch.checkpoint import (
-    INDEX,
-    SINGLE,
-    Checkpoint,
-    input_embedding,
-)
+from crossmatch.checkpoint import INDEX, SINGLE, Checkpoint, input_embedding
 from crossmatch.checkpoint.quantisation import quantised_as
 from crossmatch.delta import TuningVector
 from crossmatch.errors import CheckpointError
-from crossmatch.verification.files.chat_template import (
-    TemplateChange,
-    Templates,
-    compare_templates,
-    endings,
-)
+from crossmatch.verification.files.chat_template import TemplateChange, Templates, compare_templates, endings
 from crossmatch.verification.files.config import compare_configs, stale_tie
 from crossmatch.verification.files.config_claims import remarks, stale_quantisation
 from crossmatch.verification.files.generation_config import (

@@ -6,14 +6,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from crossmatch.checkpoint import (
-    TOKENIZER_FILES,
-    Checkpoint,
-    Neighbours,
-    file_digest,
-    neighbours,
-    read_json,
-)
+from crossmatch.checkpoint import TOKENIZER_FILES, Checkpoint, Neighbours, file_digest, neighbours, read_json
 from crossmatch.errors import CheckpointError
 from crossmatch.verification.files.config_names import same_value
 

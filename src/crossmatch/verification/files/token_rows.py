@@ -5,12 +5,7 @@ from collections.abc import Iterable, Mapping
 import torch
 
 from crossmatch.checkpoint import Checkpoint, input_embedding, output_embedding
-from crossmatch.delta import (
-    Delta,
-    TokenRows,
-    TuningVector,
-    summands,
-)
+from crossmatch.delta import Delta, TokenRows, TuningVector, summands
 from crossmatch.verification.files.sandbox import Encoder
 
 

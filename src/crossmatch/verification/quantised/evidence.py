@@ -10,12 +10,7 @@ import torch
 from crossmatch.verification.quantised.allowance import ALLOWED, GROSS_SHARE
 from crossmatch.verification.quantised.tensor_sums import TensorSums
 from crossmatch.verification.weights.estimate import Estimate, Strata, estimate
-from crossmatch.verification.weights.module_verdicts import (
-    DEFAULTS,
-    ModuleVerdict,
-    Thresholds,
-    resolves,
-)
+from crossmatch.verification.weights.module_verdicts import DEFAULTS, ModuleVerdict, Thresholds, resolves
 
 # Root mean square of W in steps, among the elements used, from which W is dither; half of it was measured to do.
 MIN_DITHER = 0.6

@@ -22,12 +22,7 @@ from crossmatch.runtime import Progress, workers
 from crossmatch.verification.arithmetic.grammar import Program
 from crossmatch.verification.subject import Claimed, Subject
 from crossmatch.verification.weights.remainder import Remainder
-from crossmatch.verification.weights.row_sums import (
-    Looked,
-    check_readable,
-    sample,
-    squares_apart,
-)
+from crossmatch.verification.weights.row_sums import Looked, check_readable, sample, squares_apart
 
 _INTEGERS = {torch.bfloat16: torch.int16, torch.float16: torch.int16, torch.float32: torch.int32}
 _INFINITE = {torch.bfloat16: 0x7F80, torch.float16: 0x7C00}

@@ -11,20 +11,9 @@ from crossmatch.verification.arithmetic.fit_by_kind import Others
 from crossmatch.verification.arithmetic.rounding import step
 from crossmatch.verification.subject import Claimed, Subject
 from crossmatch.verification.weights.estimate import estimate
-from crossmatch.verification.weights.module_verdicts import (
-    ModuleVerdict,
-    Thresholds,
-    fits,
-    judge_module,
-    resolves,
-)
+from crossmatch.verification.weights.module_verdicts import ModuleVerdict, Thresholds, fits, judge_module, resolves
 from crossmatch.verification.weights.remainder import Remainder
-from crossmatch.verification.weights.row_sums import (
-    Looked,
-    look,
-    read_rows,
-    sample,
-)
+from crossmatch.verification.weights.row_sums import Looked, look, read_rows, sample
 from crossmatch.verification.weights.scan import ModuleScan, Scan
 
 # Looks with found weights; and how little they may move, of themselves or of a small weight, to count as settled.

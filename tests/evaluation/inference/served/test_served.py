@@ -19,12 +19,7 @@ from crossmatch.evaluation import Suite, load_suite
 from crossmatch.evaluation.comparison.summary import summarise
 from crossmatch.evaluation.conditions import conditions_of
 from crossmatch.evaluation.inference.local_model import Engine
-from crossmatch.evaluation.inference.protocol import (
-    Decoding,
-    Failed,
-    Generated,
-    item_seed,
-)
+from crossmatch.evaluation.inference.protocol import Decoding, Failed, Generated, item_seed
 from crossmatch.evaluation.inference.served.http import Transport, one_line
 from crossmatch.evaluation.inference.served.model import ServedModel
 from crossmatch.evaluation.runner.runner import Elsewhere, evaluate_served

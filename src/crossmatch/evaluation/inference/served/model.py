@@ -28,12 +28,7 @@ from crossmatch.evaluation.inference.protocol import (
 from crossmatch.evaluation.inference.served.endpoint import Facts, Server
 from crossmatch.evaluation.inference.served.http import ServerError, Transport, one_line
 from crossmatch.evaluation.inference.served.option_scores import Scorer
-from crossmatch.evaluation.inference.served.replies import (
-    text_of,
-    the_choice,
-    tokens_of,
-    used,
-)
+from crossmatch.evaluation.inference.served.replies import text_of, the_choice, tokens_of, used
 
 T = TypeVar("T")
 

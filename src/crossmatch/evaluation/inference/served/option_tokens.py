@@ -9,13 +9,7 @@ tokens of the prompt alone tell it.
 from collections.abc import Sequence
 
 from crossmatch.evaluation.inference.served.http import ServerError
-from crossmatch.evaluation.inference.served.replies import (
-    AGREE,
-    Echo,
-    Token,
-    check_exclusive,
-    check_same,
-)
+from crossmatch.evaluation.inference.served.replies import AGREE, Echo, Token, check_exclusive, check_same
 
 
 def by_text(echoes: Sequence[Echo], options: Sequence[str]) -> list[int] | None:
