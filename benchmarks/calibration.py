@@ -9,7 +9,7 @@ sizes (an adapter's norm from 1e-4 to 0.2 of the base's), merged by a program th
 files. A fault changes one thing by at least a tenth of an adapter, or a bit that no rounding explains, or hides a
 further delta that goes the program's own way: at twice the size that the verdict on the honest file states, in one
 matrix, of rank 1, 8 or full, or in one row (there at the root of the number of rows times as much); where rounding
-leaves less than half of it in the file there is no fault. Missed: a fault that is verified. Coverage: of recovered
+leaves nothing of it in the file there is no fault. Missed: a fault that is verified. Coverage: of recovered
 weights, those whose 95% interval holds the true one, which is the one that single precision made of it.
 """
 

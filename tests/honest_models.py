@@ -121,8 +121,7 @@ HIDDEN = {"hidden, rank 1": 1, "hidden, rank 8": 8, "hidden, full rank": 256, "h
 
 
 def hide(rng: random.Random, made: Made, kind: str, unseen: float) -> Tensors:
-    """The honest merge with a further delta in one matrix: twice as large as said, by the program's own way. None of
-    it where rounding on its way, as of models that are averaged, lets less than half of it into the file."""
+    """The honest merge with a further delta in one matrix: twice as large as said, by the program's own way."""
     name = rng.choice(sorted(SHAPES))
     rows, columns = SHAPES[name]
     claimed = sum(
@@ -138,7 +137,5 @@ def hide(rng: random.Random, made: Made, kind: str, unseen: float) -> Tensors:
         size *= rows**0.5
     b *= size / float((b @ a).norm())
     merged = made.whole(made.weights)
-    honest, merged[name] = merged[name], made.merge(name, made.weights, [(Factors(a, b), 1.0)])
-    delta = b.double() @ a.double()
-    share = float(((merged[name].double() - honest.double()) * delta).sum() / delta.square().sum())
-    return merged if share >= 0.5 else {}
+    merged[name] = made.merge(name, made.weights, [(Factors(a, b), 1.0)])
+    return merged

@@ -314,7 +314,7 @@ KILLED = """
 import os, signal, sys
 from crossmatch import Checkpoint, extract
 from crossmatch.vectors import extract as module
-import crossmatch.vectors.write as write
+import crossmatch.vectors.vector_file as write
 original = write.OutputFile.write
 def stop(self, offset, data):
     original(self, offset, data)

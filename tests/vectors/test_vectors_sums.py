@@ -1,5 +1,6 @@
 """Sums of tuning vectors: factors exactly, dense ones rounded once, masks by layer, module and head."""
 
+import importlib
 import json
 import math
 from pathlib import Path
@@ -384,7 +385,7 @@ def test_a_grid_of_strengths(room: Path, tmp_path: Path, capsys: pytest.CaptureF
 
 
 def test_a_grid_that_fails_leaves_nothing(room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import crossmatch.cli.vectors.apply as module
+    module = importlib.import_module("crossmatch.cli.vectors.apply")
 
     original, calls = module.write_checkpoint, []
 
