@@ -324,7 +324,7 @@ def test_json_of_the_contract(bench: Path, tmp_path: Path) -> None:
 
 def test_every_fault_and_note_has_its_words() -> None:
     rooms = Path(verify.__code__.co_filename).parents[1]
-    texts = [p.read_text() for room in ("verification", "adapter", "checkpoint") for p in (rooms / room).glob("*.py")]
+    texts = [p.read_text() for room in ("verification", "adapter", "checkpoint") for p in (rooms / room).rglob("*.py")]
     source = "".join(texts)
     for fault, _ in FAULTY.values():
         assert fault in FAULTS
