@@ -389,7 +389,7 @@ def test_an_adapter_from_the_command_line(models: Path, tmp_path: Path, capsys: 
 
 
 @pytest.mark.slow
-def test_killed_at_a_hundred_moments(models: Path, tmp_path: Path) -> None:
+def test_killed_at_any_moment(models: Path, tmp_path: Path) -> None:
     """A child of this process merges in a loop of its own directory and is killed with SIGKILL: what is at the output is
     nothing, or whole."""
     base, parts = models / "base", pair(models)
@@ -421,7 +421,7 @@ def test_killed_at_a_hundred_moments(models: Path, tmp_path: Path) -> None:
     moments, killed, whole = random.Random(7), 0, 0
     out = tmp_path / "run" / "out"
     out.parent.mkdir()
-    for _ in range(100):
+    for _ in range(20):
         print(out, file=parent.stdin, flush=True)
         child = int(parent.stdout.readline())
         time.sleep(moments.uniform(0, 1.3 * usual))
@@ -443,7 +443,7 @@ def test_killed_at_a_hundred_moments(models: Path, tmp_path: Path) -> None:
     parent.stdin.close()
     parent.stdout.close()
     assert parent.wait() == 0
-    assert killed >= 20, (killed, whole)
+    assert killed >= 4, (killed, whole)
     merge(Checkpoint(base), parts, out, proof=SampledProof())
     assert [p.name for p in out.parent.iterdir()] == ["out"]
 
