@@ -25,6 +25,7 @@ from crossmatch.evaluation.inference.kv_cache import families, takes_any_mask
 from crossmatch.evaluation.inference.local_model import Engine
 from crossmatch.evaluation.inference.protocol import Decoding
 from crossmatch.evaluation.metrics.bleu_rouge import bleu, bleu_signature, bleu_statistics, length_ratio, rouge_f
+from crossmatch.evaluation.metrics.choice_accuracy import shuffled
 from crossmatch.evaluation.metrics.reasoning_traces import OPENERS, parse_trace
 from crossmatch.evaluation.runner.answer_log import Sheet
 from crossmatch.evaluation.runner.questions import Questions
@@ -664,7 +665,7 @@ def test_choices_are_also_generated_and_reordered(chat: Path, tmp_path: Path) ->
     assert row["orders"][0] == row["chosen"]
     questions = Questions(many[0], conditions[0], None, scored=True)
     for item in many[0].items:
-        first, second = (questions.shuffled(item, number)[1] for number in range(2))
+        first, second = (shuffled(item, questions.suite.settings.permutations, number)[1] for number in range(2))
         assert len({first, second, tuple(range(len(item.options)))}) == 3
     assert [g["seed"] for g in records["pt", "pick", "own.T1"][0]["generated"]] == [0, 1]
     summary = summarise(records, variants, many, "pt", conditions=conditions)["conditions"]

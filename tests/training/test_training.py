@@ -85,7 +85,7 @@ def test_columns_rename_fields() -> None:
         (b'{"messages": [{"role": "user", "content": "q"}]}', "last message must be the assistant"),
         (b'{"messages": [{"role": "doctor", "content": "q"}]}', "role among"),
         (b"\xff\xfe", "line 2: not UTF-8"),
-        (b'{"text": "fever \\ud83d"}', "line 2: half a character"),
+        (b'{"text": "fever \\ud83d"}', "line 2: half a character .* behind 'fever '"),
     ],
 )
 def test_bad_lines_are_named_before_training(room: Path, tmp_path: Path, line: bytes, reason: str) -> None:

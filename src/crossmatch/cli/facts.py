@@ -3,11 +3,12 @@
 import math
 import textwrap
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from crossmatch.cli.console import Terminal
-from crossmatch.report.text import size
+from crossmatch.cli.console import Terminal, emit
+from crossmatch.report.text import printable, size
 
 
 def checkpoint_facts(path: str, directory: Path) -> dict[str, Any]:
@@ -102,3 +103,13 @@ def vector_facts(path: str) -> dict[str, Any]:
     from crossmatch.vectors import describe
 
     return describe(StoredVector(path), Terminal())
+
+
+def show_facts(facts: Mapping[str, Any], as_json: bool) -> None:
+    """Facts on stdout, as JSON or as lines."""
+    if as_json:
+        emit({"schema_version": 1, **facts})
+        return
+    for key, value in facts.items():
+        for line in fact_lines(key.replace("_", " "), value):
+            print(printable(line))

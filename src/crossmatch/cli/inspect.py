@@ -5,11 +5,9 @@ from typing import Annotated, Any
 
 import typer
 
-from crossmatch.cli.console import emit
-from crossmatch.cli.facts import adapter_facts, checkpoint_facts, fact_lines, vector_facts
+from crossmatch.cli.facts import adapter_facts, checkpoint_facts, show_facts, vector_facts
 from crossmatch.cli.options import Json
 from crossmatch.errors import InputError
-from crossmatch.report.text import printable
 
 
 def inspect_command(
@@ -23,12 +21,7 @@ def inspect_command(
     if not directory.is_dir():
         raise InputError(f"{path} is a file; give the directory that holds it")
     facts = _facts(path, directory)
-    if as_json:
-        emit({"schema_version": 1, **facts})
-        return
-    for key, value in facts.items():
-        for line in fact_lines(key.replace("_", " "), value):
-            print(printable(line))
+    show_facts(facts, as_json)
 
 
 def _facts(path: str, directory: Path) -> dict[str, Any]:

@@ -182,7 +182,8 @@ def refuse_half_characters(examples: Iterable[Example]) -> None:
                 json.dumps([list(example.more.values()), example.tools], ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
         raise DataError(
-            "half a character (a lone surrogate), as cut texts have it; remove it, or repair the text"
+            f"half a character (a lone surrogate) behind {error.object[max(0, error.start - 20) : error.start]!r}, as "
+            "cut texts have it; remove it, or repair the text"
         ) from error
     except (TypeError, ValueError) as error:
         raise DataError(f"tools or tool calls are no plain JSON: {error}") from error

@@ -7,61 +7,48 @@ from typing import Any
 from crossmatch.data.messages import THOUGHTS, Dialogue
 from crossmatch.errors import DataError
 
-_BLOCK = 256
-
 
 @dataclass(frozen=True)
 class Checked:
-    """Dialogues whose fields have the names that the template reads, tokens of each, and notes for the user."""
+    """Dialogues whose fields have the names that the template reads, and notes for the user."""
 
     dialogues: tuple[Dialogue, ...]
-    lengths: tuple[int, ...]
     notes: tuple[str, ...]
 
 
 def check_dialogues(
-    tokenizer: Any, dialogues: Sequence[Dialogue], switches: Mapping[str, Any] | None = None, max_length: int = 0
+    tokenizer: Any, dialogues: Sequence[Dialogue], switches: Mapping[str, Any] | None = None
 ) -> Checked:
-    """Render and tokenise every dialogue with the tokenizer's template.
+    """Render every dialogue with the tokenizer's template.
 
     Refused, with file and line: what the template cannot render; a system or user message, tools, tool calls or a last
-    thought that the template leaves out; more than `max_length` tokens (0: any length). A thought may have any of the
+    thought that the template leaves out. A thought may have any of the
     names in THOUGHTS; it is given the one that the template reads. Raises DataError for the first bad row, with the
     number of others.
     """
     found: list[Dialogue] = []
-    lengths: list[int] = []
     problems: list[str] = []
     earlier = 0
-    for start in range(0, len(dialogues), _BLOCK):
-        texts = []
-        for number, dialogue in enumerate(dialogues[start : start + _BLOCK], start + 1):
-            try:
-                checked, text = _check(tokenizer, dialogue, switches or {})
-            except DataError as error:
-                problems.append(f"{dialogue.place or f'example {number}'}: {error}")
-                continue
-            texts.append(text)
-            found.append(checked)
-            earlier += any(
-                set(THOUGHTS) & set(fields) for i, fields in checked.more.items() if i < len(checked.turns) - 1
-            )
-        if texts:
-            lengths += map(len, tokenizer(texts, add_special_tokens=False)["input_ids"])
+    for number, dialogue in enumerate(dialogues, 1):
+        try:
+            checked = _check(tokenizer, dialogue, switches or {})
+        except DataError as error:
+            problems.append(f"{dialogue.place or f'example {number}'}: {error}")
+            continue
+        found.append(checked)
+        earlier += any(set(THOUGHTS) & set(fields) for i, fields in checked.more.items() if i < len(checked.turns) - 1)
     if problems:
         more = f" (and {len(problems) - 1} more bad rows)" if len(problems) > 1 else ""
         raise DataError(problems[0] + more)
-    if max_length:
-        _check_lengths(found, lengths, max_length)
     notes = [f"note: {earlier:,} dialogues have thoughts before earlier answers; the template shows them or not"]
-    return Checked(tuple(found), tuple(lengths), tuple(notes if earlier else ()))
+    return Checked(tuple(found), tuple(notes if earlier else ()))
 
 
 def readable(tokenizer: Any, dialogue: Dialogue, switches: Mapping[str, Any] | None = None) -> Dialogue:
     """One dialogue for what reads messages alone. Raises DataError as `check_dialogues` does, and for tools."""
     if dialogue.tools:
         raise DataError("tools are only read in training; leave the row out")
-    return dialogue if dialogue.plain else _check(tokenizer, dialogue, switches or {})[0]
+    return dialogue if dialogue.plain else _check(tokenizer, dialogue, switches or {})
 
 
 def render_dialogue(tokenizer: Any, dialogue: Dialogue, switches: Mapping[str, Any] | None = None) -> str:
@@ -69,7 +56,7 @@ def render_dialogue(tokenizer: Any, dialogue: Dialogue, switches: Mapping[str, A
     return _render(tokenizer, dialogue.messages(), dialogue, switches or {})
 
 
-def _check(tokenizer: Any, dialogue: Dialogue, switches: Mapping[str, Any]) -> tuple[Dialogue, str]:
+def _check(tokenizer: Any, dialogue: Dialogue, switches: Mapping[str, Any]) -> Dialogue:
     text = render_dialogue(tokenizer, dialogue, switches)
     prompt = _render(tokenizer, dialogue.messages()[:-1], dialogue, switches, prompt=True)
     # Some templates change the text of tools and earlier answers on purpose; a user's words are not theirs to change.
@@ -90,18 +77,18 @@ def _check(tokenizer: Any, dialogue: Dialogue, switches: Mapping[str, Any]) -> t
     return _with_thought(tokenizer, dialogue, text, switches)
 
 
-def _with_thought(tokenizer: Any, dialogue: Dialogue, text: str, switches: Mapping[str, Any]) -> tuple[Dialogue, str]:
+def _with_thought(tokenizer: Any, dialogue: Dialogue, text: str, switches: Mapping[str, Any]) -> Dialogue:
     """The dialogue with its thoughts under the name that the template reads. Raises DataError if it reads none."""
     last = len(dialogue.turns) - 1
     own = next((name for name in THOUGHTS if name in dialogue.more.get(last, {})), None)
     if own is None:
-        return dialogue, text
+        return dialogue
     for name in (own, *(other for other in THOUGHTS if other != own)):
         more = {i: {name if key == own else key: v for key, v in f.items()} for i, f in dialogue.more.items()}
         renamed = replace(dialogue, more=more)
         shown = render_dialogue(tokenizer, renamed, switches)
         if more[last][name].strip() in shown and shown != _without(tokenizer, renamed, last, name, switches):
-            return renamed, shown
+            return renamed
     raise DataError(
         f"the chat template leaves out the thought of the answer ({own}); give a template that shows it, or write it "
         "into the content as the model is to write it, as in <think>...</think>"
@@ -136,15 +123,3 @@ def _render(
             f"the chat template cannot render this dialogue of {roles}: {reason}; change the row, or give another "
             "template"
         ) from error
-
-
-def _check_lengths(dialogues: Sequence[Dialogue], lengths: Sequence[int], max_length: int) -> None:
-    """Raise DataError if a dialogue is too long: the trainer would cut its answer, or drop it, without a word."""
-    long = [number for number, length in enumerate(lengths) if length > max_length]
-    if long:
-        place = dialogues[long[0]].place or f"example {long[0] + 1}"
-        more = f", and {len(long) - 1} more are too long" if len(long) > 1 else ""
-        raise DataError(
-            f"{place} has {lengths[long[0]]} tokens with its template, max_length is {max_length}{more}; "
-            f"raise max_length to {max(lengths)}, or shorten or leave them out"
-        )

@@ -1,13 +1,11 @@
 """Tokens that an adapter's tokenizer adds to the base's: whose tokenizer must go with the rows that were trained."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
-import torch
-
 from crossmatch.adapter import Fit
-from crossmatch.checkpoint import Checkpoint, input_embedding, output_embedding, read_vocabulary
-from crossmatch.delta import Delta, TokenRows, TuningVector, summands
+from crossmatch.adapter.token_rows import changed_rows, token_rows
+from crossmatch.checkpoint import input_embedding, read_vocabulary
 from crossmatch.errors import AdapterError
 
 _SHOWN = 3
@@ -64,7 +62,7 @@ def check_tokens(fit: Fit, base: Path, added: Mapping[str, Mapping[str, int]], c
     numbers = set(taken.values())
     for label, vector in fit.vectors.items():
         theirs = {t: i for t, i in added.get(label, {}).items() if taken.get(t) != i and i < rows}
-        trained = trained_rows(vector, fit.base, theirs.values())
+        trained = changed_rows(vector, fit.base, theirs.values())
         lost = [f"{token!r} ({number})" for token, number in theirs.items() if number in trained]
         if label != fit.grown_by:
             lost += [
@@ -76,35 +74,6 @@ def check_tokens(fit: Fit, base: Path, added: Mapping[str, Mapping[str, int]], c
                 f"{f' and {len(lost) - _SHOWN} more' if len(lost) > _SHOWN else ''}, and {chosen}'s tokenizer has no "
                 f"such token; take --tokenizer {label}, with the tokenizer saved beside the adapter"
             )
-
-
-def token_rows(vector: TuningVector, view: Checkpoint) -> set[int]:
-    """Rows of the embeddings that were trained as single tokens."""
-    return {
-        int(number)
-        for delta in _embeddings(vector, view).values()
-        for part in summands(delta)
-        if isinstance(part, TokenRows)
-        for number in part.indices.tolist()
-    }
-
-
-def trained_rows(vector: TuningVector, view: Checkpoint, numbers: Iterable[int]) -> set[int]:
-    """Those of some rows of the embeddings that a vector changes."""
-    wanted, found = sorted(set(numbers)), set()
-    for name, delta in _embeddings(vector, view).items() if wanted else ():
-        bound = delta.bind(lambda a, b, name=name: view.rows(name, a, b))
-        for number in wanted:
-            if number < bound.height:
-                base = view.rows(name, number, number + 1).float() if bound.needs_base else None
-                if bool(bound.rows(number, number + 1, torch.float32, base).any()):
-                    found.add(number)
-    return found
-
-
-def _embeddings(vector: TuningVector, view: Checkpoint) -> dict[str, Delta]:
-    names = {input_embedding(view.tensors), output_embedding(view.tensors)} - {None}
-    return {name: vector[name] for name in names if name is not None and name in vector}
 
 
 def _some(tokens: Mapping[str, int]) -> str:

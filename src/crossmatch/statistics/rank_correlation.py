@@ -1,34 +1,15 @@
 """How well what was predicted puts in order what was measured."""
 
-from dataclasses import asdict, dataclass
-from typing import Any
-
 import numpy as np
 from scipy.stats import rankdata
 
+from crossmatch.statistics.estimates import Figure
 from crossmatch.statistics.influence import Array
 
 LEVEL = 0.95
 
 
-@dataclass(frozen=True)
-class Agreement:
-    """Spearman's rank correlation over n pairs, with its percentile bootstrap interval over pairs (95%).
-
-    None where it is not defined: fewer than three pairs, or one of the two the same everywhere.
-    """
-
-    value: float | None
-    low: float | None
-    high: float | None
-    n: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain JSON."""
-        return asdict(self)
-
-
-def spearman(predicted: Array, measured: Array, *, draws: int = 2000, seed: int = 0) -> Agreement:
+def spearman(predicted: Array, measured: Array, *, draws: int = 2000, seed: int = 0) -> Figure:
     """Pearson's correlation of the ranks, ties at their mean rank; ranks are formed anew in every draw.
 
     predicted, measured: (n,); pairs with NaN in either are left out, and draws in which one side is the same
@@ -38,15 +19,15 @@ def spearman(predicted: Array, measured: Array, *, draws: int = 2000, seed: int 
     x, y = predicted[known], measured[known]
     n = len(x)
     if n < 3:
-        return Agreement(None, None, None, n)
+        return Figure(None, None, None, n)
     value = float(_correlation(x[None], y[None])[0])
     if not np.isfinite(value):
-        return Agreement(None, None, None, n)
+        return Figure(None, None, None, n)
     drawn = np.random.default_rng(seed).integers(0, n, (draws, n))
     values = _correlation(x[drawn], y[drawn])
     tail = (1 - LEVEL) / 2
     low, high = np.quantile(values[np.isfinite(values)], [tail, 1 - tail])
-    return Agreement(value, float(low), float(high), n)
+    return Figure(value, float(low), float(high), n)
 
 
 def _correlation(x: Array, y: Array) -> Array:

@@ -118,14 +118,14 @@ def train_stage(
 def _rendered_rows(
     base: Checkpoint, rows: Sequence[Dialogue], settings: TrainSettings, progress: Progress
 ) -> Sequence[Dialogue]:
-    """The dialogues as the template takes them, each checked as it will be tokenised. Raises DataError."""
+    """The dialogues as the template takes them, each checked. Raises DataError."""
     from crossmatch.data.chat_templates import apply_template, open_tokenizer, switch_of
     from crossmatch.data.row_checks import check_dialogues
 
     tokenizer = open_tokenizer(base.path)
     apply_template(tokenizer, settings.template)
     variables = switch_of(tokenizer, settings.thinking).variables
-    checked = check_dialogues(tokenizer, rows, variables, settings.max_length)
+    checked = check_dialogues(tokenizer, rows, variables)
     for note in checked.notes:
         progress.say(note)
     return checked.dialogues

@@ -16,7 +16,7 @@ from crossmatch.data.turn_ends import Stops
 from crossmatch.evaluation.conditions import conditions_of
 from crossmatch.evaluation.inference.local_model import Engine
 from crossmatch.evaluation.inference.protocol import Decoding, Failed, Generated
-from crossmatch.evaluation.inference.served.model import ServedModel
+from crossmatch.evaluation.inference.served.model import Connection, ServedModel
 from crossmatch.evaluation.runner.template_check import trained_with
 from helpers import WORDS, make_adapter, make_chat_model
 from local_server import LocalServer, make_bytes_model
@@ -134,7 +134,10 @@ def server(pieces: Path, request: pytest.FixtureRequest) -> Iterator[LocalServer
 
 @pytest.mark.parametrize("server", ["vllm", "sglang", "llamacpp"], indirect=True)
 def test_a_server_is_told_where_answers_end_and_what_it_adds_is_cut(server: LocalServer) -> None:
-    served, prompt = ServedModel(server.url, "tiny", timeout=5.0, retries=0, pause=0.01), "what is blood"
+    served, prompt = (
+        ServedModel(server.url, "tiny", connection=Connection(timeout=5.0, retries=0, pause=0.01)),
+        "what is blood",
+    )
     whole = said(served, prompt, Stops())
     assert isinstance(whole, Generated)
     assert not {"stop", "stop_token_ids"} & set(server.asked[-1])

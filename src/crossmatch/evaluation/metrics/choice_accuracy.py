@@ -3,10 +3,11 @@
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from crossmatch.data.suites import Item
 from crossmatch.errors import DataError
 from crossmatch.statistics.estimates import Array
 
@@ -88,3 +89,13 @@ def _order_row(name: str, chosen: Sequence[int | None], right: int) -> float:
         return float(hits > max((sum(c == o for c in chosen) for o in others), default=0))
     pairs = list(itertools.combinations(chosen, 2))
     return sum(a is not None and a == b for a, b in pairs) / len(pairs)
+
+
+def shuffled(item: Item, orders: int, number: int) -> tuple[Item, tuple[int, ...]]:
+    """An item with its options in another order than the given one, of so many, and that order; few options have few
+    orders, which then come again."""
+    count = min(orders + 1, math.factorial(len(item.options)))
+    others = permutations_of(len(item.options), count, 0)[1:]
+    order = others[number % len(others)]
+    options = tuple(item.options[place] for place in order)
+    return replace(item, options=options, answer=order.index(item.answer)), order

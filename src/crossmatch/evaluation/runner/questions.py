@@ -1,9 +1,8 @@
 """A suite under a condition: what is asked of each item."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
-from math import factorial
 from typing import Any
 
 from crossmatch.data.rendering import render_item, render_suite
@@ -13,7 +12,6 @@ from crossmatch.data.trace_blocks import opened_by
 from crossmatch.data.turn_ends import Stops
 from crossmatch.evaluation.conditions import Condition
 from crossmatch.evaluation.inference.protocol import EOS
-from crossmatch.evaluation.metrics.choice_accuracy import permutations_of
 from crossmatch.evaluation.runner.kl import Answered, Comparison
 from crossmatch.evaluation.runner.sustain_probe import Again
 
@@ -110,12 +108,3 @@ class Questions:
     def opened(self, item: Item) -> str | None:
         """The reasoning format whose block the prompt of an item leaves open, so that its output begins inside it."""
         return opened_by(self.prompts[item.id], self.suite.settings.reasoning_formats)
-
-    def shuffled(self, item: Item, number: int) -> tuple[Item, tuple[int, ...]]:
-        """An item with its options in another order than the given one, and that order; few options have few orders,
-        which then come again."""
-        count = min(self.suite.settings.permutations + 1, factorial(len(item.options)))
-        others = permutations_of(len(item.options), count, 0)[1:]
-        order = others[number % len(others)]
-        options = tuple(item.options[place] for place in order)
-        return replace(item, options=options, answer=order.index(item.answer)), order

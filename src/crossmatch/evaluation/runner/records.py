@@ -7,7 +7,7 @@ from crossmatch.checkpoint import bytes_digest
 from crossmatch.data.suites import Item
 from crossmatch.errors import DataError
 from crossmatch.evaluation.metrics.answer_extraction import read_choice
-from crossmatch.evaluation.metrics.choice_accuracy import original
+from crossmatch.evaluation.metrics.choice_accuracy import original, shuffled
 from crossmatch.evaluation.metrics.reasoning_traces import OPENERS, parse_trace
 from crossmatch.evaluation.record import Record
 from crossmatch.evaluation.runner.answer_log import Sheet
@@ -94,7 +94,7 @@ def _choice_record(questions: Questions, item: Item, sheet: Sheet) -> list[Recor
             if questions.suite.settings.permutations:
                 record["orders"] = [record["chosen"]]
         elif kind == "order":
-            other, order = questions.shuffled(item, int(number))
+            other, order = shuffled(item, questions.suite.settings.permutations, int(number))
             place = _chosen(other, found["loglikelihoods"], questions.suite.continuations(other), between)["chosen"]
             record["orders"].append(original(order, place))
         elif kind == "sustain":

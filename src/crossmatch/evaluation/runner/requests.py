@@ -13,6 +13,7 @@ from crossmatch.evaluation.inference.protocol import (
     Windows,
     item_seed,
 )
+from crossmatch.evaluation.metrics.choice_accuracy import shuffled
 from crossmatch.evaluation.metrics.reasoning_traces import OPENERS
 from crossmatch.evaluation.record import Record
 from crossmatch.evaluation.runner.answer_log import Sheet
@@ -88,7 +89,10 @@ def _ask_part(model: Model, questions: Questions, part: str, items: Sequence[Ite
         prompts = [questions.prompts[item.id] for item in items]
         options: list[Sequence[str]] = [OPENERS[settings.language]] * len(items)
     else:
-        asked = [questions.shuffled(item, int(number))[0] if kind == "order" else item for item in items]
+        asked = [
+            shuffled(item, questions.suite.settings.permutations, int(number))[0] if kind == "order" else item
+            for item in items
+        ]
         texts = [questions.prompt(item) if kind == "order" else questions.prompts[item.id] for item in asked]
         pairs = [questions.scorable(text, item) for text, item in zip(texts, asked, strict=True)]
         prompts = [prompt for prompt, _ in pairs]

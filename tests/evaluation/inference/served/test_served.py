@@ -21,7 +21,7 @@ from crossmatch.evaluation.conditions import conditions_of
 from crossmatch.evaluation.inference.local_model import Engine
 from crossmatch.evaluation.inference.protocol import Decoding, Failed, Generated, item_seed
 from crossmatch.evaluation.inference.served.http import Transport, one_line
-from crossmatch.evaluation.inference.served.model import ServedModel
+from crossmatch.evaluation.inference.served.model import Connection, ServedModel
 from crossmatch.evaluation.runner.runner import Elsewhere, evaluate_served
 from helpers import generated_texts, loglikelihoods, make_chat_model
 from local_server import LocalServer, make_bytes_model
@@ -61,9 +61,10 @@ def server(pieces: Path) -> Iterator[LocalServer]:
 
 
 def client(local: LocalServer, **options: Any) -> ServedModel:
-    settings: dict[str, Any] = {"timeout": 5.0, "retries": 2, "pause": 0.01, "parallel": 3, **options}
-    settings.setdefault("tokenizer", local.tokenizer)
-    return ServedModel(local.url, settings.pop("model", "tiny"), **settings)
+    named = {k: options.pop(k) for k in ("model", "key", "tokenizer") if k in options}
+    settings = {"timeout": 5.0, "retries": 2, "pause": 0.01, "parallel": 3, **options}
+    named = {"model": "tiny", "tokenizer": local.tokenizer, **named}
+    return ServedModel(local.url, connection=Connection(**settings), **named)
 
 
 def answers(
@@ -331,7 +332,7 @@ def test_a_server_that_is_not_there() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
-    served = ServedModel(url, "tiny", retries=1, pause=0.0)
+    served = ServedModel(url, "tiny", connection=Connection(retries=1, pause=0.0))
     for call in (lambda: answers(served, BYTES), lambda: scores(served, BYTES, BYTES_PICK), served.require):
         with pytest.raises(InputError, match=f"{url} refuses the connection; is the server up"):
             call()
@@ -404,7 +405,7 @@ def test_settings() -> None:
     assert Transport("http://x:1/v1/", None, 1, 0, 0).url == "http://x:1"
     for bad in ({"timeout": 0}, {"retries": -1}, {"parallel": 0}, {"pause": -1.0}):
         with pytest.raises(InputError, match="needs timeout > 0"):
-            ServedModel("http://x", "tiny", **bad)
+            Connection(**bad)
     assert one_line("a\x1b[2J\nb\t c" + "d" * 400) == "a?[2J b c" + "d" * 290 + "…"
     served = ServedModel("http://x", "tiny")
     served.generate([], 1, Decoding(), [], lambda *_: None)

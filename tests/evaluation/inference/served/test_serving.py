@@ -22,7 +22,7 @@ from crossmatch.evaluation.inference.served.identity import (
     probes_of,
     settled,
 )
-from crossmatch.evaluation.inference.served.model import ServedModel, Spoken
+from crossmatch.evaluation.inference.served.model import Connection, ServedModel, Spoken
 from helpers import TEMPLATE, make_adapter, make_chat_model
 from local_server import LocalServer, make_bytes_model
 
@@ -82,8 +82,9 @@ def local(words: Path) -> Local:
 
 
 def client(server: LocalServer, **options: Any) -> ServedModel:
-    settings: dict[str, Any] = {"timeout": 5.0, "retries": 1, "pause": 0.01, **options}
-    return ServedModel(server.url, settings.pop("model", "tiny"), **settings)
+    named = {k: options.pop(k) for k in ("model", "key", "tokenizer") if k in options}
+    settings = {"timeout": 5.0, "retries": 1, "pause": 0.01, **options}
+    return ServedModel(server.url, connection=Connection(**settings), **{"model": "tiny", **named})
 
 
 @pytest.mark.parametrize("kind", ["vllm", "sglang", "llamacpp"])

@@ -42,13 +42,32 @@ class Spoken:
     tokens: tuple[tuple[str, float], ...]
 
 
+@dataclass(frozen=True)
+class Connection:
+    """How a server is asked.
+
+    timeout: seconds for one request; retries: further tries after a fault that may pass (no connection, a drop, a
+    time-out, 408, 425, 429, 5xx, a reply that cannot be); parallel: requests at once; pause: seconds before the first
+    further try, doubled each time, with jitter, unless the server names its own (Retry-After). Raises InputError.
+    """
+
+    timeout: float = 120.0
+    retries: int = 5
+    parallel: int = 8
+    pause: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.timeout <= 0 or self.retries < 0 or self.parallel < 1 or self.pause < 0:
+            raise InputError("a served model needs timeout > 0, retries >= 0, parallel >= 1 and pause >= 0")
+
+
+USUAL = Connection()
+
+
 class ServedModel:
     """A model on a server that speaks the completions API, at `url` (with or without /v1) under the name `model`.
 
-    key: sent as bearer token; timeout: seconds for one request; retries: further tries after a fault that may pass
-    (no connection, a drop, a time-out, 408, 425, 429, 5xx, a reply that cannot be); parallel: requests at once; pause:
-    seconds before the first further try, doubled each time, with jitter, unless the server names its own (Retry-After);
-    tokenizer: tells its beginning of sequence (None: a server's echo does).
+    key: sent as bearer token; tokenizer: tells its beginning of sequence (None: a server's echo does).
     """
 
     tells_distributions = False
@@ -60,16 +79,11 @@ class ServedModel:
         model: str,
         *,
         key: str | None = None,
-        timeout: float = 120.0,
-        retries: int = 5,
-        parallel: int = 8,
-        pause: float = 0.5,
+        connection: Connection = USUAL,
         tokenizer: Any = None,
     ) -> None:
-        if timeout <= 0 or retries < 0 or parallel < 1 or pause < 0:
-            raise InputError("a served model needs timeout > 0, retries >= 0, parallel >= 1 and pause >= 0")
-        self.model, self.parallel = model, parallel
-        self._transport = Transport(url, key, timeout, retries, pause)
+        self.model, self.parallel = model, connection.parallel
+        self._transport = Transport(url, key, connection.timeout, connection.retries, connection.pause)
         self.url = self._transport.url
         self._server = Server(self._transport, model, tokenizer)
         self._scorer = Scorer(self._server)
