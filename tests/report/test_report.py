@@ -159,6 +159,18 @@ def test_verdict_and_numbers_are_shown_as_they_are() -> None:
     assert not row["cells"][0]["diffs"][0]["stands_out"]
 
 
+def test_what_is_left_over_and_what_could_hide_stand_on_the_page_of_a_verified_merge() -> None:
+    made = facts()
+    verdict = made["verdicts"]["pt0.3+sft0.7"]
+    verdict["evidence"] = {**verdict.get("evidence", {}), "left_over": 0.0034, "unseen": 0.012}
+    lines = ("left over beside it: at most 0.34% of the claimed delta", "a further delta of 1.2%, spread over a module")
+    page = render_report(made)
+    assert all(line in page for line in lines)
+    verdict["verdict"] = "failed"
+    page = render_report(made)
+    assert not any(line in page for line in lines)
+
+
 def failing() -> dict[str, Any]:
     """The same merge with two faults, in two modules of which nothing is known, and a name made to do harm."""
     failed = facts()

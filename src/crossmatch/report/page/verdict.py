@@ -5,7 +5,16 @@ from typing import Any
 
 from crossmatch.report.charts.study_charts import Spec, recovered_chart, weights_chart
 from crossmatch.report.text import plain
-from crossmatch.report.verdict_text import not_checked, note_line, places, reason, rounding_line, sentence, with_error
+from crossmatch.report.verdict_text import (
+    hiding_lines,
+    not_checked,
+    note_line,
+    places,
+    reason,
+    rounding_line,
+    sentence,
+    with_error,
+)
 
 _VERDICTS = {
     "verified": ("Verified", "is what it is said to be"),
@@ -77,7 +86,9 @@ def _facts(verdict: Mapping[str, Any]) -> list[str]:
     others = tensors["total"] - modules["adapted"]
     same = f"{tensors['untouched_identical']} of {others} other tensors are the base's own, bit for bit"
     checked = verdict.get("evidence", {}).get("checked", ())
+    # As on the terminal: what could hide in a file that failed is not the question.
+    hidden = hiding_lines(verdict.get("evidence", {})) if verdict["verdict"] == "verified" else []
     looked = (
         [f"compared beside the weights: {', '.join(name.replace('_', ' ') for name in checked)}"] if checked else []
     )
-    return [states, same, f"rounding: {rounding_line(verdict['rounding'])}", *looked]
+    return [states, same, f"rounding: {rounding_line(verdict['rounding'])}", *hidden, *looked]
