@@ -98,7 +98,7 @@ def variants_of(recipe: Recipe, adapters: Mapping[str, object]) -> list[Variant]
     sums = combination_of(recipe, {name: name for name in wanted.suites})
     return all_variants(
         adapters,
-        recipe.mixtures,
+        recipe.measured,
         wanted.reference,
         strengths=wanted.strengths,
         nulls=wanted.nulls,
@@ -116,9 +116,9 @@ def combination_of(recipe: Recipe, names: Mapping[str, str]) -> Combination | No
 
 
 def _check_names(recipe: Recipe) -> None:
-    """Raise RecipeError if two merges would be written to one directory."""
+    """Raise RecipeError if two merges would have one name, which is that of a directory and of a variant."""
     named: dict[str, Mapping[str, Weight]] = {}
-    for weights in recipe.mixtures:
+    for weights in recipe.measured:
         name = merge_name(weights)
         if named.setdefault(name, weights) != weights:
             raise RecipeError(f"merges: two different ones would both be called {name}; rename an adapter")

@@ -39,7 +39,7 @@ def evaluate_command(
     reference: Annotated[str | None, typer.Option(help="Adapter to compare with; default: the last.")] = None,
     template: Annotated[
         list[str] | None,
-        typer.Option(help="own, think, nothink, chatml, chatml-empty, strict, or a Jinja file; repeat."),
+        typer.Option(help="own, think, nothink, chatml, chatml-empty, chatml-open, strict, or a Jinja file; repeat."),
     ] = None,
     decoding: Annotated[
         list[str] | None, typer.Option(help="greedy, or as in T0.6p0.8 (five seeds; x10: ten); repeat.")

@@ -65,7 +65,7 @@ def evaluate_variants(
     conditions = conditions_of(wanted.templates, wanted.decodings)
     clean = {name: set(found["clean"]) for name, found in (audited or {}).get("held_out", {}).items()}
     inputs = [
-        wanted.model_dump(),
+        wanted.model_dump(exclude=None if wanted.merges else {"merges"}),
         side_digest(base.path),
         recipe.dtype,
         [condition.digest for condition in conditions],
