@@ -18,6 +18,8 @@ FLOORS = {
     "delta": 0,
     "checkpoint": 0,
     "causal": 0,
+    "results": 0,
+    "result_kinds": 0,
     "report": 0,
     "data": 1,
     "adapter": 1,
@@ -35,10 +37,12 @@ FLOORS = {
 }
 # The ground floor has an order of its own: whom each may use there.
 GROUND = {
-    "checkpoint": {"errors"},
+    "checkpoint": {"errors", "results"},
     "delta": {"errors"},
-    "report": {"errors"},
-    "statistics": {"errors"},
+    "report": {"errors", "results"},
+    "results": set(),
+    "result_kinds": {"checkpoint", "errors", "results"},
+    "statistics": {"errors", "results"},
     "causal": {"errors"},
 }
 FILES = sorted(SOURCE.rglob("*.py"))
@@ -164,6 +168,7 @@ def test_every_command_has_help() -> None:
         "inspect",
         "analyse",
         "report",
+        "schema",
         "vectors",
     }
     inner = commands["vectors"].commands  # type: ignore[attr-defined]

@@ -17,6 +17,7 @@ from crossmatch.cli.inspect import inspect_command
 from crossmatch.cli.merge import merge_command
 from crossmatch.cli.report import report_command
 from crossmatch.cli.run import run_command
+from crossmatch.cli.schema import schema_command
 from crossmatch.cli.train import train_command
 from crossmatch.cli.vectors import app as vectors
 from crossmatch.cli.verify import verify_command
@@ -50,6 +51,7 @@ for _name, _command in {
     "calibrate": calibrate_command,
     "inspect": inspect_command,
     "report": report_command,
+    "schema": schema_command,
 }.items():
     app.command(_name)(_command)
 app.add_typer(vectors, name="vectors")

@@ -12,7 +12,7 @@ from crossmatch.errors import ExitCode, InputError, OutputError
 from crossmatch.report.text import printable
 
 if TYPE_CHECKING:
-    from crossmatch.evaluation.audit import AuditReport, Pair
+    from crossmatch.evaluation.audit import AuditReport, SetPair
 
 _FORMS = "a .jsonl, .json, .csv, .parquet, .txt (also .gz, .zst) or suite .yaml file, or a hub data set; repeat."
 
@@ -31,8 +31,8 @@ def audit_command(
     as_json: Json = False,
 ) -> None:
     """Look for held-out items in the train sets, and for each train set in those before it."""
-    from crossmatch.checkpoint import replace_json
     from crossmatch.evaluation.audit import Criteria, Work, audit, open_corpus
+    from crossmatch.result_kinds import AUDIT
 
     if fail_above is not None and not 0 <= fail_above <= 1:
         raise InputError(f"--fail-above {fail_above}: give a share from 0 to 1")
@@ -45,15 +45,15 @@ def audit_command(
     work = Work(processes=processes)
     report = audit(corpora[0], corpora[1], criteria=Criteria(share=ngram_share), work=work, progress=Terminal())
     facts = report.to_dict()
-    for kind, files, read in zip(("train", "held_out"), sources, corpora, strict=True):
+    for sets, files, read in zip((facts["train"], facts["held_out"]), sources, corpora, strict=True):
         for name, file in files.items():
-            facts[kind][name] = {"source": file, "digest": read[name].digest(), **facts[kind][name]}
+            sets[name]["source"], sets[name]["digest"] = file, read[name].digest()
     failed = [name for name in report.ids if fail_above is not None and (report.share(name) or 0) > fail_above]
     facts["gate"] = None if fail_above is None else {"fail_above": fail_above, "failed": failed}
     if output is not None:
-        replace_json(output, facts)
+        AUDIT.replace(output, facts)
     if as_json:
-        emit(facts)
+        emit(AUDIT, facts)
     else:
         show(report)
     if output is not None:
@@ -73,7 +73,7 @@ def show(report: "AuditReport") -> None:
         print(f"\n{name}: {found:,} of {len(ids):,} items found, {len(ids) - found:,} are clean")
 
 
-def _show_pair(pair: "Pair") -> None:
+def _show_pair(pair: "SetPair") -> None:
     """What was found, with an example each, then what was looked for and not found, with the number judged."""
     share = f"{pair.found:,} of {pair.documents:,} documents ({pair.found / pair.documents:.2%})"
     print(f"\n{pair.against} in {pair.train}: {share}")

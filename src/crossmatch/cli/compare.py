@@ -48,7 +48,9 @@ def compare_command(
     found = compare_runs(_read(*first), _read(*second), wanted)
     facts = found.to_dict()
     if as_json:
-        emit(facts)
+        from crossmatch.result_kinds import COMPARISON
+
+        emit(COMPARISON, facts)
     else:
         print("\n".join(comparison_lines(facts)))
     if found.not_worse in _EXIT:

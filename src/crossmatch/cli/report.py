@@ -1,8 +1,7 @@
 """crossmatch report."""
 
-import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -19,6 +18,7 @@ def report_command(
     """Make the page of a finished study, of an analysis or of an evaluation from its report.json, analysis.json or
     summary.json."""
     from crossmatch.report import write_analysis, write_evaluation, write_report
+    from crossmatch.result_kinds import KINDS, PAGE
 
     file, write = run / "report.json", write_report
     if not file.is_file() and (run / "analysis.json").is_file():
@@ -27,25 +27,15 @@ def report_command(
         file, write = run / "summary.json", write_evaluation
     if not file.is_file():
         raise InputError(f"{run} holds no report.json, analysis.json or summary.json; run the study to its end first")
-    facts = _read(file)
+    facts = KINDS[file.stem].read(file, say)
     if write is write_evaluation:
         beside = {name: run / f"{name}.json" for name in ("samples", "interference")}
         facts = {"summary": facts, "name": run.resolve().name}
-        facts |= {name: _read(path) for name, path in beside.items() if path.is_file()}
+        facts |= {name: KINDS[name].read(path, say) for name, path in beside.items() if path.is_file()}
     out = output or file.with_suffix(".html")
-    try:
-        write(facts, out)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{file} is no report of ours: {error!r}; run the command that wrote it again") from error
+    write(facts, out)
     if as_json:
-        emit({"schema_version": 1, "report": str(out)})
+        emit(PAGE, {"schema_version": 1, "report": str(out)})
     else:
         print(out)
         say(f"open {out} in a browser")
-
-
-def _read(file: Path) -> Any:
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{file} is not JSON: {error}") from error

@@ -3,7 +3,7 @@
 import resource
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +13,7 @@ from crossmatch.errors import ExitCode
 from crossmatch.report.text import duration
 
 if TYPE_CHECKING:
+    from crossmatch.results.study import StudyPlanJson
     from crossmatch.study import StudyResult
 
 
@@ -29,6 +30,7 @@ def run_command(
 
     Exit code 0: every merge is verified; 1: one is not; 3: one could not be judged.
     """
+    from crossmatch.result_kinds import RUN, STUDY_PLAN
     from crossmatch.runtime import keep_heap
     from crossmatch.study import load_recipe, plan_study, run_study
 
@@ -36,7 +38,7 @@ def run_command(
     recipe = load_recipe(study)
     if dry_run:
         plan = plan_study(recipe, runs)
-        emit(plan) if as_json else _print_plan(plan)
+        emit(STUDY_PLAN, plan) if as_json else _print_plan(plan)
         return
     keep_heap()
     result = run_study(recipe, runs, progress=Terminal())
@@ -44,6 +46,7 @@ def run_command(
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     if as_json:
         emit(
+            RUN,
             {
                 "schema_version": 1,
                 "study": recipe.name,
@@ -53,7 +56,7 @@ def run_command(
                 "summary": result.summary,
                 "seconds": {**result.ran, "total": round(seconds, 1)},
                 "peak_gib": round(peak, 2),
-            }
+            },
         )
     else:
         _print_result(result)
@@ -64,7 +67,7 @@ def run_command(
     raise typer.Exit(codes[result.worst])
 
 
-def _print_plan(plan: dict[str, Any]) -> None:
+def _print_plan(plan: "StudyPlanJson") -> None:
     print(
         f"study {plan['study']}: {plan['parameters'] / 1e6:,.0f} M parameters, {plan['adapted_modules']} linear modules"
     )

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from crossmatch.adapter import Recorded
 from crossmatch.checkpoint import Checkpoint
@@ -20,6 +19,8 @@ from crossmatch.evaluation.runner.runner import evaluate
 from crossmatch.evaluation.runner.served_runner import Serving, ask_served
 from crossmatch.evaluation.runner.template_check import stated_ends, trained_with
 from crossmatch.evaluation.variants.variants import APART, SERVED, Variant
+from crossmatch.results.samples import SamplesJson
+from crossmatch.results.summary import ServerJson, SummaryJson
 from crossmatch.runtime import SILENT, Progress
 
 
@@ -61,8 +62,8 @@ class EvaluationRequest:
 class Evaluation:
     """summary: every figure and difference, as `summary.json` has it; samples: answers side by side."""
 
-    summary: dict[str, Any]
-    samples: dict[str, Any]
+    summary: SummaryJson
+    samples: SamplesJson
 
 
 def run_evaluation(request: EvaluationRequest, out: Path, *, progress: Progress = SILENT) -> Evaluation:
@@ -70,17 +71,19 @@ def run_evaluation(request: EvaluationRequest, out: Path, *, progress: Progress 
     before is kept."""
     base, plan = request.base, request.plan
     records: Records = {}
-    further: dict[str, Any] = {}
+    server: ServerJson | None = None
+    trained: dict[str, dict[str, bool | None]] | None = None
+    own: dict[str, bool | None] | None = None
     if request.serving:
-        served = ask_served(request.base, request.serving, request.suites, plan, out, request.adapters, progress)
-        records, further["server"] = served
+        records, server = ask_served(
+            request.base, request.serving, request.suites, plan, out, request.adapters, progress
+        )
     if request.variants:
-        further["on_its_base"] = _on_its_base(request, progress)
+        own = _on_its_base(request, progress)
         records |= evaluate(base, request.adapters, request.variants, request.suites, out, plan=plan, progress=progress)
-        further["trained_with"] = trained_with(base, request.adapters, plan.conditions)
-    further["turn_ends"] = stated_ends(base, request.adapters, plan.conditions)
-    if days := days_of(open_tokenizer(base.path), {c.name: c.template for c in plan.conditions}):
-        further["days"] = days
+        trained = trained_with(base, request.adapters, plan.conditions)
+    ends = stated_ends(base, request.adapters, plan.conditions)
+    days = days_of(open_tokenizer(base.path), {c.name: c.template for c in plan.conditions})
     with progress.task("intervals and paired tests") as task:
         summary = summarise(
             records,
@@ -94,7 +97,16 @@ def run_evaluation(request: EvaluationRequest, out: Path, *, progress: Progress 
         beside = [variant for variant in request.every if variant.kind not in APART]
         samples = side_by_side(records, beside, request.suites, conditions=plan.conditions)
         task.advance()
-    return Evaluation({**summary, **further}, samples)
+    if server is not None:
+        summary["server"] = server
+    if own is not None:
+        summary["on_its_base"] = own
+    if trained is not None:
+        summary["trained_with"] = trained
+    summary["turn_ends"] = ends
+    if days:
+        summary["days"] = days
+    return Evaluation(summary, samples)
 
 
 def _on_its_base(request: EvaluationRequest, progress: Progress) -> dict[str, bool | None]:

@@ -2,12 +2,15 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from crossmatch.checkpoint import read_json, replace_json
+from crossmatch.checkpoint import replace_json
 from crossmatch.evaluation import load_suite, merge_name
 from crossmatch.evaluation.variants.checkpoints import checkpoint_variants
 from crossmatch.report import write_report
+from crossmatch.result_kinds import REPORT, VERDICT
+from crossmatch.results.study import ReportJson
+from crossmatch.results.summary import SummaryJson
+from crossmatch.results.verdict import VerdictJson
 from crossmatch.runtime import SILENT, Progress
 from crossmatch.study.ledger import Ledger
 from crossmatch.study.preflight import check_recipe, render_all, variants_of
@@ -24,8 +27,8 @@ class StudyResult:
 
     path: Path
     report: Path
-    verdicts: dict[str, dict[str, Any]]
-    summary: dict[str, Any] | None
+    verdicts: dict[str, VerdictJson]
+    summary: SummaryJson | None
     ran: dict[str, float]
 
     @property
@@ -70,14 +73,14 @@ def run_study(recipe: Recipe, runs: str | Path = "runs", *, progress: Progress =
         measured = interfere(subject, root, ledger)
     pairs = overlap_of_pair(recipe, adapters, root, ledger)
     changed = explain(base, adapters, root, ledger)
-    facts = {
+    facts: ReportJson = {
         "schema_version": 1,
         "study": recipe.name,
         "question": recipe.question,
         "base": {"name": base.source.hub_id or recipe.base, "digest": base.digest, "parameters": base.parameters},
         "data": card,
         "adapters": {name: training_record(adapter) for name, adapter in adapters.items()},
-        "verdicts": {name: read_json(root / "verify" / f"{name}.json") for name in verdicts},
+        "verdicts": {name: VERDICT.read(root / "verify" / f"{name}.json") for name in verdicts},
         "summary": summary,
         "samples": samples,
         "overlap": pairs,
@@ -87,7 +90,7 @@ def run_study(recipe: Recipe, runs: str | Path = "runs", *, progress: Progress =
         "seconds": ledger.seconds(),
     }
     report = root / "report.html"
-    replace_json(root / "report.json", facts)
+    REPORT.replace(root / "report.json", facts)
     with progress.task("report") as task:
         write_report(facts, report)
         task.advance()

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 from blake3 import blake3
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from crossmatch.adapter import VECTOR
 from crossmatch.checkpoint import TOKENIZER_FILES, OutputFile
+from crossmatch.results.vectors import VectorFactsJson, VectorManifestJson
 from crossmatch.runtime import QUIET, Task
 
 GENERATION = "generation_config.json"
@@ -54,7 +54,7 @@ def write_entries(file: Path, entries: Sequence[Entry], task: Task = QUIET) -> s
     return digest.hexdigest()
 
 
-def statement(kind: str, subjects: Mapping[str, str], predicate: Mapping[str, Any]) -> dict[str, Any]:
+def statement(kind: str, subjects: Mapping[str, str], predicate: VectorFactsJson) -> VectorManifestJson:
     """An in-toto Statement v1: files with their blake3 digests, and how they were made. No times, no host."""
     return {
         "_type": "https://in-toto.io/Statement/v1",
@@ -72,7 +72,7 @@ def statement(kind: str, subjects: Mapping[str, str], predicate: Mapping[str, An
     }
 
 
-def vector_statement(subjects: Mapping[str, str], predicate: Mapping[str, Any]) -> dict[str, Any]:
+def vector_statement(subjects: Mapping[str, str], predicate: VectorFactsJson) -> VectorManifestJson:
     """The statement by which a directory is known to be a stored vector."""
     return statement(VECTOR, subjects, predicate)
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,6 +24,7 @@ from crossmatch.report.terminal.analysis import show, show_texts
 
 if TYPE_CHECKING:
     from crossmatch.analysis import Opened
+    from crossmatch.results.analysis import AnalysisJson
 
 
 def named(vectors: list[str]) -> dict[str, str]:
@@ -100,7 +101,9 @@ def analyse_command(
         write(output, facts, pictures=svg)
     say_notes(base, facts)
     if as_json:
-        emit(facts)
+        from crossmatch.result_kinds import ANALYSIS
+
+        emit(ANALYSIS, facts)
     else:
         show(facts)
         show_texts(facts)
@@ -131,28 +134,29 @@ def check_output(output: Path | None, opened: "Opened") -> None:
     """Raise OutputError for a place inside of what is analysed."""
     if output is None:
         return
-    for path in (opened.base.path, *(Path(one["path"]) for one in opened.facts.values())):
+    for path in (opened.base.path, *(Path(one.path) for one in opened.facts.values())):
         if output.resolve().is_relative_to(path.resolve()):
             raise OutputError(f"{output} lies in {path}, which is analysed; give another directory")
 
 
-def say_notes(base: str, facts: dict[str, Any]) -> None:
+def say_notes(base: str, facts: "AnalysisJson") -> None:
     """What a reader of the figures must know."""
     for name, one in facts["vectors"].items():
         if one["on_its_base"] is False:
             say(f"note: {name} was made on other weights than {base} has")
 
 
-def write(output: Path, facts: dict[str, Any], *, pictures: bool) -> None:
+def write(output: Path, facts: "AnalysisJson", *, pictures: bool) -> None:
     """The result as JSON and as a page in a directory, in the place of earlier ones."""
-    from crossmatch.checkpoint import disk_error, replace_json
+    from crossmatch.checkpoint import disk_error
     from crossmatch.report import write_analysis, write_pictures
+    from crossmatch.result_kinds import ANALYSIS
 
     try:
         output.mkdir(parents=True, exist_ok=True)
         with Terminal().task("page"):
             write_analysis(facts, output / PAGE)
-            replace_json(output / RESULT, facts)
+            ANALYSIS.replace(output / RESULT, facts)
             if pictures:
                 write_pictures(facts, output / "pictures")
     except OSError as error:

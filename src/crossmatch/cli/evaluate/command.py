@@ -65,12 +65,13 @@ def evaluate_command(
     With --server the model that runs there is one more variant, `served`; without -a, --checkpoint and --reference base
     it is measured alone. BASE gives the tokenizer and its chat template. A key is taken from CROSSMATCH_API_KEY.
     """
-    from crossmatch.checkpoint import Checkpoint, replace_json
+    from crossmatch.checkpoint import Checkpoint
     from crossmatch.data.suites import load_suite
     from crossmatch.evaluation.conditions import Plan, conditions_of
     from crossmatch.evaluation.inference.batch_memory import parse_memory
     from crossmatch.evaluation.pipeline import EvaluationRequest, run_evaluation
     from crossmatch.evaluation.variants.variants import SERVED
+    from crossmatch.result_kinds import SAMPLES, SUMMARY
     from crossmatch.runtime import keep_heap
 
     keep_heap()
@@ -89,8 +90,8 @@ def evaluate_command(
     adapters = wanted.adapters if wanted else {}
     request = EvaluationRequest(whole, tuple(suites), tuple(here), adapters, plan, serving, parts)
     found = run_evaluation(request, output, progress=Terminal())
-    replace_json(output / "summary.json", found.summary)
-    replace_json(output / "samples.json", found.samples)
+    SUMMARY.replace(output / "summary.json", found.summary)
+    SAMPLES.replace(output / "samples.json", found.samples)
     facts = {"name": output.resolve().name, "summary": found.summary, "samples": found.samples}
     if wanted and pair:
         facts["interference"] = interfere(whole, wanted, pair, interference, output)
@@ -104,7 +105,9 @@ def _tell(facts: dict[str, Any], output: Path, as_json: bool) -> None:
     write_evaluation(facts, output / "summary.html")
     summary, interfering = facts["summary"], facts.get("interference")
     if as_json:
-        emit({**summary, "interference": interfering} if interfering else summary)
+        from crossmatch.result_kinds import SUMMARY
+
+        emit(SUMMARY, {**summary, "interference": interfering} if interfering else summary)
     else:
         print_summary(summary)
         if interfering:

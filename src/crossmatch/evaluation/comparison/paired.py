@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
 from crossmatch.evaluation.metrics.metrics import SHARES, Measured
+from crossmatch.results.summary import BestPointJson
 from crossmatch.statistics.estimates import Array, Corpus, Difference, Figure, Statistic
 from crossmatch.statistics.proportions import mcnemar, proportion
 from crossmatch.statistics.resampling import bootstrap, paired_difference, snapped
@@ -74,9 +75,15 @@ class Best:
     high: float
     place: int
 
-    def to_dict(self) -> dict[str, Any]:
-        """As plain JSON."""
-        return asdict(self)
+    def to_dict(self, names: Sequence[str]) -> BestPointJson:
+        """As plain JSON; names: of the differences."""
+        return {
+            "verdict": self.verdict,
+            "value": self.value,
+            "low": self.low,
+            "high": self.high,
+            "variant": names[self.place],
+        }
 
 
 def best_of(values: Array, draws: Array, wider: float = 1.0) -> Best:

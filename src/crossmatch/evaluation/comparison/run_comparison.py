@@ -2,15 +2,16 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 
 from crossmatch.errors import DataError, InputError
-from crossmatch.evaluation.comparison.non_inferiority import NonInferiority, non_inferiority
+from crossmatch.evaluation.comparison.non_inferiority import Answer, NonInferiority, non_inferiority
 from crossmatch.evaluation.comparison.paired import BETTER
 from crossmatch.evaluation.comparison.scored_run import Document, Form, Run, Task
+from crossmatch.results.comparison import LineJson, PairingJson, RunComparisonJson
 from crossmatch.statistics.estimates import Array, Difference, Figure, Ratio, Statistic, mean_of
 from crossmatch.statistics.multiple_tests import holm
 from crossmatch.statistics.proportions import mcnemar, proportion
@@ -41,6 +42,7 @@ _HIGHER = (
 # Scores from 0 to 100, of which a point is one and not a hundredth.
 _HUNDRED = ("bleu", "chrf", "rouge", "ter", "lf_", "sentence_bleu")
 POOLED = "all tasks"
+Direction = Literal["recorded", "known", "assumed"]
 
 
 @dataclass(frozen=True)
@@ -71,9 +73,23 @@ class Line:
     b: Figure
     difference: Difference | None
     higher_is_better: bool
-    direction: str
+    direction: Direction
     point: float | None
     non_inferior: NonInferiority | None = None
+
+    def to_dict(self) -> LineJson:
+        """As plain JSON."""
+        return {
+            "task": self.task,
+            "metric": self.metric,
+            "a": self.a.to_dict(),
+            "b": self.b.to_dict(),
+            "difference": self.difference.to_dict() if self.difference else None,
+            "higher_is_better": self.higher_is_better,
+            "direction": self.direction,
+            "point": self.point,
+            "non_inferior": self.non_inferior.to_dict() if self.non_inferior else None,
+        }
 
 
 @dataclass(frozen=True)
@@ -91,6 +107,17 @@ class Pairing:
     unanswered: int
     other_prompts: int | None
 
+    def to_dict(self) -> PairingJson:
+        """As plain JSON."""
+        return {
+            "task": self.task,
+            "paired": self.paired,
+            "only_a": self.only_a,
+            "only_b": self.only_b,
+            "unanswered": self.unanswered,
+            "other_prompts": self.other_prompts,
+        }
+
 
 @dataclass(frozen=True)
 class RunComparison:
@@ -105,7 +132,7 @@ class RunComparison:
     margin: float | None = None
 
     @property
-    def not_worse(self) -> str | None:
+    def not_worse(self) -> Answer | None:
         """Over all lines that have points: yes (all are), no (one is worse by more than the margin), or cannot tell."""
         if self.margin is None:
             return None
@@ -113,10 +140,19 @@ class RunComparison:
         answers = {line.non_inferior.answer if line.non_inferior else "cannot tell" for line in held}
         return "no" if "no" in answers else "cannot tell" if "cannot tell" in answers else "yes"
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> RunComparisonJson:
         """As plain JSON."""
-        facts = asdict(self)
-        return {"schema_version": 1, **facts, "not_worse": self.not_worse}
+        return {
+            "schema_version": 1,
+            "a": self.a,
+            "b": self.b,
+            "form": self.form,
+            "lines": [line.to_dict() for line in self.lines],
+            "pairings": [pairing.to_dict() for pairing in self.pairings],
+            "notes": list(self.notes),
+            "margin": self.margin,
+            "not_worse": self.not_worse,
+        }
 
 
 def compare_runs(a: Run, b: Run, wanted: Wanted | None = None) -> RunComparison:
@@ -290,7 +326,7 @@ def _line(name: str, metric: str, both: _Both, tasks: Sequence[Task]) -> Line:
     return Line(name, metric, a, b, found, higher, direction, _point(metric, both))
 
 
-def _direction(metric: str, tasks: Sequence[Task]) -> tuple[bool, str]:
+def _direction(metric: str, tasks: Sequence[Task]) -> tuple[bool, Direction]:
     recorded = next((t.higher_is_better[metric] for t in tasks if metric in t.higher_is_better), None)
     if recorded is not None:
         return recorded, "recorded"

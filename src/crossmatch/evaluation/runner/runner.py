@@ -23,9 +23,8 @@ from crossmatch.evaluation.runner.questions import Questions
 from crossmatch.evaluation.runner.requests import ask
 from crossmatch.evaluation.runner.template_check import ends_by_condition, taught_ends
 from crossmatch.evaluation.variants.variants import SERVED, Variant
+from crossmatch.results.record import RECORD_VERSION
 from crossmatch.runtime import SILENT, Progress
-
-"""Records by names: (variant, suite, condition)."""
 
 
 def evaluate(
@@ -178,7 +177,12 @@ class _Work:
                     prepared = True
                     for _, _, later in asked[place:]:
                         later.prepare()
-                stamp = {"variant": variant, "suite": suite, "suite_version": cell.suite.settings.version}
+                stamp = {
+                    "schema_version": RECORD_VERSION,
+                    "variant": variant,
+                    "suite": suite,
+                    "suite_version": cell.suite.settings.version,
+                }
                 stamp |= {"condition": condition, "model_digest": self._models[variant]}
                 with sheet:
                     try:

