@@ -7,7 +7,7 @@ for each factor column else; `added/NAME`, rows that a vocabulary has gained, an
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -49,10 +49,6 @@ class StoredDense(Delta):
     def shape(self) -> tuple[int, ...]:
         """Shape of D."""
         return self.dims
-
-    def scaled(self, weight: float) -> "StoredDense":
-        """weight * D; the file is shared."""
-        return replace(self, scale=self.scale * weight)
 
     def rows(self, start: int, stop: int, dtype: torch.dtype = torch.float32, base: Tensor | None = None) -> Tensor:
         """D[start:stop], computed in `dtype`. Raises AdapterError for values that are not finite."""

@@ -383,6 +383,30 @@ def test_retry_after_is_honoured(server: LocalServer) -> None:
         assert "answered 429: too busy; it asks for" in found.reason
 
 
+def test_connections_are_used_again_and_a_dead_one_is_noticed(
+    server: LocalServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import local_server
+
+    opened: list[int] = []
+    setup = local_server._Handler.setup
+
+    def counted(self: Any) -> None:
+        opened.append(1)
+        setup(self)
+
+    monkeypatch.setattr(local_server._Handler, "setup", counted)
+    monkeypatch.setattr(local_server._Handler, "protocol_version", "HTTP/1.1")
+    # The server closes a connection on which nothing comes for so many seconds.
+    monkeypatch.setattr(local_server._Handler, "timeout", 1.0)
+    served = client(server, parallel=1, retries=0)
+    first = answers(served, BYTES, 2)
+    assert len(opened) == 1
+    time.sleep(1.5)
+    assert answers(served, BYTES, 2) == first
+    assert len(opened) == 2
+
+
 def test_names(pieces: Path) -> None:
     with LocalServer(pieces, names=("tiny", "alias", "third")) as local:
         # vLLM answers by the first name of a model, whichever was asked.
