@@ -153,6 +153,8 @@ def test_every_command_has_help() -> None:
     commands = get_command(app).commands  # type: ignore[attr-defined]
     assert set(commands) == {
         "run",
+        "doctor",
+        "init",
         "train",
         "merge",
         "verify",
