@@ -15,6 +15,7 @@ from crossmatch.cli.doctor import doctor_command
 from crossmatch.cli.evaluate.command import evaluate_command
 from crossmatch.cli.help import NAMES, HelpfulCommand, HelpfulGroup
 from crossmatch.cli.identify import identify_command
+from crossmatch.cli.init import init_command
 from crossmatch.cli.inspect import inspect_command
 from crossmatch.cli.merge import merge_command
 from crossmatch.cli.report import report_command
@@ -41,6 +42,7 @@ app = typer.Typer(
     context_settings={"help_option_names": NAMES},
 )
 for _name, _command in {
+    "init": init_command,
     "doctor": doctor_command,
     "run": run_command,
     "train": train_command,

@@ -29,7 +29,9 @@ class Checkup:
     @property
     def worst(self) -> State:
         """`fault` before `warning` before `ok`."""
-        return next((state for state in reversed(STATES) if self.count(state)), "ok")
+        if self.count("fault"):
+            return "fault"
+        return "warning" if self.count("warning") else "ok"
 
     def count(self, state: State) -> int:
         """How many lines are in a state."""
