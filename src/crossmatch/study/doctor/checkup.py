@@ -51,10 +51,10 @@ def doctor(
     Weights are read where only they tell: adapters whole, the base where an adapter's record names its digest. Raises
     InputError for adapters without a base, and for a path or hub id behind which there is nothing.
 
-        >>> from crossmatch import doctor
-        >>> found = doctor("models/base", {"pt": "runs/pt", "sft": "runs/sft"})
-        >>> found.worst
-        'warning'
+        >>> import crossmatch
+        >>> found = crossmatch.doctor("models/base", {"pt": "runs/pt", "sft": "runs/sft"})
+        >>> [line.seen for line in found.lines if line.state == "fault"]
+        []
     """
     from crossmatch.checkpoint import locate
     from crossmatch.errors import InputError

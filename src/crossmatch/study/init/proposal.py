@@ -52,8 +52,8 @@ def init(directory: str | Path = ".", output: str | Path | None = None, *, progr
     questions that no suite names get a suite beside it. Raises InputError where there is no base, or nothing to merge
     into it, and OutputError where the recipe exists.
 
-        >>> from crossmatch import init
-        >>> proposal = init("models", "first.yaml")
+        >>> import crossmatch
+        >>> proposal = crossmatch.init(".", "first.yaml")
         >>> proposal.output
         PosixPath('first.yaml')
     """
