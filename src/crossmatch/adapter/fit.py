@@ -157,7 +157,7 @@ def _check(label: str, name: str, placed: Placed, view: Checkpoint) -> None:
     if len(placed.shape) != len(info.shape) or any(
         a not in (-1, b) for a, b in zip(placed.shape, info.shape, strict=True)
     ):
-        why = "it was trained on another base"
+        why = "it was trained on another base; give that one"
         if _is_grouped(placed.shape, info.shape):
             why = "the convolution has groups, and the adapter's does not: no weight of the base can hold the sum"
         shapes = f"a delta of {list(placed.shape)}, the base a tensor of {list(info.shape)}"
