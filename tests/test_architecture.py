@@ -19,6 +19,7 @@ FLOORS = {
     "checkpoint": 0,
     "causal": 0,
     "report": 0,
+    "answers": 1,
     "data": 1,
     "adapter": 1,
     "rules": 1,

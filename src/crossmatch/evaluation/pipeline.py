@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from crossmatch.adapter import Recorded
+from crossmatch.answers import MARGIN, answers_of
 from crossmatch.checkpoint import Checkpoint
 from crossmatch.data.chat_templates import open_tokenizer
 from crossmatch.data.rendering import days_of
@@ -30,7 +31,8 @@ class EvaluationRequest:
     variants: those that are asked here, in order; adapters: what they are made of; plan: under what they are asked, and
     the variant with which the others are compared (`kl_to`); serving: the model on a server, which is asked too, and
     first, since no model is loaded till then; clean: suite -> ids of its clean items, where an audit found others;
-    combination: which variants are sums of vectors across domains.
+    combination: which variants are sums of vectors across domains; margin: points of a score, or percent of a
+    perplexity, that a variant may lose and still be as good (`crossmatch.answers`).
     """
 
     base: Checkpoint
@@ -41,6 +43,7 @@ class EvaluationRequest:
     serving: Serving | None = None
     clean: Mapping[str, set[str]] = field(default_factory=dict)
     combination: Combination | None = None
+    margin: float = MARGIN
 
     def __post_init__(self) -> None:
         names = [variant.name for variant in self.every]
@@ -94,7 +97,8 @@ def run_evaluation(request: EvaluationRequest, out: Path, *, progress: Progress 
         beside = [variant for variant in request.every if variant.kind not in APART]
         samples = side_by_side(records, beside, request.suites, conditions=plan.conditions)
         task.advance()
-    return Evaluation({**summary, **further}, samples)
+    found = {**summary, **further}
+    return Evaluation({**found, "answers": answers_of({"summary": found}, request.margin)}, samples)
 
 
 def _on_its_base(request: EvaluationRequest, progress: Progress) -> dict[str, bool | None]:

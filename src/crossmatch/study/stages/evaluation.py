@@ -7,6 +7,7 @@ from typing import Any
 
 from crossmatch.adapter import Adapter
 from crossmatch.analysis.interference.suite_pair import find_pair, measure_pair
+from crossmatch.answers import MARGIN
 from crossmatch.checkpoint import Checkpoint, file_digest, read_json, replace_json, side_digest
 from crossmatch.evaluation import Suite, Variant
 from crossmatch.evaluation.conditions import RECORDS_VERSION, SUMMARY_VERSION, Plan, cells, conditions_of
@@ -65,7 +66,8 @@ def evaluate_variants(
     conditions = conditions_of(wanted.templates, wanted.decodings)
     clean = {name: set(found["clean"]) for name, found in (audited or {}).get("held_out", {}).items()}
     inputs = [
-        wanted.model_dump(),
+        # Answers were made with the default margin before it could be set.
+        wanted.model_dump(exclude={"margin"} if wanted.margin == MARGIN else None),
         side_digest(base.path),
         recipe.dtype,
         [condition.digest for condition in conditions],
@@ -92,6 +94,7 @@ def evaluate_variants(
             plan,
             clean=touched(clean, subject.suites),
             combination=combination_of(recipe, names),
+            margin=wanted.margin,
         )
         found = run_evaluation(request, out, progress=ledger.progress)
         replace_json(summary_file, found.summary)
