@@ -21,6 +21,7 @@ FLOORS = {
     "results": 0,
     "result_kinds": 0,
     "report": 0,
+    "answers": 1,
     "data": 1,
     "adapter": 1,
     "rules": 1,

@@ -1,14 +1,17 @@
 """crossmatch audit."""
 
 import textwrap
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from crossmatch.cli.console import Terminal, emit, say
-from crossmatch.cli.options import Json, split_pairs
+from crossmatch.cli.options import Detail, Json, split_pairs
 from crossmatch.errors import ExitCode, InputError, OutputError
+from crossmatch.report.terminal.answers import Rest, show_screen
+from crossmatch.report.terminal.audit import audit_table
 from crossmatch.report.text import printable
 
 if TYPE_CHECKING:
@@ -28,9 +31,11 @@ def audit_command(
     ] = None,
     ngram_share: Annotated[float, typer.Option(help="Share of an item's n-grams from which on it is found.")] = 0.5,
     processes: Annotated[int | None, typer.Option(min=1, help="Processes; default: one a core.")] = None,
+    detail: Detail = False,
     as_json: Json = False,
 ) -> None:
     """Look for held-out items in the train sets, and for each train set in those before it."""
+    from crossmatch.answers import clean_answer, to_json
     from crossmatch.evaluation.audit import Criteria, Work, audit, open_corpus
     from crossmatch.result_kinds import AUDIT
 
@@ -50,14 +55,20 @@ def audit_command(
             sets[name]["source"], sets[name]["digest"] = file, read[name].digest()
     failed = [name for name in report.ids if fail_above is not None and (report.share(name) or 0) > fail_above]
     facts["gate"] = None if fail_above is None else {"fail_above": fail_above, "failed": failed}
+    answer = clean_answer(facts)
+    facts["answers"] = to_json([answer] if answer else [])
     if output is not None:
         AUDIT.replace(output, facts)
     if as_json:
         emit(AUDIT, facts)
+        if output is not None:
+            say(f"written: {output}")
     else:
-        show(report)
-    if output is not None:
-        say(f"written: {output}")
+        if detail:
+            show(report)
+            print()
+        places = {"json": str(output)} if output is not None else {}
+        show_screen(facts["answers"], partial(audit_table, facts), Rest(places, detail=not detail))
     for name in failed:
         say(f"failed: of {name} {report.share(name):.2%} were found, more than {fail_above:.2%}")
     if failed:

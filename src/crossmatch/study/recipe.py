@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
+from crossmatch.answers import MARGIN
 from crossmatch.checkpoint import safe_name
 from crossmatch.data.suites import read_yaml
 from crossmatch.errors import DataError, InputError, RecipeError, RuleError
@@ -97,7 +98,8 @@ class EvaluationRecipe(_Strict):
     nulls: variants in which the reference's partners are random deltas of the same spectrum; checkpoints: written ones
     by name, asked the same prompts; kl: items of each generation suite on which KL to the reference and to the base is
     taken, 0 for none; interference: items on which it is measured, 0 for none; memory: for batches, as in 4GB (None: a
-    quarter of what is free).
+    quarter of what is free); margin: points of a score from 0 to 100, or percent of a perplexity, that a variant may
+    lose and still be as good as what it is compared with.
     """
 
     suites: tuple[str, ...] = Field(min_length=1)
@@ -113,6 +115,7 @@ class EvaluationRecipe(_Strict):
     interference: int = Field(0, ge=0, le=256)
     batch_size: int = Field(ROWS, ge=1)
     memory: str | None = None
+    margin: FiniteFloat = Field(MARGIN, gt=0, le=100)
 
     @model_validator(mode="after")
     def _known_suites(self) -> "EvaluationRecipe":

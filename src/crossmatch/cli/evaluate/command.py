@@ -1,5 +1,6 @@
 """crossmatch evaluate."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,7 +26,7 @@ from crossmatch.cli.evaluate.options import (
     read_serving,
     wanted_pair,
 )
-from crossmatch.cli.options import Adapters, Json, Weights
+from crossmatch.cli.options import Adapters, Detail, Json, Margin, Weights, check_margin
 from crossmatch.report.terminal.evaluation import print_summary
 from crossmatch.report.terminal.interference import print_interference
 
@@ -55,6 +56,8 @@ def evaluate_command(
     model: Model = None,
     same_as: SameAs = None,
     clean: Clean = None,
+    margin: Margin = None,
+    detail: Detail = False,
     as_json: Json = False,
 ) -> None:
     """Measure base, each adapter alone, their merge and its scale-matched control on the same prompts.
@@ -65,6 +68,7 @@ def evaluate_command(
     With --server the model that runs there is one more variant, `served`; without -a, --checkpoint and --reference base
     it is measured alone. BASE gives the tokenizer and its chat template. A key is taken from CROSSMATCH_API_KEY.
     """
+    from crossmatch.answers import MARGIN, answers_of
     from crossmatch.checkpoint import Checkpoint
     from crossmatch.data.suites import load_suite
     from crossmatch.evaluation.conditions import Plan, conditions_of
@@ -75,6 +79,7 @@ def evaluate_command(
     from crossmatch.runtime import keep_heap
 
     keep_heap()
+    check_margin(margin)
     conditions = conditions_of(template or (), decoding or ())
     suites = [load_suite(file) for file in suite]
     serving = read_serving(server, model, same_as)
@@ -88,19 +93,23 @@ def evaluate_command(
     here = wanted.variants() if wanted else []
     here += read_checkpoints(whole, checkpoint, [*([SERVED] if serving else []), *here])
     adapters = wanted.adapters if wanted else {}
-    request = EvaluationRequest(whole, tuple(suites), tuple(here), adapters, plan, serving, parts)
+    request = EvaluationRequest(
+        whole, tuple(suites), tuple(here), adapters, plan, serving, parts, margin=margin or MARGIN
+    )
     found = run_evaluation(request, output, progress=Terminal())
-    SUMMARY.replace(output / "summary.json", found.summary)
-    SAMPLES.replace(output / "samples.json", found.samples)
     facts = {"name": output.resolve().name, "summary": found.summary, "samples": found.samples}
     if wanted and pair:
         facts["interference"] = interfere(whole, wanted, pair, interference, output)
-    _tell(facts, output, as_json)
+    found.summary["answers"] = answers_of(facts, margin or MARGIN)
+    SUMMARY.replace(output / "summary.json", found.summary)
+    SAMPLES.replace(output / "samples.json", found.samples)
+    _tell(facts, output, as_json=as_json, detail=detail)
 
 
-def _tell(facts: dict[str, Any], output: Path, as_json: bool) -> None:
-    """The page, and the figures on stdout."""
+def _tell(facts: dict[str, Any], output: Path, *, as_json: bool, detail: bool) -> None:
+    """The page, and the answers on stdout; with `detail` every figure before them."""
     from crossmatch.report import write_evaluation
+    from crossmatch.report.terminal.answers import Rest, show_all, show_screen, summary_table
 
     write_evaluation(facts, output / "summary.html")
     summary, interfering = facts["summary"], facts.get("interference")
@@ -108,9 +117,16 @@ def _tell(facts: dict[str, Any], output: Path, as_json: bool) -> None:
         from crossmatch.result_kinds import SUMMARY
 
         emit(SUMMARY, {**summary, "interference": interfering} if interfering else summary)
+        say(f"answers and summary: {output}; the page: {output / 'summary.html'}")
     else:
-        print_summary(summary)
-        if interfering:
-            print_interference(interfering)
-    say(f"answers and summary: {output}; the page: {output / 'summary.html'}")
+        answers = summary["answers"]
+        if detail:
+            print_summary(summary)
+            if interfering:
+                print_interference(interfering)
+            print()
+            show_all(answers)
+            print()
+        places = {"page": str(output / "summary.html"), "json": str(output / "summary.json")}
+        show_screen(answers, partial(summary_table, summary, answers), Rest(places, detail=not detail))
     exit_unjudged(summary)

@@ -8,12 +8,12 @@ from typing import Any, Literal
 import numpy as np
 
 from crossmatch.errors import DataError, InputError
-from crossmatch.evaluation.comparison.non_inferiority import Answer, NonInferiority, non_inferiority
 from crossmatch.evaluation.comparison.paired import BETTER
 from crossmatch.evaluation.comparison.scored_run import Document, Form, Run, Task
 from crossmatch.results.comparison import LineJson, PairingJson, RunComparisonJson
 from crossmatch.statistics.estimates import Array, Difference, Figure, Ratio, Statistic, mean_of
 from crossmatch.statistics.multiple_tests import holm
+from crossmatch.statistics.non_inferiority import Answer, NonInferiority, non_inferiority
 from crossmatch.statistics.proportions import mcnemar, proportion
 from crossmatch.statistics.resampling import bootstrap, paired_difference
 
