@@ -19,6 +19,7 @@ FLOORS = {
     "checkpoint": 0,
     "causal": 0,
     "report": 0,
+    "export": 0,
     "data": 1,
     "adapter": 1,
     "rules": 1,
@@ -36,8 +37,9 @@ FLOORS = {
 # The ground floor has an order of its own: whom each may use there.
 GROUND = {
     "checkpoint": {"errors"},
-    "delta": {"errors"},
+    "delta": {"errors", "export"},
     "report": {"errors"},
+    "export": {"errors", "report"},
     "statistics": {"errors"},
     "causal": {"errors"},
 }

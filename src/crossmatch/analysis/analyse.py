@@ -13,6 +13,7 @@ from crossmatch.analysis.weights.tables import SCHEMA_VERSION, Wanted, analyse
 from crossmatch.checkpoint import Checkpoint, locate
 from crossmatch.delta import TuningVector
 from crossmatch.errors import DataError, EqualError
+from crossmatch.export.results import AnalysisResult
 from crossmatch.runtime import SILENT, Progress
 
 
@@ -68,7 +69,7 @@ def open_vectors(base: str | Path, sources: Mapping[str, str | Path]) -> Opened:
     return Opened(view, {x: vectors[x] for x in sources}, facts, tuple(left_out))
 
 
-def assemble(opened: Opened, wanted: Wanted | None = None, *, progress: Progress = SILENT) -> dict[str, Any]:
+def assemble(opened: Opened, wanted: Wanted | None = None, *, progress: Progress = SILENT) -> AnalysisResult:
     """The whole result as plain JSON. Each part of an analysis is one or several keys of it; another part, another key.
 
     The base's digest is None where its weights were not read.
@@ -86,7 +87,7 @@ def assemble(opened: Opened, wanted: Wanted | None = None, *, progress: Progress
         # Not known where the weights were not read, or nothing was recorded.
         one["on_its_base"] = made_on == digest if made_on and digest else None
     architectures = base.config.get("architectures")
-    return {
+    facts = {
         "schema_version": SCHEMA_VERSION,
         "base": {
             "path": str(base.path),
@@ -97,3 +98,4 @@ def assemble(opened: Opened, wanted: Wanted | None = None, *, progress: Progress
         **weights,
         "seconds": round(time.monotonic() - started, 2),
     }
+    return AnalysisResult(facts)

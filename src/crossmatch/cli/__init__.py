@@ -12,6 +12,7 @@ from crossmatch.cli.calibrate import calibrate_command
 from crossmatch.cli.compare import compare_command
 from crossmatch.cli.console import Settings, say
 from crossmatch.cli.evaluate.command import evaluate_command
+from crossmatch.cli.exports import with_directories
 from crossmatch.cli.identify import identify_command
 from crossmatch.cli.inspect import inspect_command
 from crossmatch.cli.merge import merge_command
@@ -81,7 +82,8 @@ def options(
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code; errors become one line on stderr."""
     try:
-        code = typer.main.get_command(app).main(args=arguments, prog_name="crossmatch", standalone_mode=False)
+        words = with_directories(sys.argv[1:] if arguments is None else arguments)
+        code = typer.main.get_command(app).main(args=words, prog_name="crossmatch", standalone_mode=False)
         # typer turns Ctrl-C into an exit code of its own.
         return _interrupted() if code == ExitCode.INTERRUPTED else int(code or ExitCode.OK)
     except CrossmatchError as error:

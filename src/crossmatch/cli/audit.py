@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from crossmatch.cli.console import Terminal, emit, say
+from crossmatch.cli.exports import Tables, export, wanted_exports
 from crossmatch.cli.options import Json, split_pairs
 from crossmatch.errors import ExitCode, InputError, OutputError
 from crossmatch.report.text import printable
@@ -28,6 +29,7 @@ def audit_command(
     ] = None,
     ngram_share: Annotated[float, typer.Option(help="Share of an item's n-grams from which on it is found.")] = 0.5,
     processes: Annotated[int | None, typer.Option(min=1, help="Processes; default: one a core.")] = None,
+    tables: Tables = None,
     as_json: Json = False,
 ) -> None:
     """Look for held-out items in the train sets, and for each train set in those before it."""
@@ -40,6 +42,7 @@ def audit_command(
         raise InputError("--fail-above judges held-out sets; add --held-out NAME=FILE")
     if output is not None and (output.is_dir() or not output.parent.is_dir()):
         raise OutputError(f"{output} cannot be written; give the name of a file in a directory that exists")
+    exports = wanted_exports(tables, None, None)
     sources = split_pairs(train, "--train"), split_pairs(held_out, "--held-out")
     corpora = [{name: open_corpus(file) for name, file in files.items()} for files in sources]
     work = Work(processes=processes)
@@ -58,6 +61,7 @@ def audit_command(
         show(report)
     if output is not None:
         say(f"written: {output}")
+    export(facts, exports)
     for name in failed:
         say(f"failed: of {name} {report.share(name):.2%} were found, more than {fail_above:.2%}")
     if failed:

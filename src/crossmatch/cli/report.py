@@ -1,12 +1,12 @@
 """crossmatch report."""
 
-import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from crossmatch.cli.console import emit, say
+from crossmatch.cli.exports import Figures, Tables, export, read_facts, wanted_exports
 from crossmatch.cli.options import Json
 from crossmatch.errors import InputError
 
@@ -14,6 +14,8 @@ from crossmatch.errors import InputError
 def report_command(
     run: Annotated[Path, typer.Argument(help="A run directory, or what analyse -o or evaluate -o wrote.")],
     output: Annotated[Path | None, typer.Option("-o", "--output", help="The page; default: beside its JSON.")] = None,
+    tables: Tables = None,
+    figures: Figures = None,
     as_json: Json = False,
 ) -> None:
     """Make the page of a finished study, of an analysis or of an evaluation from its report.json, analysis.json or
@@ -27,14 +29,17 @@ def report_command(
         file, write = run / "summary.json", write_evaluation
     if not file.is_file():
         raise InputError(f"{run} holds no report.json, analysis.json or summary.json; run the study to its end first")
-    facts = _read(file)
+    exports = wanted_exports(tables, figures, run)
+    facts = read_facts(file)
     if write is write_evaluation:
         beside = {name: run / f"{name}.json" for name in ("samples", "interference")}
         facts = {"summary": facts, "name": run.resolve().name}
-        facts |= {name: _read(path) for name, path in beside.items() if path.is_file()}
+        facts |= {name: read_facts(path) for name, path in beside.items() if path.is_file()}
     out = output or file.with_suffix(".html")
     try:
         write(facts, out)
+        shown = {**facts["summary"], "interference": facts.get("interference")} if write is write_evaluation else facts
+        export(shown, exports, name=run.resolve().name)
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{file} is no report of ours: {error!r}; run the command that wrote it again") from error
     if as_json:
@@ -42,10 +47,3 @@ def report_command(
     else:
         print(out)
         say(f"open {out} in a browser")
-
-
-def _read(file: Path) -> Any:
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{file} is not JSON: {error}") from error

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from crossmatch.cli.console import Terminal, emit, say
+from crossmatch.cli.exports import Figures, ReportTo, Tables, export, read_facts, wanted_exports
 from crossmatch.cli.options import Json
 from crossmatch.errors import ExitCode
 from crossmatch.report.text import duration
@@ -23,6 +24,9 @@ def run_command(
         bool,
         typer.Option("--dry-run", help="Print stages, tokens, time and memory, render every prompt and row, and stop."),
     ] = False,
+    tables: Tables = None,
+    figures: Figures = None,
+    report_to: ReportTo = None,
     as_json: Json = False,
 ) -> None:
     """Run a whole study: train, merge, prove, measure, explain. Interrupted, the same command goes on.
@@ -39,6 +43,7 @@ def run_command(
         emit(plan) if as_json else _print_plan(plan)
         return
     keep_heap()
+    wanted = wanted_exports(tables, figures, runs / recipe.name, report_to)
     result = run_study(recipe, runs, progress=Terminal())
     seconds = time.monotonic() - started
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
@@ -60,6 +65,7 @@ def run_command(
     spent = ", ".join(f"{name} {s:.0f} s" for name, s in result.ran.items() if s >= 0.5)
     say(f"\n{seconds:.0f} s, {peak:.1f} GiB at the peak{': ' + spent if spent else ''}")
     say(f"report: {result.report}")
+    export(read_facts(result.path / "report.json"), wanted, name=recipe.name, page=result.report)
     codes = {"verified": ExitCode.OK, "inconclusive": ExitCode.INCONCLUSIVE, "failed": ExitCode.FAILED}
     raise typer.Exit(codes[result.worst])
 

@@ -20,6 +20,8 @@ from crossmatch.evaluation.runner.runner import evaluate
 from crossmatch.evaluation.runner.served_runner import Serving, ask_served
 from crossmatch.evaluation.runner.template_check import stated_ends, trained_with
 from crossmatch.evaluation.variants.variants import APART, SERVED, Variant
+from crossmatch.export.results import EvaluationSummary, Tabled
+from crossmatch.export.table import Table
 from crossmatch.runtime import SILENT, Progress
 
 
@@ -58,11 +60,21 @@ class EvaluationRequest:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(Tabled):
     """summary: every figure and difference, as `summary.json` has it; samples: answers side by side."""
 
     summary: dict[str, Any]
     samples: dict[str, Any]
+
+    # In a notebook: those that are read first.
+    _notebook = ("overview.",)
+
+    def tables(self) -> dict[str, Table]:
+        """Tables of the summary: overviews by suite, figures, differences, flips, falls."""
+        return EvaluationSummary(self.summary).tables()
+
+    def __repr__(self) -> str:
+        return repr(EvaluationSummary(self.summary)).replace("EvaluationSummary", "Evaluation", 1)
 
 
 def run_evaluation(request: EvaluationRequest, out: Path, *, progress: Progress = SILENT) -> Evaluation:
@@ -94,7 +106,7 @@ def run_evaluation(request: EvaluationRequest, out: Path, *, progress: Progress 
         beside = [variant for variant in request.every if variant.kind not in APART]
         samples = side_by_side(records, beside, request.suites, conditions=plan.conditions)
         task.advance()
-    return Evaluation({**summary, **further}, samples)
+    return Evaluation(EvaluationSummary({**summary, **further}), samples)
 
 
 def _on_its_base(request: EvaluationRequest, progress: Progress) -> dict[str, bool | None]:

@@ -7,6 +7,8 @@ from typing import Any
 from crossmatch.checkpoint import read_json, replace_json
 from crossmatch.evaluation import load_suite, merge_name
 from crossmatch.evaluation.variants.checkpoints import checkpoint_variants
+from crossmatch.export.results import Tabled, tables_of
+from crossmatch.export.table import Table
 from crossmatch.report import write_report
 from crossmatch.runtime import SILENT, Progress
 from crossmatch.study.ledger import Ledger
@@ -19,7 +21,7 @@ from crossmatch.study.stages.training import open_base, train_adapter, training_
 
 
 @dataclass(frozen=True)
-class StudyResult:
+class StudyResult(Tabled):
     """What a study left: its directory and report, the verdicts by merge, seconds by stage that ran this time."""
 
     path: Path
@@ -27,6 +29,17 @@ class StudyResult:
     verdicts: dict[str, dict[str, Any]]
     summary: dict[str, Any] | None
     ran: dict[str, float]
+
+    # In a notebook: the answer, and what is read first of every suite.
+    _notebook = ("weights", "overview.")
+
+    def __repr__(self) -> str:
+        found = ", ".join(f"{name} {verdict['verdict']}" for name, verdict in self.verdicts.items())
+        return f"StudyResult({str(self.path)!r}: {found})"
+
+    def tables(self) -> dict[str, Table]:
+        """Every table of the study's report.json."""
+        return tables_of(read_json(self.path / "report.json"))
 
     @property
     def verified(self) -> bool:

@@ -6,6 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from crossmatch.checkpoint import SIGNATURE, check_signature
+from crossmatch.export.results import Tabled, by_name
+from crossmatch.export.table import Table
+from crossmatch.export.tables.proof import verdict_tables
+from crossmatch.report.verdict_text import weight_line
 from crossmatch.verification.faults import FAULTS, NOTES
 
 SCHEMA_VERSION = 1
@@ -42,7 +46,7 @@ class RecoveredWeight:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Verdict(Tabled):
     """What is inside a merged checkpoint.
 
     verdict: `verified`, `failed` or `inconclusive`; findings: what is wrong, most telling first; notes: honest
@@ -77,6 +81,15 @@ class Verdict:
     def __bool__(self) -> bool:
         """True only for `verified`, so that `if verify(...)` never takes a failed or an open answer for a pass."""
         return self.verified
+
+    def __repr__(self) -> str:
+        weights = [weight_line(name, asdict(weight)) for name, weight in self.weights.items()]
+        parts = [self.verdict, *(f"fault {fault}" for fault in self.faults), *weights]
+        return f"Verdict({'; '.join(parts)})"
+
+    def tables(self) -> dict[str, Table]:
+        """`weights`, `verdicts`, `findings` where there are any, and what was found by module and group."""
+        return by_name(verdict_tables({None: self.to_dict(detail=True)}))
 
     @property
     def verified(self) -> bool:

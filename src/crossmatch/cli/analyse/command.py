@@ -18,6 +18,7 @@ from crossmatch.cli.analyse.options import (
     run_texts,
 )
 from crossmatch.cli.console import Terminal, emit, say
+from crossmatch.cli.exports import Figures, Tables, export, wanted_exports
 from crossmatch.cli.options import Json
 from crossmatch.errors import InputError, OutputError
 from crossmatch.report.terminal.analysis import show, show_texts
@@ -76,6 +77,8 @@ def analyse_command(
         Path | None, typer.Option("-o", "--output", metavar="DIR", help=f"Also write DIR/{RESULT} and its page.")
     ] = None,
     svg: Annotated[bool, typer.Option("--svg", help="With -o: every picture as an SVG file, too.")] = False,
+    tables: Tables = None,
+    figures: Figures = None,
     as_json: Json = False,
 ) -> None:
     """Say what fine-tuning changed: size, place on the base's singular directions, overlap of two vectors.
@@ -90,6 +93,7 @@ def analyse_command(
     sources = named(vectors)
     wanted = Wanted(tuple(dict.fromkeys(k or DEFAULT_KS)), not no_alignment, cache, sign_conflict)
     try_output(output, pictures=svg)
+    exports = wanted_exports(tables, figures, output)
     with Terminal().task("open"):
         opened = open_vectors(base, sources)
     check_output(output, opened)
@@ -106,6 +110,7 @@ def analyse_command(
         show_texts(facts)
     if output is not None:
         say(f"written: {output / RESULT}, {PAGE} beside it")
+    export(facts, exports)
 
 
 def try_output(output: Path | None, *, pictures: bool) -> None:

@@ -25,6 +25,7 @@ from crossmatch.cli.evaluate.options import (
     read_serving,
     wanted_pair,
 )
+from crossmatch.cli.exports import Figures, ReportTo, Tables, export, wanted_exports
 from crossmatch.cli.options import Adapters, Json, Weights
 from crossmatch.report.terminal.evaluation import print_summary
 from crossmatch.report.terminal.interference import print_interference
@@ -55,6 +56,9 @@ def evaluate_command(
     model: Model = None,
     same_as: SameAs = None,
     clean: Clean = None,
+    tables: Tables = None,
+    figures: Figures = None,
+    report_to: ReportTo = None,
     as_json: Json = False,
 ) -> None:
     """Measure base, each adapter alone, their merge and its scale-matched control on the same prompts.
@@ -74,6 +78,7 @@ def evaluate_command(
     from crossmatch.runtime import keep_heap
 
     keep_heap()
+    exports = wanted_exports(tables, figures, output, report_to)
     conditions = conditions_of(template or (), decoding or ())
     suites = [load_suite(file) for file in suite]
     serving = read_serving(server, model, same_as)
@@ -95,6 +100,9 @@ def evaluate_command(
     if wanted and pair:
         facts["interference"] = interfere(whole, wanted, pair, interference, output)
     _tell(facts, output, as_json)
+    shown = {**facts["summary"], "interference": facts.get("interference")}
+    export(shown, exports, name=facts["name"], page=output / "summary.html")
+    exit_unjudged(facts["summary"])
 
 
 def _tell(facts: dict[str, Any], output: Path, as_json: bool) -> None:
@@ -110,4 +118,3 @@ def _tell(facts: dict[str, Any], output: Path, as_json: bool) -> None:
         if interfering:
             print_interference(interfering)
     say(f"answers and summary: {output}; the page: {output / 'summary.html'}")
-    exit_unjudged(summary)
