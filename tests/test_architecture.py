@@ -22,6 +22,7 @@ FLOORS = {
     "result_kinds": 0,
     "report": 0,
     "answers": 1,
+    "export": 0,
     "data": 1,
     "adapter": 1,
     "rules": 1,
@@ -40,8 +41,9 @@ FLOORS = {
 # The ground floor has an order of its own: whom each may use there.
 GROUND = {
     "checkpoint": {"errors", "results"},
-    "delta": {"errors"},
+    "delta": {"errors", "export"},
     "report": {"errors", "results"},
+    "export": {"errors", "report", "results"},
     "results": set(),
     "result_kinds": {"checkpoint", "errors", "results"},
     "statistics": {"errors", "results"},

@@ -13,6 +13,7 @@ from crossmatch.cli.compare import compare_command
 from crossmatch.cli.console import Settings, say
 from crossmatch.cli.doctor import doctor_command
 from crossmatch.cli.evaluate.command import evaluate_command
+from crossmatch.cli.exports import with_directories
 from crossmatch.cli.help import NAMES, HelpfulCommand, HelpfulGroup
 from crossmatch.cli.identify import identify_command
 from crossmatch.cli.init import init_command
@@ -89,7 +90,8 @@ def options(
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code; errors become one line on stderr."""
     try:
-        code = typer.main.get_command(app).main(args=arguments, prog_name="crossmatch", standalone_mode=False)
+        words = with_directories(sys.argv[1:] if arguments is None else arguments)
+        code = typer.main.get_command(app).main(args=words, prog_name="crossmatch", standalone_mode=False)
         # typer turns Ctrl-C into an exit code of its own.
         return _interrupted() if code == ExitCode.INTERRUPTED else int(code or ExitCode.OK)
     except CrossmatchError as error:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from crossmatch.cli.console import Terminal, emit, say
+from crossmatch.cli.exports import Tables, export, wanted_exports
 from crossmatch.cli.options import Detail, Json, split_pairs
 from crossmatch.errors import ExitCode, InputError, OutputError
 from crossmatch.report.terminal.answers import Rest, show_screen
@@ -32,6 +33,7 @@ def audit_command(
     ngram_share: Annotated[float, typer.Option(help="Share of an item's n-grams from which on it is found.")] = 0.5,
     processes: Annotated[int | None, typer.Option(min=1, help="Processes; default: one a core.")] = None,
     detail: Detail = False,
+    tables: Tables = None,
     as_json: Json = False,
 ) -> None:
     """Look for held-out items in the train sets, and for each train set in those before it."""
@@ -45,6 +47,7 @@ def audit_command(
         raise InputError("--fail-above judges held-out sets; add --held-out NAME=FILE")
     if output is not None and (output.is_dir() or not output.parent.is_dir()):
         raise OutputError(f"{output} cannot be written; give the name of a file in a directory that exists")
+    exports = wanted_exports(tables, None, None)
     sources = split_pairs(train, "--train"), split_pairs(held_out, "--held-out")
     corpora = [{name: open_corpus(file) for name, file in files.items()} for files in sources]
     work = Work(processes=processes)
@@ -69,6 +72,7 @@ def audit_command(
             print()
         places = {"json": str(output)} if output is not None else {}
         show_screen(facts["answers"], partial(audit_table, facts), Rest(places, detail=not detail))
+    export(facts, exports)
     for name in failed:
         say(f"failed: of {name} {report.share(name):.2%} were found, more than {fail_above:.2%}")
     if failed:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from crossmatch.cli.console import emit
+from crossmatch.cli.exports import Tables, export, wanted_exports
 from crossmatch.cli.options import Detail, Json
 from crossmatch.errors import ExitCode, InputError
 from crossmatch.report.terminal.run_comparison import comparison_answer, comparison_lines
@@ -29,6 +30,7 @@ def compare_command(
     task: Annotated[list[str] | None, typer.Option(help="Compare this task alone; repeat.")] = None,
     pooled: Annotated[bool, typer.Option("--pooled", help="The documents of all tasks as one set.")] = False,
     detail: Detail = False,
+    tables: Tables = None,
     as_json: Json = False,
 ) -> None:
     """Compare two finished evaluations, document by document.
@@ -42,6 +44,7 @@ def compare_command(
 
     if margin is not None and not (math.isfinite(margin) and margin >= 0):
         raise InputError(f"--margin {margin}: give points, as in 1.0; 0 asks whether B is better")
+    exports = wanted_exports(tables, None, None)
     first, second = _located(a), _located(b)
     if (first[0].resolve(), first[1]) == (second[0].resolve(), second[1]):
         raise InputError(f"{a} and {b} are the same run; give two")
@@ -55,6 +58,7 @@ def compare_command(
         emit(COMPARISON, facts)
     else:
         print("\n".join(comparison_lines(facts, detail=detail)))
+    export(facts, exports)
     if found.not_worse in _EXIT:
         raise typer.Exit(_EXIT[found.not_worse])
 

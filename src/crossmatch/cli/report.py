@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from crossmatch.cli.console import emit, say
+from crossmatch.cli.exports import Figures, Tables, export, wanted_exports
 from crossmatch.cli.options import Json
 from crossmatch.errors import InputError
 
@@ -13,6 +14,8 @@ from crossmatch.errors import InputError
 def report_command(
     run: Annotated[Path, typer.Argument(help="A run directory, or what analyse -o or evaluate -o wrote.")],
     output: Annotated[Path | None, typer.Option("-o", "--output", help="The page; default: beside its JSON.")] = None,
+    tables: Tables = None,
+    figures: Figures = None,
     as_json: Json = False,
 ) -> None:
     """Make the page of a finished study, of an analysis or of an evaluation from its report.json, analysis.json or
@@ -27,6 +30,7 @@ def report_command(
         file, write = run / "summary.json", write_evaluation
     if not file.is_file():
         raise InputError(f"{run} holds no report.json, analysis.json or summary.json; run the study to its end first")
+    exports = wanted_exports(tables, figures, run)
     facts = KINDS[file.stem].read(file, say)
     if write is write_evaluation:
         beside = {name: run / f"{name}.json" for name in ("samples", "interference")}
@@ -34,6 +38,8 @@ def report_command(
         facts |= {name: KINDS[name].read(path, say) for name, path in beside.items() if path.is_file()}
     out = output or file.with_suffix(".html")
     write(facts, out)
+    shown = {**facts["summary"], "interference": facts.get("interference")} if write is write_evaluation else facts
+    export(shown, exports, name=run.resolve().name)
     if as_json:
         emit(PAGE, {"schema_version": 1, "report": str(out)})
     else:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from crossmatch.cli.console import Terminal, emit, say
+from crossmatch.cli.exports import Figures, ReportTo, Tables, export, wanted_exports
 from crossmatch.cli.options import Detail, Json, Margin, check_margin
 from crossmatch.errors import ExitCode, InputError
 from crossmatch.report.text import duration
@@ -28,13 +29,16 @@ def run_command(
     ] = False,
     margin: Margin = None,
     detail: Detail = False,
+    tables: Tables = None,
+    figures: Figures = None,
+    report_to: ReportTo = None,
     as_json: Json = False,
 ) -> None:
     """Run a whole study: train, merge, prove, measure, explain. Interrupted, the same command goes on.
 
     Exit code 0: every merge is verified; 1: one is not; 3: one could not be judged.
     """
-    from crossmatch.result_kinds import RUN, STUDY_PLAN
+    from crossmatch.result_kinds import REPORT, RUN, STUDY_PLAN
     from crossmatch.runtime import keep_heap
     from crossmatch.study import load_recipe, plan_study, run_study
 
@@ -48,6 +52,7 @@ def run_command(
         emit(STUDY_PLAN, plan) if as_json else _print_plan(plan)
         return
     keep_heap()
+    wanted = wanted_exports(tables, figures, runs / recipe.name, report_to)
     result = run_study(recipe, runs, progress=Terminal())
     seconds = time.monotonic() - started
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
@@ -73,6 +78,7 @@ def run_command(
     if as_json:
         _say_cost(result, seconds, peak)
         say(f"report: {result.report}")
+    export(REPORT.read(result.path / "report.json"), wanted, name=recipe.name, page=result.report)
     codes = {"verified": ExitCode.OK, "inconclusive": ExitCode.INCONCLUSIVE, "failed": ExitCode.FAILED}
     raise typer.Exit(codes[result.worst])
 

@@ -20,6 +20,8 @@ from crossmatch.evaluation.runner.runner import evaluate
 from crossmatch.evaluation.runner.served_runner import Serving, ask_served
 from crossmatch.evaluation.runner.template_check import stated_ends, trained_with
 from crossmatch.evaluation.variants.variants import APART, SERVED, Variant
+from crossmatch.export.results import EvaluationSummary, Tabled
+from crossmatch.export.table import Table
 from crossmatch.results.samples import SamplesJson
 from crossmatch.results.summary import ServerJson, SummaryJson
 from crossmatch.runtime import SILENT, Progress
@@ -62,11 +64,21 @@ class EvaluationRequest:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(Tabled):
     """summary: every figure and difference, as `summary.json` has it; samples: answers side by side."""
 
     summary: SummaryJson
     samples: SamplesJson
+
+    # In a notebook: those that are read first.
+    _notebook = ("overview.",)
+
+    def tables(self) -> dict[str, Table]:
+        """Tables of the summary: overviews by suite, figures, differences, flips, falls."""
+        return EvaluationSummary(self.summary).tables()
+
+    def __repr__(self) -> str:
+        return repr(EvaluationSummary(self.summary)).replace("EvaluationSummary", "Evaluation", 1)
 
 
 def run_evaluation(request: EvaluationRequest, out: Path, *, progress: Progress = SILENT) -> Evaluation:

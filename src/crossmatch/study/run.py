@@ -7,6 +7,8 @@ from crossmatch.answers import MARGIN, answers_of
 from crossmatch.checkpoint import replace_json
 from crossmatch.evaluation import load_suite, merge_name
 from crossmatch.evaluation.variants.checkpoints import checkpoint_variants
+from crossmatch.export.results import Tabled, tables_of
+from crossmatch.export.table import Table
 from crossmatch.merging.card_answers import write_answers
 from crossmatch.report import write_report
 from crossmatch.result_kinds import REPORT, VERDICT
@@ -25,7 +27,7 @@ from crossmatch.study.stages.training import open_base, train_adapter, training_
 
 
 @dataclass(frozen=True)
-class StudyResult:
+class StudyResult(Tabled):
     """What a study left: its directory and report, the verdicts by merge, seconds by stage that ran this time, and what
     it answers (`crossmatch.answers`)."""
 
@@ -35,6 +37,17 @@ class StudyResult:
     summary: SummaryJson | None
     ran: dict[str, float]
     answers: list[AnswerJson]
+
+    # In a notebook: the answer, and what is read first of every suite.
+    _notebook = ("weights", "overview.")
+
+    def __repr__(self) -> str:
+        found = ", ".join(f"{name} {verdict['verdict']}" for name, verdict in self.verdicts.items())
+        return f"StudyResult({str(self.path)!r}: {found})"
+
+    def tables(self) -> dict[str, Table]:
+        """Every table of the study's report.json."""
+        return tables_of(REPORT.read(self.path / "report.json"))
 
     @property
     def verified(self) -> bool:

@@ -19,6 +19,7 @@ from crossmatch.cli.analyse.options import (
     run_texts,
 )
 from crossmatch.cli.console import Terminal, emit, say
+from crossmatch.cli.exports import Figures, Tables, export, wanted_exports
 from crossmatch.cli.options import Detail, Json
 from crossmatch.errors import InputError, OutputError
 from crossmatch.report.terminal.analysis import analysis_table, show, show_texts
@@ -80,6 +81,8 @@ def analyse_command(
     ] = None,
     svg: Annotated[bool, typer.Option("--svg", help="With -o: every picture as an SVG file, too.")] = False,
     detail: Detail = False,
+    tables: Tables = None,
+    figures: Figures = None,
     as_json: Json = False,
 ) -> None:
     """Say what fine-tuning changed: size, place on the base's singular directions, overlap of two vectors.
@@ -95,6 +98,7 @@ def analyse_command(
     sources = named(vectors)
     wanted = Wanted(tuple(dict.fromkeys(k or DEFAULT_KS)), not no_alignment, cache, sign_conflict)
     try_output(output, pictures=svg)
+    exports = wanted_exports(tables, figures, output)
     with Terminal().task("open"):
         opened = open_vectors(base, sources)
     check_output(output, opened)
@@ -120,6 +124,7 @@ def analyse_command(
             print()
         places = {"page": str(output / PAGE), "json": str(output / RESULT)} if output else {}
         show_screen(facts["answers"], partial(analysis_table, facts), Rest(places, detail=not detail))
+    export(facts, exports)
 
 
 def try_output(output: Path | None, *, pictures: bool) -> None:

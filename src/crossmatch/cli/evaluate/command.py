@@ -26,6 +26,7 @@ from crossmatch.cli.evaluate.options import (
     read_serving,
     wanted_pair,
 )
+from crossmatch.cli.exports import Figures, ReportTo, Tables, export, wanted_exports
 from crossmatch.cli.options import Adapters, Detail, Json, Margin, Weights, check_margin
 from crossmatch.report.terminal.evaluation import print_summary
 from crossmatch.report.terminal.interference import print_interference
@@ -58,6 +59,9 @@ def evaluate_command(
     clean: Clean = None,
     margin: Margin = None,
     detail: Detail = False,
+    tables: Tables = None,
+    figures: Figures = None,
+    report_to: ReportTo = None,
     as_json: Json = False,
 ) -> None:
     """Measure base, each adapter alone, their merge and its scale-matched control on the same prompts.
@@ -80,6 +84,7 @@ def evaluate_command(
 
     keep_heap()
     check_margin(margin)
+    exports = wanted_exports(tables, figures, output, report_to)
     conditions = conditions_of(template or (), decoding or ())
     suites = [load_suite(file) for file in suite]
     serving = read_serving(server, model, same_as)
@@ -104,6 +109,9 @@ def evaluate_command(
     SUMMARY.replace(output / "summary.json", found.summary)
     SAMPLES.replace(output / "samples.json", found.samples)
     _tell(facts, output, as_json=as_json, detail=detail)
+    shown = {**found.summary, "interference": facts.get("interference")}
+    export(shown, exports, name=facts["name"], page=output / "summary.html")
+    exit_unjudged(found.summary)
 
 
 def _tell(facts: dict[str, Any], output: Path, *, as_json: bool, detail: bool) -> None:
@@ -129,4 +137,3 @@ def _tell(facts: dict[str, Any], output: Path, *, as_json: bool, detail: bool) -
             print()
         places = {"page": str(output / "summary.html"), "json": str(output / "summary.json")}
         show_screen(answers, partial(summary_table, summary, answers), Rest(places, detail=not detail))
-    exit_unjudged(summary)
