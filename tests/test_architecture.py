@@ -18,6 +18,7 @@ FLOORS = {
     "delta": 0,
     "checkpoint": 0,
     "causal": 0,
+    "executors": 0,
     "report": 0,
     "data": 1,
     "adapter": 1,
@@ -28,6 +29,7 @@ FLOORS = {
     "evaluation": 2,
     "vectors": 2,
     "analysis": 3,
+    "sweeping": 4,
     "study": 4,
     "cli": 5,
     "__main__": 6,
@@ -40,6 +42,7 @@ GROUND = {
     "report": {"errors"},
     "statistics": {"errors"},
     "causal": {"errors"},
+    "executors": {"errors"},
 }
 FILES = sorted(SOURCE.rglob("*.py"))
 
@@ -158,6 +161,7 @@ def test_every_command_has_help() -> None:
         "verify",
         "identify",
         "evaluate",
+        "sweep",
         "compare",
         "audit",
         "calibrate",

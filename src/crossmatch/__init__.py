@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from crossmatch.delta import TuningVector as TuningVector
     from crossmatch.merging import merge as merge
     from crossmatch.merging import write as write
+    from crossmatch.sweeping import sweep as sweep
     from crossmatch.vectors import extract as extract
     from crossmatch.verification import Verdict as Verdict
     from crossmatch.verification import identify as identify
@@ -35,6 +36,7 @@ _HOMES = {
     "identify": "crossmatch.verification",
     "merge": "crossmatch.merging",
     "open_vector": "crossmatch.adapter",
+    "sweep": "crossmatch.sweeping",
     "verify": "crossmatch.verification",
     "write": "crossmatch.merging",
 }
@@ -50,6 +52,7 @@ __all__ = [
     "identify",
     "merge",
     "open_vector",
+    "sweep",
     "verify",
     "write",
 ]
