@@ -20,6 +20,7 @@ FLOORS = {
     "causal": 0,
     "results": 0,
     "result_kinds": 0,
+    "executors": 0,
     "report": 0,
     "answers": 1,
     "export": 0,
@@ -32,6 +33,7 @@ FLOORS = {
     "evaluation": 2,
     "vectors": 2,
     "analysis": 3,
+    "sweeping": 4,
     "study": 4,
     "cli": 5,
     "api": 6,
@@ -48,6 +50,7 @@ GROUND = {
     "result_kinds": {"checkpoint", "errors", "results"},
     "statistics": {"errors", "results"},
     "causal": {"errors"},
+    "executors": {"errors"},
 }
 FILES = sorted(SOURCE.rglob("*.py"))
 
@@ -168,6 +171,7 @@ def test_every_command_has_help() -> None:
         "verify",
         "identify",
         "evaluate",
+        "sweep",
         "compare",
         "audit",
         "calibrate",

@@ -22,6 +22,7 @@ from crossmatch.cli.merge import merge_command
 from crossmatch.cli.report import report_command
 from crossmatch.cli.run import run_command
 from crossmatch.cli.schema import schema_command
+from crossmatch.cli.sweep import sweep_command
 from crossmatch.cli.train import train_command
 from crossmatch.cli.vectors import app as vectors
 from crossmatch.cli.verify import verify_command
@@ -53,6 +54,7 @@ for _name, _command in {
     "identify": identify_command,
     "analyse": analyse_command,
     "evaluate": evaluate_command,
+    "sweep": sweep_command,
     "compare": compare_command,
     "audit": audit_command,
     "calibrate": calibrate_command,
