@@ -20,9 +20,11 @@ ROOT = Path(__file__).parents[2]
 
 def test_the_files_in_docs_are_what_the_code_declares() -> None:
     texts = runpy.run_path(str(ROOT / "docs" / "generate.py"))["generated"]()
-    old = [str(file.relative_to(ROOT)) for file, text in texts.items() if not file.is_file() or file.read_text() != text]
+    old = [
+        str(file.relative_to(ROOT)) for file, text in texts.items() if not file.is_file() or file.read_text() != text
+    ]
     assert not old, "run `make generated`"
-    kept = {file for file in (ROOT / "docs" / "schemas").iterdir()}
+    kept = set((ROOT / "docs" / "schemas").iterdir())
     assert kept == {file for file in texts if file.parent.name == "schemas"}
 
 
@@ -39,8 +41,8 @@ def objects(schema: Any) -> Iterator[dict[str, Any]]:
 
 
 def test_schemas_are_of_the_draft_and_leave_nothing_open() -> None:
-    for name, kind in KINDS.items():
-        schema = kind.schema()
+    for name in KINDS:
+        schema = json.loads((ROOT / "docs" / "schemas" / f"{name}.json").read_text())
         jsonschema.Draft202012Validator.check_schema(schema)
         for found in objects(schema):
             assert "properties" not in found or found["additionalProperties"] is False, (name, found)
@@ -102,19 +104,25 @@ def test_merges_and_verdicts(models: Path, tmp_path: Path, outputs: Outputs) -> 
     outputs.written("merge-manifest", tmp_path / "adapter" / "crossmatch.json")
     outputs.printed("verdict", "verify", out, "--detail")
     outputs.printed("verdict", "verify", out, "--quick")
-    outputs.printed("verdict", "verify", out, "-a", f"pt={models / 'pt'}", "-w", "pt=1", "--base", models / "base", code=1)
+    outputs.printed(
+        "verdict", "verify", out, "-a", f"pt={models / 'pt'}", "-w", "pt=1", "--base", models / "base", code=1
+    )
     outputs.printed("verdict", "identify", out, "--base", models / "base", *parts[:4])
     for path in (out, models / "pt"):
         outputs.printed("inspect", "inspect", path)
 
 
 def test_vectors(models: Path, tmp_path: Path, outputs: Outputs) -> None:
-    assert run(["merge", str(models / "base"), "-a", f"pt={models / 'pt'}", "-w", "pt=1", "-o", str(tmp_path / "m")]) == 0
+    assert (
+        run(["merge", str(models / "base"), "-a", f"pt={models / 'pt'}", "-w", "pt=1", "-o", str(tmp_path / "m")]) == 0
+    )
     outputs.capsys.readouterr()
     pair = [models / "base", tmp_path / "m"]
     outputs.printed("vector", "vectors", "extract", *pair, "-o", tmp_path / "v")
     outputs.printed("vector", "vectors", "extract", *pair, "--rank", 2, "-o", tmp_path / "r")
-    outputs.printed("vector", "vectors", "add", "-a", f"a={tmp_path / 'v'}", "-a", f"b={models / 'sft'}", "-o", tmp_path / "s")
+    outputs.printed(
+        "vector", "vectors", "add", "-a", f"a={tmp_path / 'v'}", "-a", f"b={models / 'sft'}", "-o", tmp_path / "s"
+    )
     for name in ("v", "r", "s"):
         outputs.written("vector-manifest", tmp_path / name / "crossmatch.json")
     outputs.printed("inspect", "vectors", "inspect", tmp_path / "s")
@@ -136,7 +144,13 @@ def test_evaluation_audit_comparison(tmp_path: Path, outputs: Outputs) -> None:
     make_chat_model(tmp_path / "base")
     make_adapter(tmp_path / "base", tmp_path / "sft", seed=2, size=0.5)
     rows = [
-        {"id": f"i{i}", "question": f"what is {w}", "options": ["heart", "blood"], "answer": i % 2, "reference": f"a {w}"}
+        {
+            "id": f"i{i}",
+            "question": f"what is {w}",
+            "options": ["heart", "blood"],
+            "answer": i % 2,
+            "reference": f"a {w}",
+        }
         for i, w in enumerate(("heart", "blood", "cell"))
     ]
     (tmp_path / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -146,14 +160,18 @@ def test_evaluation_audit_comparison(tmp_path: Path, outputs: Outputs) -> None:
     (tmp_path / "say.yaml").write_text(f"name: say\nkind: generation\nsustain: 1\n{common}")
     suites = ["--suite", tmp_path / "pick.yaml", "--suite", tmp_path / "say.yaml"]
     out = tmp_path / "out"
-    outputs.printed("summary", "evaluate", tmp_path / "base", *suites, "-a", f"sft={tmp_path / 'sft'}", "-w", "sft=1", "-o", out)
+    outputs.printed(
+        "summary", "evaluate", tmp_path / "base", *suites, "-a", f"sft={tmp_path / 'sft'}", "-w", "sft=1", "-o", out
+    )
     outputs.written("summary", out / "summary.json")
     outputs.written("samples", out / "samples.json")
     for file in out.glob("*/*.jsonl"):
         for line in file.read_text().splitlines():
             outputs.holds("record", json.loads(line))
     outputs.printed("comparison", "compare", f"{out}:base", f"{out}:sft")
-    outputs.printed("audit", "audit", "--train", f"t={tmp_path / 'train.jsonl'}", "--held-out", f"say={tmp_path / 'say.yaml'}")
+    outputs.printed(
+        "audit", "audit", "--train", f"t={tmp_path / 'train.jsonl'}", "--held-out", f"say={tmp_path / 'say.yaml'}"
+    )
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------

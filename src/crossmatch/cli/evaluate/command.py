@@ -1,7 +1,7 @@
 """crossmatch evaluate."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -28,6 +28,10 @@ from crossmatch.cli.evaluate.options import (
 from crossmatch.cli.options import Adapters, Json, Weights
 from crossmatch.report.terminal.evaluation import print_summary
 from crossmatch.report.terminal.interference import print_interference
+
+if TYPE_CHECKING:
+    from crossmatch.evaluation.pipeline import Evaluation
+    from crossmatch.results.interference import InterferenceJson
 
 
 def evaluate_command(
@@ -92,18 +96,17 @@ def evaluate_command(
     found = run_evaluation(request, output, progress=Terminal())
     SUMMARY.replace(output / "summary.json", found.summary)
     SAMPLES.replace(output / "samples.json", found.samples)
-    facts = {"name": output.resolve().name, "summary": found.summary, "samples": found.samples}
-    if wanted and pair:
-        facts["interference"] = interfere(whole, wanted, pair, interference, output)
-    _tell(facts, output, as_json)
+    interfering = interfere(whole, wanted, pair, interference, output) if wanted and pair else None
+    _tell(found, interfering, output, as_json)
 
 
-def _tell(facts: dict[str, Any], output: Path, as_json: bool) -> None:
+def _tell(found: "Evaluation", interfering: "InterferenceJson | None", output: Path, as_json: bool) -> None:
     """The page, and the figures on stdout."""
     from crossmatch.report import write_evaluation
 
-    write_evaluation(facts, output / "summary.html")
-    summary, interfering = facts["summary"], facts.get("interference")
+    facts = {"name": output.resolve().name, "summary": found.summary, "samples": found.samples}
+    write_evaluation(facts | ({"interference": interfering} if interfering else {}), output / "summary.html")
+    summary = found.summary
     if as_json:
         from crossmatch.result_kinds import SUMMARY
 
