@@ -119,7 +119,7 @@ class Kind(Generic[T]):
             place, message = problems[0]
             raise DataError(f"{where} is no {self.name}: {place}: {message}; {self.again}")
         if old and say is not None:
-            say(f"note: {where} has no schema_version (an earlier crossmatch wrote it); read as version {self.version}")
+            say(f"note: {where} has no schema_version (of an earlier crossmatch); read as version {self.version}")
         return value  # type: ignore[return-value]
 
     def _problems(self, value: Mapping[str, Any]) -> tuple[list[tuple[str, str]], bool]:

@@ -10,7 +10,7 @@ from crossmatch.adapter import Adapter, Fit, Recorded, Tied, check_whole, fit
 from crossmatch.checkpoint import DTYPE_NAMES, SINGLE, Checkpoint, tensor_bytes
 from crossmatch.delta import STORABLE, TuningVector
 from crossmatch.errors import AdapterError, CheckpointError, RuleError
-from crossmatch.results.merging import ActionCountsJson, PartialJson, PlannedMergeJson, PlannedTensorJson
+from crossmatch.results.merging import Action, ActionCountsJson, PartialJson, PlannedMergeJson, PlannedTensorJson
 from crossmatch.rules import Combined, Recipe, Weight, weight_json
 
 Parts = Mapping[str, tuple[TuningVector, Weight]]
@@ -49,7 +49,7 @@ class PlannedTensor:
 
     name: str
     file: str
-    action: str
+    action: Action
     dtype: torch.dtype
     shape: tuple[int, ...]
     columns: int

@@ -6,6 +6,7 @@ from typing_extensions import TypedDict
 
 from crossmatch.results.verdict import ManifestVerdictJson
 
+Action = Literal["merge", "copy", "cast"]
 MergeType = Literal["urn:crossmatch:merge:1", "urn:crossmatch:merged-adapter:1"]
 
 
@@ -149,7 +150,7 @@ class PlannedTensorJson(TypedDict):
 
     name: str
     file: str
-    action: Literal["merge", "copy", "cast"]
+    action: Action
     dtype: str
     shape: list[int]
     parts: list[str]

@@ -6,6 +6,7 @@ from typing_extensions import TypedDict
 
 VERDICT_VERSION = 1
 ProofScope = Literal["sampled rows", "all rows"]
+ModuleState = Literal["agree", "disagree", "undecided"]
 VerdictWord = Literal["verified", "identified", "failed", "inconclusive"]
 
 
@@ -170,7 +171,7 @@ class ModuleVerdictJson(TypedDict):
     name: str
     layer: NotRequired[int | None]
     module: NotRequired[str]
-    state: Literal["agree", "disagree", "undecided"]
+    state: ModuleState
     weights: dict[str, GroupWeightJson]
     entries: int
     residual_excess: float | None

@@ -20,8 +20,8 @@ from scipy.stats import norm
 
 from crossmatch.data.suites import Suite
 from crossmatch.errors import RecipeError
-from crossmatch.statistics.non_inferiority import non_inferiority
 from crossmatch.statistics.estimates import Difference, Figure
+from crossmatch.statistics.non_inferiority import non_inferiority
 from crossmatch.statistics.resampling import LEVEL
 from crossmatch.sweeping.metrics import Measure, find_measure
 

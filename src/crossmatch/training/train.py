@@ -154,7 +154,10 @@ def _template(tokenizer: Any, settings: TrainSettings) -> TrainedTemplateJson:
     ids = list(seen.ids[: seen.first])
     added: list[TokenJson] = [{"id": number, "text": tokenizer.decode([number])} for number in reading.ending]
     return {
-        **asked,
+        "digest": asked["digest"],
+        "thinking": asked["thinking"],
+        "day": asked["day"],
+        "probe": asked["probe"],
         "text": asked["text"] if seen.as_asked else tokenizer.decode(ids),
         "token_ids": ids,
         "asked": {"text": asked["text"], "token_ids": list(seen.asked)},

@@ -67,7 +67,7 @@ def _norm(delta: Delta) -> float:
 
 def _made_from(record: Mapping[str, object]) -> dict[str, MadeFromJson]:
     """Names, places and digests of what the manifest says that it was made from."""
-    sources = {key: record[key] for key in ("base", "tuned") if isinstance(record.get(key), dict)}
+    sources: dict[Any, Any] = {key: record[key] for key in ("base", "tuned") if isinstance(record.get(key), dict)}
     parts = record.get("parts")
     sources |= parts if isinstance(parts, dict) else {}
     found: dict[str, MadeFromJson] = {}

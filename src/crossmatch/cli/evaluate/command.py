@@ -2,7 +2,7 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -30,6 +30,10 @@ from crossmatch.cli.exports import Figures, ReportTo, Tables, export, wanted_exp
 from crossmatch.cli.options import Adapters, Detail, Json, Margin, Weights, check_margin
 from crossmatch.report.terminal.evaluation import print_summary
 from crossmatch.report.terminal.interference import print_interference
+
+if TYPE_CHECKING:
+    from crossmatch.evaluation.pipeline import Evaluation
+    from crossmatch.results.interference import InterferenceJson
 
 
 def evaluate_command(
@@ -102,25 +106,26 @@ def evaluate_command(
         whole, tuple(suites), tuple(here), adapters, plan, serving, parts, margin=margin or MARGIN
     )
     found = run_evaluation(request, output, progress=Terminal())
-    facts = {"name": output.resolve().name, "summary": found.summary, "samples": found.samples}
-    if wanted and pair:
-        facts["interference"] = interfere(whole, wanted, pair, interference, output)
-    found.summary["answers"] = answers_of(facts, margin or MARGIN)
+    interfering = interfere(whole, wanted, pair, interference, output) if wanted and pair else None
+    found.summary["answers"] = answers_of({"summary": found.summary, "interference": interfering}, margin or MARGIN)
     SUMMARY.replace(output / "summary.json", found.summary)
     SAMPLES.replace(output / "samples.json", found.samples)
-    _tell(facts, output, as_json=as_json, detail=detail)
-    shown = {**found.summary, "interference": facts.get("interference")}
-    export(shown, exports, name=facts["name"], page=output / "summary.html")
+    _tell(found, interfering, output, as_json=as_json, detail=detail)
+    shown = {**found.summary, **({"interference": interfering} if interfering else {})}
+    export(shown, exports, name=output.resolve().name, page=output / "summary.html")
     exit_unjudged(found.summary)
 
 
-def _tell(facts: dict[str, Any], output: Path, *, as_json: bool, detail: bool) -> None:
+def _tell(
+    found: "Evaluation", interfering: "InterferenceJson | None", output: Path, *, as_json: bool, detail: bool
+) -> None:
     """The page, and the answers on stdout; with `detail` every figure before them."""
     from crossmatch.report import write_evaluation
     from crossmatch.report.terminal.answers import Rest, show_all, show_screen, summary_table
 
-    write_evaluation(facts, output / "summary.html")
-    summary, interfering = facts["summary"], facts.get("interference")
+    facts = {"name": output.resolve().name, "summary": found.summary, "samples": found.samples}
+    write_evaluation(facts | ({"interference": interfering} if interfering else {}), output / "summary.html")
+    summary = found.summary
     if as_json:
         from crossmatch.result_kinds import SUMMARY
 

@@ -7,10 +7,11 @@ deltas from other layers: the two show what taking anything of that size, or of 
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from crossmatch.evaluation.comparison.paired import BETTER, difference, pooled
+from crossmatch.evaluation.comparison.paired import difference, pooled
 from crossmatch.evaluation.metrics.metrics import Measured
 from crossmatch.evaluation.variants.variants import Variant
 from crossmatch.results.figures import DifferenceJson
+from crossmatch.results.metrics import STANDING
 from crossmatch.results.summary import CriticalityJson, EntryJson, RemovedNullJson, StrengthPointJson, SuiteResultJson
 from crossmatch.statistics.estimates import Difference
 from crossmatch.statistics.multiple_tests import holm
@@ -73,7 +74,7 @@ def _suite(
     of: Mapping[str, Measured], base: str, tuned: str, nulls: Mapping[str, Sequence[str]]
 ) -> dict[str, CriticalityJson]:
     result: dict[str, CriticalityJson] = {}
-    for metric in (m for m in BETTER if m in of[tuned]):
+    for metric in (m for m in STANDING if m in of[tuned]):
         removed = difference(metric, of[tuned], of[base])
         facts: dict[str, RemovedNullJson] = {}
         for kind, names in nulls.items():

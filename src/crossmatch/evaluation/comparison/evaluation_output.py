@@ -7,15 +7,15 @@ from pathlib import Path
 from crossmatch.checkpoint import value_digest
 from crossmatch.data.suites import Suite, SuiteSettings
 from crossmatch.errors import CheckpointError, DataError, InputError
-from crossmatch.evaluation.comparison.paired import BETTER
 from crossmatch.evaluation.comparison.scored_run import Document, Run, Task
 from crossmatch.evaluation.metrics.metrics import Measured, measure
 from crossmatch.result_kinds import RECORD, SUMMARY
+from crossmatch.results.metrics import STANDING
 from crossmatch.results.record import RecordJson
 from crossmatch.results.summary import SuiteResultJson
 
 # Compared unless other metrics are asked for: a family of forty metrics would find nothing in any.
-_DEFAULTS = (*BETTER, "bits_per_byte")
+_DEFAULTS = (*STANDING, "bits_per_byte")
 _AGAIN = "evaluate again into another directory"
 
 

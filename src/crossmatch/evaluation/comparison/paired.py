@@ -7,25 +7,20 @@ from typing import Literal
 
 import numpy as np
 
-from crossmatch.evaluation.metrics.metrics import SHARES, Measured
+from crossmatch.evaluation.metrics.metrics import Measured
+from crossmatch.results.metrics import STANDING, metric_of
 from crossmatch.results.summary import BestPointJson
 from crossmatch.statistics.estimates import Array, Corpus, Difference, Figure, Statistic
 from crossmatch.statistics.proportions import mcnemar, proportion
 from crossmatch.statistics.resampling import bootstrap, paired_difference, snapped
 
 Decision = Literal["confirmed", "refuted", "undecided"]
-# Metrics of which more is better; the first that a suite has stands for it. Of overlaps that is an F-score, a mean over
-# items: chrF weighs recall twice, so that an answer gains by being long.
-BETTER = (
-    *("number", "exact", "acc", "followed_strict", "rougeL"),
-    *("bleu", "chrf", "acc_norm", "acc_generated", "followed_loose"),
-)
 _TAIL = 0.05
 
 
 def primary(metrics: Sequence[str]) -> str | None:
     """The metric that stands for a suite: number, exact, acc, followed_strict or rougeL is the first; or None."""
-    return next((metric for metric in BETTER if metric in metrics), None)
+    return next((metric for metric in STANDING if metric in metrics), None)
 
 
 def figure(metric: str, measured: Measured) -> Figure:
@@ -109,4 +104,4 @@ def value_of(rows: Array, statistic: Statistic) -> float:
 
 def _is_share(metric: str, rows: Array) -> bool:
     """Whether items are right or wrong; over several seeds they are something between."""
-    return metric in SHARES and bool(np.isin(rows[:, 0], (0.0, 1.0)).all())
+    return metric_of(metric).unit.test == "mcnemar" and bool(np.isin(rows[:, 0], (0.0, 1.0)).all())

@@ -8,23 +8,23 @@ from typing import Any, Literal
 import numpy as np
 
 from crossmatch.errors import DataError, InputError
-from crossmatch.evaluation.comparison.paired import BETTER
 from crossmatch.evaluation.comparison.scored_run import Document, Form, Run, Task
 from crossmatch.export.results import Tabled, by_name
 from crossmatch.export.table import Table
 from crossmatch.export.tables.others import comparison_tables
 from crossmatch.results.comparison import LineJson, PairingJson, RunComparisonJson
+from crossmatch.results.metrics import better_is_more, metric_of
 from crossmatch.statistics.estimates import Array, Difference, Figure, Ratio, Statistic, mean_of
 from crossmatch.statistics.multiple_tests import holm
 from crossmatch.statistics.non_inferiority import Answer, NonInferiority, non_inferiority
 from crossmatch.statistics.proportions import mcnemar, proportion
 from crossmatch.statistics.resampling import bootstrap, paired_difference
 
-# Metrics of which less is better, and more; by their names, where the run did not record it.
+# Metrics of other programs of which less is better, and more; by their names, where the run did not record it.
 _LOWER = frozenset(
     (
-        *("perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte", "token_nats", "brier_score"),
-        *("ter", "wer", "cer", "mse", "mae", "rmse", "likelihood_diff", "invalid", "truncated", "nll", "loss"),
+        *("word_perplexity", "byte_perplexity", "brier_score", "likelihood_diff", "nll", "loss"),
+        *("ter", "wer", "cer", "mse", "mae", "rmse"),
     )
 )
 _HIGHER = (
@@ -42,8 +42,8 @@ _HIGHER = (
     "prompt_level",
     "inst_level",
 )
-# Scores from 0 to 100, of which a point is one and not a hundredth.
-_HUNDRED = ("bleu", "chrf", "rouge", "ter", "lf_", "sentence_bleu")
+# Their scores from 0 to 100, of which a point is one and not a hundredth.
+_HUNDRED = ("bleu", "chrf", "rouge", "ter")
 POOLED = "all tasks"
 Direction = Literal["recorded", "known", "assumed"]
 
@@ -341,17 +341,19 @@ def _direction(metric: str, tasks: Sequence[Task]) -> tuple[bool, Direction]:
     recorded = next((t.higher_is_better[metric] for t in tasks if metric in t.higher_is_better), None)
     if recorded is not None:
         return recorded, "recorded"
-    name = metric.lower()
+    known, name = better_is_more(metric), metric.lower()
+    if known is not None:
+        return known, "known"
     if name in _LOWER:
         return False, "known"
-    return True, "known" if metric in BETTER or name.startswith(_HIGHER) else "assumed"
+    return True, "known" if name.startswith(_HIGHER) else "assumed"
 
 
 def _point(metric: str, both: _Both) -> float | None:
     """What a point of the metric is: a hundredth of a mean of values from 0 to 1, one of a score from 0 to 100."""
     first, second, statistic = both
     values = np.concatenate([first, second])
-    hundred = metric.lower().startswith(_HUNDRED)
+    hundred = metric_of(metric).unit.hundred or metric.lower().startswith(_HUNDRED)
     if statistic is mean_of and values.min() >= 0 and values.max() <= 1:
         return 0.01
     if hundred:

@@ -1,6 +1,7 @@
 """From records to figures: every metric with n and interval, every difference paired, tested and adjusted."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import product
 from typing import TypeVar
 
@@ -160,9 +161,10 @@ class _Tables:
             "metrics": {m: {v: self._entry(m, measured, v, tested=not failed) for v in self.names} for m in metrics},
         }
         if CHOICE in mine:
-            result["flips"] = self._rows(lambda one, other: _flip_table(rows[one], rows[other]))
+            chosen = {v: [_scored(row) for row in rows[v]] for v in self.names}
+            result["flips"] = self._rows(lambda one, other: _flip_table(chosen[one], chosen[other]))
         if GENERATED in mine:
-            written = {v: [_first_written(r) for r in rows[v]] for v in self.names}
+            written = {v: [_written(row) for row in rows[v]] for v in self.names}
             result["flips_generated"] = self._rows(lambda one, other: _flip_table(written[one], written[other]))
         if SURFACE in mine and not failed:
             result["fall"] = self._rows(lambda one, other: _fall(measured[one], measured[other]))
@@ -217,17 +219,29 @@ class _Tables:
         return [*found, *(("control", v, control) for v, control in self.controls.items())]
 
 
-def _first_written(record: RecordJson) -> RecordJson:
-    """A record with the option that its generated text names as the chosen one; of several seeds the first."""
-    return {**record, "chosen": record["generated"][0]["chosen"]}
+@dataclass(frozen=True)
+class _Choice:
+    """One answer to a question with options; chosen: None where it names none."""
+
+    id: str
+    right: int
+    chosen: int | None
 
 
-def _flip_table(mine: Sequence[RecordJson], reference: Sequence[RecordJson]) -> FlipsJson:
-    right = [r["right"] for r in reference]
-    table = flips([r["chosen"] for r in reference], [r["chosen"] for r in mine], right)
+def _scored(row: RecordJson) -> _Choice:
+    return _Choice(row["id"], row["right"], row["chosen"])
+
+
+def _written(row: RecordJson) -> _Choice:
+    """The option that the generated text names; of several seeds the first."""
+    return _Choice(row["id"], row["right"], row["generated"][0]["chosen"])
+
+
+def _flip_table(mine: Sequence[_Choice], reference: Sequence[_Choice]) -> FlipsJson:
+    table = flips([r.chosen for r in reference], [r.chosen for r in mine], [r.right for r in reference])
     pairs = list(zip(mine, reference, strict=True))
-    gained = [a["id"] for a, b in pairs if a["chosen"] == a["right"] != b["chosen"]]
-    lost = [a["id"] for a, b in pairs if b["chosen"] == a["right"] != a["chosen"]]
+    gained = [a.id for a, b in pairs if a.chosen == a.right != b.chosen]
+    lost = [a.id for a, b in pairs if b.chosen == a.right != a.chosen]
     return {
         "kept": table.kept,
         "gained": table.gained,

@@ -31,16 +31,7 @@ Measured = dict[str, tuple[Array, Statistic]]
 """metric -> (item statistics (items, columns), statistic); where an item has several seeds, its rows are averaged,
 or lie side by side where each seed has a corpus score."""
 
-# A metric of one 0/1 column is a share: Wilson's interval, McNemar's test.
-SHARES = frozenset(
-    (
-        *("acc", "acc_norm", "acc_majority", "acc_worst", "acc_generated", "invalid"),
-        *("exact", "exact_raw", "number", "number_raw"),
-        *("trace_structural", "trace_lexical", "trace_untagged", "trace_unclosed", "hesitating", "truncated"),
-        *("followed_strict", "followed_loose"),
-    )
-)
-# What is read first, and what the divergence of a study is made of; each with what it is made of besides.
+# What the divergence of a study is made of; each with what it is made of besides.
 SURFACE, CHOICE, GENERATED = "bleu", "acc", "acc_generated"
 SURFACES, CHOICES = (SURFACE, "bleu_raw"), (CHOICE, GENERATED)
 
@@ -213,8 +204,9 @@ def _outputs(answers: Sequence[Sequence[RecordJson | GeneratedChoiceJson]], suit
         "truncated": (column([answer["truncated"] for answer in group] for group in answers), mean_of),
     }
     # Records of models that run elsewhere may not tell it.
-    if all(answer.get("tokens") is not None for group in answers for answer in group):
-        found["output_tokens"] = column([answer["tokens"] for answer in group] for group in answers), mean_of
+    tokens = [[answer.get("tokens") for answer in group] for group in answers]
+    if all(count is not None for group in tokens for count in group):
+        found["output_tokens"] = column([count or 0 for count in group] for group in tokens), mean_of
     return found
 
 
@@ -223,7 +215,7 @@ def _steps(answers: Sequence[Sequence[RecordJson | GeneratedChoiceJson]]) -> Mea
     than this figure."""
     found: Measured = {}
     for name in ("answer_entropy", "answer_margin"):
-        known = [[a[name] for a in group if a.get(name) is not None] for group in answers]
+        known = [[value for a in group if (value := a.get(name)) is not None] for group in answers]
         if any(known) and all(name in answer for group in answers for answer in group):
             found[name] = np.array([[sum(values), len(values)] for values in known], dtype=float), mean_of_known
     return found

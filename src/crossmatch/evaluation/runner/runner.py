@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from crossmatch.adapter import Recorded
 from crossmatch.checkpoint import Checkpoint, side_digest, value_digest
@@ -23,7 +23,7 @@ from crossmatch.evaluation.runner.questions import Questions
 from crossmatch.evaluation.runner.requests import ask
 from crossmatch.evaluation.runner.template_check import ends_by_condition, taught_ends
 from crossmatch.evaluation.variants.variants import SERVED, Variant
-from crossmatch.results.record import RECORD_VERSION
+from crossmatch.results.record import RECORD_VERSION, RecordJson
 from crossmatch.runtime import SILENT, Progress
 
 
@@ -199,7 +199,8 @@ class _Work:
                         answers = ask(become(cell.variant), questions, sheet, task)
                     except DataError as error:
                         raise DataError(f"variant {variant}, suite {suite}: {error}") from error
-                    rows = [{**stamp, **answer} for answer in answers]
+                    # Made of parts as they were kept; the log holds them to their form.
+                    rows: list[RecordJson] = [cast(RecordJson, {**stamp, **answer}) for answer in answers]
                     sheet.finish(rows)
                 self.records[cell.key] = rows
         return self.records

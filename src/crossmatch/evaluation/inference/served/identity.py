@@ -5,7 +5,7 @@ What a server says of itself is a name. Its answers, and their log-probabilities
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,6 +16,7 @@ from crossmatch.errors import DataError, InputError
 from crossmatch.evaluation.inference.protocol import Decoding, Generated
 from crossmatch.evaluation.inference.served.model import ServedModel, Spoken
 from crossmatch.result_kinds import SERVER
+from crossmatch.results.study import SpokenJson
 from crossmatch.runtime import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -109,19 +110,18 @@ def settled(file: Path, about: Any, own: Sequence[Spoken]) -> str:
 
     What is not like them takes their place in the file; then the digest is another, and all is asked anew.
     """
-    known: dict[str, Any] = {}
-    if file.exists():
-        # The digest is of what was answered, whatever the version of the file.
-        known = {key: value for key, value in SERVER.read(file).items() if key in ("about", "answers")}
-    if known.get("about") != about or not alike(_spoken(known.get("answers")), own):
-        known = {"about": about, "answers": [asdict(answer) for answer in own]}
+    found = SERVER.read(file) if file.exists() else None
+    answers = found["answers"] if found else []
+    if found is None or found["about"] != about or not alike(_spoken(answers), own):
+        answers = [answer.to_dict() for answer in own]
         file.parent.mkdir(parents=True, exist_ok=True)
-        SERVER.replace(file, {"schema_version": 1, **known})
-    return value_digest(known)
+        SERVER.replace(file, {"schema_version": 1, "about": about, "answers": answers})
+    # Of what was answered, whatever the version of the file.
+    return value_digest({"about": about, "answers": answers})
 
 
-def _spoken(rows: Any) -> list[Spoken]:
-    return [Spoken(r["text"], r["truncated"], tuple((t, v) for t, v in r["tokens"])) for r in rows or ()]
+def _spoken(rows: Sequence[SpokenJson]) -> list[Spoken]:
+    return [Spoken(r["text"], r["truncated"], tuple((str(t), float(v)) for t, v in r["tokens"])) for r in rows]
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from crossmatch.evaluation.inference.served.endpoint import Facts, Server
 from crossmatch.evaluation.inference.served.http import ServerError, Transport, one_line
 from crossmatch.evaluation.inference.served.option_scores import Scorer
 from crossmatch.evaluation.inference.served.replies import text_of, the_choice, tokens_of, used
+from crossmatch.results.study import SpokenJson
 
 T = TypeVar("T")
 
@@ -40,6 +41,14 @@ class Spoken:
     text: str
     truncated: bool
     tokens: tuple[tuple[str, float], ...]
+
+    def to_dict(self) -> SpokenJson:
+        """As plain JSON."""
+        return {
+            "text": self.text,
+            "truncated": self.truncated,
+            "tokens": [[text, value] for text, value in self.tokens],
+        }
 
 
 @dataclass(frozen=True)
