@@ -22,6 +22,7 @@ from crossmatch.checkpoint.output import (
 from crossmatch.checkpoint.quantised import QuantisedCheckpoint, QuantisedTensor, is_quantised, open_quantised
 from crossmatch.checkpoint.same import by_names_of, is_made_by_class, is_needless
 from crossmatch.checkpoint.signature import SIGNATURE, SignatureResult, check_signature, sign
+from crossmatch.checkpoint.statement import statement, versions
 from crossmatch.checkpoint.tensor_names import (
     expert_of,
     input_embedding,
@@ -93,12 +94,14 @@ __all__ = [
     "safe_name",
     "side_digest",
     "sign",
+    "statement",
     "sync",
     "tensor_bytes",
     "text_facts",
     "untied_output",
     "upload",
     "value_digest",
+    "versions",
     "write_json",
     "write_tensors",
 ]

@@ -1,7 +1,7 @@
 """A tuning vector: what a fine-tune changed, as a mapping from tensor name to delta."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 
 from crossmatch.delta.compound import linear
@@ -95,3 +95,23 @@ class TuningVector(Mapping[str, Delta]):
         if size == 0.0:
             raise RuleError("the cosine with a zero vector is not defined")
         return max(-1.0, min(1.0, self.inner(other) / size))
+
+
+class Built(TuningVector):
+    """A vector whose deltas are built when they are asked for, so that whole matrices need not be held."""
+
+    def __init__(self, makers: Mapping[str, Callable[[], Delta]]) -> None:
+        self._makers = dict(makers)
+        self.terms = ((1.0, self),)
+
+    def __getitem__(self, name: str) -> Delta:
+        return self._makers[name]()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._makers)
+
+    def __len__(self) -> int:
+        return len(self._makers)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._makers

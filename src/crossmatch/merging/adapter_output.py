@@ -27,7 +27,7 @@ from crossmatch.checkpoint import (
 from crossmatch.delta import Delta, Dense, LowRank, Stack, cat, norm, truncated
 from crossmatch.errors import RuleError
 from crossmatch.merging.execute import Output
-from crossmatch.merging.manifest import statement
+from crossmatch.merging.manifest import plan_statement
 from crossmatch.merging.model_card import write_card
 from crossmatch.merging.plan import MergePlan, check_bases
 from crossmatch.merging.side_files import of_tokenizer, side_files
@@ -99,7 +99,7 @@ def merge_factors(
         inputs.check()
         facts = {"form": _costs(errors, rank, width), "dtypes": ["float32"], "verdict": None}
         subjects = {WEIGHTS_FILE: {"blake3": digest}}
-        manifest = statement(PREDICATE, plan, subjects, facts, home=None if output.away else partial)
+        manifest = plan_statement(PREDICATE, plan, subjects, facts, home=None if output.away else partial)
         write_card(partial, manifest, "An adapter merged")
         write_json(partial / MANIFEST, manifest)
     return manifest

@@ -1,15 +1,11 @@
 """The statement that lies beside a merge: what the files are, and from what and how they were made."""
 
-import platform
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from crossmatch.adapter import Recorded
-from crossmatch.checkpoint import text_facts
+from crossmatch.checkpoint import statement, text_facts, versions
 from crossmatch.merging.plan import MergePlan, Parts
 from crossmatch.merging.side_files import SideFiles
 from crossmatch.rules import weight_json
@@ -39,10 +35,10 @@ def merge_manifest(
         "text": text_facts(out).to_dict(),
         "verdict": verdict,
     }
-    return statement(PREDICATE, plan, subjects, facts, home=None if away else out)
+    return plan_statement(PREDICATE, plan, subjects, facts, home=None if away else out)
 
 
-def statement(
+def plan_statement(
     kind: str,
     plan: MergePlan,
     subjects: Mapping[str, Mapping[str, str]],
@@ -50,31 +46,18 @@ def statement(
     *,
     home: Path | None,
 ) -> dict[str, Any]:
-    """An in-toto Statement v1: the files as subjects, how they were made as the predicate. No times, no host.
-
-    facts: what only this kind of output has to say; home: its directory (None: that will be elsewhere).
-    """
+    """The statement of an output of a plan; facts: what only this kind of output has to say; home: its directory (None:
+    that will be elsewhere)."""
     base = plan.fit.base.original
-    return {
-        "_type": "https://in-toto.io/Statement/v1",
-        "subject": [{"name": name, "digest": dict(digests)} for name, digests in sorted(subjects.items())],
-        "predicateType": kind,
-        "predicate": {
-            "schema_version": 1,
-            "base": {**base.source.origin(home), "digest": base.digest, "files": base.file_digests},
-            "adapters": _adapter_facts(plan.parts, home),
-            **plan.vector.recipe.to_dict(),
-            "notes": list(plan.fit.notes),
-            **plan.allowed,
-            "versions": {
-                # They decide the bytes.
-                "crossmatch": version("crossmatch"),
-                "torch": torch.__version__,
-                "python": platform.python_version(),
-            },
-            **facts,
-        },
+    made = {
+        "base": {**base.source.origin(home), "digest": base.digest, "files": base.file_digests},
+        "adapters": _adapter_facts(plan.parts, home),
+        **plan.vector.recipe.to_dict(),
+        "notes": list(plan.fit.notes),
+        **plan.allowed,
+        "versions": versions(),
     }
+    return statement(kind, subjects, {**made, **facts})
 
 
 def _adapter_facts(parts: Parts, out: Path | None) -> dict[str, Any]:

@@ -70,7 +70,7 @@ def plan_study(recipe: Recipe, runs: str | Path = "runs") -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as scratch:
         data = Path(scratch) / "data"
         if recipe.sample:
-            write_data(data, recipe.sample.size, arithmetic=recipe.sample.questions)
+            write_data(data, recipe.sample)
         stages = [
             PlannedStage(
                 "base", f"{recipe.base}: {shape.parameters / 1e6:,.0f} M parameters", records=_base_record(recipe)

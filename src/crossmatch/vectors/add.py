@@ -14,7 +14,6 @@ from crossmatch.adapter import LARGEST, VECTOR_FILE, Recorded, StoredDense
 from crossmatch.checkpoint import (
     MANIFEST,
     Checkpoint,
-    TensorFiles,
     Unchanged,
     atomic_directory,
     check_apart,
@@ -138,7 +137,7 @@ def add(parts: Parts, out: str | Path, *, summing: Summing = DEFAULT, progress: 
             "norm": size.norm,
             "text_files": _text_files(parts, laid, partial),
         }
-        manifest = vector_statement({VECTOR_FILE: digest}, facts)
+        manifest = vector_statement(digest, facts)
         write_json(partial / MANIFEST, manifest)
     return manifest
 
@@ -272,7 +271,7 @@ def _dense(key: str, total: Delta, form: torch.dtype, size: _Size) -> Iterator[E
     if isinstance(total, StoredDense):
         # Alone: its tensor stays as it is, beside a number.
         if total.key is not None:
-            stored = _as_stored(key, total.files, total.key)
+            stored = Entry.stored(key, total.files, total.key)
             yield replace(stored, blocks=lambda: size.of(stored.blocks(), total.scale))
             scale = torch.tensor(total.scale, dtype=torch.float64)
             yield from [Entry.of(f"scale/{key.partition('/')[2]}", scale)] if total.scale != 1.0 else []
@@ -285,16 +284,11 @@ def _dense(key: str, total: Delta, form: torch.dtype, size: _Size) -> Iterator[E
     yield Entry(key, form, total.shape, lambda: size.of(in_order(block, ranges(total))))
 
 
-def _as_stored(key: str, files: TensorFiles, source: str) -> Entry:
-    info = files.tensors[source]
-    return Entry(key, info.dtype, info.shape, lambda: (files.rows(source, *at) for at in files.blocks(source)))
-
-
 def _added(part: Laid, name: str) -> Iterator[Entry]:
     assert part.vector is not None
     first, key = part.added[name]
     yield Entry.of(f"first/{name}", torch.tensor(first))
-    yield _as_stored(key, part.vector.files, key)
+    yield Entry.stored(key, part.vector.files, key)
 
 
 def _described(

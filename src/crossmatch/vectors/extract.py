@@ -18,7 +18,7 @@ from crossmatch.checkpoint import (
     check_apart,
     write_json,
 )
-from crossmatch.delta import STORABLE, round_once
+from crossmatch.delta import STORABLE, is_finite, round_once
 from crossmatch.errors import CheckpointError, EqualError, RuleError
 from crossmatch.rules import Heads
 from crossmatch.runtime import SILENT, Progress, Task, in_order, single_threads
@@ -152,7 +152,7 @@ def extract(
             facts = pair_facts(changes, partial)
         watched.check()
         facts |= {"dtype": dtype, "exactness": exact.to_dict(), "text_files": copy_text_files(tuned.path, partial)}
-        manifest = vector_statement({VECTOR_FILE: digest}, {"made_by": "extract", **facts})
+        manifest = vector_statement(digest, {"made_by": "extract", **facts})
         write_json(partial / MANIFEST, manifest)
     return manifest
 
@@ -201,7 +201,7 @@ def difference(pair: Pair, site: Site, at: tuple[int, int], form: torch.dtype) -
     of the other sign, and how many not at all."""
     ours, theirs = pair.rows(site, *at)
     tau = theirs.to(form) - ours.to(form)
-    if not bool(torch.isfinite(tau.sum())) and not bool(torch.isfinite(tau).all()):
+    if not is_finite(tau):
         raise CheckpointError(f"{site.name}: the difference overflows {form}; extract it with --dtype float64")
     back = round_once(ours.double() + tau.double(), theirs.dtype)
     unequal = unequal_bits(back, theirs)

