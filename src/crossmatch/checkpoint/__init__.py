@@ -17,6 +17,7 @@ from crossmatch.checkpoint.output import (
     safe_name,
     sync,
     write_json,
+    write_rows,
     write_tensors,
 )
 from crossmatch.checkpoint.quantised import QuantisedCheckpoint, QuantisedTensor, is_quantised, open_quantised
@@ -103,5 +104,6 @@ __all__ = [
     "value_digest",
     "versions",
     "write_json",
+    "write_rows",
     "write_tensors",
 ]

@@ -71,11 +71,10 @@ def plan_study(recipe: Recipe, runs: str | Path = "runs") -> dict[str, Any]:
         data = Path(scratch) / "data"
         if recipe.sample:
             write_data(data, recipe.sample)
-        stages = [
-            PlannedStage(
-                "base", f"{recipe.base}: {shape.parameters / 1e6:,.0f} M parameters", records=_base_record(recipe)
-            )
-        ]
+        # A base from elsewhere is read, not made.
+        record = ("base",) if recipe.base.startswith(SAMPLE) else ()
+        said = f"{recipe.base}: {shape.parameters / 1e6:,.0f} M parameters"
+        stages = [PlannedStage("base", said, records=record)]
         for name, adapter in recipe.adapters.items():
             stages.append(_training(name, adapter, shape, speed, data))
         for weights in recipe.mixtures:
@@ -103,11 +102,6 @@ def _shown(stage: PlannedStage, ledger: Path) -> dict[str, Any]:
     facts = asdict(stage)
     names = facts.pop("records")
     return {**facts, "finished": bool(names) and all((ledger / f"{name}.json").is_file() for name in names)}
-
-
-def _base_record(recipe: Recipe) -> tuple[str, ...]:
-    """A base from elsewhere is read, not made."""
-    return ("base",) if recipe.base.startswith(SAMPLE) else ()
 
 
 def model_shape(recipe: Recipe) -> Shape:

@@ -4,6 +4,7 @@ float64 and rounded once."""
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +134,10 @@ def add(parts: Parts, out: str | Path, *, summing: Summing = DEFAULT, progress: 
             "heads": whole.heads.to_dict() if whole.heads else None,
             "match_norm": summing.match_norm,
             "parts": _described(parts, whole, sizes, used, partial),
-            "cosines": _cosines(labels, used),
+            "cosines": [
+                {"first": labels[i], "second": labels[j], "cosine": cosine_of(used, i, j)}
+                for i, j in combinations(range(len(labels)), 2)
+            ],
             "norm": size.norm,
             "text_files": _text_files(parts, laid, partial),
         }
@@ -303,11 +307,6 @@ def _described(
         numbers = {"norm": sizes[label], "norm_used": math.sqrt(used[i, i])}
         facts[label] = {"weight": weight_json(weight), "factor": whole.factors[label], **numbers, **known}
     return facts
-
-
-def _cosines(labels: list[str], used: Tensor) -> list[dict[str, Any]]:
-    pairs = [(i, j) for i in range(len(labels)) for j in range(i + 1, len(labels))]
-    return [{"first": labels[i], "second": labels[j], "cosine": cosine_of(used, i, j)} for i, j in pairs]
 
 
 def _text_files(parts: Parts, laid: Mapping[str, Laid], out: Path) -> dict[str, Any]:

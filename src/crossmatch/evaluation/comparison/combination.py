@@ -154,7 +154,8 @@ def _mean(domains: Sequence[_Domain], points: Sequence[str], singles: Sequence[s
     k = len(points)
     for key, other in _against(max(singles, key=lambda n: value[place[n]]), joint).items():
         gaps, drawn = value[:k] - value[place[other]], draws[:, :k] - draws[:, [place[other]]]
-        rows = {p: _gap(float(gaps[i]), drawn[:, i], few) for i, p in enumerate(points)}
+        bounds = [interval_of(drawn[:, i], float(gaps[i]), few) for i in range(k)]
+        rows = {p: {"value": float(gaps[i]), "low": bounds[i][0], "high": bounds[i][1]} for i, p in enumerate(points)}
         best = _named(best_of(gaps, drawn, widening(few)).to_dict(), points)
         result[key] = {"other": other, "differences": rows, "best": best}
     return result
@@ -174,8 +175,3 @@ def _compared(other: str, points: Sequence[str], tests: Sequence[Difference | No
 
 def _named(best: Json, points: Sequence[str]) -> Json:
     return {**{k: v for k, v in best.items() if k != "place"}, "variant": points[best["place"]]}
-
-
-def _gap(value: float, draws: Array, n: int) -> Json:
-    low, high = interval_of(draws, value, n)
-    return {"value": value, "low": low, "high": high}

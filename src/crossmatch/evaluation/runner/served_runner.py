@@ -50,7 +50,7 @@ def ask_served(
     probes = probes_of(tokenizer)
     own = ask_own(served, probes, progress)
     facts: dict[str, Any] = {"url": serving.url, "model": serving.name, "same_as": serving.same_as}
-    facts |= {"software": served.facts.owner or None, "version": served.version}
+    facts |= {"software": served.server.facts.owner or None, "version": served.server.version}
     local = _local(base, serving.same_as, probes, plan, progress) if serving.same_as is not None else None
     found = identify(served, own, local, probes, progress)
     if found.verdict == "other":

@@ -1,14 +1,15 @@
 """The second domain of the sample: short questions of arithmetic, made by a seed, with exact answers."""
 
-import json
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from crossmatch.checkpoint import write_rows
 from crossmatch.errors import InputError
 
 _NAMES = ("Anna", "Ben", "Clara", "David", "Eva", "Felix", "Greta", "Hugo", "Ida", "Jonas")
@@ -101,10 +102,10 @@ def write_arithmetic(out: Path, size: ArithmeticSize) -> dict[str, Any]:
     """
     rng = random.Random(f"arithmetic:{size.seed}")
     compute, number, train = _deal((size.compute, size.number, size.train), rng)
-    _jsonl(out / "arithmetic.jsonl", [{"prompt": q.text, "completion": str(q.answer)} for q in train])
+    write_rows(out / "arithmetic.jsonl", [{"prompt": q.text, "completion": str(q.answer)} for q in train])
     items = [{"id": q.id, "question": q.text, "reference": str(q.answer), "subject": q.operation} for q in compute]
-    _jsonl(out / "compute.jsonl", items)
-    _jsonl(out / "number.jsonl", [_choice(q, rng) for q in number])
+    write_rows(out / "compute.jsonl", items)
+    write_rows(out / "number.jsonl", [_choice(q, rng) for q in number])
     (out / "compute.yaml").write_text(_COMPUTE, encoding="utf-8")
     (out / "number.yaml").write_text(_NUMBER, encoding="utf-8")
     asked = {q.id for q in (*compute, *number)}
@@ -136,10 +137,10 @@ class _Question:
 
 def _deal(counts: tuple[int, ...], rng: random.Random) -> list[list[_Question]]:
     """So many questions for each set, operations in turn; no computation twice."""
-    decks = {name: _shuffled(operation.pairs, rng) for name, operation in OPERATIONS.items()}
+    decks = {name: iter(rng.sample(operation.pairs, len(operation.pairs))) for name, operation in OPERATIONS.items()}
     sets = []
     for count in counts:
-        names = [name for _, name in zip(range(count), _turns(), strict=False)]
+        names = [name for _, name in zip(range(count), cycle(OPERATIONS), strict=False)]
         try:
             sets.append([_question(name, *next(decks[name]), rng) for name in names])
         except StopIteration:
@@ -148,15 +149,6 @@ def _deal(counts: tuple[int, ...], rng: random.Random) -> list[list[_Question]]:
     for found in sets:
         rng.shuffle(found)
     return sets
-
-
-def _turns() -> Iterator[str]:
-    while True:
-        yield from OPERATIONS
-
-
-def _shuffled(pairs: tuple[tuple[int, int], ...], rng: random.Random) -> Iterator[tuple[int, int]]:
-    return iter(rng.sample(pairs, len(pairs)))
 
 
 def _question(name: str, a: int, b: int, rng: random.Random) -> _Question:
@@ -181,7 +173,3 @@ def _choice(question: _Question, rng: random.Random) -> dict[str, Any]:
         "answer": options.index(right),
         "subject": question.operation,
     }
-
-
-def _jsonl(file: Path, rows: list[dict[str, Any]]) -> None:
-    file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")

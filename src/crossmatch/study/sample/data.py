@@ -1,6 +1,5 @@
 """The sample's data: PT text, SFT questions, and two suites on terms that SFT never sees."""
 
-import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from crossmatch.checkpoint import MANIFEST, atomic_directory, write_json
+from crossmatch.checkpoint import MANIFEST, atomic_directory, write_json, write_rows
 from crossmatch.errors import InputError
 from crossmatch.study.sample.arithmetic import ArithmeticSize, write_arithmetic
 from crossmatch.study.sample.documents import write_documents
@@ -94,10 +93,10 @@ def write_data(out: Path, size: SampleSize, file: Path | None = None) -> dict[st
     card = _card(version, size, sft, pt, [*choice, *define])
     with atomic_directory(out, overwrite=True) as partial:
         write_json(partial / MANIFEST, {"kind": "sample data", "version": version})
-        _jsonl(partial / "pt.jsonl", [{"text": _document(t)} for t in pt])
-        _jsonl(partial / "sft.jsonl", [_pair(t, QUESTIONS[i % len(QUESTIONS)]) for i, t in enumerate(sft)])
-        _jsonl(partial / "define.jsonl", [_item(t) for t in define])
-        _jsonl(partial / "name.jsonl", [_choice(t, siblings[t.id], rng) for t in choice])
+        write_rows(partial / "pt.jsonl", [{"text": _document(t)} for t in pt])
+        write_rows(partial / "sft.jsonl", [_pair(t, QUESTIONS[i % len(QUESTIONS)]) for i, t in enumerate(sft)])
+        write_rows(partial / "define.jsonl", [_item(t) for t in define])
+        write_rows(partial / "name.jsonl", [_choice(t, siblings[t.id], rng) for t in choice])
         (partial / "define.yaml").write_text(_DEFINE, encoding="utf-8")
         (partial / "name.yaml").write_text(_NAME, encoding="utf-8")
         known = {t.id for t in [*pt, *sft]} | held_out
@@ -164,7 +163,3 @@ def _siblings(terms: Sequence[Term]) -> dict[str, list[str]]:
         others = {c.name for parent in term.parents for c in children[parent] if c.id != term.id}
         names[term.id] = sorted(others - {term.name})
     return names
-
-
-def _jsonl(file: Path, rows: Sequence[dict[str, Any]]) -> None:
-    file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from crossmatch.checkpoint import write_rows
 from crossmatch.errors import InputError
 
 _SUITE = """\
@@ -32,9 +33,7 @@ def write_instructions(out: Path, terms: Mapping[str, str]) -> list[str]:
         {"id": f"{number:02}-{identifier}", **_filled(request, name)}
         for number, (request, (identifier, name)) in enumerate(zip(REQUESTS, chosen, strict=True), 1)
     ]
-    (out / "instructions.jsonl").write_text(
-        "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8"
-    )
+    write_rows(out / "instructions.jsonl", rows)
     (out / "instructions.yaml").write_text(_SUITE, encoding="utf-8")
     return [identifier for identifier, _ in chosen]
 

@@ -341,7 +341,7 @@ def test_a_server_that_is_not_there() -> None:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
     served = ServedModel(url, "tiny", connection=Connection(retries=1, pause=0.0))
-    for call in (lambda: answers(served, BYTES), lambda: scores(served, BYTES, BYTES_PICK), served.require):
+    for call in (lambda: answers(served, BYTES), lambda: scores(served, BYTES, BYTES_PICK), served.server.require):
         with pytest.raises(InputError, match=f"{url} refuses the connection; is the server up"):
             call()
 
