@@ -32,7 +32,9 @@ def check_recipe(recipe: Recipe) -> None:
                 examples = load_examples(data, adapter.columns)
                 if adapter.stage == "sft":
                     dialogues(examples, data)
-        _check_template(adapter.train.template, f"adapters.{name}.train.template")
+        template = adapter.train.template
+        if template is not None and not Path(template).is_file():
+            raise RecipeError(f"adapters.{name}.train.template: {template} does not exist; give a Jinja file")
     _check_names(recipe)
     wanted = recipe.evaluation
     if wanted is None:
@@ -129,8 +131,3 @@ def _is_local(data: str) -> bool:
     if not Path(data).is_file():
         hub_name(data)
     return Path(data).is_file()
-
-
-def _check_template(template: str | None, place: str) -> None:
-    if template is not None and not Path(template).is_file():
-        raise RecipeError(f"{place}: {template} does not exist; give a Jinja file")

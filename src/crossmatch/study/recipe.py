@@ -142,44 +142,6 @@ class EvaluationRecipe(_Strict):
         return self
 
 
-class ArithmeticRecipe(_Strict):
-    """How many questions of the second domain are made (see `crossmatch.study.sample.ArithmeticSize`)."""
-
-    train: int = Field(1200, ge=1)
-    compute: int = Field(100, ge=2)
-    number: int = Field(100, ge=2)
-    seed: int = Field(0, ge=0)
-
-    @property
-    def size(self) -> ArithmeticSize:
-        """As the sample takes it."""
-        return ArithmeticSize(**self.model_dump())
-
-
-class SampleRecipe(_Strict):
-    """How much of the bundled ontology is taken, in terms (see `crossmatch.study.sample.SampleSize`).
-
-    arithmetic: the second domain, None for none.
-    """
-
-    pt_terms: int = Field(160, ge=1)
-    sft_terms: int = Field(300, ge=1)
-    define: int = Field(48, ge=2)
-    name: int = Field(96, ge=2)
-    seed: int = Field(0, ge=0)
-    arithmetic: ArithmeticRecipe | None = None
-
-    @property
-    def size(self) -> SampleSize:
-        """The terms that are taken."""
-        return SampleSize(**self.model_dump(exclude={"arithmetic"}))
-
-    @property
-    def questions(self) -> ArithmeticSize | None:
-        """The questions of arithmetic that are made."""
-        return self.arithmetic.size if self.arithmetic else None
-
-
 class Recipe(_Strict):
     """A whole study.
 
@@ -199,7 +161,7 @@ class Recipe(_Strict):
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     allow_partial_adapter: bool = False
     evaluation: EvaluationRecipe | None = None
-    sample: SampleRecipe | None = None
+    sample: SampleSize | None = None
 
     @model_validator(mode="after")
     def _names_exist(self) -> "Recipe":
@@ -288,8 +250,8 @@ def _fields(place: tuple[int | str, ...]) -> list[str]:
     models: dict[str, type[BaseModel]] = {
         "train": TrainSettings,
         "evaluation": EvaluationRecipe,
-        "sample": SampleRecipe,
-        "arithmetic": ArithmeticRecipe,
+        "sample": SampleSize,
+        "arithmetic": ArithmeticSize,
         "combination": CombinationRecipe,
     }
     if parent and parent[-1] in models:
