@@ -21,6 +21,7 @@ from crossmatch.checkpoint.output import (
     write_rows,
     write_tensors,
 )
+from crossmatch.checkpoint.programs import versions
 from crossmatch.checkpoint.quantised import QuantisedCheckpoint, QuantisedTensor, is_quantised, open_quantised
 from crossmatch.checkpoint.same import by_names_of, is_made_by_class, is_needless
 from crossmatch.checkpoint.signature import SIGNATURE, SignatureResult, check_signature, sign
@@ -35,7 +36,6 @@ from crossmatch.checkpoint.tensor_names import (
 )
 from crossmatch.checkpoint.text_files import TOKENIZER_FILES, TextFacts, chat_template, side_digest, text_facts
 from crossmatch.checkpoint.untrusted import check_links, read_text
-from crossmatch.checkpoint.versions import versions
 from crossmatch.checkpoint.vocabulary import read_vocabulary
 
 __all__ = [
