@@ -33,15 +33,17 @@ class Shown:
     sarif: Path | None = None
     junit: Path | None = None
     annotate: bool = False
+    attest: Path | None = None
+    bom: Path | None = None
 
 
 def check_files(shown: Shown) -> None:
     """Raise OutputError for a file that cannot be written: before the work, not after it."""
     from crossmatch.checkpoint import disk_error
 
-    files = [file for file in (shown.sarif, shown.junit) if file is not None]
+    files = [file for file in (shown.sarif, shown.junit, shown.attest, shown.bom) if file is not None]
     if len({file.resolve() for file in files}) < len(files):
-        raise OutputError(f"{files[0]} is given twice; --sarif and --junit need a file each")
+        raise OutputError(f"{files[0]} is given twice; --sarif, --junit, --attest and --bom need a file each")
     for file in files:
         if file.exists() and not file.is_file():
             raise OutputError(f"{file} is no regular file; give the name of a file to write")
@@ -66,12 +68,12 @@ def conclude(merged: str, verdict: "Verdict", shown: Shown, files: Mapping[str, 
             print(line, file=sys.stderr if shown.as_json else sys.stdout)
     if shown.sarif is not None:
         log = sarif(facts, merged, files)
-        _replace(shown.sarif, json.dumps(log, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        replace_text(shown.sarif, json.dumps(log, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     if shown.junit is not None:
-        _replace(shown.junit, junit(facts, merged))
+        replace_text(shown.junit, junit(facts, merged))
 
 
-def _replace(file: Path, text: str) -> None:
+def replace_text(file: Path, text: str) -> None:
     """Write beside `file` and rename: a reader sees the old file or the whole new one."""
     from crossmatch.checkpoint import disk_error
 
