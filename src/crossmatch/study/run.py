@@ -9,6 +9,7 @@ from crossmatch.evaluation import load_suite, merge_name
 from crossmatch.evaluation.variants.checkpoints import checkpoint_variants
 from crossmatch.export.results import Tabled, tables_of
 from crossmatch.export.table import Table
+from crossmatch.merging.model_card import add_results
 from crossmatch.report import write_report
 from crossmatch.runtime import SILENT, Progress
 from crossmatch.study.ledger import Ledger
@@ -81,6 +82,9 @@ def run_study(recipe: Recipe, runs: str | Path = "runs", *, progress: Progress =
         audited = audit_data(subject, root, ledger)
         summary, samples = evaluate_variants(subject, audited, root, ledger)
         measured = interfere(subject, root, ledger)
+        for name in verdicts:
+            if not add_results(root / "merges" / name, summary, name):
+                progress.say(f"the card of {name} was changed by hand; the results were not put into it")
     pairs = overlap_of_pair(recipe, adapters, root, ledger)
     changed = explain(base, adapters, root, ledger)
     facts = {
