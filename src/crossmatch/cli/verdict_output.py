@@ -21,6 +21,10 @@ EXIT = dict.fromkeys(("verified", "identified"), ExitCode.OK)
 EXIT |= {"failed": ExitCode.FAILED, "inconclusive": ExitCode.INCONCLUSIVE}
 Sarif = Annotated[Path | None, typer.Option("--sarif", metavar="FILE", help="Also write the verdict as SARIF 2.1.0.")]
 Junit = Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Also write the verdict as JUnit XML.")]
+Summary = Annotated[
+    Path | None,
+    typer.Option("--summary", metavar="FILE", help="Append the verdict in Markdown, as for $GITHUB_STEP_SUMMARY."),
+]
 Annotate = Annotated[bool, typer.Option("--annotate", help="Also print GitHub annotations; --json: on stderr.")]
 
 
@@ -35,6 +39,7 @@ class Shown:
     annotate: bool = False
     attest: Path | None = None
     bom: Path | None = None
+    summary: Path | None = None
 
 
 def check_files(shown: Shown) -> None:
@@ -66,6 +71,12 @@ def conclude(merged: str, verdict: "Verdict", shown: Shown, files: Mapping[str, 
     if shown.annotate:
         for line in annotations(facts, merged):
             print(line, file=sys.stderr if shown.as_json else sys.stdout)
+    if shown.summary is not None:
+        from crossmatch.export.job_summary import job_summary
+
+        # A job's other steps write into it, too.
+        with shown.summary.open("a", encoding="utf-8", errors="backslashreplace") as stream:
+            stream.write(job_summary(facts, merged))
     if shown.sarif is not None:
         log = sarif(facts, merged, files)
         replace_text(shown.sarif, json.dumps(log, indent=2, ensure_ascii=False, allow_nan=False) + "\n")

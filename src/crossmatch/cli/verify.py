@@ -10,7 +10,7 @@ from crossmatch.cli.attest import Attest, Bom, watched, write_statements
 from crossmatch.cli.console import Terminal
 from crossmatch.cli.options import DTYPES, Adapters, AllowPartial, Json, Weights, one_of, pair_up, split_pairs
 from crossmatch.cli.options import weight as parse_weight
-from crossmatch.cli.verdict_output import EXIT, Annotate, Junit, Sarif, Shown, check_files, conclude
+from crossmatch.cli.verdict_output import EXIT, Annotate, Junit, Sarif, Shown, Summary, check_files, conclude
 from crossmatch.errors import InputError
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ def verify_command(
     annotate: Annotate = False,
     attest: Attest = None,
     bom: Bom = None,
+    summary: Summary = None,
 ) -> None:
     """Say what is inside a merged checkpoint, and whether it is what it is said to be.
 
@@ -47,7 +48,7 @@ def verify_command(
     from crossmatch.verification import Claim, Verdict, claim_from_manifest, verify_claim, with_signature
 
     keep_heap()
-    shown = Shown(as_json, detail, sarif, junit, annotate, attest, bom)
+    shown = Shown(as_json, detail, sarif, junit, annotate, attest, bom, summary)
     check_files(shown)
     given = weight and base is not None and adapter
     one_of("--dtype", dtype, (None, *DTYPES))
