@@ -4,12 +4,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from crossmatch.report.metric_catalogue import METRICS
 from typer import Context
 from typer.main import get_command
 
 from crossmatch.cli import app
 from crossmatch.cli.help import SHOWN, example, grouped
-from crossmatch.report.metric_catalogue import METRICS
 from crossmatch.verification.faults import FAULTS
 
 _RECORD = "BENCHMARKS.md"

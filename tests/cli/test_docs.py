@@ -7,10 +7,10 @@ import shlex
 from pathlib import Path
 
 import pytest
+from crossmatch.report.metric_catalogue import METRICS
 from typer.main import get_command
 
 from crossmatch.cli import app, run
-from crossmatch.report.metric_catalogue import METRICS
 from crossmatch.rules import RULES
 from crossmatch.verification.faults import FAULTS
 from helpers import copy, make_tokenizer
