@@ -102,7 +102,7 @@ def too_large(file: Path) -> Iterator[str]:
             # A function is one story; a command's parameters are its options, each documented where it stands.
             if lines > 100:
                 yield f"{node.name} has {lines} lines"
-            if count > (24 if cli else 7):
+            if count > (26 if cli else 7):
                 yield f"{node.name} takes {count} parameters"
             if hidden and not node.name.startswith("_"):
                 yield f"{node.name} takes **kwargs"
@@ -162,6 +162,7 @@ def test_every_command_has_help() -> None:
         "identify",
         "evaluate",
         "sweep",
+        "predict",
         "compare",
         "audit",
         "calibrate",

@@ -15,6 +15,7 @@ from crossmatch.cli.evaluate.command import evaluate_command
 from crossmatch.cli.identify import identify_command
 from crossmatch.cli.inspect import inspect_command
 from crossmatch.cli.merge import merge_command
+from crossmatch.cli.predict import predict_command
 from crossmatch.cli.report import report_command
 from crossmatch.cli.run import run_command
 from crossmatch.cli.sweep import sweep_command
@@ -47,6 +48,7 @@ for _name, _command in {
     "analyse": analyse_command,
     "evaluate": evaluate_command,
     "sweep": sweep_command,
+    "predict": predict_command,
     "compare": compare_command,
     "audit": audit_command,
     "calibrate": calibrate_command,

@@ -66,6 +66,7 @@ def statement(
             **plan.vector.recipe.to_dict(),
             "notes": list(plan.fit.notes),
             **plan.allowed,
+            **plan.recorded,
             "versions": {
                 # They decide the bytes.
                 "crossmatch": version("crossmatch"),
