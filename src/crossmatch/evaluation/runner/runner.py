@@ -14,7 +14,7 @@ from crossmatch.data.turn_ends import Stops, declared_eos
 from crossmatch.errors import DataError
 from crossmatch.evaluation.conditions import DEFAULT, OWN, Cell, Condition, Plan, cells
 from crossmatch.evaluation.inference.protocol import EOS, Model
-from crossmatch.evaluation.metrics.reasoning_traces import OPENERS
+from crossmatch.evaluation.metrics.reasoning_traces import openers
 from crossmatch.evaluation.record import Records
 from crossmatch.evaluation.runner.answer_log import Sheet
 from crossmatch.evaluation.runner.kl import Comparison, Divergences
@@ -145,7 +145,7 @@ class _Work:
             settings = cell.suite.settings
             if cell.scored and settings.kind in ("generation", "instructions") and settings.language != "en":
                 # The openers that are scored were others when records got their version.
-                inputs.append({"openers": OPENERS[settings.language]})
+                inputs.append({"openers": openers(settings.language)})
             sheet = Sheet(cell.file(out), value_digest(inputs))
             known = sheet.finished()
             if known is None:
