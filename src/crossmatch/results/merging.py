@@ -105,9 +105,14 @@ class PartialJson(TypedDict):
 class ChosenBySweepJson(TypedDict):
     """The sweep that chose the weights."""
 
+    name: str
     digest: str
-    """Of its sweep.json."""
-    point: str
+    """Of all that decides what the sweep did."""
+    file: str
+    """Digest of its sweep.json."""
+    point: int
+    recommended: bool
+    template: str
 
 
 class RecordedJson(TypedDict):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from crossmatch.adapter import Adapter
 from crossmatch.checkpoint import TOKENIZER_FILES, Checkpoint
-from crossmatch.data.chat_templates import check_training, open_tokenizer
+from crossmatch.data.chat_templates import OWN, check_training, open_tokenizer
 from crossmatch.data.prompt_templates import find_template
 from crossmatch.data.rendering import render_rows, render_suite
 from crossmatch.data.responses import read_as

@@ -8,7 +8,7 @@ from typing import Any
 from crossmatch.adapter import Recorded, open_vector
 from crossmatch.checkpoint import Checkpoint, file_digest, read_json
 from crossmatch.errors import CheckpointError, InputError
-from crossmatch.results.merging import RecordedJson
+from crossmatch.results.merging import ChosenBySweepJson, RecordedJson
 from crossmatch.rules import Calibration, Recipe, Weight, parse_weight
 from crossmatch.sweeping.outputs import RESULT
 
@@ -55,8 +55,14 @@ def chosen_point(directory: Path, number: int | None = None) -> Chosen:
     if calibration is not None:
         _unchanged("the calibration", study["calibration"], calibration.digest, digests["calibration"])
     parts = {name: (adapters[name], parse_weight(weight)) for name, weight in point["weights"].items()}
-    of = {"name": facts["name"], "digest": facts["digest"], "file": file_digest(file)}
-    of |= {"point": wanted, "recommended": wanted == facts["recommendation"]["number"], "template": point["template"]}
+    of: ChosenBySweepJson = {
+        "name": facts["name"],
+        "digest": facts["digest"],
+        "file": file_digest(file),
+        "point": wanted,
+        "recommended": wanted == facts["recommendation"]["number"],
+        "template": point["template"],
+    }
     recipe = Recipe(point["rule"], point["parameters"], calibration=calibration)
     return Chosen(base, parts, recipe, study["dtype"], point["template"], {"sweep": of})
 
