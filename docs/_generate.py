@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from crossmatch.report.metric_catalogue import METRICS
+from crossmatch.results.metrics import CATALOGUE
 from typer import Context
 from typer.main import get_command
 
@@ -75,7 +75,7 @@ def metrics() -> Iterator[str]:
     """Every metric of an evaluation."""
     yield "# Metrics"
     yield "\nNames as in `summary.json`; [Figures](../evaluate.md#figures) says how intervals and tests are made.\n"
-    yield from _table(("metric", "title", "what it is"), ((f"`{k}`", m[0], m[3]) for k, m in METRICS.items()))
+    yield from _table(("metric", "title", "what it is"), ((f"`{k}`", m.title, m.says) for k, m in CATALOGUE.items()))
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[str]:
