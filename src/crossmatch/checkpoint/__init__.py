@@ -18,6 +18,7 @@ from crossmatch.checkpoint.output import (
     safe_name,
     sync,
     write_json,
+    write_rows,
     write_tensors,
 )
 from crossmatch.checkpoint.quantised import QuantisedCheckpoint, QuantisedTensor, is_quantised, open_quantised
@@ -34,6 +35,7 @@ from crossmatch.checkpoint.tensor_names import (
 )
 from crossmatch.checkpoint.text_files import TOKENIZER_FILES, TextFacts, chat_template, side_digest, text_facts
 from crossmatch.checkpoint.untrusted import check_links, read_text
+from crossmatch.checkpoint.versions import versions
 from crossmatch.checkpoint.vocabulary import read_vocabulary
 
 __all__ = [
@@ -101,6 +103,8 @@ __all__ = [
     "untied_output",
     "upload",
     "value_digest",
+    "versions",
     "write_json",
+    "write_rows",
     "write_tensors",
 ]

@@ -200,6 +200,11 @@ def write_json(file: Path, value: Any) -> None:
     file.write_text(json_text(value), encoding="utf-8")
 
 
+def write_rows(file: Path, rows: Iterable[Any]) -> None:
+    """Write values as JSON lines."""
+    file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+
+
 def replace_json(file: Path, value: Any) -> None:
     """Write JSON beside `file` and rename it there, so that a reader sees the old or the new one."""
     temporary = file.with_name(file.name + ".tmp")

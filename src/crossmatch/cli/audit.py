@@ -1,14 +1,18 @@
 """crossmatch audit."""
 
 import textwrap
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from crossmatch.cli.console import Terminal, emit, say
-from crossmatch.cli.options import Json, split_pairs
+from crossmatch.cli.exports import Tables, export, wanted_exports
+from crossmatch.cli.options import Detail, Json, split_pairs
 from crossmatch.errors import ExitCode, InputError, OutputError
+from crossmatch.report.terminal.answers import Rest, show_screen
+from crossmatch.report.terminal.audit import audit_table
 from crossmatch.report.text import printable
 
 if TYPE_CHECKING:
@@ -28,9 +32,12 @@ def audit_command(
     ] = None,
     ngram_share: Annotated[float, typer.Option(help="Share of an item's n-grams from which on it is found.")] = 0.5,
     processes: Annotated[int | None, typer.Option(min=1, help="Processes; default: one a core.")] = None,
+    detail: Detail = False,
+    tables: Tables = None,
     as_json: Json = False,
 ) -> None:
     """Look for held-out items in the train sets, and for each train set in those before it."""
+    from crossmatch.answers import clean_answer, to_json
     from crossmatch.evaluation.audit import Criteria, Work, audit, open_corpus
     from crossmatch.result_kinds import AUDIT
 
@@ -40,6 +47,7 @@ def audit_command(
         raise InputError("--fail-above judges held-out sets; add --held-out NAME=FILE")
     if output is not None and (output.is_dir() or not output.parent.is_dir()):
         raise OutputError(f"{output} cannot be written; give the name of a file in a directory that exists")
+    exports = wanted_exports(tables, None, None)
     sources = split_pairs(train, "--train"), split_pairs(held_out, "--held-out")
     corpora = [{name: open_corpus(file) for name, file in files.items()} for files in sources]
     work = Work(processes=processes)
@@ -50,14 +58,21 @@ def audit_command(
             sets[name]["source"], sets[name]["digest"] = file, read[name].digest()
     failed = [name for name in report.ids if fail_above is not None and (report.share(name) or 0) > fail_above]
     facts["gate"] = None if fail_above is None else {"fail_above": fail_above, "failed": failed}
+    answer = clean_answer(facts)
+    facts["answers"] = to_json([answer] if answer else [])
     if output is not None:
         AUDIT.replace(output, facts)
     if as_json:
         emit(AUDIT, facts)
+        if output is not None:
+            say(f"written: {output}")
     else:
-        show(report)
-    if output is not None:
-        say(f"written: {output}")
+        if detail:
+            show(report)
+            print()
+        places = {"json": str(output)} if output is not None else {}
+        show_screen(facts["answers"], partial(audit_table, facts), Rest(places, detail=not detail))
+    export(facts, exports)
     for name in failed:
         say(f"failed: of {name} {report.share(name):.2%} were found, more than {fail_above:.2%}")
     if failed:

@@ -1,11 +1,13 @@
 """crossmatch report."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from crossmatch.cli.console import emit, say
+from crossmatch.cli.exports import Figures, Tables, export, wanted_exports
 from crossmatch.cli.options import Json
 from crossmatch.errors import InputError
 
@@ -13,6 +15,8 @@ from crossmatch.errors import InputError
 def report_command(
     run: Annotated[Path, typer.Argument(help="A run directory, or what analyse -o or evaluate -o wrote.")],
     output: Annotated[Path | None, typer.Option("-o", "--output", help="The page; default: beside its JSON.")] = None,
+    tables: Tables = None,
+    figures: Figures = None,
     as_json: Json = False,
 ) -> None:
     """Make the page of a finished study, of an analysis or of an evaluation from its report.json, analysis.json or
@@ -24,8 +28,9 @@ def report_command(
     )
     if file is None:
         raise InputError(f"{run} holds no report.json, analysis.json or summary.json; run the study to its end first")
+    exports = wanted_exports(tables, figures, run)
     out = output or file.with_suffix(".html")
-    _write(file, out)
+    export(_write(file, out), exports, name=run.resolve().name)
     if as_json:
         emit(PAGE, {"schema_version": 1, "report": str(out)})
     else:
@@ -33,19 +38,25 @@ def report_command(
         say(f"open {out} in a browser")
 
 
-def _write(file: Path, out: Path) -> None:
-    """The page of a result. Raises DataError for a file that is not of its kind."""
+def _write(file: Path, out: Path) -> Mapping[str, Any]:
+    """Write the page of a result; the facts of its tables and figures. Raises DataError for a file that is not of its
+    kind."""
     from crossmatch.report import write_analysis, write_evaluation, write_report
     from crossmatch.result_kinds import ANALYSIS, INTERFERENCE, REPORT, SAMPLES, SUMMARY
 
     if file.stem == "report":
-        write_report(REPORT.read(file, say), out)
-    elif file.stem == "analysis":
-        write_analysis(ANALYSIS.read(file, say), out)
-    else:
-        found: dict[str, object] = {"summary": SUMMARY.read(file, say), "name": file.parent.resolve().name}
-        if (samples := file.with_name("samples.json")).is_file():
-            found["samples"] = SAMPLES.read(samples, say)
-        if (interference := file.with_name("interference.json")).is_file():
-            found["interference"] = INTERFERENCE.read(interference, say)
-        write_evaluation(found, out)
+        report = REPORT.read(file, say)
+        write_report(report, out)
+        return report
+    if file.stem == "analysis":
+        analysis = ANALYSIS.read(file, say)
+        write_analysis(analysis, out)
+        return analysis
+    summary, samples, interference = SUMMARY.read(file, say), file.with_name("samples.json"), None
+    found: dict[str, Any] = {"summary": summary, "name": file.parent.resolve().name}
+    if samples.is_file():
+        found["samples"] = SAMPLES.read(samples, say)
+    if (beside := file.with_name("interference.json")).is_file():
+        found["interference"] = interference = INTERFERENCE.read(beside, say)
+    write_evaluation(found, out)
+    return {**summary, "interference": interference}

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from crossmatch.adapter import Recorded
+from crossmatch.answers import MARGIN, answers_of
 from crossmatch.checkpoint import Checkpoint
 from crossmatch.data.chat_templates import open_tokenizer
 from crossmatch.data.rendering import days_of
@@ -19,6 +20,8 @@ from crossmatch.evaluation.runner.runner import evaluate
 from crossmatch.evaluation.runner.served_runner import Serving, ask_served
 from crossmatch.evaluation.runner.template_check import stated_ends, trained_with
 from crossmatch.evaluation.variants.variants import APART, SERVED, Variant
+from crossmatch.export.results import EvaluationSummary, Tabled
+from crossmatch.export.table import Table
 from crossmatch.results.samples import SamplesJson
 from crossmatch.results.summary import ServerJson, SummaryJson
 from crossmatch.runtime import SILENT, Progress
@@ -31,7 +34,8 @@ class EvaluationRequest:
     variants: those that are asked here, in order; adapters: what they are made of; plan: under what they are asked, and
     the variant with which the others are compared (`kl_to`); serving: the model on a server, which is asked too, and
     first, since no model is loaded till then; clean: suite -> ids of its clean items, where an audit found others;
-    combination: which variants are sums of vectors across domains.
+    combination: which variants are sums of vectors across domains; margin: points of a score, or percent of a
+    perplexity, that a variant may lose and still be as good (`crossmatch.answers`).
     """
 
     base: Checkpoint
@@ -42,6 +46,7 @@ class EvaluationRequest:
     serving: Serving | None = None
     clean: Mapping[str, set[str]] = field(default_factory=dict)
     combination: Combination | None = None
+    margin: float = MARGIN
 
     def __post_init__(self) -> None:
         names = [variant.name for variant in self.every]
@@ -59,11 +64,21 @@ class EvaluationRequest:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(Tabled):
     """summary: every figure and difference, as `summary.json` has it; samples: answers side by side."""
 
     summary: SummaryJson
     samples: SamplesJson
+
+    # In a notebook: those that are read first.
+    _notebook = ("overview.",)
+
+    def tables(self) -> dict[str, Table]:
+        """Tables of the summary: overviews by suite, figures, differences, flips, falls."""
+        return EvaluationSummary(self.summary).tables()
+
+    def __repr__(self) -> str:
+        return repr(EvaluationSummary(self.summary)).replace("EvaluationSummary", "Evaluation", 1)
 
 
 def run_evaluation(request: EvaluationRequest, out: Path, *, progress: Progress = SILENT) -> Evaluation:
@@ -106,6 +121,7 @@ def run_evaluation(request: EvaluationRequest, out: Path, *, progress: Progress 
     summary["turn_ends"] = ends
     if days:
         summary["days"] = days
+    summary["answers"] = answers_of({"summary": summary}, request.margin)
     return Evaluation(summary, samples)
 
 

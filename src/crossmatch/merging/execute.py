@@ -18,13 +18,13 @@ from crossmatch.checkpoint import (
 )
 from crossmatch.delta import TuningVector
 from crossmatch.errors import ProofError
+from crossmatch.export.results import MergeManifest
 from crossmatch.merging.manifest import merge_manifest
 from crossmatch.merging.model_card import write_card
 from crossmatch.merging.plan import MergePlan, Parts, Storage, check_bases, plan_merge
 from crossmatch.merging.side_files import copy_side_files, side_files
 from crossmatch.merging.writer import Stream, Witness
 from crossmatch.result_kinds import MERGE_MANIFEST
-from crossmatch.results.merging import MergeManifestJson
 from crossmatch.results.verdict import ManifestVerdictJson
 from crossmatch.rules import Recipe
 from crossmatch.runtime import SILENT, Progress
@@ -70,7 +70,7 @@ def write(
     storage: Storage | None = None,
     output: Output | None = None,
     proof: Proof | None = None,
-) -> MergeManifestJson:
+) -> MergeManifest:
     """Write base + vector as a checkpoint: `merge` with the vector's own terms as parts, named by their directories.
 
     `merged = 0.3 * pt + 0.7 * sft; write(base, merged, "models/merged")`. Returns and raises what `merge` does.
@@ -95,7 +95,7 @@ def merge(
     storage: Storage | None = None,
     output: Output | None = None,
     proof: Proof | None = None,
-) -> MergeManifestJson:
+) -> MergeManifest:
     """Merge `parts` (name -> (tuning vector, weight)) into `base` by a rule and write the result.
 
     Returns the manifest. Raises what `plan_merge` and `execute` raise.
@@ -110,7 +110,7 @@ def execute(
     output: Output | None = None,
     proof: Proof | None = None,
     progress: Progress = SILENT,
-) -> MergeManifestJson:
+) -> MergeManifest:
     """Write round(W + D) for every tensor of a plan, and return the manifest that lies beside it.
 
     Sums are formed in float64 and rounded once; tensors without a delta are copied byte for byte. Memory: a few blocks
@@ -145,7 +145,7 @@ def execute(
         MERGE_MANIFEST.write(partial / MANIFEST, manifest)
         if output.durable:
             sync(partial)
-    return manifest
+    return MergeManifest(manifest)
 
 
 def _config_changes(plan: MergePlan) -> dict[str, Any]:

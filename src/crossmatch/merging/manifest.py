@@ -1,14 +1,10 @@
 """The statement that lies beside a merge: what the files are, and from what and how they were made."""
 
-import platform
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 
-import torch
-
 from crossmatch.adapter import Recorded
-from crossmatch.checkpoint import text_facts
+from crossmatch.checkpoint import text_facts, versions
 from crossmatch.merging.plan import MergePlan, Parts
 from crossmatch.merging.side_files import SideFiles
 from crossmatch.results.merging import (
@@ -69,12 +65,7 @@ def made_of(plan: MergePlan, home: Path | None) -> MadeOfJson:
         **plan.vector.recipe.to_dict(),
         "notes": list(plan.fit.notes),
         **plan.allowed,
-        "versions": {
-            # They decide the bytes.
-            "crossmatch": version("crossmatch"),
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-        },
+        "versions": versions(),
     }
 
 

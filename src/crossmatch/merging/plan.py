@@ -168,7 +168,7 @@ def plan_merge(
             "data do not know them"
         )
     vector = Combined(found.vectors, {name: weight for name, (_, weight) in parts.items()}, recipe)
-    kinds = {name: _kinds(found, name) for name in vector}
+    kinds = {n: [kind for v in found.vectors.values() if n in v for kind in v.kinds(n)] for n in vector}
     tensors = []
     for name, info in found.base.tensors.items():
         used = tuple(label for label, _ in vector.parts(name))
@@ -186,10 +186,6 @@ def plan_merge(
         found = replace(found, notes=(*found.notes, note))
     ordered, others = tuple(_in_files(tensors, storage)), tuple(vector.summed(kinds))
     return MergePlan(parts, found, vector, storage, ordered, others, lacking)
-
-
-def _kinds(found: Fit, name: str) -> list[str]:
-    return [kind for v in found.vectors.values() if name in v for kind in v.kinds(name)]
 
 
 def _in_files(tensors: list[PlannedTensor], storage: Storage) -> Iterator[PlannedTensor]:

@@ -29,6 +29,13 @@ def write_analysis(facts: AnalysisJson, out: Path) -> None:
     write_page(render_analysis(facts), out)
 
 
+def write_sweep(facts: dict[str, Any], out: Path) -> None:
+    """The same for the facts of `crossmatch sweep` (sweep.json)."""
+    from crossmatch.report.page.render import render_sweep, write_page
+
+    write_page(render_sweep(facts), out)
+
+
 def write_pictures(facts: AnalysisJson, directory: Path) -> list[Path]:
     """Every picture of the facts of `crossmatch analyse` as an SVG file; their paths."""
     from crossmatch.report.charts.charts import svg
@@ -43,4 +50,4 @@ def write_pictures(facts: AnalysisJson, directory: Path) -> list[Path]:
     return files
 
 
-__all__ = ["write_analysis", "write_evaluation", "write_pictures", "write_report"]
+__all__ = ["write_analysis", "write_evaluation", "write_pictures", "write_report", "write_sweep"]

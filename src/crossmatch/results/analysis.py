@@ -4,6 +4,7 @@ from typing import Literal, NotRequired
 
 from typing_extensions import TypedDict
 
+from crossmatch.results.answers import AnswerJson
 from crossmatch.results.attribution import AttributionJson
 from crossmatch.results.figures import NullFigureJson
 from crossmatch.results.representations import RepresentationsJson
@@ -247,6 +248,7 @@ class AnalysisJson(WeightsAnalysisJson):
     base: AnalysedBaseJson
     vectors: dict[str, AnalysedVectorJson]
     seconds: float
+    answers: NotRequired[list[AnswerJson]]
     representations: NotRequired[dict[str, RepresentationsJson]]
     """With --texts, by vector."""
     attribution: NotRequired[dict[str, dict[str, AttributionJson]]]

@@ -4,6 +4,8 @@ from typing import Literal, NotRequired
 
 from typing_extensions import TypedDict
 
+from crossmatch.results.answers import AnswerJson
+
 
 class TrainSetJson(TypedDict):
     """A training set."""
@@ -79,3 +81,4 @@ class AuditJson(TypedDict):
     held_out: dict[str, HeldOutSetJson]
     pairs: list[SetPairJson]
     gate: NotRequired[GateResultJson | None]
+    answers: NotRequired[list[AnswerJson]]

@@ -1,9 +1,10 @@
 """`crossmatch compare --json`: two finished runs, document by document."""
 
-from typing import Literal
+from typing import Literal, NotRequired
 
 from typing_extensions import TypedDict
 
+from crossmatch.results.answers import AnswerJson
 from crossmatch.results.figures import DifferenceJson, FigureJson
 
 
@@ -56,3 +57,4 @@ class RunComparisonJson(TypedDict):
     notes: list[str]
     margin: float | None
     not_worse: Literal["yes", "no", "cannot tell"] | None
+    answers: NotRequired[list[AnswerJson]]

@@ -5,6 +5,7 @@ from typing import Any, Literal, NotRequired
 from typing_extensions import TypedDict
 
 from crossmatch.results.analysis import AnalysisJson
+from crossmatch.results.answers import AnswerJson
 from crossmatch.results.audit import AuditJson
 from crossmatch.results.interference import InterferenceJson
 from crossmatch.results.samples import SamplesJson
@@ -144,6 +145,7 @@ class ReportJson(TypedDict):
     overlap: OverlapJson | None
     analysis: AnalysisJson
     audit: AuditJson | None
+    answers: NotRequired[list[AnswerJson]]
     interference: InterferenceJson | None
     seconds: dict[str, float]
     """By stage."""
@@ -158,6 +160,7 @@ class RunResultJson(TypedDict):
     verified: bool
     verdicts: dict[str, str]
     summary: SummaryJson | None
+    answers: NotRequired[list[AnswerJson]]
     seconds: dict[str, float]
     peak_gib: float
 

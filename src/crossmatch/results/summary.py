@@ -4,6 +4,7 @@ from typing import Literal, NotRequired
 
 from typing_extensions import TypedDict
 
+from crossmatch.results.answers import AnswerJson
 from crossmatch.results.figures import BoundsJson, DifferenceJson, FigureJson
 from crossmatch.results.interference import InterferenceJson
 
@@ -301,6 +302,7 @@ class SummaryJson(TypedDict):
     """Whether a vector was made on these weights; null: it does not say."""
     trained_with: NotRequired[dict[str, dict[str, bool | None]]]
     """Condition -> adapter -> whether it was trained with this template; null: no record tells."""
+    answers: NotRequired[list[AnswerJson]]
     turn_ends: NotRequired[dict[str, TurnEndJson]]
     """By condition."""
     days: NotRequired[dict[str, str]]

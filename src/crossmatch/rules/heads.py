@@ -72,7 +72,7 @@ class Heads:
         meant = torch.zeros(self.queries, dtype=torch.bool)
         size = 1 if unit == "heads" else each
         meant[start * size : stop * size] = True
-        if _kind(name) == "key":
+        if _ROWS.get(_module(name)[0]) == "key":
             groups = meant.view(self.groups, each)
             if bool((groups.any(1) != groups.all(1)).any()):
                 raise RuleError(
@@ -98,10 +98,6 @@ def head_axis(name: str) -> int | None:
 
 def _is_count(value: object) -> TypeGuard[int]:
     return type(value) is int and 0 < value <= _MOST
-
-
-def _kind(name: str) -> str:
-    return _ROWS.get(_module(name)[0], "query")
 
 
 def _module(name: str) -> tuple[str, str]:

@@ -71,12 +71,11 @@ def plan_study(recipe: Recipe, runs: str | Path = "runs") -> StudyPlanJson:
     with tempfile.TemporaryDirectory() as scratch:
         data = Path(scratch) / "data"
         if recipe.sample:
-            write_data(data, recipe.sample.size, arithmetic=recipe.sample.questions)
-        stages = [
-            PlannedStage(
-                "base", f"{recipe.base}: {shape.parameters / 1e6:,.0f} M parameters", records=_base_record(recipe)
-            )
-        ]
+            write_data(data, recipe.sample)
+        # A base from elsewhere is read, not made.
+        record = ("base",) if recipe.base.startswith(SAMPLE) else ()
+        said = f"{recipe.base}: {shape.parameters / 1e6:,.0f} M parameters"
+        stages = [PlannedStage("base", said, records=record)]
         for name, adapter in recipe.adapters.items():
             stages.append(_training(name, adapter, shape, speed, data))
         for weights in recipe.mixtures:
@@ -110,11 +109,6 @@ def _shown(stage: PlannedStage, ledger: Path) -> PlannedStageJson:
         "gib": stage.gib,
         "finished": done,
     }
-
-
-def _base_record(recipe: Recipe) -> tuple[str, ...]:
-    """A base from elsewhere is read, not made."""
-    return ("base",) if recipe.base.startswith(SAMPLE) else ()
 
 
 def model_shape(recipe: Recipe) -> Shape:

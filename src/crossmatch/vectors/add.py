@@ -4,6 +4,7 @@ float64 and rounded once."""
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 
 import torch
@@ -13,7 +14,6 @@ from crossmatch.adapter import LARGEST, VECTOR_FILE, Recorded, StoredDense
 from crossmatch.checkpoint import (
     MANIFEST,
     Checkpoint,
-    TensorFiles,
     Unchanged,
     atomic_directory,
     check_apart,
@@ -24,7 +24,6 @@ from crossmatch.errors import InputError, RuleError
 from crossmatch.result_kinds import VECTOR_MANIFEST
 from crossmatch.results.merging import InputJson, OriginJson
 from crossmatch.results.vectors import (
-    CosineJson,
     MadeBy,
     SummandJson,
     TextFilesJson,
@@ -144,7 +143,10 @@ def add(
             "heads": whole.heads.to_dict() if whole.heads else None,
             "match_norm": summing.match_norm,
             "parts": _described(parts, whole, sizes, used, partial),
-            "cosines": _cosines(labels, used),
+            "cosines": [
+                {"first": labels[i], "second": labels[j], "cosine": cosine_of(used, i, j)}
+                for i, j in combinations(range(len(labels)), 2)
+            ],
             "norm": size.norm,
             "text_files": _text_files(parts, laid, partial),
         }
@@ -282,7 +284,7 @@ def _dense(key: str, total: Delta, form: torch.dtype, size: _Size) -> Iterator[E
     if isinstance(total, StoredDense):
         # Alone: its tensor stays as it is, beside a number.
         if total.key is not None:
-            stored = _as_stored(key, total.files, total.key)
+            stored = Entry.stored(key, total.files, total.key)
             yield replace(stored, blocks=lambda: size.of(stored.blocks(), total.scale))
             scale = torch.tensor(total.scale, dtype=torch.float64)
             yield from [Entry.of(f"scale/{key.partition('/')[2]}", scale)] if total.scale != 1.0 else []
@@ -295,16 +297,11 @@ def _dense(key: str, total: Delta, form: torch.dtype, size: _Size) -> Iterator[E
     yield Entry(key, form, total.shape, lambda: size.of(in_order(block, ranges(total))))
 
 
-def _as_stored(key: str, files: TensorFiles, source: str) -> Entry:
-    info = files.tensors[source]
-    return Entry(key, info.dtype, info.shape, lambda: (files.rows(source, *at) for at in files.blocks(source)))
-
-
 def _added(part: Laid, name: str) -> Iterator[Entry]:
     assert part.vector is not None
     first, key = part.added[name]
     yield Entry.of(f"first/{name}", torch.tensor(first))
-    yield _as_stored(key, part.vector.files, key)
+    yield Entry.stored(key, part.vector.files, key)
 
 
 def _described(
@@ -324,11 +321,6 @@ def _described(
             **known,
         }
     return facts
-
-
-def _cosines(labels: list[str], used: Tensor) -> list[CosineJson]:
-    pairs = [(i, j) for i in range(len(labels)) for j in range(i + 1, len(labels))]
-    return [{"first": labels[i], "second": labels[j], "cosine": cosine_of(used, i, j)} for i, j in pairs]
 
 
 def _text_files(parts: Parts, laid: Mapping[str, Laid], out: Path) -> TextFilesJson:

@@ -16,7 +16,7 @@ from crossmatch.checkpoint import (
     atomic_directory,
     check_apart,
 )
-from crossmatch.delta import STORABLE, round_once
+from crossmatch.delta import STORABLE, is_finite, round_once
 from crossmatch.errors import CheckpointError, EqualError, RuleError
 from crossmatch.result_kinds import VECTOR_MANIFEST
 from crossmatch.results.merging import InputJson
@@ -215,7 +215,7 @@ def difference(pair: Pair, site: Site, at: tuple[int, int], form: torch.dtype) -
     of the other sign, and how many not at all."""
     ours, theirs = pair.rows(site, *at)
     tau = theirs.to(form) - ours.to(form)
-    if not bool(torch.isfinite(tau.sum())) and not bool(torch.isfinite(tau).all()):
+    if not is_finite(tau):
         raise CheckpointError(f"{site.name}: the difference overflows {form}; extract it with --dtype float64")
     back = round_once(ours.double() + tau.double(), theirs.dtype)
     unequal = unequal_bits(back, theirs)

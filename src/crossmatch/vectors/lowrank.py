@@ -1,7 +1,7 @@
 """A fine-tune as a PEFT adapter: the best factors of each matrix's change, the rest exactly, the error measured."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from crossmatch.checkpoint import (
     input_embedding,
     is_output,
     module_type_of,
+    statement,
     write_json,
 )
 from crossmatch.delta import top_singular
@@ -32,7 +33,7 @@ from crossmatch.results.vectors import LowRankFormJson, MatrixFormJson, VectorFa
 from crossmatch.runtime import SILENT, Progress, in_order, single_threads
 from crossmatch.vectors.checkpoint_pair import Pair, Site, pair_checkpoints
 from crossmatch.vectors.extract import Changes, find_changes, pair_facts
-from crossmatch.vectors.vector_file import Entry, copy_text_files, statement, write_entries
+from crossmatch.vectors.vector_file import Entry, copy_text_files, write_entries
 
 PREDICATE = "urn:crossmatch:extracted-adapter:1"
 # Modules whose weight is a matrix and that are no linear layers.
@@ -214,7 +215,7 @@ def _peft(
             module, _, leaf = name.rpartition(".")
             if leaf == "bias" and name not in saved:
                 saved[f"{module}.base_layer.bias" if module in modules else name] = name
-    entries += [_whole(tuned, f"{PREFIX}{key}", name) for key, name in saved.items()]
+    entries += [Entry.stored(f"{PREFIX}{key}", tuned, name) for key, name in saved.items()]
     ranks = {name.removesuffix(".weight"): matrix.a.shape[0] for name, matrix in found.items()}
     widest = max(ranks.values(), default=1)
     pattern = {module: rank for module, rank in ranks.items() if rank != widest}
@@ -237,15 +238,6 @@ def _nothing(pair: Pair) -> list[str]:
     raise CheckpointError(
         f"{pair.tuned.path}: no matrix of a linear layer changed, and an adapter needs one; extract it dense"
     )
-
-
-def _whole(tuned: Checkpoint, key: str, name: str) -> Entry:
-    info = tuned.tensors[name]
-
-    def blocks() -> Iterator[Tensor]:
-        yield from (tuned.rows(name, start, stop) for start, stop in tuned.blocks(name))
-
-    return Entry(key, info.dtype, info.shape, blocks)
 
 
 def _costs(pair: Pair, sites: _Sorted, found: Mapping[str, _Matrix], form: LowRankForm) -> LowRankFormJson:

@@ -1,10 +1,8 @@
 """The files of a stored vector, and the statement beside them."""
 
-import platform
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -12,7 +10,7 @@ from blake3 import blake3
 from torch import Tensor
 
 from crossmatch.adapter import VECTOR
-from crossmatch.checkpoint import TOKENIZER_FILES, OutputFile
+from crossmatch.checkpoint import TOKENIZER_FILES, OutputFile, TensorFiles, versions
 from crossmatch.results.vectors import VectorFactsJson, VectorManifestJson
 from crossmatch.runtime import QUIET, Task
 
@@ -32,6 +30,12 @@ class Entry:
     def of(cls, key: str, tensor: Tensor) -> "Entry":
         """An entry whose content is there."""
         return cls(key, tensor.dtype, tuple(tensor.shape), lambda: (tensor,))
+
+    @classmethod
+    def stored(cls, key: str, files: TensorFiles, name: str) -> "Entry":
+        """A tensor as it is stored in other files."""
+        info = files.tensors[name]
+        return cls(key, info.dtype, info.shape, lambda: (files.rows(name, *at) for at in files.blocks(name)))
 
 
 def write_entries(file: Path, entries: Sequence[Entry], task: Task = QUIET) -> str:
@@ -60,15 +64,7 @@ def statement(kind: str, subjects: Mapping[str, str], predicate: VectorFactsJson
         "_type": "https://in-toto.io/Statement/v1",
         "subject": [{"name": name, "digest": {"blake3": digest}} for name, digest in sorted(subjects.items())],
         "predicateType": kind,
-        "predicate": {
-            "schema_version": 1,
-            **predicate,
-            "versions": {
-                "crossmatch": version("crossmatch"),
-                "torch": torch.__version__,
-                "python": platform.python_version(),
-            },
-        },
+        "predicate": {"schema_version": 1, **predicate, "versions": versions()},
     }
 
 

@@ -5,6 +5,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from crossmatch.checkpoint import SIGNATURE, check_signature
+from crossmatch.export.results import Tabled, by_name
+from crossmatch.export.table import Table
+from crossmatch.export.tables.proof import verdict_tables
+from crossmatch.report.verdict_text import weight_line
 from crossmatch.results.verdict import (
     EvidenceJson,
     FindingJson,
@@ -71,7 +75,7 @@ def _no_tensors() -> TensorCountsJson:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Verdict(Tabled):
     """What is inside a merged checkpoint.
 
     verdict: `verified`, `failed` or `inconclusive`; findings: what is wrong, most telling first; notes: honest
@@ -106,6 +110,15 @@ class Verdict:
     def __bool__(self) -> bool:
         """True only for `verified`, so that `if verify(...)` never takes a failed or an open answer for a pass."""
         return self.verified
+
+    def __repr__(self) -> str:
+        weights = [weight_line(name, weight.to_dict()) for name, weight in self.weights.items()]
+        parts = [self.verdict, *(f"fault {fault}" for fault in self.faults), *weights]
+        return f"Verdict({'; '.join(parts)})"
+
+    def tables(self) -> dict[str, Table]:
+        """`weights`, `verdicts`, `findings` where there are any, and what was found by module and group."""
+        return by_name(verdict_tables({None: self.to_dict(detail=True)}))
 
     @property
     def verified(self) -> bool:

@@ -1,5 +1,6 @@
 """crossmatch analyse."""
 
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Annotated
@@ -18,9 +19,11 @@ from crossmatch.cli.analyse.options import (
     run_texts,
 )
 from crossmatch.cli.console import Terminal, emit, say
-from crossmatch.cli.options import Json
+from crossmatch.cli.exports import Figures, Tables, export, wanted_exports
+from crossmatch.cli.options import Detail, Json
 from crossmatch.errors import InputError, OutputError
-from crossmatch.report.terminal.analysis import show, show_texts
+from crossmatch.report.terminal.analysis import analysis_table, show, show_texts
+from crossmatch.report.terminal.answers import Rest, show_all, show_screen
 
 if TYPE_CHECKING:
     from crossmatch.analysis import Opened
@@ -77,6 +80,9 @@ def analyse_command(
         Path | None, typer.Option("-o", "--output", metavar="DIR", help=f"Also write DIR/{RESULT} and its page.")
     ] = None,
     svg: Annotated[bool, typer.Option("--svg", help="With -o: every picture as an SVG file, too.")] = False,
+    detail: Detail = False,
+    tables: Tables = None,
+    figures: Figures = None,
     as_json: Json = False,
 ) -> None:
     """Say what fine-tuning changed: size, place on the base's singular directions, overlap of two vectors.
@@ -85,18 +91,21 @@ def analyse_command(
     Exit code 1: a tuned checkpoint is the base itself, so that there is nothing to analyse.
     """
     from crossmatch.analysis import DEFAULT_KS, Wanted, assemble, open_vectors
+    from crossmatch.answers import analysis_answers, to_json
     from crossmatch.runtime import keep_heap
 
     keep_heap()
     sources = named(vectors)
     wanted = Wanted(tuple(dict.fromkeys(k or DEFAULT_KS)), not no_alignment, cache, sign_conflict)
     try_output(output, pictures=svg)
+    exports = wanted_exports(tables, figures, output)
     with Terminal().task("open"):
         opened = open_vectors(base, sources)
     check_output(output, opened)
     material = read_material(opened, Asked(texts, questions, openings, positions, nulls, items, k or ()))
     facts = assemble(opened, wanted, progress=Terminal())
     run_texts(opened, material, facts)
+    facts["answers"] = to_json(analysis_answers(facts))
     if output is not None:
         write(output, facts, pictures=svg)
     say_notes(base, facts)
@@ -104,11 +113,18 @@ def analyse_command(
         from crossmatch.result_kinds import ANALYSIS
 
         emit(ANALYSIS, facts)
+        if output is not None:
+            say(f"written: {output / RESULT}; page: {output / PAGE}")
     else:
-        show(facts)
-        show_texts(facts)
-    if output is not None:
-        say(f"written: {output / RESULT}, {PAGE} beside it")
+        if detail:
+            show(facts)
+            show_texts(facts)
+            print()
+            show_all(facts["answers"])
+            print()
+        places = {"page": str(output / PAGE), "json": str(output / RESULT)} if output else {}
+        show_screen(facts["answers"], partial(analysis_table, facts), Rest(places, detail=not detail))
+    export(facts, exports)
 
 
 def try_output(output: Path | None, *, pictures: bool) -> None:

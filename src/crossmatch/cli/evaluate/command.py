@@ -1,5 +1,6 @@
 """crossmatch evaluate."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,7 +26,8 @@ from crossmatch.cli.evaluate.options import (
     read_serving,
     wanted_pair,
 )
-from crossmatch.cli.options import Adapters, Json, Weights
+from crossmatch.cli.exports import Figures, ReportTo, Tables, export, wanted_exports
+from crossmatch.cli.options import Adapters, Detail, Json, Margin, Weights, check_margin
 from crossmatch.report.terminal.evaluation import print_summary
 from crossmatch.report.terminal.interference import print_interference
 
@@ -43,7 +45,7 @@ def evaluate_command(
     reference: Annotated[str | None, typer.Option(help="Adapter to compare with; default: the last.")] = None,
     template: Annotated[
         list[str] | None,
-        typer.Option(help="own, think, nothink, chatml, chatml-empty, strict, or a Jinja file; repeat."),
+        typer.Option(help="own, think, nothink, chatml, chatml-empty, chatml-open, strict, or a Jinja file; repeat."),
     ] = None,
     decoding: Annotated[
         list[str] | None, typer.Option(help="greedy, or as in T0.6p0.8 (five seeds; x10: ten); repeat.")
@@ -59,6 +61,11 @@ def evaluate_command(
     model: Model = None,
     same_as: SameAs = None,
     clean: Clean = None,
+    margin: Margin = None,
+    detail: Detail = False,
+    tables: Tables = None,
+    figures: Figures = None,
+    report_to: ReportTo = None,
     as_json: Json = False,
 ) -> None:
     """Measure base, each adapter alone, their merge and its scale-matched control on the same prompts.
@@ -69,6 +76,7 @@ def evaluate_command(
     With --server the model that runs there is one more variant, `served`; without -a, --checkpoint and --reference base
     it is measured alone. BASE gives the tokenizer and its chat template. A key is taken from CROSSMATCH_API_KEY.
     """
+    from crossmatch.answers import MARGIN, answers_of
     from crossmatch.checkpoint import Checkpoint
     from crossmatch.data.suites import load_suite
     from crossmatch.evaluation.conditions import Plan, conditions_of
@@ -79,6 +87,8 @@ def evaluate_command(
     from crossmatch.runtime import keep_heap
 
     keep_heap()
+    check_margin(margin)
+    exports = wanted_exports(tables, figures, output, report_to)
     conditions = conditions_of(template or (), decoding or ())
     suites = [load_suite(file) for file in suite]
     serving = read_serving(server, model, same_as)
@@ -92,17 +102,26 @@ def evaluate_command(
     here = wanted.variants() if wanted else []
     here += read_checkpoints(whole, checkpoint, [*([SERVED] if serving else []), *here])
     adapters = wanted.adapters if wanted else {}
-    request = EvaluationRequest(whole, tuple(suites), tuple(here), adapters, plan, serving, parts)
+    request = EvaluationRequest(
+        whole, tuple(suites), tuple(here), adapters, plan, serving, parts, margin=margin or MARGIN
+    )
     found = run_evaluation(request, output, progress=Terminal())
+    interfering = interfere(whole, wanted, pair, interference, output) if wanted and pair else None
+    found.summary["answers"] = answers_of({"summary": found.summary, "interference": interfering}, margin or MARGIN)
     SUMMARY.replace(output / "summary.json", found.summary)
     SAMPLES.replace(output / "samples.json", found.samples)
-    interfering = interfere(whole, wanted, pair, interference, output) if wanted and pair else None
-    _tell(found, interfering, output, as_json)
+    _tell(found, interfering, output, as_json=as_json, detail=detail)
+    shown = {**found.summary, **({"interference": interfering} if interfering else {})}
+    export(shown, exports, name=output.resolve().name, page=output / "summary.html")
+    exit_unjudged(found.summary)
 
 
-def _tell(found: "Evaluation", interfering: "InterferenceJson | None", output: Path, as_json: bool) -> None:
-    """The page, and the figures on stdout."""
+def _tell(
+    found: "Evaluation", interfering: "InterferenceJson | None", output: Path, *, as_json: bool, detail: bool
+) -> None:
+    """The page, and the answers on stdout; with `detail` every figure before them."""
     from crossmatch.report import write_evaluation
+    from crossmatch.report.terminal.answers import Rest, show_all, show_screen, summary_table
 
     facts = {"name": output.resolve().name, "summary": found.summary, "samples": found.samples}
     write_evaluation(facts | ({"interference": interfering} if interfering else {}), output / "summary.html")
@@ -111,9 +130,15 @@ def _tell(found: "Evaluation", interfering: "InterferenceJson | None", output: P
         from crossmatch.result_kinds import SUMMARY
 
         emit(SUMMARY, {**summary, "interference": interfering} if interfering else summary)
+        say(f"answers and summary: {output}; the page: {output / 'summary.html'}")
     else:
-        print_summary(summary)
-        if interfering:
-            print_interference(interfering)
-    say(f"answers and summary: {output}; the page: {output / 'summary.html'}")
-    exit_unjudged(summary)
+        answers = summary["answers"]
+        if detail:
+            print_summary(summary)
+            if interfering:
+                print_interference(interfering)
+            print()
+            show_all(answers)
+            print()
+        places = {"page": str(output / "summary.html"), "json": str(output / "summary.json")}
+        show_screen(answers, partial(summary_table, summary, answers), Rest(places, detail=not detail))

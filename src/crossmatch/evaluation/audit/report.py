@@ -16,6 +16,9 @@ from crossmatch.evaluation.audit.fingerprints import (
     WORDS,
 )
 from crossmatch.evaluation.audit.index import JACCARD, LEVELS
+from crossmatch.export.results import Tabled, by_name
+from crossmatch.export.table import Table
+from crossmatch.export.tables.others import audit_tables
 from crossmatch.results.audit import AuditJson, FoundExampleJson, HeldOutSetJson, LevelJson, SetPairJson, TrainSetJson
 
 
@@ -128,7 +131,7 @@ class SetPair:
 
 
 @dataclass(frozen=True)
-class AuditReport:
+class AuditReport(Tabled):
     """All pairs of train and held-out sets, and of train sets; counts are of all items, not of a sample.
 
     train: documents of each; ids: of each held-out set; contaminated: held-out set -> id -> where it was found, as
@@ -140,6 +143,14 @@ class AuditReport:
     ids: Mapping[str, Sequence[str]]
     pairs: Sequence[SetPair]
     contaminated: Mapping[str, Mapping[str, Sequence[str]]]
+
+    def __repr__(self) -> str:
+        found = [f"{name}: {len(self.contaminated[name])} of {len(ids)} items found" for name, ids in self.ids.items()]
+        return f"AuditReport({', '.join(self.train)}; {'; '.join(found) or 'no held-out sets'})"
+
+    def tables(self) -> dict[str, Table]:
+        """`audit` by held-out set, `overlaps` by pair, level and scope, `found_items`."""
+        return by_name(audit_tables(self.to_dict()))
 
     def share(self, held_out: str) -> float | None:
         """Share of a held-out set's items that any level, scope and train set found; None for no items."""

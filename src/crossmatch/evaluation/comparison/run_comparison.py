@@ -8,12 +8,15 @@ from typing import Any, Literal
 import numpy as np
 
 from crossmatch.errors import DataError, InputError
-from crossmatch.evaluation.comparison.non_inferiority import Answer, NonInferiority, non_inferiority
 from crossmatch.evaluation.comparison.scored_run import Document, Form, Run, Task
+from crossmatch.export.results import Tabled, by_name
+from crossmatch.export.table import Table
+from crossmatch.export.tables.others import comparison_tables
 from crossmatch.results.comparison import LineJson, PairingJson, RunComparisonJson
 from crossmatch.results.metrics import better_is_more, metric_of
 from crossmatch.statistics.estimates import Array, Difference, Figure, Ratio, Statistic, mean_of
 from crossmatch.statistics.multiple_tests import holm
+from crossmatch.statistics.non_inferiority import Answer, NonInferiority, non_inferiority
 from crossmatch.statistics.proportions import mcnemar, proportion
 from crossmatch.statistics.resampling import bootstrap, paired_difference
 
@@ -120,7 +123,7 @@ class Pairing:
 
 
 @dataclass(frozen=True)
-class RunComparison:
+class RunComparison(Tabled):
     """The comparison of runs A and B; form: who wrote them; notes: what a reader of the figures must know."""
 
     a: str
@@ -139,6 +142,14 @@ class RunComparison:
         held = [line for line in self.lines if line.point is not None]
         answers = {line.non_inferior.answer if line.non_inferior else "cannot tell" for line in held}
         return "no" if "no" in answers else "cannot tell" if "cannot tell" in answers else "yes"
+
+    def __repr__(self) -> str:
+        answer = "" if self.not_worse is None else f"; B not worse by {self.margin:g} points: {self.not_worse}"
+        return f"RunComparison(B {self.b} with A {self.a}: {len(self.lines)} lines{answer})"
+
+    def tables(self) -> dict[str, Table]:
+        """`comparison`, a row a task and metric, and `pairings`."""
+        return by_name(comparison_tables(self.to_dict()))
 
     def to_dict(self) -> RunComparisonJson:
         """As plain JSON."""

@@ -3,12 +3,28 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 from crossmatch.checkpoint import file_digest
 from crossmatch.evaluation.record import Record
 from crossmatch.result_kinds import RECORD
 from crossmatch.results.record import RecordJson
+
+
+class Answers(Protocol):
+    """Parts of answers to one suite by part and item: what has been kept, and where more is put."""
+
+    def missing(self, part: str, keys: Sequence[str]) -> list[int]:
+        """Places of the keys of which this part is not there yet."""
+        ...
+
+    def add(self, part: str, key: str, fields: Record) -> None:
+        """Keep one part of an answer."""
+        ...
+
+    def get(self, part: str, key: str) -> Record:
+        """A part that is there."""
+        ...
 
 
 class Sheet:

@@ -42,7 +42,7 @@ def evaluate(
     Records lie in `out/<variant>/<suite>.<condition>.jsonl`. What was made from the same digests is kept, so that the
     same call after an interruption goes on.
     """
-    shared = [side_digest(base.path), plan.dtype, *_taught(adapters)]
+    shared = shared_inputs(base, adapters, plan)
     models = {variant.name: variant.digest(base, adapters) for variant in variants}
     for variant in variants:
         if variant.nulls:
@@ -115,6 +115,23 @@ def evaluate_served(
     return work.done(lambda _: served.model, tokenizer, progress)
 
 
+def shared_inputs(base: Checkpoint, adapters: Mapping[str, Recorded], plan: Plan) -> list[Any]:
+    """What the digests of all cells of an evaluation hold besides their own inputs."""
+    return [side_digest(base.path), plan.dtype, *_taught(adapters)]
+
+
+def cell_digest(cell: Cell, model: str, shared: Sequence[Any], kl: tuple[int, Mapping[str, str]] = (0, {})) -> str:
+    """Digest of all that can change the answers of a cell; model: the variant's digest, kl: what with."""
+    settings = cell.suite.settings
+    inputs = [model, cell.suite.digest, cell.condition.digest, cell.scored, *shared]
+    if kl[1] and cell.scored and settings.kind == "generation":
+        inputs.append({"kl": kl})
+    if cell.scored and settings.kind in ("generation", "instructions") and settings.language != "en":
+        # The openers that are scored were others when records got their version.
+        inputs.append({"openers": OPENERS[settings.language]})
+    return value_digest(inputs)
+
+
 def _taught(adapters: Mapping[str, Recorded]) -> list[Any]:
     """What a digest holds of ends of turns that no template and no config names."""
     found = taught_ends(adapters)
@@ -138,14 +155,7 @@ class _Work:
         self._prompts: dict[tuple[str, str], dict[str, str]] = {}
         self.ends: Mapping[str, Stops] = {}
         for cell in todo:
-            inputs = [models[cell.variant.name], cell.suite.digest, cell.condition.digest, cell.scored, *shared]
-            if kl[1] and cell.scored and cell.suite.settings.kind == "generation":
-                inputs.append({"kl": kl})
-            settings = cell.suite.settings
-            if cell.scored and settings.kind in ("generation", "instructions") and settings.language != "en":
-                # The openers that are scored were others when records got their version.
-                inputs.append({"openers": OPENERS[settings.language]})
-            sheet = Sheet(cell.file(out), value_digest(inputs))
+            sheet = Sheet(cell.file(out), cell_digest(cell, models[cell.variant.name], shared, kl))
             known = sheet.finished()
             if known is None:
                 self.pending.append((cell, sheet))

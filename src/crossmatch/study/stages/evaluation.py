@@ -6,6 +6,7 @@ from pathlib import Path
 
 from crossmatch.adapter import Adapter
 from crossmatch.analysis.interference.suite_pair import find_pair, measure_pair
+from crossmatch.answers import MARGIN
 from crossmatch.checkpoint import Checkpoint, file_digest, side_digest
 from crossmatch.evaluation import Suite, Variant
 from crossmatch.evaluation.conditions import RECORDS_VERSION, Plan, cells, conditions_of
@@ -69,7 +70,7 @@ def evaluate_variants(
     conditions = conditions_of(wanted.templates, wanted.decodings)
     clean = {name: set(found["clean"]) for name, found in (audited["held_out"] if audited else {}).items()}
     inputs = [
-        wanted.model_dump(),
+        wanted.model_dump(exclude=_unused(wanted)),
         side_digest(base.path),
         recipe.dtype,
         [condition.digest for condition in conditions],
@@ -96,6 +97,7 @@ def evaluate_variants(
             plan,
             clean=touched(clean, subject.suites),
             combination=combination_of(recipe, names),
+            margin=wanted.margin,
         )
         found = run_evaluation(request, out, progress=ledger.progress)
         SUMMARY.replace(summary_file, found.summary)
@@ -105,6 +107,11 @@ def evaluate_variants(
     ledger.run("evaluate", inputs, lambda: [*files, summary_file, samples_file], work)
     say = ledger.progress.say
     return SUMMARY.read(summary_file, say), SAMPLES.read(samples_file, say)
+
+
+def _unused(wanted: EvaluationRecipe) -> set[str]:
+    """Settings that came later, where they are not used: an evaluation that was made before stays as it is."""
+    return {name for name, plain in (("merges", ()), ("margin", MARGIN)) if getattr(wanted, name) == plain}
 
 
 def interfere(subject: Subject, root: Path, ledger: Ledger) -> InterferenceJson | None:

@@ -38,10 +38,10 @@ def write_sample(recipe: Recipe, root: Path, ledger: Ledger) -> DataCardJson | N
     """Write the sample's data; what it holds, or None for a recipe without it."""
     if recipe.sample is None:
         return None
-    size, questions, out = recipe.sample.size, recipe.sample.questions, root / "data"
-    inputs = [vars(size), file_digest(ontology_file()), DATA_VERSION, *([vars(questions)] if questions else [])]
-    work = partial(write_data, out, size, arithmetic=questions)
-    return ledger.run("data", inputs, lambda: sorted(out.iterdir()), work)
+    size, out = recipe.sample, root / "data"
+    questions = [size.arithmetic.model_dump()] if size.arithmetic else []
+    inputs = [size.terms, file_digest(ontology_file()), DATA_VERSION, *questions]
+    return ledger.run("data", inputs, lambda: sorted(out.iterdir()), partial(write_data, out, size))
 
 
 def training_sets(recipe: Recipe, root: Path) -> dict[str, tuple[str, str]]:

@@ -60,7 +60,7 @@ def probes_of(tokenizer: Any) -> tuple[str, ...]:
 def ask_own(served: ServedModel, prompts: Sequence[str] = PROBES, progress: Progress = SILENT) -> list[Spoken]:
     """The server's own greedy answers to probes, of eight tokens, one after the other. Raises InputError if it does
     not answer, or does not list the model."""
-    served.require()
+    served.server.require()
     found = []
     with progress.task("probe the server", len(prompts)) as task:
         for prompt in prompts:
@@ -180,7 +180,9 @@ def identify(
     The server goes on from the prompts, and from some places of the answers here. Raises InputError if it does not
     answer.
     """
-    named = f"{served.url} {'lists' if served.facts.names else 'lists no models; it is asked for'} {served.model}"
+    named = (
+        f"{served.url} {'lists' if served.server.facts.names else 'lists no models; it is asked for'} {served.model}"
+    )
     if local is None:
         return Identity("unknown", None, None, 0, f"{named}; its weights were compared with nothing")
     asked = [
