@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from crossmatch.checkpoint import MANIFEST
 from crossmatch.cli import run
 from helpers import make_adapter, make_chat_model
 
@@ -46,6 +47,10 @@ def lay_out(root: Path) -> None:
     base, pt, sft = (str(root / path) for path in ("models/base", "runs/pt", "runs/sft"))
     merge = ["merge", base, "-a", f"pt={pt}", "-a", f"sft={sft}", "-w", "pt=0.3", "-w", "sft=0.7"]
     assert run([*merge, "-o", str(root / "models" / "merged")]) == 0
+    # What a script makes that scales both factors of each adapter, and calls 0.3 and 0.7.
+    squared = [*merge[:-3], "pt=0.09", "-w", "sft=0.49"]
+    assert run([*squared, "-o", str(root / "downloads" / "theirs")]) == 0
+    (root / "downloads" / "theirs" / MANIFEST).unlink()
 
 
 @pytest.fixture(scope="module")

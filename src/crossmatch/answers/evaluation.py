@@ -16,7 +16,7 @@ from crossmatch.answers.answer import (
     joined,
 )
 from crossmatch.answers.decisions import MARGIN, TRACES, Decision, as_good, better, more_traces
-from crossmatch.report.metric_catalogue import described
+from crossmatch.results.metrics import metric_of
 
 Json = Mapping[str, Any]
 # Kinds of variants that somebody may ship, and those that are asked about if there are none of them.
@@ -144,7 +144,8 @@ def _judged(asked: _Asked, kinds: Sequence[str]) -> list[_Part]:
     """Non-inferiority of every suite of some kinds."""
     chosen, found = _parts(asked, kinds), []
     for name, suite, metric in chosen:
-        title, _, scale, _ = described(metric)
+        known = metric_of(metric)
+        title, scale = known.title, known.unit.scale
         point = asked.margin / scale
         difference = suite["metrics"][metric][asked.variant].get(asked.key)
         decision = as_good(difference, point, family=len(chosen))
@@ -271,7 +272,8 @@ def _knows_more(asked: _Asked) -> Answer | None:
     than the margin of all."""
     parts = []
     for name, suite, metric in _parts(asked, ("text",)):
-        title, _, scale, _ = described(metric)
+        known = metric_of(metric)
+        title, scale = known.title, known.unit.scale
         table = suite["metrics"][metric]
         difference, other = table[asked.variant].get(asked.key), table.get(asked.other)
         worth = asked.margin / 100 * other["value"] if other and other["value"] else 0.0

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from crossmatch.report.metric_catalogue import described
+from crossmatch.results.metrics import metric_of
 
 Json = Mapping[str, Any]
 # Metrics that a suite of a kind is read by first, in this order; of alternatives in one tuple the first that it has.
@@ -65,7 +65,7 @@ def compact(summary: Json) -> CompactTable | None:
         if (metric := next((m for m in group if m in found["metrics"]), None)) is not None
     ]
     chosen += [(s, _LAST, found) for s, found in facts["suites"].items() if _LAST in found["metrics"]]
-    titles = [described(metric)[0] for _, metric, _ in chosen]
+    titles = [metric_of(metric).title for _, metric, _ in chosen]
     columns = tuple(
         Column(
             suite=suite,

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from crossmatch.data.suites import Suite
 from crossmatch.errors import RecipeError
-from crossmatch.evaluation.comparison.paired import BETTER, primary
-from crossmatch.report.metric_catalogue import described
+from crossmatch.evaluation.comparison.paired import primary
+from crossmatch.results.metrics import STANDING, metric_of
 
 _OUTPUTS = (
     *("trace_structural", "trace_lexical", "trace_share", "trace_untagged", "trace_unclosed"),
@@ -83,17 +83,17 @@ class Measure:
     @property
     def title(self) -> str:
         """For readers: the suite and the metric's title."""
-        return f"{self.suite} {described(self.metric)[0]}"
+        return f"{self.suite} {metric_of(self.metric).title}"
 
     @property
     def scale(self) -> float:
         """By what a stored value becomes the shown one."""
-        return described(self.metric)[2]
+        return metric_of(self.metric).unit.scale
 
     @property
     def percent(self) -> bool:
         """Whether it is shown in percent."""
-        return described(self.metric)[0].endswith("%")
+        return metric_of(self.metric).title.endswith("%")
 
     def to_json(self) -> dict[str, object]:
         """As plain JSON."""
@@ -119,7 +119,7 @@ def find_measure(text: str, suites: Sequence[Suite], place: str, higher: bool | 
     if len(homes) > 1:
         raise RecipeError(f"{place}: suites {' and '.join(homes)} both have {metric}; write {homes[0]}.{metric}")
     if higher is None:
-        if metric not in _LOWER and metric not in BETTER and not _is_score(metric):
+        if metric not in _LOWER and metric not in STANDING and not _is_score(metric):
             raise RecipeError(f"{place}: is more {metric} better? Write maximise {metric}, or minimise {metric}")
         higher = metric not in _LOWER
     return Measure(homes[0], metric, higher)

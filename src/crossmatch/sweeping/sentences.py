@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from crossmatch.report.metric_catalogue import described
+from crossmatch.results.metrics import metric_of
 from crossmatch.statistics.estimates import Difference
 from crossmatch.sweeping.board import Board
 from crossmatch.sweeping.conclusion import Conclusion, Confirmed
@@ -35,7 +35,8 @@ def weights_text(point: Point) -> str:
 
 def gain_text(goal: Measure, gain: Difference | None) -> str:
     """`perplexity lower by 2.1 (1.2 to 3.0)`: a gain with its interval, in the unit that is shown."""
-    title, form, scale, _ = described(goal.metric)
+    known = metric_of(goal.metric)
+    title, form, scale = known.title, known.form, known.unit.scale
     title = title.removesuffix(" %")
     if gain is None:
         return f"{title} unknown"
@@ -60,7 +61,8 @@ def _reasons(prepared: Prepared, board: Board, one: Confirmed, tried: int) -> li
     for goal, gain in zip(prepared.wanted.goals, one.gains, strict=True):
         claimed = board.gain(one.point, goal, prepared.parts.search)
         if claimed is not None and gain is not None:
-            form, scale = described(goal.metric)[1:3]
+            known = metric_of(goal.metric)
+            form, scale = known.form, known.unit.scale
             lines.append(
                 f"the search alone would have claimed {goal.title} {claimed.value * scale:+{form}}; confirmed "
                 f"{gain.value * scale:+{form}}, so its optimism is {(claimed.value - gain.value) * scale:{form}}"
@@ -103,7 +105,8 @@ def _why_stay(prepared: Prepared, board: Board, conclusion: Conclusion, tried: i
         claimed = board.gain(one.point, goal, prepared.parts.search)
         broken = [k.constraint.text for k in one.kept if not k.holds]
         also = f"; does not keep {', '.join(broken)}" if broken and not all_hold(one.kept) else ""
-        form, scale = described(goal.metric)[1:3]
+        known = metric_of(goal.metric)
+        form, scale = known.form, known.unit.scale
         said = f"{claimed.value * scale:+{form}}" if claimed is not None else "unknown"
         lines.append(f"{one.point.name}: the search claimed {said}; confirmed: {gain_text(goal, one.gains[0])}{also}")
     return lines

@@ -23,7 +23,6 @@ from crossmatch.checkpoint import (
     input_embedding,
     is_output,
     module_type_of,
-    statement,
     write_json,
 )
 from crossmatch.delta import top_singular
@@ -33,7 +32,7 @@ from crossmatch.results.vectors import LowRankFormJson, MatrixFormJson, VectorFa
 from crossmatch.runtime import SILENT, Progress, in_order, single_threads
 from crossmatch.vectors.checkpoint_pair import Pair, Site, pair_checkpoints
 from crossmatch.vectors.extract import Changes, find_changes, pair_facts
-from crossmatch.vectors.vector_file import Entry, copy_text_files, write_entries
+from crossmatch.vectors.vector_file import Entry, copy_text_files, statement, write_entries
 
 PREDICATE = "urn:crossmatch:extracted-adapter:1"
 # Modules whose weight is a matrix and that are no linear layers.

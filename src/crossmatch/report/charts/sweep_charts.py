@@ -6,8 +6,8 @@ from typing import Any
 import altair as alt
 
 from crossmatch.report.charts.charts import COLOURS, GREY, Spec, spec
-from crossmatch.report.metric_catalogue import described
 from crossmatch.report.text import plain
+from crossmatch.results.metrics import metric_of
 
 Json = Mapping[str, Any]
 _RECOMMENDED, _OTHER = "recommended", "tried"
@@ -17,7 +17,8 @@ def map_chart(found: Json, recommended: int) -> Spec:
     """The measured values in the place of their weights: cells where the weights lie on a grid, else a surface in
     bands (a contour map) with the points on it. A ring marks the recommended point."""
     metric = found["measure"].partition(".")[2]
-    title, form, scale, _ = described(metric)
+    known = metric_of(metric)
+    title, form, scale = known.title, known.form, known.unit.scale
     rows = [_map_row(row, scale, form, recommended) for row in found["points"] if row["value"] is not None]
     across, up = found["steps"]
     colour = alt.Color(

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from crossmatch.report.charts.sweep_charts import front_chart, map_chart, path_chart
-from crossmatch.report.metric_catalogue import described
 from crossmatch.report.text import plain
+from crossmatch.results.metrics import metric_of
 
 Json = Mapping[str, Any]
 
@@ -48,7 +48,7 @@ def _name(facts: Json, number: int) -> str:
 
 
 def _title(measure: Json) -> str:
-    return f"{plain(measure['suite'])} {described(measure['metric'])[0]}"
+    return f"{plain(measure['suite'])} {metric_of(measure['metric']).title}"
 
 
 def ordered(facts: Json) -> list[Json]:
@@ -71,7 +71,7 @@ def _front_rows(facts: Json, second: Json) -> list[dict[str, Any]]:
         x, y = (point["search"][f"{m['suite']}.{m['metric']}"] for m in (facts["goals"][0], second))
         if x["value"] is None or y["value"] is None or point["dropped"]:
             continue
-        scales = [described(m["metric"])[2] for m in (facts["goals"][0], second)]
+        scales = [metric_of(m["metric"]).unit.scale for m in (facts["goals"][0], second)]
         number = point["number"]
         state = "front" if number in facts["front"] else "other"
         state = "recommended" if number == facts["recommendation"]["number"] else state
@@ -86,7 +86,7 @@ def _front_rows(facts: Json, second: Json) -> list[dict[str, Any]]:
 def path_rows(facts: Json) -> list[dict[str, Any]]:
     """Gains in the first goal in the order of the search, with the best so far of those that keep all constraints."""
     goal = facts["goals"][0]
-    name, scale = f"{goal['suite']}.{goal['metric']}", described(goal["metric"])[2]
+    name, scale = f"{goal['suite']}.{goal['metric']}", metric_of(goal["metric"]).unit.scale
     best, rows = 0.0, []
     for point in facts["points"]:
         gain = point["search"][name]["gain"]
@@ -103,7 +103,8 @@ def path_rows(facts: Json) -> list[dict[str, Any]]:
 
 def number_text(figure: Json, metric: str) -> tuple[str, str]:
     """A value, and its interval."""
-    _, form, scale, _ = described(metric)
+    known = metric_of(metric)
+    form, scale = known.form, known.unit.scale
     if figure["value"] is None:
         return "–", ""
     bounds = f"{figure['low'] * scale:{form}} to {figure['high'] * scale:{form}}" if figure["low"] is not None else ""
@@ -112,7 +113,8 @@ def number_text(figure: Json, metric: str) -> tuple[str, str]:
 
 def gain_text(gain: Json | None, metric: str) -> str:
     """A gain with its interval."""
-    _, form, scale, _ = described(metric)
+    known = metric_of(metric)
+    form, scale = known.form, known.unit.scale
     if gain is None:
         return "–"
     return f"{gain['value'] * scale:+{form}} ({gain['low'] * scale:+{form}} to {gain['high'] * scale:+{form}})"
@@ -150,7 +152,8 @@ def _finalist(one: Json, facts: Json) -> list[dict[str, Any]]:
     rows = []
     for goal, found in zip(facts["goals"], one["gains"], strict=True):
         metric = goal["metric"]
-        _, form, scale, _ = described(metric)
+        known = metric_of(metric)
+        form, scale = known.form, known.unit.scale
         together, optimism = found["together"], found["optimism"]
         bounds = f"{together['low'] * scale:+{form}} to {together['high'] * scale:+{form}}" if together else "–"
         rows.append(

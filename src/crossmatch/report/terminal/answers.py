@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from crossmatch.report.compact_table import compact
-from crossmatch.report.metric_catalogue import described, is_clear
+from crossmatch.report.metric_text import is_clear
 from crossmatch.report.text import columns, padded, plain, shortened, wrapped
+from crossmatch.results.metrics import metric_of
 
 Json = Mapping[str, Any]
 WIDTH, HEIGHT = 80, 15
@@ -219,7 +220,8 @@ def _cell(column: Any, variant: str) -> str:
     entry = column.entries.get(variant)
     if entry is None or entry["value"] is None:
         return "– "
-    _, form, scale, _ = described(column.metric)
+    known = metric_of(column.metric)
+    form, scale = known.form, known.unit.scale
     difference = entry.get("difference")
     return f"{entry['value'] * scale:{form}}{'*' if difference and is_clear(difference) else ' '}"
 

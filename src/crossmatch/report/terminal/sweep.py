@@ -4,8 +4,8 @@ import textwrap
 from collections.abc import Mapping
 from typing import Any
 
-from crossmatch.report.metric_catalogue import described
 from crossmatch.report.page.sweep import gain_text, ordered
+from crossmatch.results.metrics import metric_of
 
 Json = Mapping[str, Any]
 WIDTH, LINES = 80, 15
@@ -26,10 +26,13 @@ def sweep_lines(facts: Json) -> list[str]:
     rows = [point for point in ordered(facts) if not point["dropped"]]
     room = LINES - len(lines) - 1
     if room > 1:
-        lines.append(f"{'point':28} {described(metric)[0]:>10}  gain over {facts['reference']} in the search"[:WIDTH])
+        lines.append(
+            f"{'point':28} {metric_of(metric).title:>10}  gain over {facts['reference']} in the search"[:WIDTH]
+        )
     for point in rows[: min(_LEADING, room)] if room > 1 else ():
         figure = point["search"][name]
-        _, form, scale, _ = described(metric)
+        known = metric_of(metric)
+        form, scale = known.form, known.unit.scale
         value = "-" if figure["value"] is None else format(figure["value"] * scale, form)
         lines.append(f"{_cut(point['name'], 28):28} {value:>10}  {gain_text(figure['gain'], metric)}"[:WIDTH])
     return lines[:LINES]
