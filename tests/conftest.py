@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from helpers import make_adapter, make_llama
+from sweeping_models import make_searched, make_study
 
 torch.set_num_threads(2)
 
@@ -31,6 +32,20 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_adapter(root / "base", root / "sft", seed=2)
     make_adapter(root / "base", root / "foreign", seed=3)
     return root
+
+
+@pytest.fixture(scope="session")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A read-only chat model with two adapters and two suites."""
+    root = tmp_path_factory.mktemp("searched")
+    make_searched(root)
+    return root
+
+
+@pytest.fixture(scope="session")
+def study(searched: Path) -> dict[str, Any]:
+    """A small sweep over it, as plain values."""
+    return make_study(searched)
 
 
 @pytest.fixture(scope="module")

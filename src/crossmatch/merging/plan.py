@@ -66,7 +66,8 @@ class MergePlan:
     """A merge that can run: every tensor of the base is accounted for, every delta has its place.
 
     parts: what it was made from; fit: the adapters on their base; vector: what is added to it; summed: tensors on
-    which another rule than `linear` cannot act; lacking: what adapters lack that were allowed to be partial, by name.
+    which another rule than `linear` cannot act; lacking: what adapters lack that were allowed to be partial, by name;
+    recorded: what the manifest says besides, such as the sweep that chose the weights.
     """
 
     parts: Parts
@@ -76,6 +77,7 @@ class MergePlan:
     tensors: tuple[PlannedTensor, ...]
     summed: tuple[str, ...]
     lacking: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    recorded: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def nbytes(self) -> int:

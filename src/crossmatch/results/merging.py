@@ -102,7 +102,21 @@ class PartialJson(TypedDict):
     partial_adapters: NotRequired[dict[str, list[str]]]
 
 
-class MadeOfJson(RuleJson, PartialJson):
+class ChosenBySweepJson(TypedDict):
+    """The sweep that chose the weights."""
+
+    digest: str
+    """Of its sweep.json."""
+    point: str
+
+
+class RecordedJson(TypedDict):
+    """What a manifest says besides."""
+
+    sweep: NotRequired[ChosenBySweepJson]
+
+
+class MadeOfJson(RuleJson, PartialJson, RecordedJson):
     """From what and how a merge was made."""
 
     schema_version: Literal[1]
