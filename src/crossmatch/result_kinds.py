@@ -33,7 +33,7 @@ from crossmatch.results.study import (
     StudyPlanJson,
 )
 from crossmatch.results.summary import SUMMARY_VERSION, SummaryJson
-from crossmatch.results.sweep import SweepJson, SweepPlanJson
+from crossmatch.results.sweep import PredictJson, SweepJson, SweepPlanJson
 from crossmatch.results.training import CalibrationJson, TrainingJson, TrainingWorkJson
 from crossmatch.results.vectors import AppliedJson, GridManifestJson, ScaledJson, VectorManifestJson, VectorResultJson
 from crossmatch.results.verdict import VERDICT_VERSION, VerdictJson
@@ -318,6 +318,9 @@ SWEEP: Kind[SweepJson] = Kind(
 )
 SWEEP_PLAN: Kind[SweepPlanJson] = Kind(
     "sweep-plan", SweepPlanJson, "What a sweep would ask: sweep --dry-run --json.", "plan again"
+)
+PREDICT: Kind[PredictJson] = Kind(
+    "predict", PredictJson, "What the weights alone say of a merge: predict --json.", "predict again"
 )
 INIT: Kind[InitJson] = Kind(
     "init", InitJson, "Which recipe was written, and what was guessed: init --json.", "run it again"

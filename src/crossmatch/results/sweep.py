@@ -121,6 +121,73 @@ class RecommendationJson(PointJson):
     against: dict[str, dict[str, DifferenceJson | None]]
 
 
+class PairOverlapJson(TypedDict):
+    """How two updates relate, over all tensors."""
+
+    first: str
+    second: str
+    cosine: float | None
+    columns: float | None
+    """Mean squared cosine of the column spaces."""
+    rows: float | None
+
+
+class ScoreAgreementJson(FigureJson):
+    """Rank correlation of a score with the measured gain."""
+
+    score: str
+    title: str
+    what: str
+
+
+class WeightScoresJson(TypedDict):
+    """Scores that are known before anything is asked."""
+
+    size: float
+    added: float
+    away: float
+    prism: float
+
+
+class PointScoresJson(WeightScoresJson):
+    """The same of a point that was measured."""
+
+    number: int
+    gain: float
+
+
+class PredictionJson(TypedDict):
+    """How well scores of the weights would have put the points in order."""
+
+    goal: str
+    scores: list[PointScoresJson]
+    agreement: list[ScoreAgreementJson]
+    sizes: dict[str, float]
+    pairs: list[PairOverlapJson]
+
+
+class SweptAgreementJson(TypedDict):
+    """The same, taken from a sweep."""
+
+    sweep: str
+    goal: str
+    scores: list[ScoreAgreementJson]
+
+
+class PredictJson(TypedDict):
+    """`crossmatch predict --json`."""
+
+    schema_version: Literal[1]
+    reference: str
+    weights: dict[str, float | str]
+    sizes: dict[str, float]
+    """Norm of each update at weight one."""
+    pairs: list[PairOverlapJson]
+    scores: WeightScoresJson
+    prism_threshold: float
+    agreement: SweptAgreementJson | None
+
+
 class SweepJson(TypedDict):
     """The result of a sweep."""
 
@@ -140,6 +207,7 @@ class SweepJson(TypedDict):
     confirmation: ConfirmationJson
     questions: QuestionsJson
     map: dict[str, Any] | None
+    prediction: NotRequired[PredictionJson | None]
     recommendation: RecommendationJson
     digest: str
 
