@@ -10,7 +10,14 @@ from crossmatch.adapter import Adapter, Fit, Recorded, Tied, check_whole, fit
 from crossmatch.checkpoint import DTYPE_NAMES, SINGLE, Checkpoint, tensor_bytes
 from crossmatch.delta import STORABLE, TuningVector
 from crossmatch.errors import AdapterError, CheckpointError, RuleError
-from crossmatch.results.merging import Action, ActionCountsJson, PartialJson, PlannedMergeJson, PlannedTensorJson
+from crossmatch.results.merging import (
+    Action,
+    ActionCountsJson,
+    PartialJson,
+    PlannedMergeJson,
+    PlannedTensorJson,
+    RecordedJson,
+)
 from crossmatch.rules import Combined, Recipe, Weight, weight_json
 
 Parts = Mapping[str, tuple[TuningVector, Weight]]
@@ -77,7 +84,7 @@ class MergePlan:
     tensors: tuple[PlannedTensor, ...]
     summed: tuple[str, ...]
     lacking: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    recorded: Mapping[str, Any] = field(default_factory=dict)
+    recorded: RecordedJson = field(default_factory=RecordedJson)
 
     @property
     def nbytes(self) -> int:

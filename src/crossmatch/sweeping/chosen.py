@@ -8,6 +8,7 @@ from typing import Any
 from crossmatch.adapter import Recorded, open_vector
 from crossmatch.checkpoint import Checkpoint, file_digest, read_json
 from crossmatch.errors import CheckpointError, InputError
+from crossmatch.results.merging import RecordedJson
 from crossmatch.rules import Calibration, Recipe, Weight, parse_weight
 from crossmatch.sweeping.outputs import RESULT
 
@@ -21,7 +22,7 @@ class Chosen:
     recipe: Recipe
     dtype: str | None
     template: str
-    recorded: dict[str, Any]
+    recorded: RecordedJson
 
 
 def chosen_point(directory: Path, number: int | None = None) -> Chosen:
