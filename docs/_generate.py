@@ -4,12 +4,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from crossmatch.results.metrics import CATALOGUE
 from typer import Context
 from typer.main import get_command
 
 from crossmatch.cli import app
 from crossmatch.cli.help import SHOWN, example, grouped
+from crossmatch.results.metrics import CATALOGUE
 from crossmatch.verification.faults import FAULTS
 
 _RECORD = "BENCHMARKS.md"
@@ -75,7 +75,7 @@ def metrics() -> Iterator[str]:
     """Every metric of an evaluation."""
     yield "# Metrics"
     yield "\nNames as in `summary.json`; [Figures](../evaluate.md#figures) says how intervals and tests are made.\n"
-    yield from _table(("metric", "title", "what it is"), ((f"`{k}`", m.title, m.says) for k, m in CATALOGUE.items()))
+    yield from _table(("metric", "title", "what it is"), ((f"`{m.name}`", m.title, m.says) for m in CATALOGUE.values()))
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[str]:

@@ -1,13 +1,16 @@
 """crossmatch predict."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from crossmatch.cli.console import emit
 from crossmatch.cli.options import Adapters, Json, Weights, pair_up
 from crossmatch.errors import InputError
+
+if TYPE_CHECKING:
+    from crossmatch.results.sweep import PredictJson, SweptAgreementJson
 
 
 def predict_command(
@@ -30,6 +33,7 @@ def predict_command(
     from crossmatch.adapter import fit
     from crossmatch.analysis.interference.weight_scores import PRISM_THRESHOLD, WeightScores
     from crossmatch.checkpoint import Checkpoint
+    from crossmatch.result_kinds import PREDICT
     from crossmatch.rules import weight_json
 
     parts = pair_up(adapter, weight)
@@ -40,7 +44,7 @@ def predict_command(
         raise InputError(f"--reference {against}: give one of {', '.join(parts)}")
     found = fit(Checkpoint(base), {name: vector for name, (vector, _) in parts.items()})
     scores, weights = WeightScores(found.vectors, against), {name: value for name, (_, value) in parts.items()}
-    facts: dict[str, Any] = {
+    facts: PredictJson = {
         "schema_version": 1,
         "reference": against,
         "weights": {name: weight_json(value) for name, value in weights.items()},
@@ -51,23 +55,23 @@ def predict_command(
         "agreement": _agreement(swept) if swept else None,
     }
     if as_json:
-        emit(facts)
+        emit(PREDICT, facts)
     else:
         _print(facts)
 
 
-def _agreement(swept: Path) -> dict[str, Any]:
+def _agreement(swept: Path) -> "SweptAgreementJson":
     """Goal and rank correlations of a sweep. Raises InputError for a directory that has none."""
-    from crossmatch.checkpoint import read_json
+    from crossmatch.result_kinds import SWEEP
 
     file = swept / "sweep.json"
-    found = read_json(file).get("prediction") if file.is_file() else None
+    found = SWEEP.read(file).get("prediction") if file.is_file() else None
     if not found:
         raise InputError(f"--sweep {swept}: no finished sweep with predictions; run crossmatch sweep first")
     return {"sweep": str(swept), "goal": found["goal"], "scores": found["agreement"]}
 
 
-def _print(facts: dict[str, Any]) -> None:
+def _print(facts: "PredictJson") -> None:
     from crossmatch.analysis.interference.weight_scores import SCORES
     from crossmatch.report.text import printable
 

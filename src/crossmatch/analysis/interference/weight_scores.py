@@ -7,7 +7,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ from torch import Tensor
 from crossmatch.analysis.weights.overlap import independent
 from crossmatch.delta import Delta, LowRank, TuningVector, inner
 from crossmatch.errors import InputError
+from crossmatch.results.sweep import PairOverlapJson, WeightScoresJson
 from crossmatch.rules import Weight, part_of, weight_at
 
 # Above it 5 of 7 destructive merges lay, and none of 15 harmless ones (arXiv 2610.03199, table 4).
@@ -41,9 +41,15 @@ class PairOverlap:
     columns: float | None
     rows: float | None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> PairOverlapJson:
         """As plain JSON."""
-        return dict(vars(self))
+        return {
+            "first": self.first,
+            "second": self.second,
+            "cosine": self.cosine,
+            "columns": self.columns,
+            "rows": self.rows,
+        }
 
 
 class WeightScores:
@@ -83,14 +89,18 @@ class WeightScores:
     def _norm(self, weights: NDArray[np.float64]) -> float:
         return math.sqrt(max(0.0, float(np.einsum("ti,tij,tj->", weights, self._grams, weights))))
 
-    def scores(self, weights: Mapping[str, Weight]) -> dict[str, float]:
+    def scores(self, weights: Mapping[str, Weight]) -> WeightScoresJson:
         """Every score of `SCORES` of the merge with these weights."""
         own, place = self._weights(weights), self.names.index(self.reference)
         others, away = own.copy(), own.copy()
         others[:, place] = 0.0
         away[:, place] -= 1.0
-        found = {"size": self._norm(own), "added": self._norm(others), "away": self._norm(away)}
-        return {**found, "prism": self.prism(weights)}
+        return {
+            "size": self._norm(own),
+            "added": self._norm(others),
+            "away": self._norm(away),
+            "prism": self.prism(weights),
+        }
 
     def prism(self, weights: Mapping[str, Weight]) -> float:
         """The PRISM score of the weighted updates tau_k = w_k D_k over MLP projections; 0 for fewer than two.
