@@ -34,6 +34,7 @@ def report_command(
         facts |= {name: _read(path) for name, path in beside.items() if path.is_file()}
     out = output or file.with_suffix(".html")
     try:
+        _answered(facts)
         write(facts, out)
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{file} is no report of ours: {error!r}; run the command that wrote it again") from error
@@ -42,6 +43,18 @@ def report_command(
     else:
         print(out)
         say(f"open {out} in a browser")
+
+
+def _answered(facts: Any) -> None:
+    """Add the answers where a file of an earlier version has none."""
+    from crossmatch.answers import analysis_answers, answers_of, to_json
+
+    if "claims" in facts:
+        facts.setdefault("answers", to_json(analysis_answers(facts)))
+    elif "verdicts" in facts:
+        facts.setdefault("answers", answers_of(facts))
+    else:
+        facts["summary"].setdefault("answers", answers_of(facts))
 
 
 def _read(file: Path) -> Any:
