@@ -39,17 +39,20 @@ def report_command(
 
 
 def _write(file: Path, out: Path) -> Mapping[str, Any]:
-    """Write the page of a result; the facts of its tables and figures. Raises DataError for a file that is not of its
-    kind."""
+    """Write the page of a result; the facts of its tables and figures. A file of an earlier version, which has no
+    answers, gets them. Raises DataError for a file that is not of its kind."""
+    from crossmatch.answers import analysis_answers, answers_of, to_json
     from crossmatch.report import write_analysis, write_evaluation, write_report
     from crossmatch.result_kinds import ANALYSIS, INTERFERENCE, REPORT, SAMPLES, SUMMARY
 
     if file.stem == "report":
         report = REPORT.read(file, say)
+        report.setdefault("answers", answers_of(report))
         write_report(report, out)
         return report
     if file.stem == "analysis":
         analysis = ANALYSIS.read(file, say)
+        analysis.setdefault("answers", to_json(analysis_answers(analysis)))
         write_analysis(analysis, out)
         return analysis
     summary, samples, interference = SUMMARY.read(file, say), file.with_name("samples.json"), None
@@ -58,5 +61,6 @@ def _write(file: Path, out: Path) -> Mapping[str, Any]:
         found["samples"] = SAMPLES.read(samples, say)
     if (beside := file.with_name("interference.json")).is_file():
         found["interference"] = interference = INTERFERENCE.read(beside, say)
+    summary.setdefault("answers", answers_of(found))
     write_evaluation(found, out)
     return {**summary, "interference": interference}
