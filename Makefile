@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TORCH := $(shell grep '^torch==' constraints.txt)
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: install demo test lint docs faults models bench bench-merge bench-verify bench-evaluate bench-analysis clean help
+.PHONY: install demo test lint docs faults models generated bench bench-merge bench-verify bench-evaluate bench-analysis clean help
 
 help:
 	@echo "make install   environment with everything a user needs"
@@ -16,6 +16,7 @@ help:
 	@echo "make docs      the site, at site/index.html; broken links fail"
 	@echo "make faults    make every fault and every honest route, and write the table of docs/verify.md"
 	@echo "make models    run every command on a tiny model of every architecture, and write docs/models.md: about 10 minutes"
+	@echo "make generated  docs/schemas and the table of metrics in docs/evaluate.md, from the code"
 	@echo "make bench     all benchmarks, printed; BENCHMARKS.md keeps a record"
 	@echo "make bench-verify  the proof beside reading, over sizes, beside deltalint, and its calibration: about 40 minutes"
 	@echo "make bench-merge  merge and verify beside cp, PEFT, mergekit and axolotl, in environments of their own: about 20 minutes;"
@@ -64,6 +65,9 @@ faults: $(VENV)/.developing
 
 models: $(VENV)/.developing
 	@cd tests && ../$(BIN)/python -m architectures.table
+
+generated: $(VENV)/.developing
+	@$(BIN)/python docs/generate.py
 
 bench: bench-merge bench-verify bench-evaluate bench-analysis
 

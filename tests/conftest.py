@@ -6,6 +6,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 os.environ.setdefault("TQDM_DISABLE", "1")
+# Everything that a test writes is held to its declared form (src/crossmatch/results).
+os.environ.setdefault("CROSSMATCH_CHECK_RESULTS", "1")
 
 import shutil
 from collections.abc import Callable, Iterator

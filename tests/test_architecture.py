@@ -18,7 +18,12 @@ FLOORS = {
     "delta": 0,
     "checkpoint": 0,
     "causal": 0,
+    "results": 0,
+    "result_kinds": 0,
+    "executors": 0,
     "report": 0,
+    "answers": 1,
+    "export": 0,
     "data": 1,
     "adapter": 1,
     "rules": 1,
@@ -28,6 +33,7 @@ FLOORS = {
     "evaluation": 2,
     "vectors": 2,
     "analysis": 3,
+    "sweeping": 4,
     "study": 4,
     "cli": 5,
     "api": 6,
@@ -36,11 +42,15 @@ FLOORS = {
 }
 # The ground floor has an order of its own: whom each may use there.
 GROUND = {
-    "checkpoint": {"errors"},
-    "delta": {"errors"},
-    "report": {"errors"},
-    "statistics": {"errors"},
+    "checkpoint": {"errors", "results"},
+    "delta": {"errors", "export"},
+    "report": {"errors", "results"},
+    "export": {"errors", "report", "results"},
+    "results": set(),
+    "result_kinds": {"checkpoint", "errors", "results"},
+    "statistics": {"errors", "results"},
     "causal": {"errors"},
+    "executors": {"errors"},
 }
 FILES = sorted(SOURCE.rglob("*.py"))
 
@@ -100,7 +110,7 @@ def too_large(file: Path) -> Iterator[str]:
             # A function is one story; a command's parameters are its options, each documented where it stands.
             if lines > 100:
                 yield f"{node.name} has {lines} lines"
-            if count > (24 if cli else 7):
+            if count > (28 if cli else 7):
                 yield f"{node.name} takes {count} parameters"
             if hidden and not node.name.startswith("_"):
                 yield f"{node.name} takes **kwargs"
@@ -161,12 +171,14 @@ def test_every_command_has_help() -> None:
         "verify",
         "identify",
         "evaluate",
+        "sweep",
         "compare",
         "audit",
         "calibrate",
         "inspect",
         "analyse",
         "report",
+        "schema",
         "vectors",
     }
     inner = commands["vectors"].commands  # type: ignore[attr-defined]

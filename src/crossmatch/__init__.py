@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from crossmatch.merging import write as write
     from crossmatch.study.doctor import doctor as doctor
     from crossmatch.study.init import init as init
+    from crossmatch.sweeping import sweep as sweep
     from crossmatch.vectors import extract as extract
     from crossmatch.verification import Verdict as Verdict
 
@@ -56,6 +57,7 @@ _HOMES = {
     "merge": "crossmatch.merging",
     "open_vector": "crossmatch.adapter",
     "run": "crossmatch.api.make",
+    "sweep": "crossmatch.sweeping",
     "train": "crossmatch.api.make",
     "verify": "crossmatch.api.prove",
     "write": "crossmatch.merging",
@@ -80,6 +82,7 @@ __all__ = [
     "merge",
     "open_vector",
     "run",
+    "sweep",
     "train",
     "verify",
     "write",

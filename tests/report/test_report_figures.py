@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from test_report import VARIANTS, entry, facts, suite
 
-from crossmatch.report.metric_catalogue import telling
+from crossmatch.report.metric_text import telling
 from crossmatch.report.page.render import render_report
 from crossmatch.report.page.study import build_view
 from crossmatch.report.terminal.evaluation import print_summary

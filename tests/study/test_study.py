@@ -239,6 +239,20 @@ def test_weights_by_module_reach_the_written_checkpoint(room: Path, tmp_path: Pa
     assert {"merge-ready0.3_mlp_0.2_layers_1_.q_proj_0+other0.7"} < set(again.ran)
 
 
+def test_merges_of_the_evaluation_are_measured_and_not_written(room: Path, tmp_path: Path) -> None:
+    """A grid of weights costs no disk: its points are variants of the summary, without a file."""
+    asked = recipe(room)["evaluation"]
+    grid = [{"pt": 0.25, "sft": 0.5}, {"sft": 0.5}]
+    loaded = load_recipe(saved(tmp_path, recipe(room, evaluation={**asked, "merges": grid})))
+    result = run_study(loaded, tmp_path / "runs")
+    variants = json.loads((result.path / "summary.json").read_text())["variants"]
+    assert variants["pt0.25+sft0.5"]["kind"] == "merge"
+    assert "sft0.5" in variants
+    assert [p.name for p in (result.path / "merges").iterdir()] == ["pt0.3+sft0.7"]
+    with pytest.raises(RecipeError, match=r"evaluation\.merges: none is no adapter"):
+        load_recipe(saved(tmp_path, recipe(room, evaluation={**asked, "merges": [{"none": 1}]})))
+
+
 def test_merges_that_would_overwrite_each_other(room: Path, tmp_path: Path) -> None:
     adapters = {name: {"path": str(room / "ready")} for name in ("a", "a1")}
     changed = recipe(room, adapters=adapters, merges=[{"a1": 2.0}, {"a": 12.0}], evaluation=None)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from crossmatch.runtime import SILENT, Progress
 
 if TYPE_CHECKING:
+    from crossmatch.export.results import AnalysisResult
     from crossmatch.study import StudyResult
 
 
@@ -76,7 +77,7 @@ def analyse(
     nulls: int = 4,
     items: int = 32,
     progress: Progress = SILENT,
-) -> Any:
+) -> "AnalysisResult":
     """Say what fine-tuning changed: size, place on the base's singular directions, overlap of two vectors.
 
     base: a directory or hub id; vectors: name -> adapter, stored vector, or checkpoint tuned from the base; alignment:
@@ -91,6 +92,7 @@ def analyse(
     """
     from crossmatch.analysis import DEFAULT_KS, Wanted, assemble, open_vectors
     from crossmatch.cli.analyse.options import Asked, read_material, run_texts
+    from crossmatch.export.results import AnalysisResult
 
     place = Path(cache) if cache is not None else None
     wanted = Wanted(tuple(dict.fromkeys(k or DEFAULT_KS)), alignment, place, sign_conflict)
@@ -99,4 +101,4 @@ def analyse(
     material = read_material(opened, asked)
     facts = assemble(opened, wanted, progress=progress)
     run_texts(opened, material, facts)
-    return facts
+    return AnalysisResult(facts)

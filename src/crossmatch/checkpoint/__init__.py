@@ -13,12 +13,15 @@ from crossmatch.checkpoint.output import (
     check_apart,
     check_output,
     disk_error,
+    json_text,
     replace_json,
     safe_name,
     sync,
     write_json,
+    write_rows,
     write_tensors,
 )
+from crossmatch.checkpoint.programs import versions
 from crossmatch.checkpoint.quantised import QuantisedCheckpoint, QuantisedTensor, is_quantised, open_quantised
 from crossmatch.checkpoint.same import by_names_of, is_made_by_class, is_needless
 from crossmatch.checkpoint.signature import SIGNATURE, SignatureResult, check_signature, sign
@@ -78,6 +81,7 @@ __all__ = [
     "is_needless",
     "is_output",
     "is_quantised",
+    "json_text",
     "layer_of",
     "locate",
     "module_type_of",
@@ -99,6 +103,8 @@ __all__ = [
     "untied_output",
     "upload",
     "value_digest",
+    "versions",
     "write_json",
+    "write_rows",
     "write_tensors",
 ]

@@ -13,6 +13,7 @@ from crossmatch.cli.compare import compare_command
 from crossmatch.cli.console import Settings, say
 from crossmatch.cli.doctor import doctor_command
 from crossmatch.cli.evaluate.command import evaluate_command
+from crossmatch.cli.exports import with_directories
 from crossmatch.cli.help import NAMES, HelpfulCommand, HelpfulGroup
 from crossmatch.cli.identify import identify_command
 from crossmatch.cli.init import init_command
@@ -20,6 +21,8 @@ from crossmatch.cli.inspect import inspect_command
 from crossmatch.cli.merge import merge_command
 from crossmatch.cli.report import report_command
 from crossmatch.cli.run import run_command
+from crossmatch.cli.schema import schema_command
+from crossmatch.cli.sweep import sweep_command
 from crossmatch.cli.train import train_command
 from crossmatch.cli.vectors import app as vectors
 from crossmatch.cli.verify import verify_command
@@ -51,11 +54,13 @@ for _name, _command in {
     "identify": identify_command,
     "analyse": analyse_command,
     "evaluate": evaluate_command,
+    "sweep": sweep_command,
     "compare": compare_command,
     "audit": audit_command,
     "calibrate": calibrate_command,
     "inspect": inspect_command,
     "report": report_command,
+    "schema": schema_command,
 }.items():
     app.command(_name, cls=HelpfulCommand)(_command)
 app.add_typer(vectors, name="vectors")
@@ -87,7 +92,8 @@ def options(
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code; errors become one line on stderr."""
     try:
-        code = typer.main.get_command(app).main(args=arguments, prog_name="crossmatch", standalone_mode=False)
+        words = with_directories(sys.argv[1:] if arguments is None else arguments)
+        code = typer.main.get_command(app).main(args=words, prog_name="crossmatch", standalone_mode=False)
         # typer turns Ctrl-C into an exit code of its own.
         return _interrupted() if code == ExitCode.INTERRUPTED else int(code or ExitCode.OK)
     except CrossmatchError as error:

@@ -1,7 +1,6 @@
 """crossmatch calibrate."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -34,6 +33,8 @@ def calibrate_command(
     from crossmatch.evaluation.inference.calibrate import record_sets
     from crossmatch.evaluation.inference.module_inputs import Calibration, check_file, save
     from crossmatch.merging import plan_merge
+    from crossmatch.result_kinds import CALIBRATION
+    from crossmatch.results.training import RecordedJson
     from crossmatch.runtime import keep_heap
 
     keep_heap()
@@ -46,12 +47,23 @@ def calibrate_command(
     check_apart(output, [checkpoint.path, *(one.path for one in adapters.values()), *map(Path, files.values())])
     check_file(output, overwrite)
     tensors, sets = record_sets(checkpoint, fitted, files, asked, Terminal())
-    facts = {"schema_version": 1, "base": checkpoint.digest, "text": side_digest(checkpoint.path), **asdict(asked)}
-    facts |= {"template": file_digest(Path(template)) if template else None}
-    facts |= {"adapters": {name: one.digest for name, one in adapters.items()}, "sets": sets}
+    facts: RecordedJson = {
+        "schema_version": 1,
+        "base": checkpoint.digest,
+        "text": side_digest(checkpoint.path),
+        "positions": asked.positions,
+        "max_positions": asked.max_positions,
+        "max_length": asked.max_length,
+        "gradients": asked.gradients,
+        "template": file_digest(Path(template)) if template else None,
+        "thinking": asked.thinking,
+        "seed": asked.seed,
+        "adapters": {name: one.digest for name, one in adapters.items()},
+        "sets": sets,
+    }
     save(output, tensors, facts)
     if as_json:
-        emit({"output": str(output), **facts})
+        emit(CALIBRATION, {"output": str(output), **facts})
     else:
         for one in sets:
             print(f"{one['adapter'] or 'base'}: {one['modules']} modules at {one['rows']} of {one['of']} positions")

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from crossmatch.cli.console import emit
-from crossmatch.cli.options import Json
+from crossmatch.cli.exports import Tables, export, wanted_exports
+from crossmatch.cli.options import Detail, Json
 from crossmatch.errors import ExitCode, InputError
-from crossmatch.report.terminal.run_comparison import comparison_lines
+from crossmatch.report.terminal.run_comparison import comparison_answer, comparison_lines
 
 if TYPE_CHECKING:
     from crossmatch.evaluation.comparison.scored_run import Run
@@ -28,6 +29,8 @@ def compare_command(
     metric: Annotated[list[str] | None, typer.Option(help="Compare this metric alone; repeat.")] = None,
     task: Annotated[list[str] | None, typer.Option(help="Compare this task alone; repeat.")] = None,
     pooled: Annotated[bool, typer.Option("--pooled", help="The documents of all tasks as one set.")] = False,
+    detail: Detail = False,
+    tables: Tables = None,
     as_json: Json = False,
 ) -> None:
     """Compare two finished evaluations, document by document.
@@ -41,16 +44,21 @@ def compare_command(
 
     if margin is not None and not (math.isfinite(margin) and margin >= 0):
         raise InputError(f"--margin {margin}: give points, as in 1.0; 0 asks whether B is better")
+    exports = wanted_exports(tables, None, None)
     first, second = _located(a), _located(b)
     if (first[0].resolve(), first[1]) == (second[0].resolve(), second[1]):
         raise InputError(f"{a} and {b} are the same run; give two")
     wanted = Wanted(margin, tuple(metric or ()), tuple(task or ()), pooled)
     found = compare_runs(_read(*first), _read(*second), wanted)
     facts = found.to_dict()
+    facts["answers"] = [comparison_answer(facts)]
     if as_json:
-        emit(facts)
+        from crossmatch.result_kinds import COMPARISON
+
+        emit(COMPARISON, facts)
     else:
-        print("\n".join(comparison_lines(facts)))
+        print("\n".join(comparison_lines(facts, detail=detail)))
+    export(facts, exports)
     if found.not_worse in _EXIT:
         raise typer.Exit(_EXIT[found.not_worse])
 

@@ -68,12 +68,17 @@ def merge_command(
     options = Output(tokenizer, overwrite, any_base, durable, sha256, away=output.startswith(HUB))
     with destination(output, sign) as (folder, publish):
         if to == "checkpoint":
-            predicate, sentence, hints = write_checkpoint(plan, folder, options, verify)
+            written = write_checkpoint(plan, folder, options, verify)
         else:
-            predicate, sentence, hints = write_adapter(plan, folder, options, rank)
+            written = write_adapter(plan, folder, options, rank)
         where = publish()
-    emit({"schema_version": 1, "output": where, **predicate}) if as_json else print(f"{where}: {sentence}")
-    for line in hints:
+    if as_json:
+        from crossmatch.result_kinds import MERGE
+
+        emit(MERGE, {"output": where, **written.facts})
+    else:
+        print(f"{where}: {written.sentence}")
+    for line in written.hints:
         say(line.replace("{}", where))
 
 
@@ -97,7 +102,9 @@ def _show_plan(plan: "MergePlan", as_json: bool) -> None:
 
     cost = estimate(plan)
     if as_json:
-        emit({"schema_version": 1, **plan.to_dict(), "estimate": cost})
+        from crossmatch.result_kinds import MERGE_PLAN
+
+        emit(MERGE_PLAN, {**plan.to_dict(), "estimate": cost})
         return
     for line in steps(plan):
         print(line)

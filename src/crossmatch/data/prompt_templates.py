@@ -15,6 +15,7 @@ _CHATML = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 EMPTY_BLOCK = "<think>\n\n</think>\n\n"
+_OPEN_BLOCK = "<think>\n"
 _STRICT = "Give the final answer only: no reasoning, no steps, no explanation, no tags."
 _OWN = "own:"
 
@@ -69,6 +70,7 @@ TEMPLATES = {
     "nothink": Template("nothink", thinking=False),
     "chatml": Template("chatml", _CHATML),
     "chatml-empty": Template("chatml-empty", _CHATML, prefill=EMPTY_BLOCK),
+    "chatml-open": Template("chatml-open", _CHATML, prefill=_OPEN_BLOCK),
     "strict": Template("strict", instruction=_STRICT),
 }
 

@@ -1,16 +1,21 @@
 """A tuning vector: what a fine-tune changed, as a mapping from tensor name to delta."""
 
+import html
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
+from typing import Any
 
 from crossmatch.delta.compound import linear
 from crossmatch.delta.deltas import Delta, check_weights
 from crossmatch.delta.geometry import inner, norm
 from crossmatch.errors import RuleError
+from crossmatch.export.results import Tabled, by_name
+from crossmatch.export.table import Table
+from crossmatch.export.tables.others import vector_tables
 
 
-class TuningVector(Mapping[str, Delta]):
+class TuningVector(Mapping[str, Delta], Tabled):
     """A weighted sum of sources, each a mapping *tensor name -> Delta*: v = sum_i weight_i * source_i.
 
     Sums and multiples only note the weights; a delta is formed when it is asked for, and factors stay factors.
@@ -81,6 +86,23 @@ class TuningVector(Mapping[str, Delta]):
     def __sub__(self, other: "TuningVector") -> "TuningVector":
         return self + -1.0 * other
 
+    def __repr__(self) -> str:
+        path = getattr(self, "path", None)
+        if path is not None or any(source is self for _, source in self.terms):
+            place = "" if path is None else f"{str(path)!r}, "
+            return f"{type(self).__name__}({place}{len(self)} tensors)"
+        terms = [f"{weight:g} * {_called(source)}" for weight, source in self.terms]
+        return f"TuningVector({' + '.join(terms) or 'zero'})"
+
+    def _repr_html_(self) -> str:
+        # Its table has norms, which are read from files: not before somebody asks for it.
+        return f"<code>{html.escape(repr(self))}</code>"
+
+    def tables(self) -> dict[str, Table]:
+        """One table, `tensors`: kind, size, rank and Frobenius norm of every delta; each is formed for it. The norm is
+        None where it depends on the base (DoRA, a replacement)."""
+        return by_name(vector_tables([_row(name, self[name]) for name in self]))
+
     def inner(self, other: "TuningVector") -> float:
         """<u, v> = sum of the tensors' Frobenius inner products; tensors in only one of them count zero."""
         return sum(inner(self[name], other[name]) for name in self if name in other)
@@ -95,3 +117,33 @@ class TuningVector(Mapping[str, Delta]):
         if size == 0.0:
             raise RuleError("the cosine with a zero vector is not defined")
         return max(-1.0, min(1.0, self.inner(other) / size))
+
+
+def _called(source: Mapping[str, Delta]) -> str:
+    return repr(source) if isinstance(source, TuningVector) else f"{len(source)} tensors"
+
+
+def _row(name: str, delta: Delta) -> dict[str, Any]:
+    size = None if delta.needs_base else norm(delta)
+    kind, rank = type(delta).__name__, getattr(delta, "rank", None)
+    return {"tensor": name, "kind": kind, "rows": delta.height, "columns": delta.columns, "rank": rank, "norm": size}
+
+
+class Built(TuningVector):
+    """A vector whose deltas are built when they are asked for, so that whole matrices need not be held."""
+
+    def __init__(self, makers: Mapping[str, Callable[[], Delta]]) -> None:
+        self._makers = dict(makers)
+        self.terms = ((1.0, self),)
+
+    def __getitem__(self, name: str) -> Delta:
+        return self._makers[name]()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._makers)
+
+    def __len__(self) -> int:
+        return len(self._makers)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._makers

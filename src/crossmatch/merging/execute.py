@@ -18,11 +18,14 @@ from crossmatch.checkpoint import (
 )
 from crossmatch.delta import TuningVector
 from crossmatch.errors import ProofError
+from crossmatch.export.results import MergeManifest
 from crossmatch.merging.manifest import merge_manifest
 from crossmatch.merging.model_card import write_card
 from crossmatch.merging.plan import MergePlan, Parts, Storage, check_bases, plan_merge
 from crossmatch.merging.side_files import copy_side_files, side_files
 from crossmatch.merging.writer import Stream, Witness
+from crossmatch.result_kinds import MERGE_MANIFEST
+from crossmatch.results.verdict import ManifestVerdictJson
 from crossmatch.rules import Recipe
 from crossmatch.runtime import SILENT, Progress
 
@@ -36,7 +39,7 @@ class Proof(Protocol):
         """Begin, before anything is written. base: as the adapters saw it; claim: what will be said of the result."""
         ...
 
-    def verdict(self, path: Path) -> Mapping[str, Any]:
+    def verdict(self, path: Path) -> ManifestVerdictJson:
         """Judge a written directory that is not published yet: a mapping with a `verdict`, for the manifest."""
         ...
 
@@ -67,7 +70,7 @@ def write(
     storage: Storage | None = None,
     output: Output | None = None,
     proof: Proof | None = None,
-) -> dict[str, Any]:
+) -> MergeManifest:
     """Write base + vector as a checkpoint: `merge` with the vector's own terms as parts, named by their directories.
 
     `merged = 0.3 * pt + 0.7 * sft; write(base, merged, "models/merged")`. Returns and raises what `merge` does.
@@ -92,7 +95,7 @@ def merge(
     storage: Storage | None = None,
     output: Output | None = None,
     proof: Proof | None = None,
-) -> dict[str, Any]:
+) -> MergeManifest:
     """Merge `parts` (name -> (tuning vector, weight)) into `base` by a rule and write the result.
 
     Returns the manifest. Raises what `plan_merge` and `execute` raise.
@@ -107,7 +110,7 @@ def execute(
     output: Output | None = None,
     proof: Proof | None = None,
     progress: Progress = SILENT,
-) -> dict[str, Any]:
+) -> MergeManifest:
     """Write round(W + D) for every tensor of a plan, and return the manifest that lies beside it.
 
     Sums are formed in float64 and rounded once; tensors without a delta are copied byte for byte. Memory: a few blocks
@@ -134,15 +137,15 @@ def execute(
             check_bases(base, adapters)
         _write_index(plan, partial)
         copy_side_files(sides, partial, _config_changes(plan))
-        verdict = dict(proof.verdict(partial)) if proof else None
+        verdict = proof.verdict(partial) if proof else None
         if verdict and verdict["verdict"] == "failed":
             raise ProofError(f"the merge failed its own proof ({', '.join(verdict['faults'])}); {out} was not written")
         manifest = merge_manifest(plan, sides, stream.digests, partial, verdict, away=output.away)
         write_card(partial, manifest)
-        write_json(partial / MANIFEST, manifest)
+        MERGE_MANIFEST.write(partial / MANIFEST, manifest)
         if output.durable:
             sync(partial)
-    return manifest
+    return MergeManifest(manifest)
 
 
 def _config_changes(plan: MergePlan) -> dict[str, Any]:

@@ -32,7 +32,9 @@ def check_recipe(recipe: Recipe) -> None:
                 examples = load_examples(data, adapter.columns)
                 if adapter.stage == "sft":
                     dialogues(examples, data)
-        _check_template(adapter.train.template, f"adapters.{name}.train.template")
+        template = adapter.train.template
+        if template is not None and not Path(template).is_file():
+            raise RecipeError(f"adapters.{name}.train.template: {template} does not exist; give a Jinja file")
     _check_names(recipe)
     wanted = recipe.evaluation
     if wanted is None:
@@ -98,7 +100,7 @@ def variants_of(recipe: Recipe, adapters: Mapping[str, object]) -> list[Variant]
     sums = combination_of(recipe, {name: name for name in wanted.suites})
     return all_variants(
         adapters,
-        recipe.mixtures,
+        recipe.measured,
         wanted.reference,
         strengths=wanted.strengths,
         nulls=wanted.nulls,
@@ -116,9 +118,9 @@ def combination_of(recipe: Recipe, names: Mapping[str, str]) -> Combination | No
 
 
 def _check_names(recipe: Recipe) -> None:
-    """Raise RecipeError if two merges would be written to one directory."""
+    """Raise RecipeError if two merges would have one name, which is that of a directory and of a variant."""
     named: dict[str, Mapping[str, Weight]] = {}
-    for weights in recipe.mixtures:
+    for weights in recipe.measured:
         name = merge_name(weights)
         if named.setdefault(name, weights) != weights:
             raise RecipeError(f"merges: two different ones would both be called {name}; rename an adapter")
@@ -129,8 +131,3 @@ def _is_local(data: str) -> bool:
     if not Path(data).is_file():
         hub_name(data)
     return Path(data).is_file()
-
-
-def _check_template(template: str | None, place: str) -> None:
-    if template is not None and not Path(template).is_file():
-        raise RecipeError(f"{place}: {template} does not exist; give a Jinja file")

@@ -174,7 +174,9 @@ def decide(
         weights=_recovered(subject, claim, judged),
         modules={
             "adapted": len(modules),
-            **{s: sum(m.state == s for m in modules) for s in ("agree", "disagree", "undecided")},
+            "agree": sum(m.state == "agree" for m in modules),
+            "disagree": sum(m.state == "disagree" for m in modules),
+            "undecided": sum(m.state == "undecided" for m in modules),
         },
         tensors=record.tensors(subject.base, result),
         rounding=rounding,

@@ -13,10 +13,10 @@ from scipy.stats import binomtest
 from crossmatch.cli import run
 from crossmatch.errors import DataError, InputError
 from crossmatch.evaluation.comparison.lm_eval_samples import read_samples
-from crossmatch.evaluation.comparison.non_inferiority import non_inferiority
 from crossmatch.evaluation.comparison.run_comparison import RunComparison, Wanted, compare_runs
 from crossmatch.evaluation.metrics.bleu_rouge import bleu, bleu_statistics
 from crossmatch.statistics.estimates import Difference
+from crossmatch.statistics.non_inferiority import non_inferiority
 from crossmatch.statistics.proportions import newcombe
 from helpers import make_adapter, make_chat_model
 

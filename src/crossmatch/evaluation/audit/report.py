@@ -1,8 +1,7 @@
 """What an audit found: per pair of sets, level and scope how many items; and which items are clean."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from crossmatch.errors import InputError
 from crossmatch.evaluation.audit.fingerprints import (
@@ -17,6 +16,10 @@ from crossmatch.evaluation.audit.fingerprints import (
     WORDS,
 )
 from crossmatch.evaluation.audit.index import JACCARD, LEVELS
+from crossmatch.export.results import Tabled, by_name
+from crossmatch.export.table import Table
+from crossmatch.export.tables.others import audit_tables
+from crossmatch.results.audit import AuditJson, FoundExampleJson, HeldOutSetJson, LevelJson, SetPairJson, TrainSetJson
 
 
 @dataclass(frozen=True)
@@ -59,9 +62,13 @@ class Example:
     train_id: str
     value: float | None
 
+    def to_dict(self) -> FoundExampleJson:
+        """As plain JSON."""
+        return {"id": self.id, "train_id": self.train_id, "value": self.value}
+
 
 @dataclass(frozen=True)
-class Overlap:
+class LevelOverlap:
     """One level and scope: `found` of `n` judged items; too_short: items with the scope that could not be judged.
 
     any_hit: items with at least one n-gram in the train set (level ngram only).
@@ -80,9 +87,22 @@ class Overlap:
         """Found over judged; None where nothing was."""
         return self.found / self.n if self.n else None
 
+    def to_dict(self) -> LevelJson:
+        """As plain JSON."""
+        return {
+            "level": self.level,
+            "scope": self.scope,
+            "n": self.n,
+            "too_short": self.too_short,
+            "found": self.found,
+            "any_hit": self.any_hit,
+            "examples": [example.to_dict() for example in self.examples],
+            "share": self.share,
+        }
+
 
 @dataclass(frozen=True)
-class Pair:
+class SetPair:
     """A train set, and the set whose documents were looked for in it.
 
     found: documents that at least one level and scope found, of all `documents`; cut: texts of the train set that had
@@ -95,11 +115,23 @@ class Pair:
     documents: int
     found: int
     cut: int
-    overlaps: tuple[Overlap, ...]
+    overlaps: tuple[LevelOverlap, ...]
+
+    def to_dict(self) -> SetPairJson:
+        """As plain JSON."""
+        return {
+            "train": self.train,
+            "against": self.against,
+            "held_out": self.held_out,
+            "documents": self.documents,
+            "found": self.found,
+            "cut": self.cut,
+            "overlaps": [overlap.to_dict() for overlap in self.overlaps],
+        }
 
 
 @dataclass(frozen=True)
-class AuditReport:
+class AuditReport(Tabled):
     """All pairs of train and held-out sets, and of train sets; counts are of all items, not of a sample.
 
     train: documents of each; ids: of each held-out set; contaminated: held-out set -> id -> where it was found, as
@@ -109,17 +141,25 @@ class AuditReport:
     signature: str
     train: Mapping[str, int]
     ids: Mapping[str, Sequence[str]]
-    pairs: Sequence[Pair]
+    pairs: Sequence[SetPair]
     contaminated: Mapping[str, Mapping[str, Sequence[str]]]
+
+    def __repr__(self) -> str:
+        found = [f"{name}: {len(self.contaminated[name])} of {len(ids)} items found" for name, ids in self.ids.items()]
+        return f"AuditReport({', '.join(self.train)}; {'; '.join(found) or 'no held-out sets'})"
+
+    def tables(self) -> dict[str, Table]:
+        """`audit` by held-out set, `overlaps` by pair, level and scope, `found_items`."""
+        return by_name(audit_tables(self.to_dict()))
 
     def share(self, held_out: str) -> float | None:
         """Share of a held-out set's items that any level, scope and train set found; None for no items."""
         n = len(self.ids[held_out])
         return len(self.contaminated[held_out]) / n if n else None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> AuditJson:
         """As plain JSON."""
-        held_out = {
+        held_out: dict[str, HeldOutSetJson] = {
             name: {
                 "n": len(ids),
                 "found": len(self.contaminated[name]),
@@ -129,14 +169,13 @@ class AuditReport:
             }
             for name, ids in self.ids.items()
         }
-        pairs = [{**asdict(p), "overlaps": [{**asdict(o), "share": o.share} for o in p.overlaps]} for p in self.pairs]
-        train = {name: {"documents": n} for name, n in self.train.items()}
+        train: dict[str, TrainSetJson] = {name: {"documents": n} for name, n in self.train.items()}
         return {
             "schema_version": 1,
             "signature": self.signature,
             "train": train,
             "held_out": held_out,
-            "pairs": pairs,
+            "pairs": [pair.to_dict() for pair in self.pairs],
         }
 
 

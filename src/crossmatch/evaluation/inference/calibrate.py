@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -14,6 +13,7 @@ from crossmatch.data.training_sets import Dialogue, examples_digest, load_exampl
 from crossmatch.delta import TuningVector
 from crossmatch.errors import DataError, InputError
 from crossmatch.evaluation.inference.module_inputs import Calibration, linear_modules, record, sample
+from crossmatch.results.training import CalibrationSetJson
 from crossmatch.runtime import Progress
 
 
@@ -23,14 +23,14 @@ def record_sets(
     files: Mapping[str, str],
     asked: Calibration,
     progress: Progress,
-) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
+) -> tuple[dict[str, Tensor], list[CalibrationSetJson]]:
     """Tensors by key, and the facts of each set; files: adapter -> data ("" for the base alone). All data is read and
     judged before the model is loaded. Raises DataError with the file and the example."""
     from crossmatch.evaluation.inference.local_model import Engine
 
     data = {file: _read(base.path, file, asked) for file in dict.fromkeys(files.values())}
     tensors: dict[str, Tensor] = {}
-    sets: list[dict[str, Any]] = []
+    sets: list[CalibrationSetJson] = []
     with progress.task("load model"):
         engine = Engine(base)
         engine.model.float()
@@ -44,8 +44,15 @@ def record_sets(
         chosen = sample(passages, asked.positions, asked.max_positions, asked.seed)
         rows = record(engine.model, passages, modules, positions=chosen, gradients=asked.gradients, progress=progress)
         tensors |= {f"{name}/{key}" if name else key: value for key, value in rows.items()}
-        counts = {"rows": sum(map(len, chosen)), "of": sum(len(p.positions(asked.positions)) for p in passages)}
-        sets.append({"adapter": name or None, "data": digest, "modules": len(modules), **counts})
+        sets.append(
+            {
+                "adapter": name or None,
+                "data": digest,
+                "modules": len(modules),
+                "rows": sum(map(len, chosen)),
+                "of": sum(len(p.positions(asked.positions)) for p in passages),
+            }
+        )
     return tensors, sets
 
 

@@ -28,6 +28,7 @@ from transformers.pytorch_utils import Conv1D
 from crossmatch.checkpoint import disk_error
 from crossmatch.data.passages import Passage
 from crossmatch.errors import DataError, InputError, OutputError
+from crossmatch.results.training import RecordedJson
 from crossmatch.runtime import SILENT, Progress
 
 POSITIONS = ("all", "prompt-end", "response")
@@ -136,7 +137,7 @@ def check_file(file: Path, overwrite: bool) -> None:
         raise OutputError(f"{file} is no earlier recording of crossmatch and is not overwritten")
 
 
-def save(file: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+def save(file: Path, tensors: dict[str, Tensor], facts: RecordedJson) -> None:
     """Write tensors, and facts as JSON in the metadata, beside `file`, then rename. Raises OutputError."""
     partial = file.with_name(f".{file.name}.crossmatch-partial")
     try:

@@ -11,6 +11,7 @@ import vl_convert
 from markupsafe import Markup
 
 from crossmatch.report.page.study import analysis_view, build_view, evaluation_view
+from crossmatch.report.page.sweep import sweep_view
 
 
 def render_report(facts: Mapping[str, Any]) -> str:
@@ -26,6 +27,11 @@ def render_evaluation(facts: Mapping[str, Any]) -> str:
 def render_analysis(facts: Mapping[str, Any]) -> str:
     """The page of the facts of `crossmatch analyse`."""
     return _rendered("analysis.html", analysis_view(facts))
+
+
+def render_sweep(facts: Mapping[str, Any]) -> str:
+    """The page of the facts of `crossmatch sweep`."""
+    return _rendered("sweep.html", sweep_view(facts))
 
 
 def write_page(page: str, out: Path) -> None:

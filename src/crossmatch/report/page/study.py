@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from crossmatch.report.charts.study_charts import loss_chart, overlap_charts, weight_text
-from crossmatch.report.metric_catalogue import names_against
+from crossmatch.report.metric_text import names_against
 from crossmatch.report.page.analysis import changed_view
 from crossmatch.report.page.evaluation import audit_view, measured_view
 from crossmatch.report.page.interference import interference_view
