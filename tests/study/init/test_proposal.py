@@ -89,11 +89,34 @@ def test_adapters_of_another_base_and_bad_data_are_left_out(built: Path, laid: P
     assert any(line.startswith("notes.jsonl: ") for line in proposal.left)
 
 
+def test_checkpoints_of_a_trainer_are_called_as_their_training(built: Path, laid: Path) -> None:
+    for folder, name in (("one/checkpoint-10", "pt"), ("one/checkpoint-9", "sft"), ("two/checkpoint-10", "sft")):
+        copy(built / name, laid / folder)
+    proposal = init(laid)
+    found = {name: one.path for name, one in load_recipe("study.yaml").adapters.items()}
+    assert found == {"one": "one/checkpoint-10", "two": "two/checkpoint-10"}
+    assert "one/checkpoint-9: an earlier checkpoint of the same training" in proposal.left
+
+
 def test_adapters_of_one_name_keep_apart(built: Path, laid: Path) -> None:
     for folder, name in (("one", "pt"), ("two", "sft")):
-        copy(built / name, laid / folder / "checkpoint-10")
+        copy(built / name, laid / folder / "lora")
     init(laid)
-    assert list(load_recipe("study.yaml").adapters) == ["one-checkpoint-10", "two-checkpoint-10"]
+    assert list(load_recipe("study.yaml").adapters) == ["one-lora", "two-lora"]
+
+
+def test_questions_without_ids_and_questions_that_cannot_be_asked(built: Path, laid: Path) -> None:
+    copy(built / "sft", laid / "sft")
+    (laid / "test.csv").write_text("question,reference\nwhat is blood,cell\nwhat is bone,system\n")
+    write_rows(laid / "bad.jsonl", [{**CHOICES[0], "answer": 9}])
+    (laid / "README.txt").write_text("notes of mine\n")
+    proposal = init(laid)
+    recipe = load_recipe("study.yaml")
+    assert recipe.evaluation is not None
+    assert recipe.evaluation.suites == ("test.suite.yaml",)
+    assert any("bad.jsonl, line 1: answer must be an index from 0 to 1" in line for line in proposal.left)
+    assert not (laid / "bad.suite.yaml").exists()
+    assert not any("README.txt" in line for line in (*proposal.found, *proposal.left))
 
 
 def test_a_merge_is_asked_as_well(built: Path, laid: Path) -> None:

@@ -20,6 +20,8 @@ _DEPTH = 4
 _SKIPPED = {"node_modules", "__pycache__", "venv", "wandb", "mlruns"}
 # A name that says that a set is held out is no training data.
 HELD_OUT = re.compile(r"(^|[._-])(test|valid|validation|eval|dev|held[_-]?out)([._-]|$)")
+# Texts about a project are none of its data.
+_ABOUT = re.compile(r"(readme|license|licence|notice|changelog|requirements|constraints|package|tokenizer|config)\b")
 _QUESTIONS = {"choice": {"question", "options", "answer"}, "generation": {"question", "reference"}}
 
 
@@ -33,11 +35,19 @@ class DataSet:
 
 
 @dataclass(frozen=True)
+class Questions:
+    """A file of questions: of which kind of suite, and whether they have ids of their own."""
+
+    kind: str
+    ids: bool
+
+
+@dataclass(frozen=True)
 class Findings:
     """What was found, by path.
 
     checkpoints: whole models; adapters: with what their config names as base; data: training sets; suites: with their
-    names; questions: files of questions in this project's own form -> their kind; merged: checkpoints that a manifest
+    names; questions: files of questions in this project's own form; merged: checkpoints that a manifest
     calls merged; left: what was looked at and not used, with the reason.
     """
 
@@ -45,7 +55,7 @@ class Findings:
     adapters: Mapping[Path, Adapter] = field(default_factory=dict)
     data: tuple[DataSet, ...] = ()
     suites: Mapping[Path, str] = field(default_factory=dict)
-    questions: Mapping[Path, str] = field(default_factory=dict)
+    questions: Mapping[Path, Questions] = field(default_factory=dict)
     merged: tuple[Path, ...] = ()
     left: Mapping[Path, str] = field(default_factory=dict)
 
@@ -112,18 +122,18 @@ def _suites(files: list[Path], left: dict[Path, str]) -> tuple[dict[Path, str], 
     return suites, named
 
 
-def _data(files: list[Path], left: dict[Path, str]) -> tuple[list[DataSet], dict[Path, str]]:
+def _data(files: list[Path], left: dict[Path, str]) -> tuple[list[DataSet], dict[Path, Questions]]:
     """Training sets, and files of questions."""
     found: list[DataSet] = []
-    questions: dict[Path, str] = {}
+    questions: dict[Path, Questions] = {}
     for file in files:
-        if format_of(file) is None or file.name in ("package.json", "requirements.txt"):
+        if format_of(file) is None or _ABOUT.match(file.name.lower()):
             continue
         try:
             fields = _fields(file)
             kind = next((kind for kind, needed in _QUESTIONS.items() if needed <= fields), None)
             if kind is not None:
-                questions[file] = kind
+                questions[file] = Questions(kind, "id" in fields)
                 continue
             examples = load_examples(file)
         except DataError as error:

@@ -14,12 +14,14 @@ from crossmatch.errors import CrossmatchError, InputError, OutputError
 from crossmatch.merging import plan_merge
 from crossmatch.results.start import InitJson
 from crossmatch.runtime import SILENT, Progress
-from crossmatch.study.init.findings import Findings, find
+from crossmatch.study.init.findings import Findings, Questions, find
 from crossmatch.study.init.recipe_text import Chosen, recipe_text, suite_text
 from crossmatch.study.preflight import check_recipe
 from crossmatch.study.recipe import load_recipe
 
 RECIPE = "study.yaml"
+# What trainers call the folders of their checkpoints.
+_NO_NAME = re.compile(r"checkpoint-(\d+)|adapter|final|last|best", re.I)
 # The weights of arXiv 2601.18350 for an adapter of documents and one of instructions.
 _PAPER = {"pt": 0.3, "sft": 0.7}
 
@@ -68,40 +70,50 @@ def init(directory: str | Path = ".", output: str | Path | None = None, *, progr
         findings = find(home)
     guessed: list[str] = []
     left = [f"{_path(path)}: {reason}" for path, reason in findings.left.items()]
-    new = {_beside(out, path): suite_text(path, kind, out) for path, kind in findings.questions.items()}
-    for path in [path for path in new if path.exists()]:
-        raise OutputError(f"{path} exists and is not overwritten; name it in a recipe, or move it")
-    chosen = _choose(findings, list(new), out.stem, guessed, left)
-    _publish(out, recipe_text(chosen, guessed), new)
-    return Proposal(out, (out, *new), tuple(_found(findings, new)), tuple(guessed), tuple(left))
-
-
-def _beside(out: Path, questions: Path) -> Path:
-    return out.with_name(f"{questions.name.partition('.')[0]}.suite.yaml")
-
-
-def _publish(out: Path, text: str, suites: Mapping[Path, str]) -> None:
-    """Write all, or nothing where the recipe would be refused."""
-    written: list[Path] = []
+    suites = _write_suites(findings.questions, out, left)
     try:
-        for path, content in suites.items():
-            with path.open("x", encoding="utf-8") as file:
-                file.write(content)
-            written.append(path)
-            load_suite(path)
-        with tempfile.TemporaryDirectory() as scratch:
-            draft = Path(scratch) / RECIPE
-            draft.write_text(text, encoding="utf-8")
-            check_recipe(load_recipe(draft))
-        with out.open("x", encoding="utf-8") as file:
-            file.write(text)
+        chosen = _choose(findings, suites, out.stem, guessed, left)
+        _publish(out, recipe_text(chosen, guessed))
     except (CrossmatchError, OSError):
-        for path in written:
+        for path in suites:
             path.unlink()
         raise
+    return Proposal(out, (out, *suites), tuple(_found(findings, suites)), tuple(guessed), tuple(left))
 
 
-def _choose(findings: Findings, suites: list[Path], name: str, guessed: list[str], left: list[str]) -> Chosen:
+def _write_suites(questions: Mapping[Path, Questions], out: Path, left: list[str]) -> list[Path]:
+    """Suites beside the recipe for files of questions; of a file that cannot be asked it is said why."""
+    places = {path: out.with_name(f"{path.name.partition('.')[0]}.suite.yaml") for path in questions}
+    taken = next((place for place in places.values() if place.exists()), None)
+    if taken is not None:
+        raise OutputError(f"{taken} exists and is not overwritten; name it in a recipe, or move it")
+    written = []
+    for path, place in places.items():
+        if place in written:
+            left.append(f"{_path(path)}: another file of questions has this name; write a suite for it")
+            continue
+        with place.open("x", encoding="utf-8") as file:
+            file.write(suite_text(path, questions[path], out))
+        try:
+            load_suite(place)
+            written.append(place)
+        except CrossmatchError as error:
+            place.unlink()
+            left.append(str(error))
+    return written
+
+
+def _publish(out: Path, text: str) -> None:
+    """Write the recipe, unless it would be refused."""
+    with tempfile.TemporaryDirectory() as scratch:
+        draft = Path(scratch) / RECIPE
+        draft.write_text(text, encoding="utf-8")
+        check_recipe(load_recipe(draft))
+    with out.open("x", encoding="utf-8") as file:
+        file.write(text)
+
+
+def _choose(findings: Findings, suites: Sequence[Path], name: str, guessed: list[str], left: list[str]) -> Chosen:
     base = _base(findings, guessed)
     fitting = _fitting(findings, base, left)
     adapters = {name: {"path": _path(path)} for name, path in _named(fitting).items()}
@@ -153,7 +165,16 @@ def _fitting(findings: Findings, base: Path, left: list[str]) -> list[Path]:
     """The adapters that can be merged into the base; of the others it is said why not."""
     checkpoint = findings.checkpoints.get(base) or Checkpoint(base)
     fitting = []
+    last: dict[Path, int] = {}
+    steps = {
+        path: int(match[1]) for path in findings.adapters if (match := re.fullmatch(r"checkpoint-(\d+)", path.name))
+    }
+    for path, step in steps.items():
+        last[path.parent] = max(step, last.get(path.parent, 0))
     for path, adapter in findings.adapters.items():
+        if path in steps and steps[path] < last[path.parent]:
+            left.append(f"{_path(path)}: an earlier checkpoint of the same training")
+            continue
         try:
             plan_merge(checkpoint, {_name(path.name): (adapter, 1.0)})
             fitting.append(path)
@@ -163,10 +184,13 @@ def _fitting(findings: Findings, base: Path, left: list[str]) -> list[Path]:
 
 
 def _named(paths: Iterable[Path]) -> dict[str, Path]:
-    """Paths by the name of their last folder; where two have the same, by that of the folder above, too."""
-    every = list(paths)
-    count = Counter(path.name for path in every)
-    names = [path.name if count[path.name] == 1 else f"{path.resolve().parent.name}-{path.name}" for path in every]
+    """Paths by the name of their last folder that says something; where two have the same, of the folder above, too."""
+    every = [path.resolve() for path in paths]
+    shown = [path.parent.name if _NO_NAME.fullmatch(path.name) else path.name for path in every]
+    count = Counter(shown)
+    names = [
+        name if count[name] == 1 else f"{path.parent.name}-{path.name}" for name, path in zip(shown, every, strict=True)
+    ]
     return {_name(name): path for name, path in zip(names, every, strict=True)}
 
 
@@ -183,7 +207,7 @@ def _weights(names: Sequence[str], guessed: list[str]) -> dict[str, float]:
     return weights
 
 
-def _found(findings: Findings, suites: Mapping[Path, str]) -> list[str]:
+def _found(findings: Findings, suites: Iterable[Path]) -> list[str]:
     lines = [
         f"checkpoint {_path(path)}: {c.parameters / 1e6:,.3g} M parameters" for path, c in findings.checkpoints.items()
     ]
@@ -191,7 +215,7 @@ def _found(findings: Findings, suites: Mapping[Path, str]) -> list[str]:
     what = {"pt": "documents", "sft": "dialogues"}
     lines += [f"data {_path(one.path)}: {one.rows:,} {what[one.stage]}" for one in findings.data]
     lines += [f"suite {_path(path)}: {name}" for path, name in findings.suites.items()]
-    lines += [f"questions {_path(path)}: {kind}" for path, kind in findings.questions.items()]
+    lines += [f"questions {_path(path)}: {one.kind}" for path, one in findings.questions.items()]
     return lines + [f"written: suite {_path(path)}" for path in suites]
 
 

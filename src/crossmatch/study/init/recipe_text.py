@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from crossmatch.study.init.findings import Questions
+
 _PLAIN = re.compile(r"[A-Za-z0-9./][\w./-]*")
 
 
@@ -77,17 +79,18 @@ def _evaluation(chosen: Chosen) -> list[str]:
     return [head, *(f"# {line}" for line in lines)]
 
 
-def suite_text(questions: Path, kind: str, recipe: Path) -> str:
+def suite_text(questions: Path, form: Questions, recipe: Path) -> str:
     """A suite for a file of questions in this project's own form, to lie beside a recipe."""
     name = questions.name.partition(".")[0]
     lines = [
         "# Questions of one kind, asked of every variant (docs/evaluate.md has all fields). By `crossmatch init`.",
         f"name: {_value(re.sub(r'[^A-Za-z0-9_.-]+', '-', name))}",
         "version: 1",
-        f"kind: {kind}",
+        f"kind: {form.kind}",
         f"data: {_value(os.path.relpath(questions.resolve(), recipe.resolve().parent))}",
     ]
-    lines += ["max_new_tokens: 64"] if kind == "generation" else []
+    lines += ["max_new_tokens: 64"] if form.kind == "generation" else []
+    lines += [] if form.ids else ["fields: {question: question} # no ids: questions are numbered by their row"]
     return "\n".join(lines) + "\n"
 
 
