@@ -11,8 +11,10 @@ from crossmatch.delta.sketch import (
     Product,
     Rows,
     Singular,
+    all_singular,
     converged_singular,
     figure_angle,
+    judged,
     top_singular,
 )
 from crossmatch.delta.vector import TuningVector
@@ -35,6 +37,7 @@ __all__ = [
     "TokenRows",
     "TuningVector",
     "Workspace",
+    "all_singular",
     "cat",
     "check_weights",
     "converged_singular",
@@ -43,6 +46,7 @@ __all__ = [
     "figure_angle",
     "frobenius",
     "inner",
+    "judged",
     "layer_shuffled",
     "linear",
     "low_rank",

@@ -7,7 +7,7 @@ from typing import Any
 
 from crossmatch.adapter import Recorded
 from crossmatch.checkpoint import Checkpoint
-from crossmatch.data.chat_templates import open_tokenizer
+from crossmatch.data.chat_templates import differing_files, open_tokenizer
 from crossmatch.data.rendering import days_of
 from crossmatch.data.suites import Suite
 from crossmatch.errors import InputError
@@ -71,6 +71,9 @@ def run_evaluation(request: EvaluationRequest, out: Path, *, progress: Progress 
     base, plan = request.base, request.plan
     records: Records = {}
     further: dict[str, Any] = {}
+    own = any(condition.template.source is None for condition in plan.conditions)
+    if own and (note := differing_files(base.path, open_tokenizer(base.path))):
+        progress.say(note)
     if request.serving:
         served = ask_served(request.base, request.serving, request.suites, plan, out, request.adapters, progress)
         records, further["server"] = served
