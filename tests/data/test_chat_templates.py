@@ -14,6 +14,7 @@ from crossmatch.data.chat_templates import (
     PROBE,
     apply_template,
     check_training,
+    differing_files,
     open_tokenizer,
     own_template,
     probe,
@@ -176,6 +177,24 @@ def test_the_template_of_a_processor(tmp_path: Path) -> None:
     assert AutoTokenizer.from_pretrained(tmp_path).chat_template is None
     (tmp_path / "chat_template.json").write_text(json.dumps({"chat_template": TURNS}))
     assert open_tokenizer(tmp_path).chat_template == TURNS
+
+
+def test_two_templates_that_differ_are_said_with_the_one_in_use(tokenizer: Any, tmp_path: Path) -> None:
+    path = tmp_path / "t"
+    assert differing_files(path, tokenizer) is None
+    file = path / "tokenizer_config.json"
+    config = json.loads(file.read_text())
+    (path / "chat_template.jinja").write_text(TURNS)
+    file.write_text(json.dumps({**config, "chat_template": TURNS + "\n"}))
+    assert differing_files(path, open_tokenizer(path)) is None
+    file.write_text(json.dumps({**config, "chat_template": [{"name": "default", "template": TURNS + START}]}))
+    again = open_tokenizer(path)
+    assert own_template(again) == TURNS
+    said = differing_files(path, again)
+    assert said is not None
+    assert "chat_template.jinja is used, tokenizer_config.json is not" in said
+    (path / "chat_template.jinja").unlink()
+    assert differing_files(path, open_tokenizer(path)) is None
 
 
 def suite_of(root: Path, **settings: Any) -> Suite:

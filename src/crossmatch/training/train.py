@@ -126,10 +126,12 @@ def _rendered_rows(
     base: Checkpoint, rows: Sequence[Dialogue], settings: TrainSettings, progress: Progress
 ) -> Sequence[Dialogue]:
     """The dialogues as the template takes them, each checked. Raises DataError."""
-    from crossmatch.data.chat_templates import apply_template, open_tokenizer, switch_of
+    from crossmatch.data.chat_templates import apply_template, differing_files, open_tokenizer, switch_of
     from crossmatch.data.row_checks import check_dialogues
 
     tokenizer = open_tokenizer(base.path)
+    if settings.template is None and (note := differing_files(base.path, tokenizer)):
+        progress.say(note)
     apply_template(tokenizer, settings.template)
     variables = switch_of(tokenizer, settings.thinking).variables
     checked = check_dialogues(tokenizer, rows, variables)
