@@ -18,28 +18,33 @@ class EvidenceJson(TypedDict):
     """Items that would decide with 80% power; null: decided, or not known."""
 
 
-class AnswerJson(TypedDict):
-    """One question, answered."""
+class ComparisonAnswerJson(TypedDict):
+    """The question of a comparison of two runs, answered."""
 
     id: str
     """What a pipeline asks for."""
     question: str
     about: str | None
-    """The variant."""
+    """The variant, or the run."""
     against: str | None
     """What it is compared with."""
-    condition: str | None
-    """Template and decoding."""
     outcome: Literal["yes", "no", "cannot tell"]
-    good: Literal["yes", "no", "cannot tell"]
-    """The welcome outcome."""
     sentence: str
-    short: str
-    """The same as part of a sentence."""
     margin: float | None
     """Points that may be lost."""
     needed: int | None
     """Items that would decide; null if it is decided, or not known."""
+
+
+class AnswerJson(ComparisonAnswerJson):
+    """One question, answered."""
+
+    condition: str | None
+    """Template and decoding."""
+    good: Literal["yes", "no", "cannot tell"]
+    """The welcome outcome."""
+    short: str
+    """The sentence as part of another."""
     evidence: list[EvidenceJson]
     next: str | None
     """What to do."""

@@ -4,7 +4,7 @@ from typing import Literal, NotRequired
 
 from typing_extensions import TypedDict
 
-from crossmatch.results.answers import AnswerJson
+from crossmatch.results.answers import ComparisonAnswerJson
 from crossmatch.results.figures import DifferenceJson, FigureJson
 
 
@@ -57,4 +57,4 @@ class RunComparisonJson(TypedDict):
     notes: list[str]
     margin: float | None
     not_worse: Literal["yes", "no", "cannot tell"] | None
-    answers: NotRequired[list[AnswerJson]]
+    answers: NotRequired[list[ComparisonAnswerJson]]

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from crossmatch.report.text import printable
+from crossmatch.results.answers import ComparisonAnswerJson
 
 _WIDTH, _HEIGHT = 80, 15
 # Rows of the table, and lines that one note may take.
@@ -15,7 +16,7 @@ _LABEL = 26
 Json = Mapping[str, Any]
 
 
-def comparison_answer(facts: Json) -> dict[str, Any]:
+def comparison_answer(facts: Json) -> ComparisonAnswerJson:
     """The answer in words and as an outcome: with a margin whether B is not worse, else whether a difference is shown
     (no: none is; cannot tell: nothing was compared)."""
     lines = sorted(_without_common_end(facts)[1], key=_rank)
