@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from crossmatch.report.charts.sweep_charts import front_chart, map_chart, path_chart
+from crossmatch.report.page.gist import slug
 from crossmatch.report.text import plain
 from crossmatch.results.metrics import metric_of
 
@@ -24,6 +25,7 @@ def sweep_view(facts: Json) -> dict[str, Any]:
         charts["path"] = path_chart(path, f"gain over {plain(facts['reference'])}: {_title(facts['goals'][0])}")
     return {
         "name": plain(facts["name"]),
+        "slug": slug(facts["name"]),
         "sentence": plain(recommended["sentence"]),
         "reasons": [plain(reason) for reason in recommended["reasons"]],
         "confirmed": recommended["confirmed"],
