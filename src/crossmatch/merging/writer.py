@@ -5,7 +5,6 @@ so that the digests of what is read and of what is written cost no second pass. 
 factors of the modules that they belong to.
 """
 
-import math
 import os
 import threading
 from collections import deque
@@ -21,7 +20,7 @@ from blake3 import blake3
 from torch import Tensor
 
 from crossmatch.checkpoint import Checkpoint, OutputFile
-from crossmatch.delta import Delta, Workspace, round_once, round_randomly, summed_rows
+from crossmatch.delta import Delta, Workspace, is_finite, round_once, round_randomly, summed_rows
 from crossmatch.errors import CheckpointError, OutputError
 from crossmatch.merging.plan import MergePlan, PlannedTensor
 from crossmatch.results.merging import DigestsJson
@@ -30,13 +29,6 @@ from crossmatch.runtime import Task, cores, workers
 
 # What holds numbers that a dtype does not.
 _WIDER = {torch.float16: "bfloat16 or float32", torch.bfloat16: "float32"}
-
-# Largest exponent bits: what is not below them is infinite or no number.
-_FINITE = {
-    torch.bfloat16: (torch.int16, 0x7FFF, 0x7F80),
-    torch.float16: (torch.int16, 0x7FFF, 0x7C00),
-    torch.float32: (torch.int32, 0x7FFFFFFF, 0x7F800000),
-}
 
 
 class Witness(Protocol):
@@ -198,25 +190,14 @@ class Stream:
 
 
 def _check_finite(base: Checkpoint, tensor: PlannedTensor, done: Tensor, rows: Tensor) -> None:
-    if _is_finite(done):
+    if is_finite(done):
         return
-    if not _is_finite(rows):
+    if not is_finite(rows):
         raise CheckpointError(f"{base.path}: {tensor.name} holds NaN or infinite values; fetch or save the base again")
     form = str(tensor.dtype).split(".")[-1]
     remedy = _WIDER.get(tensor.dtype)
     wanted = f"store the merge in {remedy} (--dtype)" if remedy else "give smaller weights (-w)"
     raise OutputError(f"{tensor.name} overflows {form}; {wanted}")
-
-
-def _is_finite(block: Tensor) -> bool:
-    """Whether all are finite: by their sum, and if that is not, by their bits; torch's own test takes 40 times as
-    long."""
-    if not block.dtype.is_floating_point or math.isfinite(float(block.sum(dtype=torch.float32))):
-        return True
-    if block.dtype not in _FINITE:
-        return bool(torch.isfinite(block).all())
-    integer, magnitude, limit = _FINITE[block.dtype]
-    return not block.numel() or int((block.view(integer).numpy() & magnitude).max()) < limit
 
 
 def _bytes(tensor: Tensor) -> memoryview:

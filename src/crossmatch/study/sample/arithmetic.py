@@ -12,28 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from crossmatch.checkpoint import write_rows
 from crossmatch.errors import InputError
 from crossmatch.results.study import ArithmeticCardJson
+from crossmatch.study.sample.ontology import write_suites
 
 _NAMES = ("Anna", "Ben", "Clara", "David", "Eva", "Felix", "Greta", "Hugo", "Ida", "Jonas")
 _THINGS = ("apples", "books", "coins", "eggs", "marbles", "pens", "shells", "stamps")
-
-_COMPUTE = """\
-# Computations that no training question asks for, in any wording; the answer is a number.
-name: compute
-version: 1
-kind: generation
-language: en
-data: compute.jsonl
-match: number
-max_new_tokens: 16
-"""
-_NUMBER = """\
-# The right number among three that a slip would give.
-name: number
-version: 1
-kind: choice
-language: en
-data: number.jsonl
-"""
 
 
 class ArithmeticSize(BaseModel):
@@ -107,8 +89,7 @@ def write_arithmetic(out: Path, size: ArithmeticSize) -> ArithmeticCardJson:
     items = [{"id": q.id, "question": q.text, "reference": str(q.answer), "subject": q.operation} for q in compute]
     write_rows(out / "compute.jsonl", items)
     write_rows(out / "number.jsonl", [_choice(q, rng) for q in number])
-    (out / "compute.yaml").write_text(_COMPUTE, encoding="utf-8")
-    (out / "number.yaml").write_text(_NUMBER, encoding="utf-8")
+    write_suites(out, "compute", "number")
     asked = {q.id for q in (*compute, *number)}
     return {
         "source": "made by a seed",

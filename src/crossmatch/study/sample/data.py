@@ -14,33 +14,12 @@ from crossmatch.results.study import DataCardJson
 from crossmatch.study.sample.arithmetic import ArithmeticSize, write_arithmetic
 from crossmatch.study.sample.documents import write_documents
 from crossmatch.study.sample.instructions import write_instructions
-from crossmatch.study.sample.ontology import LICENCE, Term, ontology_file, read_ontology
+from crossmatch.study.sample.ontology import LICENCE, Term, ontology_file, read_ontology, write_suites
 
 QUESTIONS = ("What is {name}?", "Define the medical term {name}.", "What does {name} mean in medicine?")
 SHORTEST, LONGEST = 40, 200
 # What files there are and what they hold; a run directory with other ones gets these.
 DATA_VERSION = 2
-
-_DEFINE = """\
-# Held-out terms: the question of SFT, asked about terms that SFT never saw.
-name: define
-version: 1
-kind: generation
-language: en
-data: define.jsonl
-max_new_tokens: 48
-"""
-_NAME = """\
-# A held-out definition against four names that are siblings in the ontology's graph.
-name: name
-version: 1
-kind: choice
-language: en
-data: name.jsonl
-prompt: |-
-  Which medical term has this definition?
-  {question}
-"""
 
 
 class SampleSize(BaseModel):
@@ -99,8 +78,7 @@ def write_data(out: Path, size: SampleSize, file: Path | None = None) -> DataCar
         write_rows(partial / "sft.jsonl", [_pair(t, QUESTIONS[i % len(QUESTIONS)]) for i, t in enumerate(sft)])
         write_rows(partial / "define.jsonl", [_item(t) for t in define])
         write_rows(partial / "name.jsonl", [_choice(t, siblings[t.id], rng) for t in choice])
-        (partial / "define.yaml").write_text(_DEFINE, encoding="utf-8")
-        (partial / "name.yaml").write_text(_NAME, encoding="utf-8")
+        write_suites(partial, "define", "name")
         known = {t.id for t in [*pt, *sft]} | held_out
         unread = [t for t in rest if t.id not in known]
         read = write_documents(partial, {t.id: _document(t) for t in unread})

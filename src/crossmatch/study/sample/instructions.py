@@ -7,16 +7,7 @@ from typing import Any
 
 from crossmatch.checkpoint import write_rows
 from crossmatch.errors import InputError
-
-_SUITE = """\
-# Requests about terms that neither training nor another suite has; each says what its checks look for.
-name: instructions
-version: 1
-kind: instructions
-language: en
-data: instructions.jsonl
-max_new_tokens: 160
-"""
+from crossmatch.study.sample.ontology import write_suites
 
 _FILE = Path(__file__).with_name("instructions.jsonl")
 REQUESTS: Sequence[Mapping[str, Any]] = [json.loads(line) for line in _FILE.read_text(encoding="utf-8").splitlines()]
@@ -34,7 +25,7 @@ def write_instructions(out: Path, terms: Mapping[str, str]) -> list[str]:
         for number, (request, (identifier, name)) in enumerate(zip(REQUESTS, chosen, strict=True), 1)
     ]
     write_rows(out / "instructions.jsonl", rows)
-    (out / "instructions.yaml").write_text(_SUITE, encoding="utf-8")
+    write_suites(out, "instructions")
     return [identifier for identifier, _ in chosen]
 
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +41,12 @@ def package_file(package: str, inside: str, remedy: str) -> Path:
         if file.is_file():
             return file
     raise InputError(f"the sample study needs the package {package}, which is not installed; run {remedy}")
+
+
+def write_suites(out: Path, *names: str) -> None:
+    """Write the YAML files of some of the sample's suites, whose data lie in `out`."""
+    for name in names:
+        shutil.copyfile(Path(__file__).parent / "suites" / f"{name}.yaml", out / f"{name}.yaml")
 
 
 def read_ontology(file: Path) -> tuple[str, list[Term]]:
