@@ -383,8 +383,8 @@ def test_the_command(chat: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     summary = json.loads(capsys.readouterr().out)
     assert summary == json.loads((tmp_path / "summary.json").read_text())
     assert summary["reference"] == "sft"
-    assert run([*command, "--reference", "pt"]) == 0
-    assert "less pt " in capsys.readouterr().out
+    assert run([*command, "--reference", "pt", "--detail"]) == 0
+    assert "vs pt " in capsys.readouterr().out
 
 
 def test_variants_that_answered_other_prompts_are_not_compared(chat: Path, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Answers of an analysis: what the literature says of fine-tunes, and whether two updates interfere."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from crossmatch.answers.answer import CANNOT_TELL, NO, YES, Answer, Evidence, Outcome
@@ -93,13 +93,14 @@ def _overlap_answer(pair: Json) -> Answer | None:
         CANNOT_TELL: f"too few tensors show how the updates of {first} and {second} relate",
     }[outcome]
     sentence = f"{opens}: {words} ({figure}).{spaces}"
+    line = sentence.removeprefix(f"{opens}: ")
     place = f"analysis.json: overlap/{first}-{second}/all/cosine"
     return Answer(
         "updates-interfere",
         f"Do the updates of {first} and {second} interfere?",
         outcome,
         sentence,
-        sentence,
+        line[:1].upper() + line[1:],
         about=first,
         against=second,
         good=NO,
@@ -116,20 +117,39 @@ def _claim_answer(claim: Json) -> Answer:
     question, short = _QUESTIONS.get(key, (claim["statement"] + " ({})?", claim["statement"]))
     outcome = _OUTCOMES.get(said(claim["verdict"]), CANNOT_TELL)
     opens = {YES: "Yes", NO: "No", CANNOT_TELL: "Cannot tell"}[outcome]
-    parts = [part for part in claim["parts"] if part["value"] is not None]
+    parts = _named(claim["parts"])
     wanted = {YES: True, NO: False, CANNOT_TELL: None}[outcome]
     telling = next((part for part in parts if part["holds"] is wanted), None)
     why = claim["why"] or (_figure(telling) if telling else "no figure is defined")
     evidence = tuple(
         Evidence(f"analysis.json: claims/{key}/{vector}", _figure(part), part.get("layers")) for part in parts
     )
-    layers = telling.get("layers") if telling else None
-    step = f"{layers} layers cannot decide it; a larger model can" if outcome == CANNOT_TELL and layers else None
-    sentence = f"{opens}: {why}."
-    line = f"In {vector}, “{short}” is {said(claim['verdict'])} ({why})."
+    line = f"in {vector}, “{short}” is {said(claim['verdict'])} ({why})."
+    sentence, line = f"{opens}: {line}", f"I{line[1:]}"
     return Answer(
-        key, question.format(vector), outcome, sentence, line, about=vector, margin=EFFECT, evidence=evidence, next=step
+        key,
+        question.format(vector),
+        outcome,
+        sentence,
+        line,
+        about=vector,
+        good=outcome if outcome != CANNOT_TELL else YES,
+        margin=EFFECT,
+        evidence=evidence,
     )
+
+
+def _named(parts: Sequence[Json]) -> list[Json]:
+    """The parts that have a value, each with a name of its own: one that refers to the first names it."""
+    found = []
+    for part in parts:
+        what = part["what"]
+        if what.startswith("the same, "):
+            stem = parts[0]["what"].split(" in ")[0]
+            what = f"{stem}, {what.removeprefix('the same, ').replace(' less ', ' minus ')}"
+        if part["value"] is not None:
+            found.append({**part, "what": what})
+    return found
 
 
 def _figure(part: Json) -> str:

@@ -16,9 +16,9 @@ from crossmatch.statistics.non_inferiority import non_inferiority
 
 Json = Mapping[str, Any]
 LEVEL = 0.05
-# Points of a score from 0 to 100, or percent of a perplexity, within which a merge is as good as what it replaces. Two
-# points are about what another seed of the same training changes in ROUGE-L and accuracy, and less than what users of
-# a summary act on; below it a difference is not worth another training run. A recipe may set its own.
+# Points of a score from 0 to 100, or percent of a perplexity, within which a merge is as good as what it replaces. A
+# convention: one answer in fifty may be lost. Whoever cannot afford that, or can afford more, sets another in the recipe;
+# the number of items needed grows with the square of its inverse.
 MARGIN = 2.0
 # Share of answers with a trace above which traces are back: one in twenty is met by every user.
 TRACES = 0.05

@@ -92,9 +92,9 @@ def test_the_command_says_what_the_texts_show(root: Path, tmp_path: Path, capsys
     arguments += ["--positions", "600", "--nulls", "2", "--questions", root / "choices.yaml", "--items", "4"]
     arguments += ["--k", "8", "--k", "r"]
     openings = ["--openings", root / "sft.jsonl"]
-    assert run(["--quiet", *(str(a) for a in [*arguments, *openings, "-o", tmp_path / "out"])]) == 0
+    assert run(["--quiet", *(str(a) for a in [*arguments, *openings, "-o", tmp_path / "out", "--detail"])]) == 0
     shown = capsys.readouterr().out.splitlines()
-    assert max(map(len, shown)) <= 79
+    assert max(map(len, shown)) <= 80
     assert "sft: 600 tokens of 30 texts, less first ones and massive dimensions" in shown
     assert any(line.startswith("sft: fine-tuning moves activations in few directions:") for line in shown)
     assert "sft: log-odds, right over wrong, where they differ: 4 items" in shown

@@ -108,12 +108,16 @@ def test_a_checkpoint_gives_what_its_adapter_gives(
 def test_the_terminal_says_the_claims_first_in_eighty_columns(
     models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert (
-        run(["analyse", str(models / "base"), str(models / "pt"), str(models / "sft"), "--cache", str(tmp_path)]) == 0
-    )
+    command = ["analyse", str(models / "base"), str(models / "pt"), str(models / "sft"), "--cache", str(tmp_path)]
+    assert run(command) == 0
+    first = capsys.readouterr().out.splitlines()
+    assert len(first) <= 15
+    assert max(map(len, first)) <= 80
+    assert "pt and sft" in first[0]
+    assert run([*command, "--detail"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("pt: MLP modules write new directions, more than attention: NOT DECIDED AT")
-    assert max(map(len, lines)) <= 79
+    assert max(map(len, lines)) <= 80
     assert "pt and sft: cosine; overlap over its null" in lines
 
 

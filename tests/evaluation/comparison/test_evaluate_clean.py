@@ -48,7 +48,7 @@ def asked(room: Path, out: Path, *more: str) -> int:
 
 def test_figures_of_the_clean_part(room: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     adapter = ["-a", f"pt={room / 'pt'}", "-w", "pt=0.5"]
-    assert asked(room, tmp_path, *adapter, "--clean", str(room / "audit.json")) == 0
+    assert asked(room, tmp_path, *adapter, "--clean", str(room / "audit.json"), "--detail") == 0
     summary = json.loads((tmp_path / "summary.json").read_text())
     facts = summary["conditions"]["own.greedy"]["suites"]["pick"]
     assert (facts["n"], facts["clean"]["n"]) == (6, 4)
@@ -58,10 +58,10 @@ def test_figures_of_the_clean_part(room: Path, tmp_path: Path, capsys: pytest.Ca
     printed = capsys.readouterr()
     assert "pick: 4 of 6 items are clean" in printed.err
     # Of so few nothing is printed but their number.
-    assert "no training data touch 4 of these" in printed.out
+    assert "4 of these are clean" in printed.out
     # Nothing beside the adapter tells how it was trained.
     assert summary["trained_with"] == {"own.greedy": {"pt": None}}
-    assert "unknown: with which template pt was trained" in printed.out
+    assert "unknown: the template that pt was trained with" in printed.out
 
 
 def test_an_audit_of_something_else_is_refused(room: Path, tmp_path: Path) -> None:

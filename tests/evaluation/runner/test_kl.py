@@ -288,9 +288,9 @@ def test_the_command_takes_checkpoints(room: Path, tmp_path: Path, capsys: pytes
     path = written(room, tmp_path / "merged")
     (path / "chat_template.jinja").write_text("{{ messages[0].content }}")
     command = ["evaluate", str(room / "base"), "--suite", str(room / "ask.yaml"), "--checkpoint", f"file={path}"]
-    assert run([*command, "-o", str(tmp_path / "a"), "--kl", "3"]) == 0
+    assert run([*command, "-o", str(tmp_path / "a"), "--kl", "3", "--detail"]) == 0
     said = capsys.readouterr()
-    assert "less base " in said.out
+    assert "vs base " in said.out
     assert "kl_answer (n = 3)" in said.out
     assert "note: checkpoint file: its chat template is another" in said.err
     facts = json.loads((tmp_path / "a/summary.json").read_text())

@@ -254,7 +254,9 @@ def _tooltip(cells: Sequence[Row]) -> list[Any]:
 
 def _by_module(rows: Sequence[Row]) -> alt.Color:
     scale = alt.Scale(range=[*COLOURS, GREY])
-    return alt.Color("module:N", sort=order_of(rows), scale=scale, legend=alt.Legend(orient="top", title=None))
+    return alt.Color(
+        "module:N", sort=order_of(rows), scale=scale, legend=alt.Legend(orient="top", title=None, columns=4)
+    )
 
 
 def _legend(field: str) -> alt.Color:

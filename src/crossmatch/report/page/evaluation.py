@@ -28,7 +28,7 @@ _KINDS = {
     "null": "random deltas of the same spectrum",
     "served": "on a server",
     "strength": "the adapter at another strength",
-    "removal": "the adapter less a null",
+    "removal": "the adapter minus a random vector",
     "checkpoint": "written checkpoint",
 }
 # Table of flips -> what flipped, and the accuracy that it changes.
@@ -38,7 +38,7 @@ _PARTS = {
     "total": "BLEU of the whole output",
     "dilution": "dilution by the trace",
     "content": "content of the answer",
-    "length": "what the length alone explains",
+    "length": "explained by the length alone",
 }
 
 
@@ -83,8 +83,12 @@ def _elsewhere(name: str, summary: Json) -> list[str]:
     for suite in dict.fromkeys(s for c in summary["conditions"].values() for s in c["suites"] if s not in here):
         homes = [other for other, c in summary["conditions"].items() if suite in c["suites"]]
         kind = summary["conditions"][homes[0]]["suites"][suite]["kind"]
-        why = "no template and no decoding acts on a text" if kind == "text" else "no decoding acts on what is scored"
-        lines.append(f"{suite} is not asked again here, since {why}: see {', '.join(homes)}.")
+        why = (
+            "templates and decoding have no effect on a text"
+            if kind == "text"
+            else "decoding has no effect on scored options"
+        )
+        lines.append(f"{suite} is not asked again here because {why}; see {', '.join(homes)}.")
     return lines
 
 

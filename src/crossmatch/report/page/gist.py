@@ -37,13 +37,13 @@ def slug(name: str) -> str:
 
 def _answer(answer: Json) -> dict[str, Any]:
     text = _OPENS.sub("", plain(answer["sentence"]))
-    style = "open" if answer["outcome"] == "cannot tell" else "good" if answer["outcome"] == answer["good"] else "bad"
+    style = "unsure" if answer["outcome"] == "cannot tell" else "good" if answer["outcome"] == answer["good"] else "bad"
     return {
         "question": plain(answer["question"]),
         "condition": answer["condition"],
         "outcome": answer["outcome"],
         "style": style,
-        "sentence": text[:1].upper() + text[1:] if _OPENS.match(answer["sentence"]) and text[:1].islower() else text,
+        "sentence": text if text.startswith(answer["about"] or text) else text[:1].upper() + text[1:],
         "next": plain(answer["next"] or ""),
         "evidence": [{"where": plain(e["where"]), "text": plain(e["text"])} for e in answer["evidence"]],
     }

@@ -17,8 +17,8 @@ from crossmatch.report.verdict_text import (
 )
 
 _VERDICTS = {
-    "verified": ("Verified", "is what it is said to be"),
-    "failed": ("Failed", "is not what it is said to be"),
+    "verified": ("Verified", "is what it claims to be"),
+    "failed": ("Failed", "is not what it claims to be"),
     "inconclusive": ("Inconclusive", "could not be judged"),
 }
 _SHOWN = 8
@@ -105,7 +105,5 @@ def _facts(verdict: Mapping[str, Any]) -> list[str]:
     checked = verdict.get("evidence", {}).get("checked", ())
     # As on the terminal: what could hide in a file that failed is not the question.
     hidden = hiding_lines(verdict.get("evidence", {})) if verdict["verdict"] == "verified" else []
-    looked = (
-        [f"compared beside the weights: {', '.join(name.replace('_', ' ') for name in checked)}"] if checked else []
-    )
+    looked = [f"also checked: {', '.join(name.replace('_', ' ') for name in checked)}"] if checked else []
     return [states, same, f"rounding: {rounding_line(verdict['rounding'])}", *hidden, *looked]

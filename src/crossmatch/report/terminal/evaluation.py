@@ -32,7 +32,8 @@ def print_summary(summary: Mapping[str, Any]) -> None:
     for name, condition in summary["conditions"].items():
         print(f"\nunder {name}")
         if names:
-            print("  p: adjusted (Holm), * below 0.05; mde: what 4 such tests of 5 would find")
+            print("  p: adjusted (Holm), * below 0.05")
+            print("  mde: smallest difference detectable with 80% power")
         ends = summary.get("turn_ends", {}).get(name)
         if ends:
             places = [*(token["text"] for token in ends["tokens"]), *ends["texts"]]
@@ -41,19 +42,19 @@ def print_summary(summary: Mapping[str, Any]) -> None:
         untrained = [adapter for adapter, alike in trained.items() if alike is False]
         unknown = [adapter for adapter, alike in trained.items() if alike is None]
         if untrained:
-            print(
-                fitted("  WARNING:", f"{', '.join(untrained)} was trained with another template or prompt than this", 4)
-            )
+            print(fitted("  WARNING:", f"{', '.join(untrained)} was trained with a different template or prompt", 4))
         if unknown:
-            print(f"  unknown: with which template {', '.join(unknown)} was trained (no record beside it)")
+            print(f"  unknown: the template that {', '.join(unknown)} was trained with (no record next to it)")
         kept = [name for name, facts in summary["variants"].items() if facts["kind"] not in _APART]
         for suite, facts in condition["suites"].items():
             _suite(suite, facts, (kept, names, condition["seeds"]))
             clean = facts.get("clean")
             if clean and clean["n"] >= _ENOUGH:
-                _suite(f"{suite}, what no training data touch", clean, (kept, names, condition["seeds"]))
+                _suite(f"{suite}, clean items", clean, (kept, names, condition["seeds"]))
             elif clean:
-                print(f"  no training data touch {clean['n']} of these: too few to tell anything; figures: --json")
+                print(
+                    f"  {clean['n']} of these are clean (no training data): too few items to compare; figures: --json"
+                )
         for row in distinct(condition["divergence"]):
             print("\n".join(_wrapped(_diverged(row))))
         print_sections(condition)
@@ -89,7 +90,7 @@ def _rows(variant: str, entry: Mapping[str, Any], names: Mapping[str, str]) -> I
     for key, name in names.items():
         found = entry.get(key)
         if found:
-            label = f"  less {_SHORT.get(key, name)}"
+            label = f"  vs {_SHORT.get(key, name)}"
             yield f"{label:{_NAME}} {_difference(found, entry['n'])}"
 
 
