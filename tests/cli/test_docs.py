@@ -10,7 +10,7 @@ import pytest
 from typer.main import get_command
 
 from crossmatch.cli import app, run
-from crossmatch.report.metric_catalogue import METRICS
+from crossmatch.results.metrics import CATALOGUE
 from crossmatch.rules import RULES
 from crossmatch.verification.faults import FAULTS
 from helpers import copy, make_tokenizer
@@ -105,7 +105,7 @@ def test_pages_made_from_the_program_are_complete() -> None:
     specification.loader.exec_module(pages)
     faults, commands, metrics = ("\n".join(lines()) for lines in (pages.faults, pages.commands, pages.metrics))
     assert {f for f in FAULTS if f"| `{f}` |" not in faults} == set()
-    assert {m for m in METRICS if f"| `{m}` |" not in metrics} == set()
+    assert {m for m in CATALOGUE if f"| `{m}` |" not in metrics} == set()
     for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]
         assert f"\n## {name}\n" in commands
         for parameter in getattr(command, "params", ()):
