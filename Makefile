@@ -67,7 +67,7 @@ models: $(VENV)/.developing
 	@cd tests && ../$(BIN)/python -m architectures.table
 
 generated: $(VENV)/.developing
-	@$(BIN)/python docs/generate.py
+	@$(BIN)/python docs/_schemas.py
 
 bench: bench-merge bench-verify bench-evaluate bench-analysis
 

@@ -172,6 +172,7 @@ def test_every_command_has_help() -> None:
         "identify",
         "evaluate",
         "sweep",
+        "predict",
         "compare",
         "audit",
         "calibrate",

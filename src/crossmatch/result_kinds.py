@@ -20,6 +20,7 @@ from crossmatch.results.interference import InterferenceJson
 from crossmatch.results.merging import MergeManifestJson, MergePlanJson, MergeResultJson
 from crossmatch.results.record import RECORD_VERSION, RecordJson
 from crossmatch.results.samples import SamplesJson
+from crossmatch.results.start import DoctorJson, InitJson
 from crossmatch.results.study import (
     DataCardJson,
     OverlapJson,
@@ -32,6 +33,7 @@ from crossmatch.results.study import (
     StudyPlanJson,
 )
 from crossmatch.results.summary import SUMMARY_VERSION, SummaryJson
+from crossmatch.results.sweep import PredictJson, SweepJson, SweepPlanJson
 from crossmatch.results.training import CalibrationJson, TrainingJson, TrainingWorkJson
 from crossmatch.results.vectors import AppliedJson, GridManifestJson, ScaledJson, VectorManifestJson, VectorResultJson
 from crossmatch.results.verdict import VERDICT_VERSION, VerdictJson
@@ -307,6 +309,24 @@ SAMPLE_MANIFEST: Kind[SampleManifestJson] = Kind(
 )
 SERVER: Kind[ServerAnswersJson] = Kind(
     "server", ServerAnswersJson, "What a server answered to the probes: served/server.json.", _EVALUATE, versioned=False
+)
+SWEEP: Kind[SweepJson] = Kind(
+    "sweep",
+    SweepJson,
+    "Weights that were searched, confirmed and recommended: sweep.json, sweep --json.",
+    "run the sweep again",
+)
+SWEEP_PLAN: Kind[SweepPlanJson] = Kind(
+    "sweep-plan", SweepPlanJson, "What a sweep would ask: sweep --dry-run --json.", "plan again"
+)
+PREDICT: Kind[PredictJson] = Kind(
+    "predict", PredictJson, "What the weights alone say of a merge: predict --json.", "predict again"
+)
+INIT: Kind[InitJson] = Kind(
+    "init", InitJson, "Which recipe was written, and what was guessed: init --json.", "run it again"
+)
+DOCTOR: Kind[DoctorJson] = Kind(
+    "doctor", DoctorJson, "What of the machine, the base and the adapters is fit: doctor --json.", "run it again"
 )
 PAGE: Kind[PageJson] = Kind("page", PageJson, "Where a page was written: report --json.", "run crossmatch report again")
 

@@ -14,8 +14,12 @@ from torch import Tensor
 from architectures.zoo import tiny
 from crossmatch import Checkpoint
 from crossmatch.causal import open_model
+from crossmatch.evaluation import Variant
+from crossmatch.evaluation.conditions import Plan
 from crossmatch.evaluation.inference.local_model import Engine
 from crossmatch.evaluation.inference.protocol import Windows
+from crossmatch.evaluation.runner.kl import Answered, Divergences
+from crossmatch.evaluation.runner.model_slot import Held
 from helpers import WORDS, generate, make_tokenizer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -96,6 +100,36 @@ def test_a_family_is_measured_as_plain_transformers_has_it(kind: str, tmp_path: 
     make_tokenizer(tmp_path)
     # Three rows at a time: prompts come and go while others are answered.
     check(Engine(Checkpoint(tmp_path), rows=3), open_model(tmp_path, torch.float32))
+
+
+@pytest.mark.parametrize("kind", ["mixtral", "jamba", "gemma2", "gpt2", "mpt", "qwen2_vl"])
+def test_the_divergence_from_a_written_checkpoint_is_that_of_plain_distributions(kind: str, tmp_path: Path) -> None:
+    """Experts, states and attention, windows with caps on logits, learned positions, ALiBi, a multimodal text part."""
+    plain = {}
+    for name in ("base", "tuned"):
+        model: Any = tiny(kind).build()
+        generator = torch.Generator().manual_seed(7)
+        for parameter in model.parameters() if name == "tuned" else ():
+            parameter.data += 0.05 * parameter.data.std() * torch.randn(parameter.shape, generator=generator)
+        model.save_pretrained(tmp_path / name)
+        make_tokenizer(tmp_path / name)
+        plain[name] = open_model(tmp_path / name, torch.float32)
+    base = Checkpoint(tmp_path / "base")
+    tuned = Variant("tuned", "checkpoint", {}, checkpoint=Checkpoint(tmp_path / "tuned"))
+    found: dict[int, Any] = {}
+    items = [Answered(str(i), prompt, OPTIONS[1]) for i, prompt in enumerate(PROMPTS)]
+    divergences = Divergences(Held(base, {}, Plan(batch_size=3)), {"base": Variant("base", "base", {})})
+    divergences.ask(tuned, "ask", items, found.__setitem__)
+    engine = Engine(base)
+    for number, item in enumerate(items):
+        before, after = engine.token_ids(item.prompt, item.answer)
+        p, q = (
+            logits(plain[name], [*before, *after])[len(before) - 1 : -1].log_softmax(-1) for name in ("tuned", "base")
+        )
+        wanted = (p.exp() * (p - q)).sum(-1)
+        assert float(wanted.min()) > 1e-5
+        assert found[number]["base"].first == pytest.approx(float(wanted[0]), rel=0.01, abs=1e-5)
+        assert found[number]["base"].nats == pytest.approx(float(wanted.sum()), rel=0.01, abs=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["mixtral", "jamba", "gemma2"])

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from crossmatch.report.terminal.answers import HEIGHT, WIDTH, Rest, screen, summary_table
+from crossmatch.report.gist import WIDTH
+from crossmatch.report.terminal.answers import HEIGHT, Rest, screen, summary_table
 from crossmatch.report.text import columns, padded, shortened, wrapped
 
 REST = Rest({"page": "runs/sample/report.html", "json": "runs/sample/report.json"})

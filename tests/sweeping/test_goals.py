@@ -98,7 +98,7 @@ def test_the_same_question_is_in_one_part_whatever_its_suite_and_id(suites: list
         assert both == {item.id for item in suite.items}
         assert not set(parts.search.ids[name]) & set(parts.confirmation.ids[name])
     item = suites[0].items[0]
-    assert place_of(replace(item, id="other", subject="heart")) == place_of(item)
+    assert place_of(replace(item, id="other", subject="heart", reference="x")) == place_of(item)
     assert parts.search.first(0.01).ids["ask"] == parts.search.ids["ask"][:6]
 
 

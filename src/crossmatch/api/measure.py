@@ -50,7 +50,7 @@ def evaluate(
         >>> sorted(found.summary["conditions"])
         ['own.greedy']
     """
-    from crossmatch.checkpoint import Checkpoint, replace_json
+    from crossmatch.checkpoint import Checkpoint
     from crossmatch.cli.evaluate.options import (
         clean_parts,
         interfere,
@@ -65,6 +65,7 @@ def evaluate(
     from crossmatch.evaluation.pipeline import EvaluationRequest, run_evaluation
     from crossmatch.evaluation.variants.variants import SERVED
     from crossmatch.report import write_evaluation
+    from crossmatch.result_kinds import SAMPLES, SUMMARY
 
     out = Path(output)
     suites = [load_suite(one) for one in ([suite] if isinstance(suite, str) else suite)]
@@ -86,8 +87,8 @@ def evaluate(
     adapters = wanted.adapters if wanted else {}
     request = EvaluationRequest(whole, tuple(suites), tuple(variants), adapters, plan, serving, parts)
     found = run_evaluation(request, out, progress=progress)
-    replace_json(out / "summary.json", found.summary)
-    replace_json(out / "samples.json", found.samples)
+    SUMMARY.replace(out / "summary.json", found.summary)
+    SAMPLES.replace(out / "samples.json", found.samples)
     facts = {"name": out.resolve().name, "summary": found.summary, "samples": found.samples}
     if wanted and pair:
         facts["interference"] = interfere(whole, wanted, pair, interference, out)

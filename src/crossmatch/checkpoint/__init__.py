@@ -23,6 +23,7 @@ from crossmatch.checkpoint.output import (
 )
 from crossmatch.checkpoint.programs import versions
 from crossmatch.checkpoint.quantised import QuantisedCheckpoint, QuantisedTensor, is_quantised, open_quantised
+from crossmatch.checkpoint.root_digest import RootDigest, root_digest
 from crossmatch.checkpoint.same import by_names_of, is_made_by_class, is_needless
 from crossmatch.checkpoint.signature import SIGNATURE, SignatureResult, check_signature, sign
 from crossmatch.checkpoint.tensor_names import (
@@ -55,6 +56,7 @@ __all__ = [
     "PassingDigests",
     "QuantisedCheckpoint",
     "QuantisedTensor",
+    "RootDigest",
     "SignatureResult",
     "Source",
     "Tail",
@@ -94,6 +96,7 @@ __all__ = [
     "read_text",
     "read_vocabulary",
     "replace_json",
+    "root_digest",
     "safe_name",
     "side_digest",
     "sign",

@@ -19,6 +19,7 @@ from crossmatch.cli.identify import identify_command
 from crossmatch.cli.init import init_command
 from crossmatch.cli.inspect import inspect_command
 from crossmatch.cli.merge import merge_command
+from crossmatch.cli.predict import predict_command
 from crossmatch.cli.report import report_command
 from crossmatch.cli.run import run_command
 from crossmatch.cli.schema import schema_command
@@ -55,6 +56,7 @@ for _name, _command in {
     "analyse": analyse_command,
     "evaluate": evaluate_command,
     "sweep": sweep_command,
+    "predict": predict_command,
     "compare": compare_command,
     "audit": audit_command,
     "calibrate": calibrate_command,

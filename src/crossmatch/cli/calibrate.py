@@ -20,8 +20,9 @@ def calibrate_command(
     max_positions: Annotated[int, typer.Option(min=1, help="Tokens sampled for each adapter, at most.")] = 256,
     max_length: Annotated[int, typer.Option(min=2, help="Tokens of a sequence, at most; texts are split.")] = 2048,
     gradients: Annotated[bool, typer.Option("--gradients", help="Also the loss's gradients at the outputs.")] = False,
-    template: Annotated[str | None, typer.Option(help="A Jinja chat template for dialogues.")] = None,
+    template: Annotated[str | None, typer.Option(help="A Jinja chat template for dialogues, or own:NAME.")] = None,
     thinking: Annotated[bool | None, typer.Option(help="The template's enable_thinking switch.")] = None,
+    turn_end: Annotated[str, typer.Option(help="What ends a response: as the setting of training.")] = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the sample.")] = 0,
     partial: AllowPartial = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier output of this command.")] = False,
@@ -38,7 +39,7 @@ def calibrate_command(
     from crossmatch.runtime import keep_heap
 
     keep_heap()
-    asked = Calibration(positions, max_positions, max_length, gradients, template, thinking, seed)
+    asked = Calibration(positions, max_positions, max_length, gradients, template, thinking, seed, turn_end)
     checkpoint = Checkpoint(base)
     adapters = {name: open_vector(path) for name, path in split_pairs(adapter, "-a").items()}
     parts = {name: (one, 1.0) for name, one in adapters.items()}
@@ -55,7 +56,7 @@ def calibrate_command(
         "max_positions": asked.max_positions,
         "max_length": asked.max_length,
         "gradients": asked.gradients,
-        "template": file_digest(Path(template)) if template else None,
+        "template": file_digest(Path(template)) if template and Path(template).is_file() else template,
         "thinking": asked.thinking,
         "seed": asked.seed,
         "adapters": {name: one.digest for name, one in adapters.items()},

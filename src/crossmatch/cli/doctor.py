@@ -26,11 +26,12 @@ def doctor_command(
 
     Exit code 0: no fault (warnings may be there); 1: a fault was found.
     """
+    from crossmatch.result_kinds import DOCTOR
     from crossmatch.study.doctor import doctor
 
     found = doctor(base, split_pairs(adapter, "-a"), progress=Terminal())
     if as_json:
-        emit(found.to_dict())
+        emit(DOCTOR, found.to_dict())
     else:
         show(found)
     if found.worst == "fault":

@@ -27,7 +27,9 @@ def init_command(
 
     proposal = init(directory, output, progress=Terminal())
     if as_json:
-        emit(proposal.to_dict())
+        from crossmatch.result_kinds import INIT
+
+        emit(INIT, proposal.to_dict())
     else:
         parts = {"found": proposal.found, "guessed": proposal.guessed, "left out": proposal.left}
         for title, lines in parts.items():

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -59,6 +59,7 @@ def sweep_command(
     Interrupted, the same command goes on and asks nothing twice. `crossmatch merge --from DIR` writes and proves what
     is recommended.
     """
+    from crossmatch.result_kinds import SWEEP
     from crossmatch.runtime import keep_heap
     from crossmatch.sweeping import sweep
 
@@ -87,7 +88,7 @@ def sweep_command(
         return
     result = sweep(recipe, out, progress=Terminal())
     if as_json:
-        emit(result.facts)
+        emit(SWEEP, cast(Any, result.facts))
     else:
         from crossmatch.report.terminal.sweep import print_sweep
 
@@ -131,7 +132,9 @@ def _show_plan(recipe: "SweepRecipe", out: Path, as_json: bool) -> None:
     plan = plan_sweep(recipe)
     line = submission(parse_executor(recipe.executor), ["crossmatch", *_arguments(sys.argv[1:])], out / "jobs")
     if as_json:
-        emit({**plan, "submission": line})
+        from crossmatch.result_kinds import SWEEP_PLAN
+
+        emit(SWEEP_PLAN, {**plan, "submission": line})
         return
     for text in plan["lines"]:
         print(text)

@@ -21,6 +21,10 @@ EXIT = dict.fromkeys(("verified", "identified"), ExitCode.OK)
 EXIT |= {"failed": ExitCode.FAILED, "inconclusive": ExitCode.INCONCLUSIVE}
 Sarif = Annotated[Path | None, typer.Option("--sarif", metavar="FILE", help="Also write the verdict as SARIF 2.1.0.")]
 Junit = Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Also write the verdict as JUnit XML.")]
+Summary = Annotated[
+    Path | None,
+    typer.Option("--summary", metavar="FILE", help="Append the verdict in Markdown, as for $GITHUB_STEP_SUMMARY."),
+]
 Annotate = Annotated[bool, typer.Option("--annotate", help="Also print GitHub annotations; --json: on stderr.")]
 
 
@@ -33,15 +37,18 @@ class Shown:
     sarif: Path | None = None
     junit: Path | None = None
     annotate: bool = False
+    attest: Path | None = None
+    bom: Path | None = None
+    summary: Path | None = None
 
 
 def check_files(shown: Shown) -> None:
     """Raise OutputError for a file that cannot be written: before the work, not after it."""
     from crossmatch.checkpoint import disk_error
 
-    files = [file for file in (shown.sarif, shown.junit) if file is not None]
+    files = [file for file in (shown.sarif, shown.junit, shown.attest, shown.bom) if file is not None]
     if len({file.resolve() for file in files}) < len(files):
-        raise OutputError(f"{files[0]} is given twice; --sarif and --junit need a file each")
+        raise OutputError(f"{files[0]} is given twice; --sarif, --junit, --attest and --bom need a file each")
     for file in files:
         if file.exists() and not file.is_file():
             raise OutputError(f"{file} is no regular file; give the name of a file to write")
@@ -66,14 +73,20 @@ def conclude(merged: str, verdict: "Verdict", shown: Shown, files: Mapping[str, 
     if shown.annotate:
         for line in annotations(facts, merged):
             print(line, file=sys.stderr if shown.as_json else sys.stdout)
+    if shown.summary is not None:
+        from crossmatch.export.job_summary import job_summary
+
+        # A job's other steps write into it, too.
+        with shown.summary.open("a", encoding="utf-8", errors="backslashreplace") as stream:
+            stream.write(job_summary(facts, merged))
     if shown.sarif is not None:
         log = sarif(facts, merged, files)
-        _replace(shown.sarif, json.dumps(log, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        replace_text(shown.sarif, json.dumps(log, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     if shown.junit is not None:
-        _replace(shown.junit, junit(facts, merged))
+        replace_text(shown.junit, junit(facts, merged))
 
 
-def _replace(file: Path, text: str) -> None:
+def replace_text(file: Path, text: str) -> None:
     """Write beside `file` and rename: a reader sees the old file or the whole new one."""
     from crossmatch.checkpoint import disk_error
 

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from crossmatch.cli.attest import Attest, Bom, watched, write_statements
 from crossmatch.cli.console import Terminal
 from crossmatch.cli.options import DTYPES, Adapters, AllowPartial, Json, Weights, one_of, pair_up, split_pairs
 from crossmatch.cli.options import weight as parse_weight
-from crossmatch.cli.verdict_output import EXIT, Annotate, Junit, Sarif, Shown, check_files, conclude
+from crossmatch.cli.verdict_output import EXIT, Annotate, Junit, Sarif, Shown, Summary, check_files, conclude
 from crossmatch.errors import InputError
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ def verify_command(
     sarif: Sarif = None,
     junit: Junit = None,
     annotate: Annotate = False,
+    attest: Attest = None,
+    bom: Bom = None,
+    summary: Summary = None,
 ) -> None:
     """Say what is inside a merged checkpoint, and whether it is what it is said to be.
 
@@ -39,28 +43,35 @@ def verify_command(
 
     Exit code 0: verified; 1: not; 3: could not be judged.
     """
-    from crossmatch.checkpoint import Checkpoint, is_quantised, locate
+    from crossmatch.checkpoint import MANIFEST, Checkpoint, is_quantised, locate
     from crossmatch.runtime import keep_heap
     from crossmatch.verification import Claim, Verdict, claim_from_manifest, verify_claim, with_signature
 
     keep_heap()
-    shown = Shown(as_json, detail, sarif, junit, annotate)
+    shown = Shown(as_json, detail, sarif, junit, annotate, attest, bom, summary)
     check_files(shown)
     given = weight and base is not None and adapter
     one_of("--dtype", dtype, (None, *DTYPES))
     files: dict[str, str] = {}
+    claim: Claim | None = None
+    watch = watched(merged, shown)
     try:
-        quantised = is_quantised(merged)
+        # Whether weights of 8 bits are the base's own is known once the base is.
+        eight = is_quantised(merged)
+        unclaimed = f"{merged} is a quantised export, so the claim must be given: --base, -a and -w"
+        if eight and not given and not (Path(merged) / MANIFEST).is_file():
+            raise InputError(unclaimed)
+        if given:
+            claim = Claim(Checkpoint(str(base)), pair_up(adapter, weight))
+        else:
+            claim = claim_from_manifest(Checkpoint(merged), base, split_pairs(adapter, "-a"), calibration)
+            claim = _with_weights(claim, weight)
+        quantised = eight and is_quantised(merged, claim.base)
         if quantised and not given:
-            raise InputError(f"{merged} is a quantised export, so the claim must be given: --base, -a and -w")
+            raise InputError(unclaimed)
         checkpoint = merged if quantised else Checkpoint(merged)
         if isinstance(checkpoint, Checkpoint):
             files = {name: info.file.name for name, info in checkpoint.tensors.items()}
-        if given or isinstance(checkpoint, str):
-            claim: Claim = Claim(Checkpoint(str(base)), pair_up(adapter, weight))
-        else:
-            claim = claim_from_manifest(checkpoint, base, split_pairs(adapter, "-a"), calibration)
-            claim = _with_weights(claim, weight)
         claim = replace(claim, dtypes=(DTYPES[dtype],)) if dtype else claim
         claim = replace(claim, partial=tuple(claim.parts)) if partial else claim
         verdict = verify_claim(checkpoint, claim, quick=quick, progress=Terminal())
@@ -72,6 +83,7 @@ def verify_command(
             raise
         verdict = Verdict.refused(error.fault, str(error))
     conclude(merged, verdict, shown, files)
+    write_statements(merged, verdict, claim, shown, watch)
     raise typer.Exit(EXIT[verdict.verdict])
 
 

@@ -16,6 +16,8 @@ from crossmatch.data.thinking_switches import Switch, find_switch
 from crossmatch.data.token_ids import encode
 from crossmatch.errors import DataError, InputError
 
+OWN = "own:"
+"""Before the name of one of a tokenizer's several templates."""
 PROBE = ({"role": "user", "content": "What is anaemia?"},)
 DAY = datetime(2026, 1, 1)
 """The day that templates are given as today."""
@@ -56,6 +58,41 @@ def open_tokenizer(path: Path) -> Any:
     return tokenizer
 
 
+def differing_files(path: Path, tokenizer: Any) -> str | None:
+    """A note where a model's directory holds two chat templates that differ: which of them is used; None where not.
+
+    Takes the tokenizer as `open_tokenizer` gives it: what it uses is seen, not known from a rule.
+    """
+    own, used = tokenizer.chat_template, None
+    if own is not None:
+        used = own if isinstance(own, str) else own.get("default")
+    found = {name: text for name, text in _written(path).items() if text is not None}
+    if used is None or len({text.strip() for text in found.values()}) < 2:
+        return None
+    taken = [name for name, text in found.items() if text.strip() == used.strip()]
+    others = [name for name in found if name not in taken]
+    return (
+        f"note: {path} holds chat templates that differ: {' and '.join(taken) or 'another file'} is used, "
+        f"{' and '.join(others)} is not; give the other as a Jinja file if it is the right one"
+    )
+
+
+def _written(path: Path) -> dict[str, str | None]:
+    """The chat template in each file that may hold one; of several named ones `default`."""
+    found: dict[str, str | None] = {}
+    file = Path(path) / "chat_template.jinja"
+    if file.is_file():
+        found[file.name] = file.read_text(encoding="utf-8", errors="replace")
+    for name in ("tokenizer_config.json", "chat_template.json"):
+        file = Path(path) / name
+        config = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        own = config.get("chat_template") if isinstance(config, dict) else None
+        if isinstance(own, list):
+            own = next((one.get("template") for one in own if one.get("name") == "default"), None)
+        found[name] = own if isinstance(own, str) else None
+    return found
+
+
 def own_template(tokenizer: Any, name: str | None = None) -> str:
     """The Jinja text of a tokenizer's own template; of several named ones that called `name` (None: `default`).
 
@@ -78,18 +115,20 @@ def own_template(tokenizer: Any, name: str | None = None) -> str:
 
 
 def apply_template(tokenizer: Any, template: str | None) -> None:
-    """Give the tokenizer one chat template, of a file or its own, with the day at rest. `restore_template` takes it
-    back. Raises DataError if there is none at all."""
-    before = tokenizer.chat_template
-    if template is not None:
+    """Give the tokenizer one chat template, of a file or its own (`own:NAME` of several), with the day at rest.
+    `restore_template` takes it back. Raises DataError if there is none at all, or none of that name."""
+    before, name = tokenizer.chat_template, None
+    if template is not None and template.startswith(OWN):
+        name = template.removeprefix(OWN)
+    elif template is not None:
         path = Path(template)
         if not path.is_file():
-            raise DataError(f"template {path} does not exist; give a Jinja file")
+            raise DataError(f"template {path} does not exist; give a Jinja file, or own:NAME")
         before = tokenizer.chat_template = path.read_text(encoding="utf-8")
     if before is None:
         raise DataError("the base has no chat template, which SFT needs; give one with `template: FILE.jinja`")
     tokenizer.crossmatch_template = before
-    tokenizer.chat_template = frozen(own_template(tokenizer))
+    tokenizer.chat_template = frozen(own_template(tokenizer, name))
 
 
 def restore_template(tokenizer: Any) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from crossmatch.checkpoint import value_digest
-from crossmatch.data.chat_templates import DAY, PROBE, is_dated, own_template, render
+from crossmatch.data.chat_templates import DAY, OWN, PROBE, is_dated, own_template, render
 from crossmatch.errors import DataError
 
 _CHATML = (
@@ -17,7 +17,6 @@ _CHATML = (
 EMPTY_BLOCK = "<think>\n\n</think>\n\n"
 _OPEN_BLOCK = "<think>\n"
 _STRICT = "Give the final answer only: no reasoning, no steps, no explanation, no tags."
-_OWN = "own:"
 
 
 @dataclass(frozen=True)
@@ -80,8 +79,8 @@ def find_template(name: str) -> Template:
     file is. Raises DataError."""
     if name in TEMPLATES:
         return TEMPLATES[name]
-    if name.startswith(_OWN):
-        named = name.removeprefix(_OWN)
+    if name.startswith(OWN):
+        named = name.removeprefix(OWN)
         if not re.fullmatch(r"\w[\w-]*", named):
             raise DataError(f"template {name}: give a template's name, as in own:tool_use")
         return Template(f"own-{named}", named=named)

@@ -19,8 +19,10 @@ from crossmatch.delta.sketch import (
     Product,
     Rows,
     Singular,
+    all_singular,
     converged_singular,
     figure_angle,
+    judged,
     top_singular,
 )
 from crossmatch.delta.vector import Built, TuningVector
@@ -44,6 +46,7 @@ __all__ = [
     "TokenRows",
     "TuningVector",
     "Workspace",
+    "all_singular",
     "cat",
     "check_weights",
     "converged_singular",
@@ -53,6 +56,7 @@ __all__ = [
     "frobenius",
     "inner",
     "is_finite",
+    "judged",
     "layer_shuffled",
     "linear",
     "low_rank",

@@ -211,6 +211,20 @@ def converged_singular(matrix: Tensor | Rows, k: int, *, angle: float, generator
     return _judged(product, _chosen(_triples(product, basis), k, None), generator)
 
 
+def all_singular(matrix: Tensor | Rows) -> Singular:
+    """All min(m, n) singular triples of a matrix in float64, without residuals. Raises RuleError for NaN, infinity."""
+    product = Product(Rows.of(matrix), torch.float64)
+    if not math.isfinite(product.energy):
+        raise RuleError("the matrix holds NaN or infinite values; its singular values are not defined")
+    return _all_triples(product)
+
+
+def judged(matrix: Tensor | Rows, every: Singular, k: int) -> Singular:
+    """The first k of all triples of a matrix (`all_singular`), with residuals; what is left is the next value."""
+    found = replace(_chosen(every, k, None), spectral=float(every.s[k]) if k < len(every.s) else 0.0)
+    return replace(found, residuals=_judged(Product(Rows.of(matrix), torch.float64), found, None).residuals)
+
+
 def figure_angle(found: Singular) -> float:
     """The estimated angle of vectors, as `converged_singular` has it, from their residuals."""
     values = found.s.square()

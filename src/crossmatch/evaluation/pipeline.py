@@ -7,7 +7,7 @@ from pathlib import Path
 from crossmatch.adapter import Recorded
 from crossmatch.answers import MARGIN, answers_of
 from crossmatch.checkpoint import Checkpoint
-from crossmatch.data.chat_templates import open_tokenizer
+from crossmatch.data.chat_templates import differing_files, open_tokenizer
 from crossmatch.data.rendering import days_of
 from crossmatch.data.suites import Suite
 from crossmatch.errors import InputError
@@ -89,6 +89,9 @@ def run_evaluation(request: EvaluationRequest, out: Path, *, progress: Progress 
     server: ServerJson | None = None
     trained: dict[str, dict[str, bool | None]] | None = None
     own: dict[str, bool | None] | None = None
+    plain = any(condition.template.source is None for condition in plan.conditions)
+    if plain and (note := differing_files(base.path, open_tokenizer(base.path))):
+        progress.say(note)
     if request.serving:
         records, server = ask_served(
             request.base, request.serving, request.suites, plan, out, request.adapters, progress

@@ -33,5 +33,8 @@ class LocalExecutor:
                 yield Outcome(key)
 
     def cancel(self) -> None:
-        """Forget what waits."""
+        """Forget what waits, and let the worker go."""
         self._waiting.clear()
+        if self._worker is not None:
+            self._worker.close()
+            self._worker = None

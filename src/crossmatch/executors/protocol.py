@@ -14,6 +14,10 @@ class Worker(Protocol):
         """Do one cell. What another worker has left of it is not done again."""
         ...
 
+    def close(self) -> None:
+        """Let go of what it holds open."""
+        ...
+
 
 Start = Callable[[], Worker]
 """Starts a worker; it can be pickled."""

@@ -27,12 +27,15 @@ class _Work:
 
     def __call__(self) -> list[Outcome]:
         worker, found = self.start(), []
-        for key, cell in self.cells:
-            try:
-                worker.answer(cell)
-            except CrossmatchError as error:
-                return [*found, Outcome(key, error)]
-            found.append(Outcome(key))
+        try:
+            for key, cell in self.cells:
+                try:
+                    worker.answer(cell)
+                except CrossmatchError as error:
+                    return [*found, Outcome(key, error)]
+                found.append(Outcome(key))
+        finally:
+            worker.close()
         return found
 
 

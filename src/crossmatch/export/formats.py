@@ -69,10 +69,10 @@ def to_markdown(table: Table) -> str:
     """A GitHub table under its title, numbers to the right; the note below."""
     head = [column.heading for column in table.shown]
     numeric = [_numeric(table, column) for column in table.shown]
-    lines = [f"**{_markdown(table.title)}**", ""]
-    lines += [_row(map(_markdown, head)), _row("---:" if right else "---" for right in numeric)]
+    lines = [f"**{markdown_text(table.title)}**", ""]
+    lines += [_row(map(markdown_text, head)), _row("---:" if right else "---" for right in numeric)]
     lines += [_row(_markdown_cell(column, row) for column in table.shown) for row in table.rows]
-    notes = " ".join(filter(None, (_markdown(table.note), _markdown(_legend(table)))))
+    notes = " ".join(filter(None, (markdown_text(table.note), markdown_text(_legend(table)))))
     return "\n".join([*lines, *(["", notes] if notes else []), ""])
 
 
@@ -166,13 +166,14 @@ def _row(cells: object) -> str:
     return f"| {' | '.join(cells)} |"  # type: ignore[arg-type]
 
 
-def _markdown(text: str) -> str:
+def markdown_text(text: str) -> str:
+    """A text that Markdown shows as it is."""
     return re.sub(r"([\\|`*_<>\[\]])", r"\\\1", plain(text)) if text else ""
 
 
 def _markdown_cell(column: Column, row: Json) -> str:
     text = _printed(column, row)
-    return _markdown(text) if isinstance(row[column.name], str) else text.replace("*", r"\*")
+    return markdown_text(text) if isinstance(row[column.name], str) else text.replace("*", r"\*")
 
 
 def _latex(text: str) -> str:

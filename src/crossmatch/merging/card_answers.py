@@ -24,16 +24,21 @@ def answers_section(name: str, answers: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join([*lines, _END, ""])
 
 
+def without_answers(text: str) -> str:
+    """A card's text without the part that `write_answers` put there."""
+    head, begin, rest = text.partition(_BEGIN)
+    tail = rest.partition(_END)[2].lstrip("\n") if begin else ""
+    return f"{head.rstrip()}\n" + (f"\n{tail}" if tail else "")
+
+
 def write_answers(directory: Path, name: str, answers: Sequence[Mapping[str, Any]]) -> None:
     """Put them at the end of the directory's README.md, in the place of earlier ones; nothing without a README.md."""
     card = directory / "README.md"
     if not card.is_file():
         return
     text = card.read_text(encoding="utf-8")
-    head, begin, rest = text.partition(_BEGIN)
-    tail = rest.partition(_END)[2].lstrip("\n") if begin else ""
     section = answers_section(name, answers)
-    new = f"{head.rstrip()}\n" + (f"\n{section}" if section else "") + (f"\n{tail}" if tail else "")
+    new = without_answers(text) + (f"\n{section}" if section else "")
     if new != text:
         temporary = card.with_name(".README.md.crossmatch-partial")
         temporary.write_text(new, encoding="utf-8")

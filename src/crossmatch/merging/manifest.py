@@ -65,6 +65,7 @@ def made_of(plan: MergePlan, home: Path | None) -> MadeOfJson:
         **plan.vector.recipe.to_dict(),
         "notes": list(plan.fit.notes),
         **plan.allowed,
+        **plan.recorded,
         "versions": versions(),
     }
 

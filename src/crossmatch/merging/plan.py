@@ -10,7 +10,14 @@ from crossmatch.adapter import Adapter, Fit, Recorded, Tied, check_whole, fit
 from crossmatch.checkpoint import DTYPE_NAMES, SINGLE, Checkpoint, tensor_bytes
 from crossmatch.delta import STORABLE, TuningVector
 from crossmatch.errors import AdapterError, CheckpointError, RuleError
-from crossmatch.results.merging import Action, ActionCountsJson, PartialJson, PlannedMergeJson, PlannedTensorJson
+from crossmatch.results.merging import (
+    Action,
+    ActionCountsJson,
+    PartialJson,
+    PlannedMergeJson,
+    PlannedTensorJson,
+    RecordedJson,
+)
 from crossmatch.rules import Combined, Recipe, Weight, weight_json
 
 Parts = Mapping[str, tuple[TuningVector, Weight]]
@@ -66,7 +73,8 @@ class MergePlan:
     """A merge that can run: every tensor of the base is accounted for, every delta has its place.
 
     parts: what it was made from; fit: the adapters on their base; vector: what is added to it; summed: tensors on
-    which another rule than `linear` cannot act; lacking: what adapters lack that were allowed to be partial, by name.
+    which another rule than `linear` cannot act; lacking: what adapters lack that were allowed to be partial, by name;
+    recorded: what the manifest says besides, such as the sweep that chose the weights.
     """
 
     parts: Parts
@@ -76,6 +84,7 @@ class MergePlan:
     tensors: tuple[PlannedTensor, ...]
     summed: tuple[str, ...]
     lacking: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    recorded: RecordedJson = field(default_factory=RecordedJson)
 
     @property
     def nbytes(self) -> int:

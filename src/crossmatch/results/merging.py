@@ -102,7 +102,26 @@ class PartialJson(TypedDict):
     partial_adapters: NotRequired[dict[str, list[str]]]
 
 
-class MadeOfJson(RuleJson, PartialJson):
+class ChosenBySweepJson(TypedDict):
+    """The sweep that chose the weights."""
+
+    name: str
+    digest: str
+    """Of all that decides what the sweep did."""
+    file: str
+    """Digest of its sweep.json."""
+    point: int
+    recommended: bool
+    template: str
+
+
+class RecordedJson(TypedDict):
+    """What a manifest says besides."""
+
+    sweep: NotRequired[ChosenBySweepJson]
+
+
+class MadeOfJson(RuleJson, PartialJson, RecordedJson):
     """From what and how a merge was made."""
 
     schema_version: Literal[1]

@@ -48,7 +48,7 @@ class Corpus:
     score: Callable[[Array, int], Array]
     items: int
     seeds: int = 1
-    fewest: int = 40
+    fewest: int = 80
     most: float = 100.0
 
     def __call__(self, columns: Array) -> Array:

@@ -10,6 +10,7 @@ from crossmatch.evaluation.variants.checkpoints import checkpoint_variants
 from crossmatch.export.results import Tabled, tables_of
 from crossmatch.export.table import Table
 from crossmatch.merging.card_answers import write_answers
+from crossmatch.merging.model_card import add_results
 from crossmatch.report import write_report
 from crossmatch.result_kinds import REPORT, VERDICT
 from crossmatch.results.answers import AnswerJson
@@ -89,6 +90,9 @@ def run_study(recipe: Recipe, runs: str | Path = "runs", *, progress: Progress =
         audited = audit_data(subject, root, ledger)
         summary, samples = evaluate_variants(subject, audited, root, ledger)
         measured = interfere(subject, root, ledger)
+        for name in verdicts:
+            if not add_results(root / "merges" / name, summary, name):
+                progress.say(f"the card of {name} was changed by hand; the results were not put into it")
     pairs = overlap_of_pair(recipe, adapters, root, ledger)
     changed = explain(base, adapters, root, ledger)
     facts: ReportJson = {

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from crossmatch.analysis.interference.weight_scores import WeightScores
 from crossmatch.checkpoint import value_digest
 from crossmatch.statistics.estimates import Difference
 from crossmatch.sweeping.board import Board
@@ -12,6 +13,7 @@ from crossmatch.sweeping.goals import all_hold
 from crossmatch.sweeping.maps import map_of
 from crossmatch.sweeping.metrics import Measure, default_measure
 from crossmatch.sweeping.parts import Part
+from crossmatch.sweeping.prediction import predicted
 from crossmatch.sweeping.prepare import Prepared
 from crossmatch.sweeping.race import Dropped
 from crossmatch.sweeping.sentences import recommendation_of
@@ -38,7 +40,14 @@ def shown_measures(prepared: Prepared) -> list[Measure]:
     return list(dict.fromkeys([*prepared.wanted.measures, *(one for one in defaults if one)]))
 
 
-def facts_of(prepared: Prepared, board: Board, found: Searched, conclusion: Conclusion, study: Json) -> Json:
+def facts_of(
+    prepared: Prepared,
+    board: Board,
+    found: Searched,
+    conclusion: Conclusion,
+    study: Json,
+    scores: WeightScores | None,
+) -> Json:
     """All of `sweep.json`. The same answers give the same facts, wherever they were given."""
     numbers = {point.name: number for number, point in enumerate(found.tried, 1)}
     dropped = {one.point.name: one for one in found.dropped}
@@ -82,6 +91,7 @@ def facts_of(prepared: Prepared, board: Board, found: Searched, conclusion: Conc
             "finalists": [_finalist(one, numbers, prepared, board) for one in conclusion.finalists],
         },
         "questions": _questions(found, prepared),
+        "prediction": predicted(scores, points, prepared.wanted.goals[0].name),
         "map": map_of(points, study["space"], prepared.wanted.goals[0].to_json()),
     }
     facts["recommendation"] = _recommendation(prepared, board, conclusion, confirmed, numbers, len(found.tried))

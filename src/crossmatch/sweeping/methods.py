@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from crossmatch.analysis.interference.weight_scores import WeightScores
 from crossmatch.errors import InputError, RecipeError
+from crossmatch.sweeping.prediction import in_order
 from crossmatch.sweeping.recipe import SweepRecipe
 from crossmatch.sweeping.space import Dimension, Point, Space
 
@@ -156,6 +158,6 @@ def _suggest(trial: Any, dimension: Dimension) -> Any:
     return trial.suggest_categorical(dimension.name, list(dimension.values))
 
 
-def open_method(recipe: SweepRecipe, space: Space, out: Path) -> Method:
-    """What the recipe asks for."""
-    return GridMethod(space.grid()) if recipe.method == "grid" else OptunaMethod(recipe, space, out)
+def open_method(recipe: SweepRecipe, space: Space, out: Path, scores: WeightScores | None) -> Method:
+    """What the recipe asks for; scores: by which the points of a grid are put in order."""
+    return GridMethod(in_order(scores, space.grid())) if recipe.method == "grid" else OptunaMethod(recipe, space, out)

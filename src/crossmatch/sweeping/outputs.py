@@ -3,17 +3,17 @@
 import csv
 import io
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from crossmatch.checkpoint import replace_json
 from crossmatch.report import write_sweep
+from crossmatch.result_kinds import SWEEP
 
 RESULT, TABLE, PAGE, TIMES = "sweep.json", "points.csv", "sweep.html", "seconds.json"
 
 
 def write_outputs(facts: dict[str, Any], out: Path) -> None:
     """Write all of them, each by a rename."""
-    replace_json(out / RESULT, facts)
+    SWEEP.replace(out / RESULT, cast(Any, facts))
     temporary = out / f"{TABLE}.tmp"
     temporary.write_text(table_of(facts), encoding="utf-8")
     temporary.replace(out / TABLE)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from crossmatch.checkpoint import value_digest
 from crossmatch.data.suites import Item, Suite
@@ -41,9 +41,9 @@ class Parts:
 
 
 def place_of(item: Item) -> float:
-    """Where an item stands between 0 and 1, by the digest of what it asks: the same question always in one place,
-    whatever its id, its suite and the items beside it."""
-    content = {key: value for key, value in asdict(item).items() if key not in ("id", "subject")}
+    """Where an item stands between 0 and 1, by the digest of what it asks: the same question with the same options
+    always in one place, whatever its id, its suite, its right answer and the items beside it."""
+    content = [item.question, item.context, sorted(item.options)]
     return int(value_digest(content)[:12], 16) / _UNIT
 
 

@@ -1,14 +1,13 @@
 """What a sweep would do: its points, items and questions, without a model loaded."""
 
-from typing import Any
-
+from crossmatch.results.sweep import SweepPlanJson
 from crossmatch.sweeping.methods import BATCH
 from crossmatch.sweeping.prepare import prepare
 from crossmatch.sweeping.recipe import SweepRecipe
 from crossmatch.sweeping.space import Dimension
 
 
-def plan_sweep(recipe: SweepRecipe) -> dict[str, Any]:
+def plan_sweep(recipe: SweepRecipe) -> SweepPlanJson:
     """The plan as plain JSON; `lines`: the same for people. Raises what `prepare` raises."""
     prepared = prepare(recipe)
     always = [point.name for point in prepared.space.always]

@@ -15,9 +15,10 @@ from crossmatch.sweeping.conclusion import conclude
 from crossmatch.sweeping.driver import Driver
 from crossmatch.sweeping.facts import Searched, facts_of
 from crossmatch.sweeping.lock import sole_driver
-from crossmatch.sweeping.methods import Learnt, open_method
+from crossmatch.sweeping.methods import Learnt, Method, open_method
 from crossmatch.sweeping.outputs import TIMES, write_outputs
 from crossmatch.sweeping.parts import Part
+from crossmatch.sweeping.prediction import open_scores
 from crossmatch.sweeping.prepare import Prepared, claim_directory, prepare, resolved
 from crossmatch.sweeping.race import Dropped, race, values_of
 from crossmatch.sweeping.recipe import SweepRecipe, load_sweep, parse_sweep
@@ -66,9 +67,10 @@ def sweep(
             prepared.source.plan,
             where / ANSWERS,
         )
+        scores = open_scores(prepared.source.base, prepared.source.adapters, recipe.sft)
         driver = Driver(board, recipe, workplace, where, progress)
         try:
-            found = search(prepared, board, driver, where)
+            found = search(prepared, board, driver, open_method(recipe, prepared.space, where, scores))
             conclusion = conclude(
                 board, found.finished, prepared.parts.search, prepared.parts.confirmation, recipe.finalists, driver.ask
             )
@@ -77,19 +79,18 @@ def sweep(
                 driver.ask(_distinct(compared), prepared.parts.confirmation)
         finally:
             driver.close()
-        facts = facts_of(prepared, board, found, conclusion, study_facts)
+        facts = facts_of(prepared, board, found, conclusion, study_facts, scores)
         write_outputs(facts, where)
         replace_json(where / TIMES, {"seconds": round(time.monotonic() - started, 1), "asked_seconds": driver.seconds})
     return SweepResult(where, facts)
 
 
-def search(prepared: Prepared, board: Board, driver: Driver, out: Path) -> Searched:
+def search(prepared: Prepared, board: Board, driver: Driver, method: Method) -> Searched:
     """Try points, batch by batch, each through all rungs against those that have finished.
 
     Base and adapters come first and are asked everything; so are the scale-matched controls of points that finish.
     """
-    method, whole = open_method(prepared.recipe, prepared.space, out), prepared.parts.search
-    always = prepared.space.always
+    always, whole = prepared.space.always, prepared.parts.search
     driver.ask(always, whole)
     finished = {point.name: point for point in always}
     dropped: dict[str, Dropped] = {}

@@ -41,6 +41,8 @@ def gain_text(goal: Measure, gain: Difference | None) -> str:
     if gain is None:
         return f"{title} unknown"
     unit = " points" if goal.percent else ""
+    if not gain.value:
+        return f"{title} equal ({gain.low * scale:+{form}} to {gain.high * scale:+{form}})"
     word = ("higher" if goal.higher else "lower") if gain.value >= 0 else ("lower" if goal.higher else "higher")
     low, high = (gain.low, gain.high) if gain.value >= 0 else (-gain.high, -gain.low)
     value, low, high = (format(number * scale + 0.0, form) for number in (abs(gain.value), low, high))

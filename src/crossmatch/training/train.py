@@ -21,6 +21,7 @@ from crossmatch.checkpoint import (
     value_digest,
     write_json,
 )
+from crossmatch.data.chat_templates import OWN
 from crossmatch.data.training_sets import Dialogue, Example, dialogues, documents, examples_digest, load_sets, notes
 from crossmatch.errors import InputError, OutputError
 from crossmatch.result_kinds import TRAINING, TRAINING_WORK
@@ -125,10 +126,12 @@ def _rendered_rows(
     base: Checkpoint, rows: Sequence[Dialogue], settings: TrainSettings, progress: Progress
 ) -> Sequence[Dialogue]:
     """The dialogues as the template takes them, each checked. Raises DataError."""
-    from crossmatch.data.chat_templates import apply_template, open_tokenizer, switch_of
+    from crossmatch.data.chat_templates import apply_template, differing_files, open_tokenizer, switch_of
     from crossmatch.data.row_checks import check_dialogues
 
     tokenizer = open_tokenizer(base.path)
+    if settings.template is None and (note := differing_files(base.path, tokenizer)):
+        progress.say(note)
     apply_template(tokenizer, settings.template)
     variables = switch_of(tokenizer, settings.thinking).variables
     checked = check_dialogues(tokenizer, rows, variables)
@@ -145,11 +148,10 @@ def _template(tokenizer: Any, settings: TrainSettings) -> TrainedTemplateJson:
     answer, and the tokens that training put there.
     """
     from crossmatch.data.chat_templates import probe
-    from crossmatch.data.responses import before_response
+    from crossmatch.data.responses import before_response, read_as
     from crossmatch.data.turn_ends import turn_end
-    from crossmatch.training.trainer import read_as
 
-    reading, _ = read_as(tokenizer, settings)
+    reading, _ = read_as(tokenizer, settings.template, settings.thinking, settings.turn_end)
     asked, seen = probe(tokenizer, settings.thinking), before_response(reading)
     ids = list(seen.ids[: seen.first])
     added: list[TokenJson] = [{"id": number, "text": tokenizer.decode([number])} for number in reading.ending]
@@ -193,9 +195,14 @@ def _facts(base: Checkpoint, stage: Stage, examples: Sequence[Example], settings
         "base": base.digest,
         "data": examples_digest(examples),
         "settings": settings.model_dump(),
-        "text": [side_digest(base.path), file_digest(Path(settings.template)) if settings.template else None],
+        "text": [side_digest(base.path), file_digest(Path(settings.template)) if _is_file(settings.template) else None],
         "versions": {name: version(name) for name in _LIBRARIES},
     }
+
+
+def _is_file(template: str | None) -> bool:
+    """Whether a template is a file's; what a tokenizer holds is in the digest of its files."""
+    return template is not None and not template.startswith(OWN)
 
 
 def _finished(out: Path, facts: dict[str, Any]) -> TrainingJson | None:

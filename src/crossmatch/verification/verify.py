@@ -71,7 +71,7 @@ def verify_claim(
     whole = examine_adapters(claim)
     if isinstance(whole, Verdict):
         return whole
-    if not isinstance(merged, Checkpoint) and is_quantised(merged):
+    if not isinstance(merged, Checkpoint) and is_quantised(merged, claim.base):
         if quick or claim.dtypes:
             raise InputError(f"{merged} is a quantised export: it is judged whole, without --quick and --dtype")
         return whole.added_to(verify_quantised_claim(merged, claim, thresholds=thresholds, progress=progress))

@@ -17,7 +17,7 @@ from crossmatch.analysis.weights.norms import entropy_bounds, grouped, size
 from crossmatch.analysis.weights.overlap import sign_conflict
 from crossmatch.analysis.weights.paper_claims import claims
 from crossmatch.analysis.weights.random_baselines import SplitNull, inside, overlap_of_spaces, purity
-from crossmatch.delta import LowRank, Rows, Singular, dense, low_rank, random_like, top_singular
+from crossmatch.delta import LowRank, Rows, Singular, all_singular, dense, low_rank, random_like, top_singular
 from crossmatch.errors import DataError
 
 M, N = 60, 90
@@ -383,10 +383,14 @@ def test_readings_of_strong_changes_hold_beyond_the_known_directions(
     left, s, _ = torch.linalg.svd(base + dense(delta))
     turned = (1 - (space.u[:, :count] * left[:, :count]).sum(0).square()).clamp_min(0).sqrt()
     nearest = (space.u[:, :24].T @ left[:, :count]).abs().max(0).values
-    for given, factored in ((delta, delta), (dense(delta), None)):
+    for given, factored, every in (
+        (delta, delta, None),
+        (delta, delta, all_singular(base)),
+        (dense(delta), None, None),
+    ):
         held = given if isinstance(given, Tensor) else dense(given)
         one = Change(Place("m", 0, "q_proj", "attn", (rows, columns)), factored, Rows.of(held), Rows.of(base), "m")
-        found = readings.read(one, space, draws=1)
+        found = readings.read(one, space, every, draws=1)
         assert isinstance(found, readings.Readings)
         assert found.certain
         figures = {name: figure.value for name, figure in found.figures.items()}

@@ -7,6 +7,7 @@ its own bytes are checked against the digest that it carries when it is read. Wh
 import contextlib
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TypedDict
 
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from crossmatch.analysis.weights.delta_matrix import EXACT, Change
 from crossmatch.checkpoint import Checkpoint, TensorFiles, value_digest, write_tensors
-from crossmatch.delta import Singular, converged_singular, figure_angle, top_singular
+from crossmatch.delta import Rows, Singular, all_singular, converged_singular, figure_angle, judged
 from crossmatch.errors import CrossmatchError, DataError, OutputError
 
 CACHE_VARIABLE = "CROSSMATCH_CACHE"
@@ -45,12 +46,21 @@ class SpaceFacts(TypedDict):
 class Space:
     """Leading singular triples of one base matrix W (d_out, d_in), with what they leave out.
 
-    found: as `Singular`; cached: whether they came from the disk; whole: how many hold 90% of ||W||_F^2, None if that
-    is more than are known.
+    found: as `Singular`; cached: whether they came from the disk; rows: W; every: all triples, where they were needed
+    for `found`.
     """
 
     found: Singular
     cached: bool
+    rows: Rows | None = None
+    every: Singular | None = None
+
+    @cached_property
+    def whole(self) -> Singular | None:
+        """All triples of W, in float64; None of a matrix of more than `EXACT` directions."""
+        if self.every is not None or self.rows is None or min(self.rows.height, self.rows.columns) > EXACT:
+            return self.every
+        return all_singular(self.rows)
 
     @property
     def k90(self) -> int | None:
@@ -107,10 +117,10 @@ class Subspaces:
         file = self._file(change, wanted, small)
         found = _read(file, change.place.shape)
         if found is not None:
-            return Space(found, cached=True)
-        found = self._compute(change, wanted, small, file.stem)
+            return Space(found, True, change.base)
+        found, every = self._compute(change, wanted, small, file.stem)
         _write(file, found)
-        return Space(found, cached=False)
+        return Space(found, False, change.base, every)
 
     def keep(self, change: Change, k: int, found: Singular, *, most: bool) -> None:
         """Put directions that were computed elsewhere where `of` will find them."""
@@ -121,17 +131,20 @@ class Subspaces:
         settings |= {"shape": list(change.place.shape), "turned": change.turned}
         return self.directory / f"{value_digest({**settings, 'matrix': _digest(self.base, change)})}.safetensors"
 
-    def _compute(self, change: Change, wanted: int, small: bool, key: str) -> Singular:
+    def _compute(self, change: Change, wanted: int, small: bool, key: str) -> tuple[Singular, Singular | None]:
+        """What is kept, and all triples of a matrix of which they are computed anyway."""
         rows = change.base.held()
         generator = torch.Generator().manual_seed(int(key[:15], 16))
         try:
-            if not small:
-                return _single(converged_singular(rows, wanted, angle=ACCURACY / 2, generator=generator))
-            every = top_singular(rows, min(rows.height, rows.columns), generator=generator)
+            if min(rows.height, rows.columns) > EXACT:
+                return _single(converged_singular(rows, wanted, angle=ACCURACY / 2, generator=generator)), None
+            every = all_singular(rows)
+            enough = (every.shares() >= 0.9).nonzero()
+            if small:
+                wanted = max(wanted, int(enough[0]) + 1 if len(enough) else wanted)
+            return _single(judged(rows, every, wanted)), every
         except ValueError as error:
             raise DataError(f"{self.base.path}: {change.tensor}: {error}") from error
-        enough = (every.shares() >= 0.9).nonzero()
-        return _single(every.first(max(wanted, int(enough[0]) + 1 if len(enough) else wanted)))
 
 
 def _extent(change: Change, k: int, most: bool) -> tuple[int, bool]:

@@ -11,7 +11,7 @@ does beyond its K directions is multiplied, not dropped: the bases are extended 
 (as Davidson's method does) until those are converged.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from zlib import crc32
 
@@ -33,6 +33,10 @@ DRAWS = 4
 # Leading pairs of W + D are converged at this mean sine of their angles; so often bases are extended at most.
 CONVERGED = 0.005
 _ROUNDS = 12
+# Singular values below this share of the largest are not read from squares.
+_NEAR_ZERO = 1e-5
+# The least distance of squares, as a share, that a residual is divided by.
+_NEAREST = 1e-3
 NAMES = ("intruders", "amplified", "spread", "turned", "coordination")
 
 
@@ -71,9 +75,11 @@ class Readings:
         }
 
 
-def read(change: Change, space: Singular, *, seed: int = 0, draws: int = DRAWS) -> Readings | str:
-    """The readings of one change, or in words why there are none. seed: of the random deltas of the null, together with
-    the module's name."""
+def read(
+    change: Change, space: Singular, every: Singular | None = None, *, seed: int = 0, draws: int = DRAWS
+) -> Readings | str:
+    """The readings of one change, or in words why there are none. every: all triples of a small W, by which a change of
+    low rank is read in fewer rounds; seed: of the random deltas of the null, together with the module's name."""
     space = space.first(KNOWN)
     count = min(TOP, len(space.s) // 2)
     if count < 1 or float(space.s[0]) <= 0:
@@ -88,9 +94,14 @@ def read(change: Change, space: Singular, *, seed: int = 0, draws: int = DRAWS) 
         return "a dense change of this size is not kept in memory"
     else:
         draws = draws // 2 if min(change.place.shape) <= EXACT else 1
-    base = Product(change.base.held())
-    found, certain = _leading(base, delta, space, count)
-    nulls = [_leading(base, _random(change, rng), space, count)[0] for _ in range(draws)]
+    deltas = [delta, *(_random(change, rng) for _ in range(draws))]
+    if every is None:
+        base = _Matrix(Product(change.base.held()))
+        done = [_leading(base, one, space, count) for one in deltas]
+    else:
+        done = [_leading(*_by_spectrum(every, one, len(space.s)), count) for one in deltas if isinstance(one, LowRank)]
+    (found, certain), *others = done
+    nulls = [figures for figures, _ in others]
     return Readings("module", None, change.place, 1, _figures(found, nulls), certain)
 
 
@@ -118,74 +129,201 @@ def _figures(found: dict[str, float], nulls: Sequence[dict[str, float]]) -> dict
     return figures
 
 
-@dataclass(frozen=True, eq=False)
-class _Delta:
-    """Products with a change: right(x) = D x, left(y) = D^T y; float64."""
+class _Matrix:
+    """Products with W, and how bases are extended by residuals."""
 
-    right: Callable[[Tensor], Tensor]
-    left: Callable[[Tensor], Tensor]
+    def __init__(self, product: Product) -> None:
+        self.product = product
 
-    @classmethod
-    def of(cls, delta: LowRank | Rows) -> "_Delta":
-        """From its factors, or from its rows."""
-        if isinstance(delta, LowRank):
-            b, a = delta.b.double() * delta.scale, delta.a.double()
-            return cls(lambda x: b @ (a @ x), lambda y: a.T @ (b.T @ y))
-        product = Product(delta.held())
-        return cls(lambda x: product.right(x).double(), lambda y: product.left(y).double())
+    def right(self, x: Tensor) -> Tensor:
+        """W x."""
+        return self.product.right(x).double()
+
+    def left(self, y: Tensor) -> Tensor:
+        """W^T y."""
+        return self.product.left(y).double()
+
+    def further(self, above: Tensor, below: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
+        """By the residuals themselves."""
+        return above, below
 
 
-def _leading(base: Product, delta: LowRank | Rows, space: Singular, count: int) -> tuple[dict[str, float], bool]:
+class _Spectrum:
+    """The same in the coordinates of W's own singular vectors, where W is its singular values, and zero elsewhere.
+
+    sigma: all singular values (r,); height, width: of the coordinates; known: how many of the first are in the bases.
+    """
+
+    def __init__(self, sigma: Tensor, height: int, width: int, known: int) -> None:
+        self.sigma, self.height, self.width, self.known = sigma, height, width, known
+
+    def right(self, x: Tensor) -> Tensor:
+        """W x."""
+        return self._scaled(x, self.height)
+
+    def left(self, y: Tensor) -> Tensor:
+        """W^T y."""
+        return self._scaled(y, self.width)
+
+    def further(self, above: Tensor, below: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+        """By the residuals through (s^2 - sigma^2)^-1 [s, sigma; sigma, s], which solves for what W does to a pair
+        (Davidson); of the change only its square over the distance of values is left."""
+        rank = len(self.sigma)
+        sigma = self.sigma[:, None]
+        gap = s.square() - sigma.square()
+        gap = torch.where(gap.abs() < _NEAREST * s.square(), _NEAREST * s.square(), gap)
+        one, other = above / s, below / s
+        one[:rank] = (s * above[:rank] + sigma * below[:rank]) / gap
+        other[:rank] = (sigma * above[:rank] + s * below[:rank]) / gap
+        one[: self.known], other[: self.known] = 0.0, 0.0
+        return one, other
+
+    def _scaled(self, x: Tensor, size: int) -> Tensor:
+        out = x.new_zeros(size, x.shape[1])
+        out[: len(self.sigma)] = self.sigma[:, None] * x[: len(self.sigma)]
+        return out
+
+
+def _by_spectrum(every: Singular, delta: LowRank, known: int) -> tuple[_Spectrum, LowRank, Singular]:
+    """W, a change and W's leading directions, in coordinates: of W's singular vectors, then of what the change adds."""
+    b, a = _inside(every.u, delta.b.double() * delta.scale), _inside(every.vh.T, delta.a.double().T)
+    height, width = b.shape[0], a.shape[0]
+    left = torch.eye(height, known, dtype=torch.float64)
+    right = torch.eye(known, width, dtype=torch.float64)
+    space = Singular(left, every.s[:known], right, every.residuals[:known], every.energy, None)
+    moved = LowRank(b, a.T.contiguous(), torch.ones(b.shape[1], dtype=torch.float64))
+    return _Spectrum(every.s, height, width, known), moved, space
+
+
+def _inside(basis: Tensor, vectors: Tensor) -> Tensor:
+    """Coordinates of vectors (m, l) on an orthonormal basis (m, r), then on what they add to it, if it is not all."""
+    known = basis.T @ vectors
+    if basis.shape[1] >= basis.shape[0]:
+        return known
+    return torch.cat([known, torch.linalg.qr(vectors - basis @ known).R])
+
+
+class _Factors:
+    """A change D = B A on growing bases L (m, K) and R (n, K); all that is read of D costs its rank."""
+
+    def __init__(self, delta: LowRank) -> None:
+        self.b, self.a = delta.b.double() * delta.scale, delta.a.double()
+        self.on_left, self.on_right = self.b[:0], self.a[:, :0]
+
+    def start(self) -> tuple[Tensor, Tensor]:
+        """Directions into which D writes, and from which it reads."""
+        return self.b, self.a.T
+
+    def core(self, left: Tensor, right: Tensor) -> Tensor:
+        """L^T D R."""
+        self.on_left, self.on_right = left.T @ self.b, self.a @ right
+        return self.on_left @ self.on_right
+
+    def right(self, theirs: Tensor) -> Tensor:
+        """D R y, for coordinates y on R."""
+        return self.b @ (self.on_right @ theirs)
+
+    def left(self, ours: Tensor, _: Tensor) -> Tensor:
+        """D^T L x, for coordinates x on L."""
+        return self.a.T @ (self.on_left.T @ ours)
+
+
+class _Dense:
+    """The same of a change that is read in rows."""
+
+    def __init__(self, delta: Rows) -> None:
+        self.product = Product(delta.held())
+        self.moved = torch.zeros(delta.height, 0, dtype=torch.float64)
+
+    def start(self) -> tuple[Tensor, Tensor]:
+        """None are known."""
+        return self.moved[:, :0], torch.zeros(self.product.rows.columns, 0, dtype=torch.float64)
+
+    def core(self, left: Tensor, right: Tensor) -> Tensor:
+        """L^T D R; only of what is new in R is there a product with D."""
+        new = self.product.right(right[:, self.moved.shape[1] :]).double()
+        self.moved = torch.cat([self.moved, new], 1)
+        return left.T @ self.moved
+
+    def right(self, theirs: Tensor) -> Tensor:
+        """D R y, for coordinates y on R."""
+        return self.moved @ theirs
+
+    def left(self, _: Tensor, first: Tensor) -> Tensor:
+        """D^T L x, for L x itself."""
+        return self.product.left(first).double()
+
+
+def _leading(
+    base: _Matrix | _Spectrum, delta: LowRank | Rows, space: Singular, count: int
+) -> tuple[dict[str, float], bool]:
     """The measures of W + D, and whether its leading pairs are converged.
 
     On the bases L = [U, l] and R = [V, r] with W = U diag(sigma) V^T + E, W + D is diag(sigma) + l^T E r + L^T D R.
     Pairs are converged where the mean of residual over distance to the next value, a bound on the sines of their
     angles, is at most `CONVERGED`.
     """
-    u, v, sigma, change = space.u.double(), space.vh.T.double(), space.s, _Delta.of(delta)
-    known, certain = len(sigma), False
-    empty = u.new_zeros(u.shape[0], 0), v.new_zeros(v.shape[0], 0)
-    left, right, images, back = empty[0], empty[1], empty[0], empty[1]
-    moved = change.right(v)
-    new = (delta.b.double(), delta.a.double().T) if isinstance(delta, LowRank) else empty
+    left, right, sigma = space.u.double(), space.vh.T.double(), space.s
+    change = _Factors(delta) if isinstance(delta, LowRank) else _Dense(delta)
+    known = len(sigma)
+    kept = max(count, min(DENSE_TRIPLES, known // 2))
+    images, back = left[:, :0], right[:, :0]
+    new = change.start()
     for turn in range(_ROUNDS + 1):
-        more = _rest(new[0], torch.cat([u, left], 1)), _rest(new[1], torch.cat([v, right], 1))
+        more = _rest(new[0], left), _rest(new[1], right)
         left, right = torch.cat([left, more[0]], 1), torch.cat([right, more[1]], 1)
         # What lies beyond the known directions: the rest is in sigma.
-        images = torch.cat([images, base.right(more[1]).double()], 1)
-        back = torch.cat([back, base.left(more[0]).double()], 1)
-        moved = torch.cat([moved, change.right(more[1])], 1)
-        core = torch.cat([u, left], 1).T @ moved
-        core[known:, known:] += left.T @ images
+        images = torch.cat([images, base.right(more[1])], 1)
+        back = torch.cat([back, base.left(more[0])], 1)
+        core = change.core(left, right)
+        core[known:, known:] += left[:, known:].T @ images
         core.diagonal()[:known] += sigma
-        x, s, yh = torch.linalg.svd(core, full_matrices=False)
-        y = yh.T
+        x, s, y = _triples(core, kept)
         ours, theirs = x[:, :count], y[:, :count]
-        first = u @ ours[:known] + left @ ours[known:]
-        second = v @ theirs[:known] + right @ theirs[known:]
-        above = u @ (sigma[:, None] * theirs[:known]) + images @ theirs[known:] + moved @ theirs - first * s[:count]
-        below = v @ (sigma[:, None] * ours[:known]) + back @ ours[known:] + change.left(first) - second * s[:count]
+        first, second = left @ ours, right @ theirs
+        above = left[:, :known] @ (sigma[:, None] * theirs[:known]) + images @ theirs[known:] - first * s[:count]
+        below = right[:, :known] @ (sigma[:, None] * ours[:known]) + back @ ours[known:] - second * s[:count]
+        above, below = above + change.right(theirs), below + change.left(ours, first)
         size = ((above.square().sum(0) + below.square().sum(0)) / 2).sqrt()
         steps = torch.cat([s.new_full((1,), torch.inf), s[:-1] - s[1:]])
         gaps = torch.minimum(steps, torch.cat([steps[1:], s.new_full((1,), torch.inf)]))[:count]
         certain = bool((size / gaps.clamp_min(1e-300)).clamp_max(1.0).mean() <= CONVERGED)
         if certain or turn == _ROUNDS:
             return _measures(x[:known], s, y[:known], sigma, count), certain
-        new = above, below
+        new = base.further(above, below, s[:count])
     raise AssertionError("the last round returns")
 
 
+def _triples(core: Tensor, kept: int) -> tuple[Tensor, Tensor, Tensor]:
+    """x (m, kept), all singular values, y (n, kept) of a small matrix.
+
+    From the eigenvectors of core^T core, which is half the work of an SVD: values keep a relative error of 1e-16 times
+    (s_1 / s_i)^2, so that only those near zero need the SVD itself.
+    """
+    squares, y = torch.linalg.eigh(core.T @ core)
+    s = squares.flip(0).clamp_min(0.0).sqrt()
+    if len(s) < kept or float(s[kept - 1]) <= _NEAR_ZERO * float(s[0]):
+        x, s, yh = torch.linalg.svd(core, full_matrices=False)
+        return x[:, :kept], s, yh.T[:, :kept]
+    y = y.flip(1)[:, :kept]
+    return core @ y / s[:kept], s, y
+
+
 def _rest(vectors: Tensor, basis: Tensor) -> Tensor:
-    """An orthonormal basis of what vectors (m, l) have outside a basis (m, K), without what is only rounding."""
+    """Orthonormal directions that add what vectors (m, l) have outside a basis (m, K), without mere rounding."""
     size = float(torch.linalg.vector_norm(vectors))
     if vectors.shape[1] == 0 or size == 0 or basis.shape[1] >= basis.shape[0]:
         return vectors[:, :0]
     rest = vectors - basis @ (basis.T @ vectors)
     # The vectors of the basis are orthonormal to single precision: what is left of them is taken out again.
     rest = rest - basis @ (basis.T @ rest)
-    found, s, _ = torch.linalg.svd(rest, full_matrices=False)
-    kept = found[:, (s > 1e-9 * size)][:, : basis.shape[0] - basis.shape[1]]
-    return torch.linalg.qr(kept - basis @ (basis.T @ kept)).Q
+    lengths = torch.linalg.vector_norm(rest, dim=0)
+    kept = lengths > 1e-9 * size
+    found = torch.linalg.qr(rest[:, kept] / lengths[kept]).Q[:, : basis.shape[0] - basis.shape[1]]
+    found = found - basis @ (basis.T @ found)
+    # Of vectors that depend on each other QR makes directions of chance, and these may lie in the basis.
+    found = found[:, torch.linalg.vector_norm(found, dim=0) > 0.5]
+    return torch.linalg.qr(found).Q
 
 
 def _random(change: Change, rng: np.random.Generator) -> LowRank | Rows:

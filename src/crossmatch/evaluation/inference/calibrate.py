@@ -6,10 +6,11 @@ from pathlib import Path
 from torch import Tensor
 
 from crossmatch.checkpoint import Checkpoint, layer_of
-from crossmatch.data.chat_templates import apply_template, open_tokenizer, switch_of
+from crossmatch.data.chat_templates import open_tokenizer
 from crossmatch.data.passages import Passage, read_dialogue, read_text
+from crossmatch.data.responses import read_as
 from crossmatch.data.row_checks import readable
-from crossmatch.data.training_sets import Dialogue, examples_digest, load_examples
+from crossmatch.data.training_sets import Dialogue, Document, examples_digest, load_examples
 from crossmatch.delta import TuningVector
 from crossmatch.errors import DataError, InputError
 from crossmatch.evaluation.inference.module_inputs import Calibration, linear_modules, record, sample
@@ -61,17 +62,17 @@ def _read(base: Path, file: str, asked: Calibration) -> tuple[list[Passage], str
     from transformers import AutoConfig
 
     examples, passages = load_examples(file), []
-    tokenizer = open_tokenizer(base)
+    tokenizer, reading = open_tokenizer(base), None
     if any(isinstance(example, Dialogue) for example in examples):
-        apply_template(tokenizer, asked.template)
+        reading, _ = read_as(tokenizer, asked.template, asked.thinking, asked.turn_end)
     context = getattr(AutoConfig.from_pretrained(base).get_text_config(), "max_position_embeddings", None)
     limit = min(asked.max_length, context or asked.max_length)
     for number, example in enumerate(examples, 1):
         try:
-            if isinstance(example, Dialogue):
-                spoken = readable(tokenizer, example, switch_of(tokenizer, asked.thinking).variables)
-                passages.append(read_dialogue(tokenizer, spoken.messages(), asked.thinking, limit))
-            else:
+            if isinstance(example, Dialogue) and reading is not None:
+                spoken = readable(tokenizer, example, reading.switch.variables).messages()
+                passages.append(read_dialogue(tokenizer, spoken, asked.thinking, limit, reading.ending))
+            elif isinstance(example, Document):
                 passages += read_text(tokenizer, example.text, limit)
             passages[-1].positions(asked.positions)
         except DataError as error:

@@ -40,8 +40,8 @@ _FACTS = "crossmatch"
 class Calibration:
     """What is to be recorded: of which positions, at most how many, of sequences at most how long, and rendered how.
 
-    template: a file with a chat template (None: the tokenizer's own); thinking: its switch. Raises InputError for
-    positions of an unknown kind.
+    template: a file with a chat template, or `own:NAME` (None: the tokenizer's own); thinking: its switch; turn_end:
+    what stands after a response, as in training. Raises InputError for positions of an unknown kind.
     """
 
     positions: str = "all"
@@ -51,6 +51,7 @@ class Calibration:
     template: str | None = None
     thinking: bool | None = None
     seed: int = 0
+    turn_end: str = "auto"
 
     def __post_init__(self) -> None:
         if self.positions not in POSITIONS:

@@ -125,7 +125,7 @@ def _generation(rows: Sequence[RecordJson], suite: Suite) -> Measured:
     for suffix, texts in (("", answers), ("_raw", outputs)) if match else ():
         found[f"exact{suffix}"] = exact_matches(texts, references), mean_of
         if match == "number":
-            found[f"number{suffix}"] = number_matches(texts, references), mean_of
+            found[f"number{suffix}"] = number_matches(texts, references, suite.settings.language), mean_of
     # A number has no words to overlap with.
     if match == "number":
         return found

@@ -8,7 +8,7 @@ from crossmatch.data.suites import Item
 from crossmatch.errors import DataError
 from crossmatch.evaluation.metrics.answer_extraction import read_choice
 from crossmatch.evaluation.metrics.choice_accuracy import original, shuffled
-from crossmatch.evaluation.metrics.reasoning_traces import OPENERS, parse_trace
+from crossmatch.evaluation.metrics.reasoning_traces import openers, parse_trace
 from crossmatch.evaluation.record import Record
 from crossmatch.evaluation.runner.answer_log import Answers
 from crossmatch.evaluation.runner.answer_step import step_fields
@@ -75,7 +75,7 @@ def _opening(questions: Questions, item: Item, sheet: Answers) -> Record:
     found = sheet.get("opening", item.id)
     if "failed" in found:
         return {"failed": found["failed"]}
-    names = OPENERS[questions.suite.settings.language]
+    names = openers(questions.suite.settings.language)
     scores = dict(zip(names, found["loglikelihoods"], strict=True))
     return {"opener_loglikelihoods": scores, "entropy": found["entropy"], "margin": found["margin"]}
 

@@ -14,7 +14,7 @@ from crossmatch.evaluation.inference.protocol import (
     item_seed,
 )
 from crossmatch.evaluation.metrics.choice_accuracy import shuffled
-from crossmatch.evaluation.metrics.reasoning_traces import OPENERS
+from crossmatch.evaluation.metrics.reasoning_traces import openers
 from crossmatch.evaluation.record import Record
 from crossmatch.evaluation.runner.answer_log import Answers
 from crossmatch.evaluation.runner.answer_step import Asked, ask_steps
@@ -97,7 +97,7 @@ def _ask_part(model: Model, questions: Questions, part: str, items: Sequence[Ite
         return
     if kind == "opening":
         prompts = [questions.prompts[item.id] for item in items]
-        options: list[Sequence[str]] = [OPENERS[settings.language]] * len(items)
+        options: list[Sequence[str]] = [openers(settings.language)] * len(items)
     else:
         asked = [
             shuffled(item, questions.suite.settings.permutations, int(number))[0] if kind == "order" else item

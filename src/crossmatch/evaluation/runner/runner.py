@@ -14,7 +14,7 @@ from crossmatch.data.turn_ends import Stops, declared_eos
 from crossmatch.errors import DataError
 from crossmatch.evaluation.conditions import DEFAULT, OWN, Cell, Condition, Plan, cells
 from crossmatch.evaluation.inference.protocol import EOS, Model
-from crossmatch.evaluation.metrics.reasoning_traces import OPENERS
+from crossmatch.evaluation.metrics.reasoning_traces import openers
 from crossmatch.evaluation.record import Records
 from crossmatch.evaluation.runner.answer_log import Sheet
 from crossmatch.evaluation.runner.kl import Comparison, Divergences
@@ -128,7 +128,7 @@ def cell_digest(cell: Cell, model: str, shared: Sequence[Any], kl: tuple[int, Ma
         inputs.append({"kl": kl})
     if cell.scored and settings.kind in ("generation", "instructions") and settings.language != "en":
         # The openers that are scored were others when records got their version.
-        inputs.append({"openers": OPENERS[settings.language]})
+        inputs.append({"openers": openers(settings.language)})
     return value_digest(inputs)
 
 

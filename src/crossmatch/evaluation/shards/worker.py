@@ -124,6 +124,10 @@ class ShardWorker:
         except DataError as error:
             raise DataError(f"point {variant.name}, suite {suite.settings.name}: {error}") from error
 
+    def close(self) -> None:
+        """Let go of its file."""
+        self._logs.close()
+
 
 def unanswered(questions: Questions, sheet: Answers) -> list[str]:
     """Ids of the items of which some part is not there yet."""

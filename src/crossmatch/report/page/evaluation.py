@@ -57,6 +57,7 @@ def measured_view(number: int, name: str, summary: Json) -> tuple[dict[str, Any]
         "template": condition["template"],
         "decoding": condition["decoding"],
         "seeds": condition["seeds"],
+        "ends": _ends(summary.get("turn_ends", {}).get(name)),
         "untrained": [adapter for adapter, alike in trained.items() if alike is False],
         "unknown": [adapter for adapter, alike in trained.items() if alike is None],
         "tables": [_table(suite, facts, summary, names, condition["seeds"]) for suite, facts in suites],
@@ -67,6 +68,13 @@ def measured_view(number: int, name: str, summary: Json) -> tuple[dict[str, Any]
         "further": further,
     }
     return view, charts
+
+
+def _ends(found: Json | None) -> str | None:
+    """The places at which answers end, in words; None of an evaluation that did not record them."""
+    if not found:
+        return None
+    return ", ".join([*(token["text"] for token in found["tokens"]), *found["texts"]]) or "nothing but the limit"
 
 
 def _elsewhere(name: str, summary: Json) -> list[str]:

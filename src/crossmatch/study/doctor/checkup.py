@@ -1,9 +1,10 @@
 """A checkup: lines, each ok, a warning or a fault, with what to do; the machine first, then base and adapters."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
+from crossmatch.results.start import CheckLineJson, DoctorJson
 from crossmatch.runtime import SILENT, Progress
 
 State = Literal["ok", "warning", "fault"]
@@ -18,6 +19,10 @@ class Line:
     state: State
     seen: str
     remedy: str = ""
+
+    def to_dict(self) -> CheckLineJson:
+        """As plain JSON."""
+        return {"topic": self.topic, "state": self.state, "seen": self.seen, "remedy": self.remedy}
 
 
 @dataclass(frozen=True)
@@ -37,10 +42,16 @@ class Checkup:
         """How many lines are in a state."""
         return sum(line.state == state for line in self.lines)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> DoctorJson:
         """As plain JSON."""
-        counts = {state: self.count(state) for state in STATES}
-        return {"schema_version": 1, "worst": self.worst, **counts, "lines": [asdict(line) for line in self.lines]}
+        return {
+            "schema_version": 1,
+            "worst": self.worst,
+            "ok": self.count("ok"),
+            "warning": self.count("warning"),
+            "fault": self.count("fault"),
+            "lines": [line.to_dict() for line in self.lines],
+        }
 
 
 def doctor(

@@ -12,6 +12,7 @@ from crossmatch.checkpoint import Checkpoint, chat_template
 from crossmatch.data.suites import load_suite
 from crossmatch.errors import CrossmatchError, InputError, OutputError
 from crossmatch.merging import plan_merge
+from crossmatch.results.start import InitJson
 from crossmatch.runtime import SILENT, Progress
 from crossmatch.study.init.findings import Findings, Questions, find
 from crossmatch.study.init.recipe_text import Chosen, recipe_text, suite_text
@@ -35,7 +36,7 @@ class Proposal:
     guessed: tuple[str, ...]
     left: tuple[str, ...]
 
-    def to_dict(self) -> dict[str, object]:
+    def to_dict(self) -> InitJson:
         """As plain JSON."""
         return {
             "schema_version": 1,

@@ -1,19 +1,16 @@
-"""A tiny chat model with two adapters and two suites, made once."""
+"""A tiny chat model with two adapters and two suites, for sweeps."""
 
 import json
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from helpers import make_interfering
 
 WORDS = "heart cell disease lung kidney bone".split()
 
 
-@pytest.fixture(scope="session")
-def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("searched")
+def make_searched(root: Path) -> None:
+    """Base, `pt`, `sft`, and the suites `ask` (generation) and `pick` (choice) of the same 36 questions."""
     make_interfering(root)
     asked = [f"what is {'very ' * (i % 5)}{WORDS[i % 6]} {WORDS[i // 6 % 6]}" for i in range(36)]
     rows = [
@@ -28,17 +25,15 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "pick.yaml").write_text(
         "name: pick\nversion: 1\nkind: choice\ndata: pick.jsonl\nprompt: 'pick: {question}'\n"
     )
-    return root
 
 
-@pytest.fixture(scope="session")
-def study(searched: Path) -> dict[str, Any]:
+def make_study(root: Path) -> dict[str, Any]:
     """A small grid over it, as plain values."""
     return {
         "name": "small",
-        "base": str(searched / "base"),
-        "adapters": {name: str(searched / name) for name in ("pt", "sft")},
-        "suites": [str(searched / "ask.yaml"), str(searched / "pick.yaml")],
+        "base": str(root / "base"),
+        "adapters": {name: str(root / name) for name in ("pt", "sft")},
+        "suites": [str(root / "ask.yaml"), str(root / "pick.yaml")],
         "goals": ["acc"],
         "constraints": ["rougeL not below sft"],
         "space": {"pt": "0..1 step 0.5", "sft": "0..1 step 0.5"},
