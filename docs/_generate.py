@@ -15,6 +15,15 @@ from crossmatch.verification.faults import FAULTS
 _RECORD = "BENCHMARKS.md"
 
 
+def on_config(config: Any) -> Any:
+    """Put documents that the navigation does not name at the end of the reference, so that none is lost."""
+    reference = next(section["Reference"] for section in config.nav if "Reference" in section)
+    named = str(config.nav)
+    missing = [file.name for file in sorted(Path(config.docs_dir).glob("*.md")) if file.name not in named]
+    reference.extend(missing)
+    return config
+
+
 def on_files(files: Any, config: Any) -> Any:
     """Add the pages that no file holds."""
     from mkdocs.structure.files import File
@@ -75,7 +84,8 @@ def metrics() -> Iterator[str]:
     """Every metric of an evaluation."""
     yield "# Metrics"
     yield "\nNames as in `summary.json`; [Figures](../evaluate.md#figures) says how intervals and tests are made.\n"
-    yield from _table(("metric", "title", "what it is"), ((f"`{m.name}`", m.title, m.says) for m in CATALOGUE.values()))
+    rows = ((f"`{m.name}`", m.title, m.better or "-", ", ".join(m.suites), m.says) for m in CATALOGUE.values())
+    yield from _table(("metric", "title", "better", "suites", "what it is"), rows)
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[str]:

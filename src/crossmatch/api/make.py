@@ -20,7 +20,7 @@ def train(
     setting: Mapping[str, Any] | None = None,
     column: Mapping[str, str] | None = None,
     progress: Progress = SILENT,
-) -> dict[str, Any]:
+) -> Mapping[str, Any]:
     """Train one stage to a LoRA adapter on the frozen base; return the record that is written beside it.
 
     base: a directory or hub id; stage: `pt` (documents, every token) or `sft` (dialogues, responses alone); data: files

@@ -86,7 +86,7 @@ def identify(
     return identify_vectors(merged, _opened(base), vectors, thresholds=thresholds, progress=progress)
 
 
-def inspect(path: str | Path) -> dict[str, Any]:
+def inspect(path: str | Path) -> Mapping[str, Any]:
     """What a checkpoint, an adapter or a stored vector is: tensors, sizes, dtypes, ranks, scales, template, digests.
 
     path: a directory or a hub id. The fields are those of `crossmatch inspect --json`.

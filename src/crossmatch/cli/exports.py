@@ -40,7 +40,7 @@ def with_directories(arguments: Sequence[str]) -> list[str]:
     """A command line in which `--tables` and `--figures` without a DIR say so: DIR may be left out, which the parser of
     options does not know."""
     found = []
-    for word, following in zip(arguments, [*arguments[1:], "-"], strict=True):
+    for word, following in zip(arguments, [*arguments[1:], "-"], strict=False):
         alone = word in _DIRECTORIES and following.startswith("-")
         found.append(f"{word}=" if alone else word)
     return found

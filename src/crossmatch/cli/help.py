@@ -23,7 +23,9 @@ _GROUPS = {
     ),
     **dict.fromkeys(("texts", "questions", "openings", "server", "model", "same_as", "column", "strength"), _WHAT),
     **dict.fromkeys(("output", "as_json", "detail", "sarif", "junit", "annotate", "overwrite", "svg", "sign"), _OUTPUT),
-    **dict.fromkeys(("sha256", "durable", "to", "shard_size", "tables", "figures", "runs", "fail_above"), _OUTPUT),
+    **dict.fromkeys(
+        ("sha256", "durable", "to", "shard_size", "tables", "figures", "runs", "fail_above", "summary"), _OUTPUT
+    ),
     **dict.fromkeys(("attest", "bom", "report_to", "dry_run"), _OUTPUT),
 }
 _COLUMN = 27
@@ -113,6 +115,14 @@ SHOWN = {
             "evaluate models/base --checkpoint theirs=THEIRS --suite suite.yaml -o answers",
         ),
     ),
+    "sweep": Shown(
+        MEASURE,
+        ("adapter", "suite", "output", "space", "goal", "constraint", "method", "trials", "dry_run", "as_json"),
+        (
+            "sweep models/base -a pt=runs/pt -a sft=runs/sft --suite suite.yaml -o runs/sweep",
+            "sweep sweep.yaml --dry-run",
+        ),
+    ),
     "compare": Shown(
         MEASURE,
         ("margin", "metric", "task", "pooled", "detail", "tables", "as_json"),
@@ -134,6 +144,7 @@ SHOWN = {
             "analyse models/base tuned=models/tuned --texts pt.jsonl -o analysis",
         ),
     ),
+    "schema": Shown(EXPLAIN, ("as_json",), ("schema", "schema verdict")),
     "report": Shown(
         EXPLAIN, ("output", "tables", "figures", "as_json"), ("report runs/sample", "report answers -o page.html")
     ),
