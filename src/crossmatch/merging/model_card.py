@@ -78,9 +78,12 @@ def add_results(out: Path, summary: Mapping[str, Any], variant: str) -> bool:
     """
     manifest, file = read_json(out / MANIFEST), out / CARD
     body = card_text(manifest, _title(manifest), CHECKPOINT)
-    if not file.is_file() or not read_text(file).endswith(f"\n---\n{body}"):
+    before = read_text(file) if file.is_file() else ""
+    if not before.endswith(f"\n---\n{body}"):
         return False
     text = metadata(manifest, CHECKPOINT, eval_results(summary, variant), variant) + body
+    if text == before:
+        return True
     temporary = file.with_name(f".{CARD}.crossmatch-partial")
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(file)
