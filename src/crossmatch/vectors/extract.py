@@ -20,6 +20,7 @@ from crossmatch.checkpoint import (
 )
 from crossmatch.delta import STORABLE, round_once
 from crossmatch.errors import CheckpointError, EqualError, RuleError
+from crossmatch.export.results import Manifest
 from crossmatch.rules import Heads
 from crossmatch.runtime import SILENT, Progress, Task, in_order, single_threads
 from crossmatch.vectors.checkpoint_pair import Pair, Site, pair_checkpoints, same_bits, unequal_bits
@@ -126,7 +127,7 @@ def extract(
     dtype: str = "float32",
     overwrite: bool = False,
     progress: Progress = SILENT,
-) -> dict[str, Any]:
+) -> Manifest:
     """Write tau = tuned - base as a stored vector, and return its manifest.
 
     tau is rounded once to `dtype` (float32 or float64); only tensors that changed are stored. Every element of

@@ -27,6 +27,7 @@ from crossmatch.checkpoint import (
 )
 from crossmatch.delta import top_singular
 from crossmatch.errors import CheckpointError, RuleError
+from crossmatch.export.results import Manifest
 from crossmatch.runtime import SILENT, Progress, in_order, single_threads
 from crossmatch.vectors.checkpoint_pair import Pair, Site, pair_checkpoints
 from crossmatch.vectors.extract import Changes, find_changes, pair_facts
@@ -97,7 +98,7 @@ def extract_adapter(
     form: LowRankForm,
     overwrite: bool = False,
     progress: Progress = SILENT,
-) -> dict[str, Any]:
+) -> Manifest:
     """Write tau = tuned - base as a PEFT adapter of scaling 1, and return its manifest: the reverse of a merge.
 
     Matrices of linear layers become factors: sqrt(S) on each side of the leading singular triples (Eckart & Young,

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from crossmatch.adapter import VECTOR
 from crossmatch.checkpoint import TOKENIZER_FILES, OutputFile
+from crossmatch.export.results import Manifest
 from crossmatch.runtime import QUIET, Task
 
 GENERATION = "generation_config.json"
@@ -54,9 +55,9 @@ def write_entries(file: Path, entries: Sequence[Entry], task: Task = QUIET) -> s
     return digest.hexdigest()
 
 
-def statement(kind: str, subjects: Mapping[str, str], predicate: Mapping[str, Any]) -> dict[str, Any]:
+def statement(kind: str, subjects: Mapping[str, str], predicate: Mapping[str, Any]) -> Manifest:
     """An in-toto Statement v1: files with their blake3 digests, and how they were made. No times, no host."""
-    return {
+    facts = {
         "_type": "https://in-toto.io/Statement/v1",
         "subject": [{"name": name, "digest": {"blake3": digest}} for name, digest in sorted(subjects.items())],
         "predicateType": kind,
@@ -70,9 +71,10 @@ def statement(kind: str, subjects: Mapping[str, str], predicate: Mapping[str, An
             },
         },
     }
+    return Manifest(facts)
 
 
-def vector_statement(subjects: Mapping[str, str], predicate: Mapping[str, Any]) -> dict[str, Any]:
+def vector_statement(subjects: Mapping[str, str], predicate: Mapping[str, Any]) -> Manifest:
     """The statement by which a directory is known to be a stored vector."""
     return statement(VECTOR, subjects, predicate)
 
