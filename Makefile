@@ -6,15 +6,17 @@ BIN := $(VENV)/bin
 TORCH := $(shell grep '^torch==' constraints.txt)
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: install demo test lint faults models bench bench-merge bench-verify bench-evaluate bench-analysis clean help
+.PHONY: install demo test lint docs faults models generated bench bench-merge bench-verify bench-evaluate bench-analysis clean help
 
 help:
 	@echo "make install   environment with everything a user needs"
 	@echo "make demo      the whole job on the bundled sample: train, merge, prove, measure, explain"
 	@echo "make test      the tests"
 	@echo "make lint      ruff and pyright"
+	@echo "make docs      the site, at site/index.html; broken links fail"
 	@echo "make faults    make every fault and every honest route, and write the table of docs/verify.md"
 	@echo "make models    run every command on a tiny model of every architecture, and write docs/models.md: about 10 minutes"
+	@echo "make generated  docs/schemas and the table of metrics in docs/evaluate.md, from the code"
 	@echo "make bench     all benchmarks, printed; BENCHMARKS.md keeps a record"
 	@echo "make bench-verify  the proof beside reading, over sizes, beside deltalint, and its calibration: about 40 minutes"
 	@echo "make bench-merge  merge and verify beside cp, PEFT, mergekit and axolotl, in environments of their own: about 20 minutes;"
@@ -50,11 +52,22 @@ lint: $(VENV)/.developing
 	@$(BIN)/ruff format --check .
 	@$(BIN)/pyright
 
+$(VENV)/.documenting: $(VENV)/.installed
+	@$(INSTALL) --group docs
+	@touch $@
+
+docs: $(VENV)/.documenting
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo "site/index.html"
+
 faults: $(VENV)/.developing
 	@cd tests && ../$(BIN)/python -m faults.table
 
 models: $(VENV)/.developing
 	@cd tests && ../$(BIN)/python -m architectures.table
+
+generated: $(VENV)/.developing
+	@$(BIN)/python docs/_schemas.py
 
 bench: bench-merge bench-verify bench-evaluate bench-analysis
 
@@ -76,5 +89,5 @@ bench-analysis: $(VENV)/.installed
 	@$(BIN)/python benchmarks/analysis.py
 
 clean:
-	rm -rf $(VENV) runs build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) runs site build dist .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -6,7 +6,8 @@ python benchmarks/evaluate.py --rounds 1
 Choices: the same prompts and continuations are given to the harness's HF backend (0.4.13, batches of 16, in an
 environment and a process of its own) and to ours; what is timed is the call, not the loading. Both must choose the same
 option of every item. Generation: plain `generate` in batches of 16, in the order of the items; greedy, so that texts
-can be compared. Rounds of all contenders alternate; the median counts.
+can be compared. Rounds of all contenders alternate; the median counts. Beside seconds by the clock stand CPU seconds of
+the process: on a machine with other work (and OMP_NUM_THREADS=1) these are what can be compared.
 """
 
 import argparse
@@ -18,7 +19,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -37,9 +39,10 @@ requests = [
     Instance("loglikelihood", {}, (item["prompt"], option), i)
     for item in asked for i, option in enumerate(item["options"])
 ]
-started = time.perf_counter()
+started, cpu = time.perf_counter(), time.process_time()
 found = model.loglikelihood(requests, disable_tqdm=True)
-print(json.dumps({"seconds": time.perf_counter() - started, "values": [value for value, _ in found]}))
+spent = {"seconds": time.perf_counter() - started, "cpu": time.process_time() - cpu}
+print(json.dumps({**spent, "values": [value for value, _ in found]}))
 """
 TERMS, NEW, BATCH = 120, 64, 16
 
@@ -84,8 +87,26 @@ def model_and_items(root: Path) -> tuple[Path, dict[str, list[dict[str, Any]]], 
     return root / "base", asked, prompts
 
 
-def harness(base: Path, items: list[dict[str, Any]], root: Path) -> tuple[float, list[list[float]]]:
-    """Seconds and values of the harness."""
+@dataclass(frozen=True)
+class Spent:
+    """Seconds of one call, by the clock and of CPU."""
+
+    clock: float
+    cpu: float
+
+
+def since(clock: float, cpu: float) -> Spent:
+    """What passed since the two readings."""
+    return Spent(time.perf_counter() - clock, time.process_time() - cpu)
+
+
+def median(runs: Sequence[Spent]) -> Spent:
+    """Median of each."""
+    return Spent(statistics.median(r.clock for r in runs), statistics.median(r.cpu for r in runs))
+
+
+def harness(base: Path, items: list[dict[str, Any]], root: Path) -> tuple[Spent, list[list[float]]]:
+    """Time and values of the harness."""
     (root / "asked.json").write_text(json.dumps(items))
     command = [str(PEERS / "lm-eval/bin/python"), "-c", HARNESS, str(base), str(root / "asked.json")]
     done = subprocess.run(
@@ -93,15 +114,15 @@ def harness(base: Path, items: list[dict[str, Any]], root: Path) -> tuple[float,
     )
     found = json.loads(done.stdout.splitlines()[-1])
     values = iter(found["values"])
-    return found["seconds"], [[next(values) for _ in item["options"]] for item in items]
+    return Spent(found["seconds"], found["cpu"]), [[next(values) for _ in item["options"]] for item in items]
 
 
-def ours(engine: Any, items: list[dict[str, Any]]) -> tuple[float, list[list[float]]]:
-    """Seconds and values of this project."""
+def ours(engine: Any, items: list[dict[str, Any]]) -> tuple[Spent, list[list[float]]]:
+    """Time and values of this project."""
     found: dict[int, list[float]] = {}
-    started = time.perf_counter()
+    started = time.perf_counter(), time.process_time()
     engine.loglikelihoods([i["prompt"] for i in items], [i["options"] for i in items], found.__setitem__)
-    return time.perf_counter() - started, [found[i] for i in range(len(items))]
+    return since(*started), [found[i] for i in range(len(items))]
 
 
 def best(values: list[list[float]]) -> list[int]:
@@ -112,7 +133,10 @@ def best(values: list[list[float]]) -> list[int]:
 def choices(engine: Any, base: Path, asked: dict[str, list[dict[str, Any]]], root: Path, rounds: int) -> Iterator[str]:
     """Both on the same items."""
     reason = merge.install("lm-eval")
-    yield "| choices | items | lm-eval 0.4.13, s | crossmatch, s | times as fast | same choice | largest difference |"
+    yield (
+        "| choices | items | lm-eval 0.4.13, s (CPU) | crossmatch, s (CPU) | times as fast (CPU) "
+        "| same choice | largest difference |"
+    )
     yield "|---" * 7 + "|"
     if reason:
         yield f"| all | | {reason} | | | | |"
@@ -122,14 +146,17 @@ def choices(engine: Any, base: Path, asked: dict[str, list[dict[str, Any]]], roo
         for _ in range(rounds):
             theirs.append(harness(base, items, root))
             mine.append(ours(engine, items))
-        them, us = (statistics.median(s for s, _ in runs) for runs in (theirs, mine))
+        them, us = (median([spent for spent, _ in runs]) for runs in (theirs, mine))
         first, second = theirs[0][1], mine[0][1]
         same = sum(a == b for a, b in zip(best(first), best(second), strict=True))
         apart = max(abs(x - y) for a, b in zip(first, second, strict=True) for x, y in zip(a, b, strict=True))
-        yield f"| {form} | {len(items)} | {them:.1f} | {us:.1f} | {them / us:.2f} | {same} | {apart:.1e} |"
+        yield (
+            f"| {form} | {len(items)} | {them.clock:.1f} ({them.cpu:.1f}) | {us.clock:.1f} ({us.cpu:.1f}) "
+            f"| {them.clock / us.clock:.2f} ({them.cpu / us.cpu:.2f}) | {same} | {apart:.1e} |"
+        )
 
 
-def plain(engine: Any, prompts: list[str]) -> tuple[float, list[str]]:
+def plain(engine: Any, prompts: list[str]) -> tuple[Spent, list[str]]:
     """transformers' generate in batches."""
     import torch
     from transformers import GenerationConfig
@@ -139,7 +166,7 @@ def plain(engine: Any, prompts: list[str]) -> tuple[float, list[str]]:
     options = GenerationConfig(
         max_new_tokens=NEW, do_sample=False, eos_token_id=sorted(engine._stops), pad_token_id=tokenizer.pad_token_id
     )
-    started = time.perf_counter()
+    started = time.perf_counter(), time.process_time()
     for at in range(0, len(prompts), BATCH):
         inputs = tokenizer(prompts[at : at + BATCH], add_special_tokens=False, padding=True, return_tensors="pt")
         with torch.inference_mode():
@@ -147,17 +174,17 @@ def plain(engine: Any, prompts: list[str]) -> tuple[float, list[str]]:
         for row in made[:, inputs["input_ids"].shape[1] :].tolist():
             stop = next((place for place, token in enumerate(row) if token in engine._stops), len(row))
             texts.append(tokenizer.decode(row[:stop]))
-    return time.perf_counter() - started, texts
+    return since(*started), texts
 
 
-def pooled(engine: Any, prompts: list[str]) -> tuple[float, list[str]]:
+def pooled(engine: Any, prompts: list[str]) -> tuple[Spent, list[str]]:
     """Ours."""
     from crossmatch.evaluation.inference.protocol import Decoding
 
     found: dict[int, Any] = {}
-    started = time.perf_counter()
+    started = time.perf_counter(), time.process_time()
     engine.generate(prompts, NEW, Decoding(), [0] * len(prompts), found.__setitem__)
-    return time.perf_counter() - started, [found[i].text for i in range(len(prompts))]
+    return since(*started), [found[i].text for i in range(len(prompts))]
 
 
 def generation(engine: Any, prompts: list[str], rounds: int) -> Iterator[str]:
@@ -168,13 +195,16 @@ def generation(engine: Any, prompts: list[str], rounds: int) -> Iterator[str]:
     for _ in range(rounds):
         theirs.append(plain(engine, rendered))
         mine.append(pooled(engine, rendered))
-    them, us = (statistics.median(s for s, _ in runs) for runs in (theirs, mine))
+    them, us = (median([spent for spent, _ in runs]) for runs in (theirs, mine))
     same = sum(a == b for a, b in zip(theirs[0][1], mine[0][1], strict=True))
     lengths = sorted(len(engine.tokenizer(text)["input_ids"]) for text in rendered)
     yield f"| generation | {len(prompts)} prompts of {lengths[0]} to {lengths[-1]} tokens, {NEW} new at most |"
     yield "|---|---|"
-    yield f"| generate, batches of {BATCH} | {them:.1f} s |"
-    yield f"| crossmatch | {us:.1f} s, {them / us:.2f} times as fast, {same} of {len(prompts)} texts identical |"
+    yield f"| generate, batches of {BATCH} | {them.clock:.1f} s ({them.cpu:.1f} of CPU) |"
+    yield (
+        f"| crossmatch | {us.clock:.1f} s ({us.cpu:.1f} of CPU), {them.clock / us.clock:.2f} ({them.cpu / us.cpu:.2f}) "
+        f"times as fast, {same} of {len(prompts)} texts identical |"
+    )
 
 
 def weights(engine: Any, base: Any, rounds: int) -> Iterator[str]:
@@ -196,12 +226,13 @@ def weights(engine: Any, base: Any, rounds: int) -> Iterator[str]:
 
     pt, sft = vector(1), vector(2)
     engine.become({"pt": (pt, 0.3), "sft": (sft, 0.7)})
-    seconds = []
+    spent = []
     for number in range(3 * rounds):
-        started = time.perf_counter()
+        started = time.perf_counter(), time.process_time()
         engine.become({"pt": (pt, 0.1 * number), "sft": (sft, 0.7)})
-        seconds.append(time.perf_counter() - started)
-    yield f"another merge weight: {statistics.median(seconds):.2f} s (median of {len(seconds)})"
+        spent.append(since(*started))
+    middle = median(spent)
+    yield f"another merge weight: {middle.clock:.2f} s ({middle.cpu:.2f} of CPU; median of {len(spent)})"
     engine.become({})
 
 

@@ -6,6 +6,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 os.environ.setdefault("TQDM_DISABLE", "1")
+# Everything that a test writes is held to its declared form (src/crossmatch/results).
+os.environ.setdefault("CROSSMATCH_CHECK_RESULTS", "1")
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -16,6 +18,7 @@ import pytest
 import torch
 
 from helpers import make_adapter, make_llama
+from sweeping_models import make_searched, make_study
 
 torch.set_num_threads(2)
 
@@ -29,6 +32,20 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_adapter(root / "base", root / "sft", seed=2)
     make_adapter(root / "base", root / "foreign", seed=3)
     return root
+
+
+@pytest.fixture(scope="session")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A read-only chat model with two adapters and two suites."""
+    root = tmp_path_factory.mktemp("searched")
+    make_searched(root)
+    return root
+
+
+@pytest.fixture(scope="session")
+def study(searched: Path) -> dict[str, Any]:
+    """A small sweep over it, as plain values."""
+    return make_study(searched)
 
 
 @pytest.fixture(scope="module")
@@ -63,11 +80,12 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture
-def show(browser: Any, tmp_path: Path) -> Iterator[Callable[[str], Any]]:
-    """Open a page in the browser, all charts drawn; `complaints` are its errors, warnings and requests."""
+def show(browser: Any, tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """Open a page in the browser, all its parts open and all charts drawn, or folded as a reader meets it;
+    `complaints` are its errors, warnings and requests."""
     pages = []
 
-    def opened(html: str) -> Any:
+    def opened(html: str, *, folded: bool = False) -> Any:
         (tmp_path / "report.html").write_text(html)
         page = browser.new_page(viewport={"width": 1200, "height": 900})
         pages.append(page)
@@ -76,7 +94,12 @@ def show(browser: Any, tmp_path: Path) -> Iterator[Callable[[str], Any]]:
         page.on("pageerror", lambda e: page.complaints.append(str(e)))
         page.on("request", lambda r: page.complaints.append(r.url) if not r.url.startswith("file:") else None)
         page.goto((tmp_path / "report.html").as_uri())
-        page.wait_for_function("document.querySelectorAll('[data-chart]:not([data-drawn])').length === 0")
+        page.wait_for_function("document.documentElement.dataset.ready === 'yes'")
+        if not folded:
+            page.click("#unfold")
+        # Charts of the other tabs are drawn when these are opened.
+        undrawn = "[...document.querySelectorAll('[data-chart]')].filter((c) => c.getClientRects().length)"
+        page.wait_for_function(f"{undrawn}.every((c) => c.dataset.drawn === 'yes')")
         return page
 
     yield opened

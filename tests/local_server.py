@@ -6,6 +6,7 @@ What it does wrong is said by `faults`, each spent on one completion, and `alway
 import json
 import threading
 import time
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
@@ -62,6 +63,12 @@ def make_bytes_model(out: Path) -> Path:
     return out
 
 
+@cache
+def _load(path: Path) -> tuple[Any, Any]:
+    """Model and tokenizer, read once for all servers of a test run."""
+    return AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval(), AutoTokenizer.from_pretrained(path)
+
+
 class LocalServer:
     """Serves the model at `path` under `names` while the `with` block lasts; `kind`: whose manners it has.
 
@@ -71,8 +78,7 @@ class LocalServer:
     def __init__(
         self, path: Path, kind: str = "vllm", names: tuple[str, ...] = ("tiny",), penalty: float = 1.0
     ) -> None:
-        self.model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
-        self.tokenizer: Any = AutoTokenizer.from_pretrained(path)
+        self.model, self.tokenizer = _load(path)
         self.kind, self.names, self.penalty, self.limit = kind, names, penalty, 200
         self.answers_as: str | None = None
         self.echoes = True

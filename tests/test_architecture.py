@@ -18,7 +18,11 @@ FLOORS = {
     "delta": 0,
     "checkpoint": 0,
     "causal": 0,
+    "results": 0,
+    "result_kinds": 0,
+    "executors": 0,
     "report": 0,
+    "answers": 1,
     "export": 0,
     "data": 1,
     "adapter": 1,
@@ -29,19 +33,24 @@ FLOORS = {
     "evaluation": 2,
     "vectors": 2,
     "analysis": 3,
+    "sweeping": 4,
     "study": 4,
     "cli": 5,
-    "__main__": 6,
-    "__init__": 6,
+    "api": 6,
+    "__main__": 7,
+    "__init__": 7,
 }
 # The ground floor has an order of its own: whom each may use there.
 GROUND = {
-    "checkpoint": {"errors"},
+    "checkpoint": {"errors", "results"},
     "delta": {"errors", "export"},
-    "report": {"errors"},
-    "export": {"errors", "report"},
-    "statistics": {"errors"},
+    "report": {"errors", "results"},
+    "export": {"errors", "report", "results"},
+    "results": set(),
+    "result_kinds": {"checkpoint", "errors", "results"},
+    "statistics": {"errors", "results"},
     "causal": {"errors"},
+    "executors": {"errors"},
 }
 FILES = sorted(SOURCE.rglob("*.py"))
 
@@ -90,7 +99,7 @@ def test_delta_knows_no_files() -> None:
 
 def too_large(file: Path) -> Iterator[str]:
     """What of a file is beyond its size: lines of files, functions and classes, parameters, methods."""
-    text, cli = file.read_text(), room_of(file) == "cli"
+    text, cli = file.read_text(), room_of(file) in ("cli", "api")
     if text.count("\n") > 400:
         yield f"{text.count(chr(10))} lines"
     for node in ast.walk(ast.parse(text)):
@@ -101,7 +110,7 @@ def too_large(file: Path) -> Iterator[str]:
             # A function is one story; a command's parameters are its options, each documented where it stands.
             if lines > 100:
                 yield f"{node.name} has {lines} lines"
-            if count > (24 if cli else 7):
+            if count > (28 if cli else 7):
                 yield f"{node.name} takes {count} parameters"
             if hidden and not node.name.startswith("_"):
                 yield f"{node.name} takes **kwargs"
@@ -155,17 +164,22 @@ def test_every_command_has_help() -> None:
     commands = get_command(app).commands  # type: ignore[attr-defined]
     assert set(commands) == {
         "run",
+        "doctor",
+        "init",
         "train",
         "merge",
         "verify",
         "identify",
         "evaluate",
+        "sweep",
+        "predict",
         "compare",
         "audit",
         "calibrate",
         "inspect",
         "analyse",
         "report",
+        "schema",
         "vectors",
     }
     inner = commands["vectors"].commands  # type: ignore[attr-defined]

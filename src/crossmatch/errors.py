@@ -8,6 +8,7 @@
     ├── RecipeError               2   a study recipe that does not say what it means
     ├── OutputError               2   an output that may not, or cannot, be written
     ├── RuleError                 2   a sum of deltas that is not defined (also a ValueError)
+    ├── ExecutorError            2   workers that are lost again and again
     ├── EqualError                1   two models that are the same where a difference was asked for
     └── ProofError                1   a merge whose own proof failed; nothing was published
 
@@ -67,6 +68,10 @@ class OutputError(CrossmatchError):
 
 class RuleError(CrossmatchError, ValueError):
     """A sum of deltas that is not defined."""
+
+
+class ExecutorError(CrossmatchError):
+    """Workers that are lost again and again; what was answered is kept."""
 
 
 class EqualError(CrossmatchError):

@@ -1,5 +1,6 @@
 """The documents: their code runs, their commands exist, their lists are complete."""
 
+import importlib.util
 import json
 import re
 import shlex
@@ -9,13 +10,14 @@ import pytest
 from typer.main import get_command
 
 from crossmatch.cli import app, run
+from crossmatch.results.metrics import CATALOGUE
 from crossmatch.rules import RULES
 from crossmatch.verification.faults import FAULTS
 from helpers import copy, make_tokenizer
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS_BY_NAME = {file.name: file for file in (ROOT / "docs").glob("*.md")}
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def blocks(file: Path, language: str) -> list[str]:
@@ -60,12 +62,13 @@ def test_commands_of_the_documents_exist() -> None:
     commands = get_command(app).commands  # type: ignore[attr-defined]
     seen = set()
     for file in DOCUMENTS:
-        for block in blocks(file, ""):
-            for line in block.splitlines():
+        for block in [*blocks(file, ""), *blocks(file, "bash")]:
+            for line in block.replace("\\\n", " ").splitlines():
                 words = line.split("#")[0].replace("[", " ").replace("]", " ").split()
                 if words[:1] != ["crossmatch"]:
                     continue
                 seen.add(words[1])
+                assert words[1] in commands, line
                 command = commands[words[1]]
                 if inner := getattr(command, "commands", None):
                     command = inner[words[2]]
@@ -94,9 +97,20 @@ def test_examples_of_the_merge_run(laid_out: Path, capsys: pytest.CaptureFixture
     assert rules == set(RULES)
 
 
-def test_readme_lists_every_fault() -> None:
-    text = (ROOT / "README.md").read_text()
-    assert {f for f in FAULTS if f"`{f}`" not in text} == set()
+def test_pages_made_from_the_program_are_complete() -> None:
+    specification = importlib.util.spec_from_file_location("pages", ROOT / "docs" / "_generate.py")
+    assert specification is not None
+    assert specification.loader is not None
+    pages = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(pages)
+    faults, commands, metrics = ("\n".join(lines()) for lines in (pages.faults, pages.commands, pages.metrics))
+    assert {f for f in FAULTS if f"| `{f}` |" not in faults} == set()
+    assert {m for m in CATALOGUE if f"| `{m}` |" not in metrics} == set()
+    for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]
+        assert f"\n## {name}\n" in commands
+        for parameter in getattr(command, "params", ()):
+            if parameter.param_type_name == "option":
+                assert parameter.opts[0] in commands
 
 
 def test_no_placeholder_is_left() -> None:

@@ -22,6 +22,7 @@ from crossmatch.data.chat_templates import (
 )
 from crossmatch.data.prompt_templates import TEMPLATES, Template, find_template
 from crossmatch.data.rendering import render_rows, render_suite
+from crossmatch.data.responses import Reading
 from crossmatch.data.suites import Suite, load_suite
 from crossmatch.data.training_sets import Dialogue
 from crossmatch.errors import DataError
@@ -155,6 +156,12 @@ def test_templates_by_name(tokenizer: Any, tmp_path: Path) -> None:
     assert probe(again, None)["text"] == TEMPLATES["own"].prompt(again, PROBE)
     restore_template(again)
     assert again.chat_template == named
+    apply_template(again, "own:tool_use")
+    assert probe(again, None)["text"] == find_template("own:tool_use").prompt(open_tokenizer(tmp_path / "named"), PROBE)
+    restore_template(again)
+    assert again.chat_template == named
+    with pytest.raises(DataError, match="none called 'rag'"):
+        apply_template(again, "own:rag")
     again.chat_template = {"a": TURNS, "b": TURNS}
     with pytest.raises(DataError, match="none called 'default'; choose one as in own:a"):
         own_template(again)
@@ -180,15 +187,15 @@ def suite_of(root: Path, **settings: Any) -> Suite:
 
 
 @pytest.mark.parametrize(
-    ("source", "message"),
+    ("source", "message", "of_row"),
     [
-        (NO_SYSTEM + TURNS + START, "System role not supported"),
-        (STRICT + TURNS + START, "roles must alternate"),
-        (DROPS_SYSTEM + START, "leaves the system message out"),
+        (NO_SYSTEM + TURNS + START, "System role not supported", "System role not supported"),
+        (STRICT + TURNS + START, "roles must alternate", "roles must alternate"),
+        (DROPS_SYSTEM + START, "leaves the system message out", "leaves out or changes message 1, of role system"),
     ],
 )
 def test_what_a_template_refuses_or_leaves_out_is_said_with_file_and_line(
-    tokenizer: Any, tmp_path: Path, source: str, message: str
+    tokenizer: Any, tmp_path: Path, source: str, message: str, of_row: str
 ) -> None:
     template, plain = Template("t", source), suite_of(tmp_path)
     assert len(render_suite(plain, template, tokenizer)) == 3
@@ -200,11 +207,14 @@ def test_what_a_template_refuses_or_leaves_out_is_said_with_file_and_line(
     tokenizer.chat_template = source
     rows = [
         Dialogue((("user", "a"), ("assistant", "b"))),
-        Dialogue((("system", "s"), ("user", "a"), ("assistant", "b"))),
+        Dialogue((("system", "s"), ("user", "a"), ("assistant", "b")), place="t.jsonl, line 2"),
     ]
-    assert render_rows(rows[:1], "t.jsonl", tokenizer, None) == 1
-    with pytest.raises(DataError, match=rf"t\.jsonl, example 2: .*{message}"):
-        render_rows(rows, "t.jsonl", tokenizer, None)
+    reading = Reading(tokenizer)
+    assert render_rows(rows[:1], "t.jsonl", reading, 64) == []
+    with pytest.raises(DataError, match=rf"t\.jsonl, line 2: .*{of_row}"):
+        render_rows(rows, "t.jsonl", reading, 64)
+    with pytest.raises(DataError, match=r"t\.jsonl, example 1 has \d+ tokens with its template, max_length is 3"):
+        render_rows(rows[:1], "t.jsonl", reading, 3)
 
 
 def test_equal_options_are_refused(tmp_path: Path) -> None:

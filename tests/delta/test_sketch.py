@@ -54,8 +54,8 @@ def test_values_errors_and_the_rest_of_a_planted_spectrum(name: str, shape: tupl
 
 
 def test_the_bound_on_what_is_left_holds_over_many_draws() -> None:
-    matrix = planted(150, 200, torch.arange(1, 151).double() ** -0.3).float()
-    for seed in range(30):
+    matrix = planted(90, 120, torch.arange(1, 91).double() ** -0.3).float()
+    for seed in range(12):
         found = top_singular(matrix, 8, power=1, generator=generator(seed))
         rest = matrix.double() - (found.u.double() * found.s) @ found.vh.double()
         largest = float(torch.linalg.matrix_norm(rest, 2))
@@ -90,9 +90,9 @@ def test_all_directions_of_a_matrix_of_deficient_rank(shape: tuple[int, int]) ->
 
 def test_a_share_of_the_energy_is_reached_and_not_passed() -> None:
     spectrum = torch.arange(1, 401).double() ** -0.8
-    matrix = planted(600, 400, spectrum)
+    matrix = planted(450, 400, spectrum)
     exact = spectrum.square().cumsum(0) / spectrum.square().sum()
-    for share in (0.5, 0.8, 0.9):
+    for share in (0.5, 0.9):
         found = top_singular(matrix, energy=share, generator=generator())
         right = int((exact < share).sum()) + 1
         assert right <= len(found.s) <= right + max(1, right // 50)

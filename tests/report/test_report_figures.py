@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from test_report import VARIANTS, entry, facts, suite
 
-from crossmatch.report.metric_catalogue import telling
+from crossmatch.report.metric_text import telling
 from crossmatch.report.page.render import render_report
 from crossmatch.report.page.study import build_view
 from crossmatch.report.terminal.evaluation import print_summary
@@ -194,7 +194,7 @@ def test_a_reader_chooses_what_differences_are_from(show: Any) -> None:
     page = show(render_report(found))
     cell = page.locator("#condition0 table.figures tbody tr").nth(3).locator("td").first
     assert "-0.3 (-0.4 to -0.2)" in cell.inner_text()
-    assert "less" not in cell.inner_text()
+    assert "vs" not in cell.inner_text()
     assert cell.locator(".diff.clear:visible").count() == 0
     page.select_option("#against", "difference_base")
     assert "+1.5 (+1.4 to +1.6)" in cell.inner_text()
@@ -202,7 +202,7 @@ def test_a_reader_chooses_what_differences_are_from(show: Any) -> None:
     assert "mde 0.2" in cell.inner_text()
     assert cell.locator(".diff.clear:visible").count() == 1
     page.select_option("#against", "all")
-    assert [cell.inner_text().count(f"less {name}") for name in ("sft", "base", "its own control", "its random")] == [
+    assert [cell.inner_text().count(f"vs {name}") for name in ("sft", "base", "its own control", "its random")] == [
         1
     ] * 4
     page.locator("#condition0 summary", has_text="ask: all 3 figures").click()

@@ -41,7 +41,7 @@ def command(room: Path, out: Path, *more: str) -> list[str]:
 @pytest.fixture(scope="module")
 def answers(room: Path) -> tuple[Path, str]:
     """What `evaluate --interference` left, and what it printed."""
-    result = CliRunner().invoke(app, command(room, room / "answers", "--interference", "2"))
+    result = CliRunner().invoke(app, command(room, room / "answers", "--interference", "2", "--detail"))
     assert result.exit_code == 0, result.output
     return room / "answers", result.stdout
 
@@ -56,6 +56,7 @@ def test_evaluate_measures_and_shows_it(answers: tuple[Path, str], found: dict[s
     assert found["scope"]["measured"] == found["texts"]["measured_items"] == 2
     assert (found["guest"], found["host"]) == ("pt", "sft")
     tail = printed[printed.index("pt interferes with sft") :]
+    tail = tail[: tail.index("\n\n")]
     assert all(len(line) <= 80 for line in tail.splitlines())
     assert len([line for line in tail.splitlines() if line.startswith("    ")]) == len(PREDICTORS)
     result = CliRunner().invoke(app, ["report", str(out)])

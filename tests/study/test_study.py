@@ -16,6 +16,7 @@ from crossmatch.cli import run
 from crossmatch.delta import dense
 from crossmatch.errors import DataError, InputError, RecipeError
 from crossmatch.study import load_recipe, plan_study, run_study
+from crossmatch.study.preflight import render_all
 from crossmatch.study.sample import SampleSize, ontology_file, read_ontology, write_data
 from helpers import make_adapter, make_chat_model
 
@@ -260,6 +261,20 @@ def test_weights_by_module_reach_the_written_checkpoint(room: Path, tmp_path: Pa
     assert {"merge-ready0.3_mlp_0.2_layers_1_.q_proj_0+other0.7"} < set(again.ran)
 
 
+def test_merges_of_the_evaluation_are_measured_and_not_written(room: Path, tmp_path: Path) -> None:
+    """A grid of weights costs no disk: its points are variants of the summary, without a file."""
+    asked = recipe(room)["evaluation"]
+    grid = [{"pt": 0.25, "sft": 0.5}, {"sft": 0.5}]
+    loaded = load_recipe(saved(tmp_path, recipe(room, evaluation={**asked, "merges": grid})))
+    result = run_study(loaded, tmp_path / "runs")
+    variants = json.loads((result.path / "summary.json").read_text())["variants"]
+    assert variants["pt0.25+sft0.5"]["kind"] == "merge"
+    assert "sft0.5" in variants
+    assert [p.name for p in (result.path / "merges").iterdir()] == ["pt0.3+sft0.7"]
+    with pytest.raises(RecipeError, match=r"evaluation\.merges: none is no adapter"):
+        load_recipe(saved(tmp_path, recipe(room, evaluation={**asked, "merges": [{"none": 1}]})))
+
+
 def test_merges_that_would_overwrite_each_other(room: Path, tmp_path: Path) -> None:
     adapters = {name: {"path": str(room / "ready")} for name in ("a", "a1")}
     changed = recipe(room, adapters=adapters, merges=[{"a1": 2.0}, {"a": 12.0}], evaluation=None)
@@ -415,6 +430,26 @@ def test_every_prompt_and_training_row_is_rendered_before_any_work(room: Path, t
     train = changed["adapters"][name].get("train", {})
     changed["adapters"][name]["train"] = {**train, "template": str(tmp_path / "strict.jinja")}
     for work in (plan_study, run_study):
-        with pytest.raises(DataError, match=r"rows\.jsonl, example 2: the chat template cannot render a .*no system"):
+        with pytest.raises(DataError, match=r"rows\.jsonl, line 2: the chat template cannot render .*no system"):
             work(load_recipe(saved(tmp_path, changed)), tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
+
+
+def test_hub_rows_are_rendered_where_they_were_read_before_and_else_said_not_to_be(
+    room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed = recipe(room)
+    name = next(name for name, adapter in changed["adapters"].items() if adapter.get("stage") == "sft")
+    changed["adapters"][name]["data"] = "org/rows"
+    loaded = load_recipe(saved(tmp_path, changed))
+    kept = tmp_path / "cache"
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(kept))
+    said = "org/rows was not looked at: it is on the hub and was never read on this machine"
+    assert any(said in line for line in render_all(loaded, tmp_path / "runs"))
+    (kept / "org___rows/default/0.0.0/0").mkdir(parents=True)
+    rows = [{"prompt": "what is blood", "completion": "old"}, {"prompt": "what is blood"}]
+    monkeypatch.setattr("crossmatch.data.rows._library", lambda *_: iter(rows[:1]))
+    assert any("1 dialogues of org/rows rendered" in line for line in render_all(loaded, tmp_path / "runs"))
+    monkeypatch.setattr("crossmatch.data.rows._library", lambda *_: iter(rows))
+    with pytest.raises(DataError, match="org/rows, row 2"):
+        render_all(loaded, tmp_path / "runs")

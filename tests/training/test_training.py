@@ -253,7 +253,9 @@ def test_rows_that_a_template_refuses_are_named_with_their_line(room: Path, tmp_
 
 def test_work_of_another_run_is_not_continued(room: Path, tmp_path: Path) -> None:
     (tmp_path / "out.work").mkdir()
-    (tmp_path / "out.work" / "facts.json").write_text('{"digest": "another"}')
+    (tmp_path / "out.work" / "facts.json").write_text(
+        '{"digest": "another", "facts": {}, "begun": "2026-01-01T00:00:00Z"}'
+    )
     with pytest.raises(InputError, match="other data or settings; remove it"):
         train_stage(Checkpoint(room / "base"), "pt", room / "pt.jsonl", tmp_path / "out", settings=settings())
 

@@ -1,13 +1,11 @@
 """A PEFT LoRA directory, read as a tuning vector."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 from crossmatch.adapter.config import CONFIG_FILE, read_config
 from crossmatch.adapter.on_disk import Recorded
-from crossmatch.adapter.parts import build_parts, collect_parts
-from crossmatch.checkpoint import TensorFiles, check_links, locate
-from crossmatch.delta import Delta
+from crossmatch.adapter.parts import collect_parts
+from crossmatch.checkpoint import TensorFiles
 from crossmatch.errors import AdapterError
 
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -22,9 +20,7 @@ class Adapter(Recorded):
     """
 
     def __init__(self, source: str | Path) -> None:
-        self.source = locate(source)
-        if self.path.is_dir():
-            check_links(self.path)
+        super().__init__(source)
         self.config = read_config(self.path)
         file = self.path / WEIGHTS_FILE
         if not file.exists():
@@ -41,16 +37,3 @@ class Adapter(Recorded):
             self.parts = collect_parts(self.files, self.config)
         except AdapterError as error:
             raise AdapterError(f"{file}: {error}", fault=error.fault) from error
-        self.terms = ((1.0, self),)
-
-    def __getitem__(self, name: str) -> Delta:
-        return build_parts(self.parts[name])
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.parts)
-
-    def __len__(self) -> int:
-        return len(self.parts)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self.parts

@@ -5,7 +5,7 @@ Ties: one tensor serves as input and output embedding, and a change of one would
 were added to the embeddings before training.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -16,7 +16,7 @@ from crossmatch.adapter.embeddings import Tied, grow, untie
 from crossmatch.adapter.stored_vector import StoredVector
 from crossmatch.adapter.tensor_names import Placed, Places, place
 from crossmatch.checkpoint import DTYPE_NAMES, Checkpoint, input_embedding, is_output
-from crossmatch.delta import STORABLE, Delta, Replacement, Sum, TokenRows, TuningVector, summands
+from crossmatch.delta import STORABLE, Built, Delta, Replacement, Sum, TokenRows, TuningVector, summands
 from crossmatch.errors import AdapterError
 
 
@@ -34,24 +34,12 @@ class Fit:
     grown_by: str | None = None
 
 
-class Fitted(TuningVector):
-    """A mapping from the base's tensor names to deltas, built when asked for."""
+class Fitted(Built):
+    """Deltas by the base's tensor names, built when asked for."""
 
     def __init__(self, places: Mapping[str, Placed]) -> None:
+        super().__init__({name: placed.build for name, placed in places.items()})
         self._places = dict(places)
-        self.terms = ((1.0, self),)
-
-    def __getitem__(self, name: str) -> Delta:
-        return self._places[name].build()
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._places
 
     def by_source(self, adapter: Adapter | StoredVector) -> "Fitted":
         """The same under the adapter's own names; experts that the base keeps apart are one delta there."""
@@ -157,7 +145,7 @@ def _check(label: str, name: str, placed: Placed, view: Checkpoint) -> None:
     if len(placed.shape) != len(info.shape) or any(
         a not in (-1, b) for a, b in zip(placed.shape, info.shape, strict=True)
     ):
-        why = "it was trained on another base"
+        why = "it was trained on another base; give that one"
         if _is_grouped(placed.shape, info.shape):
             why = "the convolution has groups, and the adapter's does not: no weight of the base can hold the sum"
         shapes = f"a delta of {list(placed.shape)}, the base a tensor of {list(info.shape)}"

@@ -1,20 +1,52 @@
 """What is known of a tuning vector that lies in a directory: where it comes from, its files, their digests."""
 
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 
-from crossmatch.checkpoint import MANIFEST, Source, file_digest, files_digest, read_json
-from crossmatch.delta import TuningVector
+from crossmatch.adapter.parts import Part, build_parts
+from crossmatch.checkpoint import (
+    MANIFEST,
+    Source,
+    TensorFiles,
+    check_links,
+    file_digest,
+    files_digest,
+    locate,
+    read_json,
+)
+from crossmatch.delta import Delta, TuningVector
 
 
 class Recorded(TuningVector):
     """A tuning vector in a directory: a PEFT adapter, or a stored vector.
 
-    source: its directory, and the hub id that it was fetched from, if any; paths: the files that are its content.
+    source: its directory, and the hub id that it was fetched from, if any; paths: the files that are its content;
+    files: their tensors; parts: tensor name -> what they hold for it, read when it is asked for.
     """
 
     source: Source
     paths: tuple[Path, ...]
+    files: TensorFiles
+    parts: dict[str, tuple[Part, ...]]
+
+    def __init__(self, source: str | Path) -> None:
+        self.source = locate(source)
+        if self.path.is_dir():
+            check_links(self.path)
+        self.terms = ((1.0, self),)
+
+    def __getitem__(self, name: str) -> Delta:
+        return build_parts(self.parts[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.parts)
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.parts
 
     @property
     def path(self) -> Path:

@@ -1,6 +1,5 @@
 """What an adapter file holds for each tensor: low-rank factors, DoRA, biases, saved modules, tokens, experts."""
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -10,7 +9,7 @@ from torch import Tensor
 from crossmatch.adapter.config import CONFIG_FILE, AdapterConfig
 from crossmatch.adapter.keys import Key, parse_key
 from crossmatch.checkpoint import TensorFiles
-from crossmatch.delta import Delta, Dense, Dora, LowRank, Replacement, Stack, Sum, TokenRows, low_rank
+from crossmatch.delta import Delta, Dense, Dora, LowRank, Replacement, Stack, Sum, TokenRows, is_finite, low_rank
 from crossmatch.errors import AdapterError
 
 # As the experts of transformers define them.
@@ -243,6 +242,6 @@ class _Collector:
         tensor = self.files[key]
         if tensor.dtype not in _FLOATS:
             raise AdapterError(f"{key} is stored as {tensor.dtype}, which no adapter is trained in; save it again")
-        if not math.isfinite(float(tensor.sum(dtype=torch.float64))) and not bool(torch.isfinite(tensor).all()):
+        if not is_finite(tensor):
             raise AdapterError(f"{key} holds NaN or infinite values; train it again")
         return tensor

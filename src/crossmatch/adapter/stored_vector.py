@@ -6,8 +6,7 @@ for each factor column else; `added/NAME`, rows that a vocabulary has gained, an
 """
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from crossmatch.adapter.config import CONFIG_FILE
 from crossmatch.adapter.on_disk import Recorded
 from crossmatch.adapter.parts import Part
 from crossmatch.checkpoint import MANIFEST, TensorFiles, check_links, locate, read_json
-from crossmatch.delta import Delta, LowRank, Stack
+from crossmatch.delta import Delta, LowRank, Stack, is_finite
 from crossmatch.errors import AdapterError
 
 VECTOR_FILE = "vector.safetensors"
@@ -50,10 +49,6 @@ class StoredDense(Delta):
         """Shape of D."""
         return self.dims
 
-    def scaled(self, weight: float) -> "StoredDense":
-        """weight * D; the file is shared."""
-        return replace(self, scale=self.scale * weight)
-
     def rows(self, start: int, stop: int, dtype: torch.dtype = torch.float32, base: Tensor | None = None) -> Tensor:
         """D[start:stop], computed in `dtype`. Raises AdapterError for values that are not finite."""
         del base
@@ -62,7 +57,7 @@ class StoredDense(Delta):
         held = self.files.tensors[self.key].elements // max(1, self.columns)
         first, last = min(start, held), min(stop, held)
         found = self.files.rows(self.key, first, last, self.columns)
-        if not math.isfinite(float(found.sum(dtype=torch.float64))) and not bool(torch.isfinite(found).all()):
+        if not is_finite(found):
             raise AdapterError(f"{self.key} in {VECTOR_FILE} holds NaN or infinite values; extract the vector again")
         block = found.to(dtype) * self.scale
         missing = (stop - start) - (last - first)
@@ -78,9 +73,7 @@ class StoredVector(Recorded):
     """
 
     def __init__(self, source: str | Path) -> None:
-        self.source = locate(source)
-        if self.path.is_dir():
-            check_links(self.path)
+        super().__init__(source)
         file = self.path / VECTOR_FILE
         if not is_vector(self.path):
             raise AdapterError(f"{self.path} holds no tuning vector; crossmatch vectors extract makes one")
@@ -88,23 +81,8 @@ class StoredVector(Recorded):
             raise AdapterError(f"{self.path} is a tuning vector without its {VECTOR_FILE}; fetch or make it again")
         self.paths = (file,)
         self.files = TensorFiles([file])
-        self.parts: dict[str, tuple[Part, ...]] = {}
         self.added: dict[str, tuple[int, str]] = {}
-        for name, keys in self._by_name().items():
-            self.parts[name] = (self._part(name, keys),)
-        self.terms = ((1.0, self),)
-
-    def __getitem__(self, name: str) -> Delta:
-        return self.parts[name][0].build()
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.parts)
-
-    def __len__(self) -> int:
-        return len(self.parts)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self.parts
+        self.parts = {name: (self._part(name, keys),) for name, keys in self._by_name().items()}
 
     def _by_name(self) -> dict[str, set[str]]:
         found: dict[str, set[str]] = {}
@@ -175,7 +153,7 @@ class StoredVector(Recorded):
 
     def _finite(self, key: str) -> Tensor:
         tensor = self.files[key]
-        if not bool(torch.isfinite(tensor).all()):
+        if not is_finite(tensor):
             raise AdapterError(f"{self.paths[0]}: {key} holds NaN or infinite values; make the vector again")
         return tensor
 

@@ -61,7 +61,7 @@ def place(label: str, vector: TuningVector, base: Checkpoint, notes: list[str], 
         )
         if missing[0].endswith(".bias"):
             why = "it adds to a bias (lora_bias) that the base does not have"
-        elif isinstance(vector, Adapter) and all(_is_saved(vector, name) for name in missing):
+        elif isinstance(vector, Adapter) and all(p.kind == "saved" for name in missing for p in vector.parts[name]):
             why = "it saved a layer that the base does not have, as a new head; give a base that was saved with it"
         raise AdapterError(
             f"adapter {label}: {len(missing)} of {len(vector)} modules match nothing in {base.path}, "
@@ -85,10 +85,6 @@ def incomplete(holes: Sequence[str]) -> str:
         f"its config targets {shown}, its file holds nothing for them; it was saved half, or its target_modules are "
         "another adapter's"
     )
-
-
-def _is_saved(adapter: Adapter, name: str) -> bool:
-    return all(part.kind == "saved" for part in adapter.parts[name])
 
 
 def find_holes(adapter: Adapter, names: Names, places: Places) -> list[str]:
@@ -207,7 +203,7 @@ def _expert_targets(name: str, adapter: Adapter, part: Part, names: Names) -> It
     base, found = names.base, names.find(name)
     if found is not None:
         upright = _is_upright(adapter, part.shape, base.tensors[found].shape, base)
-        shape = part.shape if upright else _turned_shape(part.shape)
+        shape = part.shape if upright else (*part.shape[:-2], part.shape[-1], part.shape[-2])
         yield found, Placed(name, ("experts",), shape, part.build if upright else partial(_turned, part.build))
         return
     prefix, _, parameter = name.rpartition(".")
@@ -264,7 +260,3 @@ def _turned(build: Callable[[], Delta]) -> Delta:
     parts = delta.parts if isinstance(delta, Stack) else (delta,)
     turned = tuple(LowRank(p.a.T, p.b.T, p.scale) for p in parts if isinstance(p, LowRank))
     return Stack(turned) if isinstance(delta, Stack) else turned[0]
-
-
-def _turned_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return (*shape[:-2], shape[-1], shape[-2])

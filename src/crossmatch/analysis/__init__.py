@@ -4,11 +4,10 @@ from crossmatch.analysis.analyse import Opened, assemble, open_vectors
 from crossmatch.analysis.checkpoint_difference import Difference
 from crossmatch.analysis.weights.base_directions import Subspaces
 from crossmatch.analysis.weights.overlap import Overlap, independent, overlap
-from crossmatch.analysis.weights.tables import DEFAULT_KS, SCHEMA_VERSION, Wanted, analyse
+from crossmatch.analysis.weights.tables import DEFAULT_KS, Wanted, analyse
 
 __all__ = [
     "DEFAULT_KS",
-    "SCHEMA_VERSION",
     "Difference",
     "Opened",
     "Overlap",

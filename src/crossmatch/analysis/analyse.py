@@ -2,19 +2,41 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 from crossmatch.adapter import CONFIG_FILE, Adapter, fit, is_vector, open_vector
 from crossmatch.analysis.checkpoint_difference import Difference
 from crossmatch.analysis.weights.delta_matrix import LeftOut
-from crossmatch.analysis.weights.tables import SCHEMA_VERSION, Wanted, analyse
+from crossmatch.analysis.weights.tables import Wanted, analyse
 from crossmatch.checkpoint import Checkpoint, locate
 from crossmatch.delta import TuningVector
 from crossmatch.errors import DataError, EqualError
-from crossmatch.export.results import AnalysisResult
+from crossmatch.results.analysis import AnalysedVectorJson, AnalysisJson
 from crossmatch.runtime import SILENT, Progress
+
+
+@dataclass(frozen=True)
+class OpenedVector:
+    """What is known of one vector. made_on: digest of the base that it was made on, None if nothing records it."""
+
+    path: str
+    kind: Literal["adapter", "vector", "checkpoint"]
+    tensors: int
+    digest: str = ""
+    made_on: str | None = None
+
+    def to_dict(self, base: str | None) -> AnalysedVectorJson:
+        """As plain JSON; base: the digest of the base, None if its weights were not read."""
+        return {
+            "path": self.path,
+            "kind": self.kind,
+            "digest": self.digest,
+            "tensors": self.tensors,
+            # Not known where the weights were not read, or nothing was recorded.
+            "on_its_base": self.made_on == base if self.made_on and base else None,
+        }
 
 
 @dataclass(frozen=True)
@@ -25,7 +47,7 @@ class Opened:
 
     base: Checkpoint
     vectors: Mapping[str, TuningVector]
-    facts: Mapping[str, Mapping[str, Any]]
+    facts: Mapping[str, OpenedVector]
     left_out: tuple[LeftOut, ...] = field(default=())
 
 
@@ -43,23 +65,22 @@ def open_vectors(base: str | Path, sources: Mapping[str, str | Path]) -> Opened:
         )
     adapters: dict[str, TuningVector] = {}
     tuned: dict[str, Difference] = {}
-    facts: dict[str, dict[str, Any]] = {}
+    facts: dict[str, OpenedVector] = {}
     for label, source in sources.items():
         path = locate(source).path
         if (path / CONFIG_FILE).exists() or is_vector(path):
             known = adapters[label] = open_vector(source)
             kind = "adapter" if isinstance(known, Adapter) else "vector"
-            facts[label] = {"path": str(path), "kind": kind, "digest": known.digest, "tensors": len(known)}
-            facts[label]["made_on"] = known.trained_on
+            facts[label] = OpenedVector(str(path), kind, len(known), known.digest, known.trained_on)
         else:
             found = tuned[label] = Difference(checkpoint, Checkpoint(source))
-            facts[label] = {"path": str(path), "kind": "checkpoint", "tensors": len(found)}
+            facts[label] = OpenedVector(str(path), "checkpoint", len(found))
     for label, vector in tuned.items():
         if vector.is_zero():
             raise EqualError(
                 f"{label} ({vector.tuned.path}) is the base itself: every tensor is equal, nothing was tuned"
             )
-        facts[label]["digest"] = vector.tuned.digest
+        facts[label] = replace(facts[label], digest=vector.tuned.digest)
     placed = fit(checkpoint, adapters, tied="keep") if adapters else None
     vectors = {**(placed.vectors if placed else {}), **tuned}
     left_out = [
@@ -69,7 +90,7 @@ def open_vectors(base: str | Path, sources: Mapping[str, str | Path]) -> Opened:
     return Opened(view, {x: vectors[x] for x in sources}, facts, tuple(left_out))
 
 
-def assemble(opened: Opened, wanted: Wanted | None = None, *, progress: Progress = SILENT) -> AnalysisResult:
+def assemble(opened: Opened, wanted: Wanted | None = None, *, progress: Progress = SILENT) -> AnalysisJson:
     """The whole result as plain JSON. Each part of an analysis is one or several keys of it; another part, another key.
 
     The base's digest is None where its weights were not read.
@@ -81,21 +102,15 @@ def assemble(opened: Opened, wanted: Wanted | None = None, *, progress: Progress
     if wanted.aligned:
         with progress.task("digest"):
             digest = base.digest
-    vectors = {name: dict(opened.facts[name]) for name in opened.vectors}
-    for one in vectors.values():
-        made_on = one.pop("made_on", None)
-        # Not known where the weights were not read, or nothing was recorded.
-        one["on_its_base"] = made_on == digest if made_on and digest else None
     architectures = base.config.get("architectures")
-    facts = {
-        "schema_version": SCHEMA_VERSION,
+    return {
+        "schema_version": 1,
         "base": {
             "path": str(base.path),
             "architecture": str(architectures[0]) if isinstance(architectures, list) and architectures else None,
             "digest": digest,
         },
-        "vectors": vectors,
+        "vectors": {name: opened.facts[name].to_dict(digest) for name in opened.vectors},
         **weights,
         "seconds": round(time.monotonic() - started, 2),
     }
-    return AnalysisResult(facts)

@@ -13,12 +13,15 @@ from crossmatch.checkpoint.output import (
     check_apart,
     check_output,
     disk_error,
+    json_text,
     replace_json,
     safe_name,
     sync,
     write_json,
+    write_rows,
     write_tensors,
 )
+from crossmatch.checkpoint.programs import versions
 from crossmatch.checkpoint.quantised import QuantisedCheckpoint, QuantisedTensor, is_quantised, open_quantised
 from crossmatch.checkpoint.root_digest import RootDigest, root_digest
 from crossmatch.checkpoint.same import by_names_of, is_made_by_class, is_needless
@@ -80,6 +83,7 @@ __all__ = [
     "is_needless",
     "is_output",
     "is_quantised",
+    "json_text",
     "layer_of",
     "locate",
     "module_type_of",
@@ -102,6 +106,8 @@ __all__ = [
     "untied_output",
     "upload",
     "value_digest",
+    "versions",
     "write_json",
+    "write_rows",
     "write_tensors",
 ]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crossmatch.errors import InputError, OutputError
+from crossmatch.results.merging import OriginJson
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@\w[\w.-]*(/\w[\w.-]*)*)?", re.ASCII)
 _WANTED = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.py"]
@@ -20,7 +21,7 @@ class Source:
     hub_id: str | None = None
     revision: str | None = None
 
-    def origin(self, home: Path | None) -> dict[str, str | None]:
+    def origin(self, home: Path | None) -> OriginJson:
         """Where this lies, for a manifest: relative to the output directory `home`, so that both can move together
         (None: that will be elsewhere, and only the hub's name is said)."""
         where = None if self.hub_id or home is None else os.path.relpath(self.path.resolve(), home.resolve())

@@ -190,9 +190,19 @@ def write_tensors(file: Path, tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+def json_text(value: Any) -> str:
+    """A value as indented JSON with a newline at the end; refuses NaN."""
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
 def write_json(file: Path, value: Any) -> None:
-    """Write a value as indented JSON with a newline at the end; refuses NaN."""
-    file.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    """Write a value as `json_text` has it."""
+    file.write_text(json_text(value), encoding="utf-8")
+
+
+def write_rows(file: Path, rows: Iterable[Any]) -> None:
+    """Write values as JSON lines."""
+    file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
 
 
 def replace_json(file: Path, value: Any) -> None:

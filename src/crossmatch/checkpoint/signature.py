@@ -17,6 +17,7 @@ from typing import Any, Literal
 from crossmatch.checkpoint.layout import MANIFEST, find_weights
 from crossmatch.checkpoint.untrusted import check_links, parse_json, read_text
 from crossmatch.errors import InputError, OutputError
+from crossmatch.results.verdict import SignatureJson
 
 SIGNATURE = "model.sig"
 _EXTRA = 'needs the extra that signs: pip install "crossmatch[signing]"'
@@ -39,7 +40,7 @@ class SignatureResult:
         """True only for a signature that holds: none is not one."""
         return self.state == "valid"
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> SignatureJson:
         """As plain JSON."""
         return {"state": self.state, "reason": self.reason, "files": list(self.files)}
 

@@ -1,13 +1,12 @@
 """What a directory says about text: tokenizer, chat template and end of sequence, read from its small files."""
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from crossmatch.checkpoint.digest import bytes_digest, file_digest, files_digest
 from crossmatch.checkpoint.layout import read_json
 from crossmatch.checkpoint.untrusted import read_text
+from crossmatch.results.merging import TextFactsJson
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -40,9 +39,14 @@ class TextFacts:
     eos_config: tuple[int, ...] | None
     eos_generation: tuple[int, ...] | None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> TextFactsJson:
         """As plain JSON."""
-        return json.loads(json.dumps(asdict(self)))
+        return {
+            "tokenizer": self.tokenizer,
+            "template": self.template,
+            "eos_config": None if self.eos_config is None else list(self.eos_config),
+            "eos_generation": None if self.eos_generation is None else list(self.eos_generation),
+        }
 
 
 def text_facts(directory: Path) -> TextFacts:

@@ -11,13 +11,19 @@ from crossmatch.cli.audit import audit_command
 from crossmatch.cli.calibrate import calibrate_command
 from crossmatch.cli.compare import compare_command
 from crossmatch.cli.console import Settings, say
+from crossmatch.cli.doctor import doctor_command
 from crossmatch.cli.evaluate.command import evaluate_command
 from crossmatch.cli.exports import with_directories
+from crossmatch.cli.help import NAMES, HelpfulCommand, HelpfulGroup
 from crossmatch.cli.identify import identify_command
+from crossmatch.cli.init import init_command
 from crossmatch.cli.inspect import inspect_command
 from crossmatch.cli.merge import merge_command
+from crossmatch.cli.predict import predict_command
 from crossmatch.cli.report import report_command
 from crossmatch.cli.run import run_command
+from crossmatch.cli.schema import schema_command
+from crossmatch.cli.sweep import sweep_command
 from crossmatch.cli.train import train_command
 from crossmatch.cli.vectors import app as vectors
 from crossmatch.cli.verify import verify_command
@@ -33,12 +39,15 @@ _USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
 app = typer.Typer(
     name="crossmatch",
     help="Train, merge, prove, measure and explain two LoRA adapters in one model.",
-    no_args_is_help=True,
+    cls=HelpfulGroup,
     add_completion=False,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,
+    context_settings={"help_option_names": NAMES},
 )
 for _name, _command in {
+    "init": init_command,
+    "doctor": doctor_command,
     "run": run_command,
     "train": train_command,
     "merge": merge_command,
@@ -46,13 +55,16 @@ for _name, _command in {
     "identify": identify_command,
     "analyse": analyse_command,
     "evaluate": evaluate_command,
+    "sweep": sweep_command,
+    "predict": predict_command,
     "compare": compare_command,
     "audit": audit_command,
     "calibrate": calibrate_command,
     "inspect": inspect_command,
     "report": report_command,
+    "schema": schema_command,
 }.items():
-    app.command(_name)(_command)
+    app.command(_name, cls=HelpfulCommand)(_command)
 app.add_typer(vectors, name="vectors")
 
 
@@ -72,7 +84,7 @@ def options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """Options before the command."""
+    """Train, merge, prove, measure and explain LoRA adapters in one model."""
     del version
     Settings.quiet, Settings.debug = quiet, debug
     if not debug:

@@ -1,6 +1,7 @@
 """crossmatch audit."""
 
 import textwrap
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,12 +9,14 @@ import typer
 
 from crossmatch.cli.console import Terminal, emit, say
 from crossmatch.cli.exports import Tables, export, wanted_exports
-from crossmatch.cli.options import Json, split_pairs
+from crossmatch.cli.options import Detail, Json, split_pairs
 from crossmatch.errors import ExitCode, InputError, OutputError
+from crossmatch.report.terminal.answers import Rest, show_screen
+from crossmatch.report.terminal.audit import audit_table
 from crossmatch.report.text import printable
 
 if TYPE_CHECKING:
-    from crossmatch.evaluation.audit import AuditReport, Pair
+    from crossmatch.evaluation.audit import AuditReport, SetPair
 
 _FORMS = "a .jsonl, .json, .csv, .parquet, .txt (also .gz, .zst) or suite .yaml file, or a hub data set; repeat."
 
@@ -29,12 +32,14 @@ def audit_command(
     ] = None,
     ngram_share: Annotated[float, typer.Option(help="Share of an item's n-grams from which on it is found.")] = 0.5,
     processes: Annotated[int | None, typer.Option(min=1, help="Processes; default: one a core.")] = None,
+    detail: Detail = False,
     tables: Tables = None,
     as_json: Json = False,
 ) -> None:
     """Look for held-out items in the train sets, and for each train set in those before it."""
-    from crossmatch.checkpoint import replace_json
+    from crossmatch.answers import clean_answer, to_json
     from crossmatch.evaluation.audit import Criteria, Work, audit, open_corpus
+    from crossmatch.result_kinds import AUDIT
 
     if fail_above is not None and not 0 <= fail_above <= 1:
         raise InputError(f"--fail-above {fail_above}: give a share from 0 to 1")
@@ -48,19 +53,25 @@ def audit_command(
     work = Work(processes=processes)
     report = audit(corpora[0], corpora[1], criteria=Criteria(share=ngram_share), work=work, progress=Terminal())
     facts = report.to_dict()
-    for kind, files, read in zip(("train", "held_out"), sources, corpora, strict=True):
+    for sets, files, read in zip((facts["train"], facts["held_out"]), sources, corpora, strict=True):
         for name, file in files.items():
-            facts[kind][name] = {"source": file, "digest": read[name].digest(), **facts[kind][name]}
+            sets[name]["source"], sets[name]["digest"] = file, read[name].digest()
     failed = [name for name in report.ids if fail_above is not None and (report.share(name) or 0) > fail_above]
     facts["gate"] = None if fail_above is None else {"fail_above": fail_above, "failed": failed}
+    answer = clean_answer(facts)
+    facts["answers"] = to_json([answer] if answer else [])
     if output is not None:
-        replace_json(output, facts)
+        AUDIT.replace(output, facts)
     if as_json:
-        emit(facts)
+        emit(AUDIT, facts)
+        if output is not None:
+            say(f"written: {output}")
     else:
-        show(report)
-    if output is not None:
-        say(f"written: {output}")
+        if detail:
+            show(report)
+            print()
+        places = {"json": str(output)} if output is not None else {}
+        show_screen(facts["answers"], partial(audit_table, facts), Rest(places, detail=not detail))
     export(facts, exports)
     for name in failed:
         say(f"failed: of {name} {report.share(name):.2%} were found, more than {fail_above:.2%}")
@@ -77,7 +88,7 @@ def show(report: "AuditReport") -> None:
         print(f"\n{name}: {found:,} of {len(ids):,} items found, {len(ids) - found:,} are clean")
 
 
-def _show_pair(pair: "Pair") -> None:
+def _show_pair(pair: "SetPair") -> None:
     """What was found, with an example each, then what was looked for and not found, with the number judged."""
     share = f"{pair.found:,} of {pair.documents:,} documents ({pair.found / pair.documents:.2%})"
     print(f"\n{pair.against} in {pair.train}: {share}")

@@ -1,7 +1,6 @@
 """crossmatch calibrate."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -21,8 +20,9 @@ def calibrate_command(
     max_positions: Annotated[int, typer.Option(min=1, help="Tokens sampled for each adapter, at most.")] = 256,
     max_length: Annotated[int, typer.Option(min=2, help="Tokens of a sequence, at most; texts are split.")] = 2048,
     gradients: Annotated[bool, typer.Option("--gradients", help="Also the loss's gradients at the outputs.")] = False,
-    template: Annotated[str | None, typer.Option(help="A Jinja chat template for dialogues.")] = None,
+    template: Annotated[str | None, typer.Option(help="A Jinja chat template for dialogues, or own:NAME.")] = None,
     thinking: Annotated[bool | None, typer.Option(help="The template's enable_thinking switch.")] = None,
+    turn_end: Annotated[str, typer.Option(help="What ends a response: as the setting of training.")] = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the sample.")] = 0,
     partial: AllowPartial = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier output of this command.")] = False,
@@ -34,10 +34,12 @@ def calibrate_command(
     from crossmatch.evaluation.inference.calibrate import record_sets
     from crossmatch.evaluation.inference.module_inputs import Calibration, check_file, save
     from crossmatch.merging import plan_merge
+    from crossmatch.result_kinds import CALIBRATION
+    from crossmatch.results.training import RecordedJson
     from crossmatch.runtime import keep_heap
 
     keep_heap()
-    asked = Calibration(positions, max_positions, max_length, gradients, template, thinking, seed)
+    asked = Calibration(positions, max_positions, max_length, gradients, template, thinking, seed, turn_end)
     checkpoint = Checkpoint(base)
     adapters = {name: open_vector(path) for name, path in split_pairs(adapter, "-a").items()}
     parts = {name: (one, 1.0) for name, one in adapters.items()}
@@ -46,12 +48,23 @@ def calibrate_command(
     check_apart(output, [checkpoint.path, *(one.path for one in adapters.values()), *map(Path, files.values())])
     check_file(output, overwrite)
     tensors, sets = record_sets(checkpoint, fitted, files, asked, Terminal())
-    facts = {"schema_version": 1, "base": checkpoint.digest, "text": side_digest(checkpoint.path), **asdict(asked)}
-    facts |= {"template": file_digest(Path(template)) if template else None}
-    facts |= {"adapters": {name: one.digest for name, one in adapters.items()}, "sets": sets}
+    facts: RecordedJson = {
+        "schema_version": 1,
+        "base": checkpoint.digest,
+        "text": side_digest(checkpoint.path),
+        "positions": asked.positions,
+        "max_positions": asked.max_positions,
+        "max_length": asked.max_length,
+        "gradients": asked.gradients,
+        "template": file_digest(Path(template)) if template and Path(template).is_file() else template,
+        "thinking": asked.thinking,
+        "seed": asked.seed,
+        "adapters": {name: one.digest for name, one in adapters.items()},
+        "sets": sets,
+    }
     save(output, tensors, facts)
     if as_json:
-        emit({"output": str(output), **facts})
+        emit(CALIBRATION, {"output": str(output), **facts})
     else:
         for one in sets:
             print(f"{one['adapter'] or 'base'}: {one['modules']} modules at {one['rows']} of {one['of']} positions")

@@ -8,9 +8,9 @@ import typer
 
 from crossmatch.cli.console import emit
 from crossmatch.cli.exports import Tables, export, wanted_exports
-from crossmatch.cli.options import Json
+from crossmatch.cli.options import Detail, Json
 from crossmatch.errors import ExitCode, InputError
-from crossmatch.report.terminal.run_comparison import comparison_lines
+from crossmatch.report.terminal.run_comparison import comparison_answer, comparison_lines
 
 if TYPE_CHECKING:
     from crossmatch.evaluation.comparison.scored_run import Run
@@ -29,6 +29,7 @@ def compare_command(
     metric: Annotated[list[str] | None, typer.Option(help="Compare this metric alone; repeat.")] = None,
     task: Annotated[list[str] | None, typer.Option(help="Compare this task alone; repeat.")] = None,
     pooled: Annotated[bool, typer.Option("--pooled", help="The documents of all tasks as one set.")] = False,
+    detail: Detail = False,
     tables: Tables = None,
     as_json: Json = False,
 ) -> None:
@@ -50,10 +51,13 @@ def compare_command(
     wanted = Wanted(margin, tuple(metric or ()), tuple(task or ()), pooled)
     found = compare_runs(_read(*first), _read(*second), wanted)
     facts = found.to_dict()
+    facts["answers"] = [comparison_answer(facts)]
     if as_json:
-        emit(facts)
+        from crossmatch.result_kinds import COMPARISON
+
+        emit(COMPARISON, facts)
     else:
-        print("\n".join(comparison_lines(facts)))
+        print("\n".join(comparison_lines(facts, detail=detail)))
     export(facts, exports)
     if found.not_worse in _EXIT:
         raise typer.Exit(_EXIT[found.not_worse])

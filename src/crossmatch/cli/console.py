@@ -5,10 +5,15 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
 
 from crossmatch.report.text import duration, printable
 from crossmatch.runtime import Task
+
+if TYPE_CHECKING:
+    from crossmatch.result_kinds import Kind
+
+T = TypeVar("T")
 
 
 class Settings:
@@ -18,9 +23,15 @@ class Settings:
     debug = False
 
 
-def emit(value: Any) -> None:
-    """One JSON document on stdout; characters that a terminal would obey are escaped, as JSON allows."""
+def emit(kind: "Kind[T]", value: T) -> None:
+    """One JSON document of a kind on stdout."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    kind.check(text)
+    print_json(text)
+
+
+def print_json(text: str) -> None:
+    """JSON on stdout; characters that a terminal would obey are escaped, as JSON allows."""
     print("".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text))
 
 

@@ -1,6 +1,5 @@
 """--tables, --figures and --report-to: a command's result for papers and trackers."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,11 +93,3 @@ def export(facts: Mapping[str, Any], wanted: Exports, *, name: str = "", page: P
         told = tracked(facts, name, page)
         for tracker in wanted.trackers:
             say(f"{tracker}: {track(tracker, told)}")
-
-
-def read_facts(file: Path) -> Any:
-    """A result's JSON file. Raises InputError for what is none."""
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{file} is not JSON: {error}") from error

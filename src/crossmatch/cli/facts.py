@@ -3,15 +3,19 @@
 import math
 import textwrap
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from crossmatch.cli.console import Terminal, emit
 from crossmatch.report.text import printable, size
 
+if TYPE_CHECKING:
+    from crossmatch.results.inspection import InspectedAdapterJson, InspectedCheckpointJson, InspectedVectorJson
 
-def checkpoint_facts(path: str, directory: Path) -> dict[str, Any]:
+    Inspected = InspectedCheckpointJson | InspectedAdapterJson | InspectedVectorJson
+
+
+def checkpoint_facts(path: str, directory: Path) -> "InspectedCheckpointJson":
     """What a checkpoint is, as plain JSON: tensors, dtypes, texts, what lies beside."""
     from crossmatch.checkpoint import DTYPE_NAMES, Checkpoint, text_facts
 
@@ -20,6 +24,7 @@ def checkpoint_facts(path: str, directory: Path) -> dict[str, Any]:
     with Terminal().task("digest", None):
         digest = checkpoint.digest
     return {
+        "schema_version": 1,
         "kind": "checkpoint",
         "path": str(directory),
         "architecture": ", ".join(map(str, architectures if isinstance(architectures, list) else ())) or "unknown",
@@ -37,7 +42,7 @@ def checkpoint_facts(path: str, directory: Path) -> dict[str, Any]:
     }
 
 
-def adapter_facts(path: str, directory: Path) -> dict[str, Any]:
+def adapter_facts(path: str, directory: Path) -> "InspectedAdapterJson":
     """What an adapter is, as plain JSON."""
     from crossmatch.adapter import Adapter, examine
     from crossmatch.checkpoint import DTYPE_NAMES, layer_of, module_type_of, text_facts
@@ -51,7 +56,8 @@ def adapter_facts(path: str, directory: Path) -> dict[str, Any]:
     needs_base = any(found & {"dora", "saved", "tokens"} for found in kinds.values())
     norm = None if needs_base or not usable else adapter.norm()
     dtypes = Counter(DTYPE_NAMES[info.dtype] for info in adapter.files.tensors.values())
-    return {
+    facts: InspectedAdapterJson = {
+        "schema_version": 1,
         "kind": "adapter",
         "path": str(directory),
         "base": adapter.config.base,
@@ -65,13 +71,15 @@ def adapter_facts(path: str, directory: Path) -> dict[str, Any]:
         "scales": {f"{k:.6g}": v for k, v in sorted(Counter(adapter.config.scaling(m) for m in modules).items())},
         "rslora": adapter.config.rslora,
         "fan_in_fan_out": adapter.config.fan_in_fan_out,
-        **({"norm": norm if norm is not None and math.isfinite(norm) else None} if usable else {}),
         "lacks": [{"fault": lack.fault, "evidence": lack.evidence} for lack in whole.lacks],
         "remarks": "; ".join(whole.remarks) or None,
         "text": text_facts(directory).to_dict(),
         "digest": adapter.digest,
         "files": adapter.file_digests,
     }
+    if usable:
+        facts["norm"] = norm if norm is not None and math.isfinite(norm) else None
+    return facts
 
 
 def fact_lines(key: str, value: Any) -> list[str]:
@@ -97,7 +105,7 @@ def fact_lines(key: str, value: Any) -> list[str]:
     return textwrap.wrap(f"{key:22} {shown}", 79, subsequent_indent=" " * 23, break_long_words=False)
 
 
-def vector_facts(path: str) -> dict[str, Any]:
+def vector_facts(path: str) -> "InspectedVectorJson":
     """What a stored vector is, as plain JSON."""
     from crossmatch.adapter import StoredVector
     from crossmatch.vectors import describe
@@ -105,11 +113,15 @@ def vector_facts(path: str) -> dict[str, Any]:
     return describe(StoredVector(path), Terminal())
 
 
-def show_facts(facts: Mapping[str, Any], as_json: bool) -> None:
+def show_facts(facts: "Inspected", as_json: bool) -> None:
     """Facts on stdout, as JSON or as lines."""
     if as_json:
-        emit({"schema_version": 1, **facts})
+        from crossmatch.result_kinds import INSPECTION
+
+        emit(INSPECTION, facts)
         return
     for key, value in facts.items():
+        if key == "schema_version":
+            continue
         for line in fact_lines(key.replace("_", " "), value):
             print(printable(line))

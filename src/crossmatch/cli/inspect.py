@@ -1,13 +1,16 @@
 """crossmatch inspect."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from crossmatch.cli.facts import adapter_facts, checkpoint_facts, show_facts, vector_facts
 from crossmatch.cli.options import Json
 from crossmatch.errors import InputError
+
+if TYPE_CHECKING:
+    from crossmatch.cli.facts import Inspected
 
 
 def inspect_command(
@@ -24,7 +27,7 @@ def inspect_command(
     show_facts(facts, as_json)
 
 
-def _facts(path: str, directory: Path) -> dict[str, Any]:
+def _facts(path: str, directory: Path) -> "Inspected":
     from crossmatch.adapter import is_vector
 
     if (directory / "adapter_config.json").exists():

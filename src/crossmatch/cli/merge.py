@@ -1,5 +1,7 @@
 """crossmatch merge."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,10 +15,11 @@ from crossmatch.report.text import duration, size
 
 if TYPE_CHECKING:
     from crossmatch.merging import MergePlan
+    from crossmatch.sweeping.chosen import Chosen
 
 
 def merge_command(
-    base: Annotated[str, typer.Argument(help="Base checkpoint: a directory or a hub id.")],
+    base: Annotated[str | None, typer.Argument(help="Base checkpoint: a directory or a hub id.")] = None,
     adapter: Adapters = None,
     weight: Weights = None,
     output: Annotated[str | None, typer.Option("-o", "--output", help="Directory, or hub:ORG/NAME.")] = None,
@@ -44,6 +47,10 @@ def merge_command(
     sign: Annotated[
         Path | None, typer.Option(metavar="KEY", help="Sign the files with this private key (PEM).")
     ] = None,
+    swept: Annotated[
+        Path | None, typer.Option("--from", metavar="DIR", help="A sweep's directory: merge what it recommends.")
+    ] = None,
+    point: Annotated[int | None, typer.Option(help="With --from: the point of this number instead.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan that would run, and stop.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -57,9 +64,18 @@ def merge_command(
     _check_form(to, rank, checkpoint_only=bool(dtype or rounding != "nearest" or shard_size or sha256))
     if output is None and not dry_run:
         raise InputError("no output given; add -o DIRECTORY (or --dry-run)")
-    recipe = Recipe(rule, split_pairs(option, "--set"), seed, Calibration(calibration) if calibration else None)
-    stored = storage(dtype, rounding, shard_size, tied)
-    plan = plan_merge(Checkpoint(base), pair_up(adapter, weight), recipe=recipe, storage=stored, allow_partial=partial)
+    if swept is not None:
+        beside = {"BASE": base, "-a": adapter, "-w": weight, "--set": option, "--calibration": calibration}
+        chosen = _chosen(swept, point, {**beside, "--rule": rule != "linear", "--seed": seed})
+        stored = storage(dtype or chosen.dtype, rounding, shard_size, tied)
+        plan = plan_merge(chosen.base, chosen.parts, recipe=chosen.recipe, storage=stored, allow_partial=partial)
+        plan = replace(plan, recorded=chosen.recorded)
+    else:
+        if base is None or point is not None:
+            raise InputError("--point needs --from DIR" if base else "give a base checkpoint, or --from DIR of a sweep")
+        recipe = Recipe(rule, split_pairs(option, "--set"), seed, Calibration(calibration) if calibration else None)
+        stored, parts = storage(dtype, rounding, shard_size, tied), pair_up(adapter, weight)
+        plan = plan_merge(Checkpoint(base), parts, recipe=recipe, storage=stored, allow_partial=partial)
     say_notes(plan, tokenizer)
     if dry_run or output is None:
         _check_place(output, overwrite)
@@ -68,13 +84,33 @@ def merge_command(
     options = Output(tokenizer, overwrite, any_base, durable, sha256, away=output.startswith(HUB))
     with destination(output, sign) as (folder, publish):
         if to == "checkpoint":
-            predicate, sentence, hints = write_checkpoint(plan, folder, options, verify)
+            written = write_checkpoint(plan, folder, options, verify)
         else:
-            predicate, sentence, hints = write_adapter(plan, folder, options, rank)
+            written = write_adapter(plan, folder, options, rank)
         where = publish()
-    emit({"schema_version": 1, "output": where, **predicate}) if as_json else print(f"{where}: {sentence}")
-    for line in hints:
+    if as_json:
+        from crossmatch.result_kinds import MERGE
+
+        emit(MERGE, {"output": where, **written.facts})
+    else:
+        print(f"{where}: {written.sentence}")
+    for line in written.hints:
         say(line.replace("{}", where))
+
+
+def _chosen(swept: Path, point: int | None, beside: Mapping[str, object]) -> "Chosen":
+    """The point of a sweep. Raises InputError for what is given besides and comes from the sweep."""
+    from crossmatch.sweeping.chosen import chosen_point
+
+    given = next((name for name, value in beside.items() if value), None)
+    if given is not None:
+        raise InputError(f"{given} is not given with --from: it comes from the sweep")
+    chosen = chosen_point(swept, point)
+    weights = " ".join(f"-w {name}={weight}" for name, (_, weight) in chosen.parts.items())
+    say(f"point {chosen.recorded['sweep']['point']} of {swept}: {weights}, rule {chosen.recipe.rule}")
+    if chosen.template != "own":
+        say(f"note: it was asked with template {chosen.template}; use that one to get what was measured")
+    return chosen
 
 
 def _check_place(output: str | None, overwrite: bool) -> None:
@@ -97,7 +133,9 @@ def _show_plan(plan: "MergePlan", as_json: bool) -> None:
 
     cost = estimate(plan)
     if as_json:
-        emit({"schema_version": 1, **plan.to_dict(), "estimate": cost})
+        from crossmatch.result_kinds import MERGE_PLAN
+
+        emit(MERGE_PLAN, {**plan.to_dict(), "estimate": cost})
         return
     for line in steps(plan):
         print(line)

@@ -4,6 +4,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -12,14 +13,20 @@ from crossmatch.cli.options import DTYPES, one_of, shard_bytes
 from crossmatch.errors import InputError, OutputError
 
 if TYPE_CHECKING:
-    from crossmatch.merging import MergePlan, Storage
+    from crossmatch.merging import MergePlan, Output, Storage
+    from crossmatch.results.merging import MergePredicateJson
 
-if TYPE_CHECKING:
-    from crossmatch.merging import MergePlan, Output
-
-    Written = tuple[dict[str, Any], str, list[str]]
 
 HUB = "hub:"
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a manifest says of what was written, a sentence, and hints ({}: where it is)."""
+
+    facts: "MergePredicateJson"
+    sentence: str
+    hints: tuple[str, ...] = ()
 
 
 @contextmanager
@@ -71,19 +78,20 @@ def say_notes(plan: "MergePlan", tokenizer: str | None) -> None:
         say(f"note: {line}")
 
 
-def write_checkpoint(plan: "MergePlan", folder: Path, options: "Output", verify: bool) -> "Written":
-    """Write a checkpoint: what its manifest says, a sentence, and hints ({}: where it is)."""
+def write_checkpoint(plan: "MergePlan", folder: Path, options: "Output", verify: bool) -> Written:
+    """Write a checkpoint."""
     from crossmatch.merging import execute
     from crossmatch.verification import SampledProof
 
     terminal = Terminal()
     proof = SampledProof(progress=terminal) if verify else None
-    predicate: dict[str, Any] = execute(plan, folder, output=options, proof=proof, progress=terminal)["predicate"]
+    predicate = execute(plan, folder, output=options, proof=proof, progress=terminal)["predicate"]
     counts = predicate["tensors"]
-    verdict: dict[str, Any] = predicate["verdict"] or {"verdict": "not verified: not asked to"}
+    verdict = predicate["verdict"]
+    said_of_it = verdict["verdict"] if verdict else "not verified: not asked to"
     hints = [f"note: {line}" for line in predicate["notes"]]
     # Measured for rounding to the nearest: stochastic rounding loses nothing in the mean.
-    shares = verdict.get("swallowed_by_adapter") if plan.storage.rounding == "nearest" else None
+    shares = verdict["swallowed_by_adapter"] if verdict and plan.storage.rounding == "nearest" else None
     lost = {name: share for name, share in (shares or {}).items() if share is not None}
     if lost:
         said = ", ".join(f"{share:.1%} of {name}" for name, share in lost.items())
@@ -95,11 +103,11 @@ def write_checkpoint(plan: "MergePlan", folder: Path, options: "Output", verify:
     ]
     merged, copied = counts["merge"], counts["copy"] + counts["cast"]
     hints.append("to judge it again at any time: crossmatch verify {}")
-    return predicate, f"{merged} tensors merged, {copied} copied; {verdict['verdict']}", hints
+    return Written(predicate, f"{merged} tensors merged, {copied} copied; {said_of_it}", tuple(hints))
 
 
-def write_adapter(plan: "MergePlan", folder: Path, options: "Output", rank: int | None) -> "Written":
-    """Write an adapter: what its manifest says, and a sentence."""
+def write_adapter(plan: "MergePlan", folder: Path, options: "Output", rank: int | None) -> Written:
+    """Write an adapter."""
     from crossmatch.merging import merge_factors
 
     predicate = merge_factors(plan, folder, rank=rank, output=options, progress=Terminal())["predicate"]
@@ -107,7 +115,7 @@ def write_adapter(plan: "MergePlan", folder: Path, options: "Output", rank: int 
     cost = f"relative error {form['relative_error']:.2g}" if form["relative_error"] is not None else "zero"
     worst = form["worst"]
     where = f", {worst['relative_error']:.2g} in {worst['tensor']}" if worst and not form["exact"] else ""
-    return predicate, f"rank {form['rank']}, {'exact' if form['exact'] else 'truncated'}, {cost}{where}", []
+    return Written(predicate, f"rank {form['rank']}, {'exact' if form['exact'] else 'truncated'}, {cost}{where}")
 
 
 def storage(dtype: str | None, rounding: str, shard_size: str | None, tied: str) -> "Storage":

@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from crossmatch.training import TrainSettings
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+Detail = Annotated[bool, typer.Option("--detail", help="Print every figure, not the answers alone.")]
+Margin = Annotated[
+    float | None,
+    typer.Option(metavar="POINTS", help="Loss within which a variant is as good; points, or percent of a perplexity."),
+]
 Adapters = Annotated[
     list[str] | None,
     typer.Option("-a", "--adapter", metavar="NAME=PATH", help="Adapter or vector, by name; repeat."),
@@ -33,6 +38,12 @@ Strengths = Annotated[
 ]
 
 DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"} | {n: n for n in ("bfloat16", "float16", "float32")}
+
+
+def check_margin(value: float | None) -> None:
+    """Raise InputError for a margin that is no number of points above 0."""
+    if value is not None and not 0 < value <= 100:
+        raise InputError(f"--margin {value:g}: give points above 0 and up to 100, as in 2")
 
 
 def split_pairs(pairs: Sequence[str] | None, option: str) -> dict[str, str]:

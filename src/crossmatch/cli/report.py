@@ -1,12 +1,13 @@
 """crossmatch report."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from crossmatch.cli.console import emit, say
-from crossmatch.cli.exports import Figures, Tables, export, read_facts, wanted_exports
+from crossmatch.cli.exports import Figures, Tables, export, wanted_exports
 from crossmatch.cli.options import Json
 from crossmatch.errors import InputError
 
@@ -20,30 +21,46 @@ def report_command(
 ) -> None:
     """Make the page of a finished study, of an analysis or of an evaluation from its report.json, analysis.json or
     summary.json."""
-    from crossmatch.report import write_analysis, write_evaluation, write_report
+    from crossmatch.result_kinds import PAGE
 
-    file, write = run / "report.json", write_report
-    if not file.is_file() and (run / "analysis.json").is_file():
-        file, write = run / "analysis.json", write_analysis
-    elif not file.is_file() and (run / "summary.json").is_file():
-        file, write = run / "summary.json", write_evaluation
-    if not file.is_file():
+    file = next(
+        (run / name for name in ("report.json", "analysis.json", "summary.json") if (run / name).is_file()), None
+    )
+    if file is None:
         raise InputError(f"{run} holds no report.json, analysis.json or summary.json; run the study to its end first")
     exports = wanted_exports(tables, figures, run)
-    facts = read_facts(file)
-    if write is write_evaluation:
-        beside = {name: run / f"{name}.json" for name in ("samples", "interference")}
-        facts = {"summary": facts, "name": run.resolve().name}
-        facts |= {name: read_facts(path) for name, path in beside.items() if path.is_file()}
     out = output or file.with_suffix(".html")
-    try:
-        write(facts, out)
-        shown = {**facts["summary"], "interference": facts.get("interference")} if write is write_evaluation else facts
-        export(shown, exports, name=run.resolve().name)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{file} is no report of ours: {error!r}; run the command that wrote it again") from error
+    export(_write(file, out), exports, name=run.resolve().name)
     if as_json:
-        emit({"schema_version": 1, "report": str(out)})
+        emit(PAGE, {"schema_version": 1, "report": str(out)})
     else:
         print(out)
         say(f"open {out} in a browser")
+
+
+def _write(file: Path, out: Path) -> Mapping[str, Any]:
+    """Write the page of a result; the facts of its tables and figures. A file of an earlier version, which has no
+    answers, gets them. Raises DataError for a file that is not of its kind."""
+    from crossmatch.answers import analysis_answers, answers_of, to_json
+    from crossmatch.report import write_analysis, write_evaluation, write_report
+    from crossmatch.result_kinds import ANALYSIS, INTERFERENCE, REPORT, SAMPLES, SUMMARY
+
+    if file.stem == "report":
+        report = REPORT.read(file, say)
+        report.setdefault("answers", answers_of(report))
+        write_report(report, out)
+        return report
+    if file.stem == "analysis":
+        analysis = ANALYSIS.read(file, say)
+        analysis.setdefault("answers", to_json(analysis_answers(analysis)))
+        write_analysis(analysis, out)
+        return analysis
+    summary, samples, interference = SUMMARY.read(file, say), file.with_name("samples.json"), None
+    found: dict[str, Any] = {"summary": summary, "name": file.parent.resolve().name}
+    if samples.is_file():
+        found["samples"] = SAMPLES.read(samples, say)
+    if (beside := file.with_name("interference.json")).is_file():
+        found["interference"] = interference = INTERFERENCE.read(beside, say)
+    summary.setdefault("answers", answers_of(found))
+    write_evaluation(found, out)
+    return {**summary, "interference": interference}

@@ -2,19 +2,22 @@
 
 import resource
 import time
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from crossmatch.cli.console import Terminal, emit, say
-from crossmatch.cli.exports import Figures, ReportTo, Tables, export, read_facts, wanted_exports
-from crossmatch.cli.options import Json
-from crossmatch.errors import ExitCode
+from crossmatch.cli.exports import Figures, ReportTo, Tables, export, wanted_exports
+from crossmatch.cli.options import Detail, Json, Margin, check_margin
+from crossmatch.errors import ExitCode, InputError
 from crossmatch.report.text import duration
 
 if TYPE_CHECKING:
+    from crossmatch.results.study import StudyPlanJson
     from crossmatch.study import StudyResult
+    from crossmatch.study.recipe import Recipe
 
 
 def run_command(
@@ -24,6 +27,8 @@ def run_command(
         bool,
         typer.Option("--dry-run", help="Print stages, tokens, time and memory, render every prompt and row, and stop."),
     ] = False,
+    margin: Margin = None,
+    detail: Detail = False,
     tables: Tables = None,
     figures: Figures = None,
     report_to: ReportTo = None,
@@ -33,14 +38,18 @@ def run_command(
 
     Exit code 0: every merge is verified; 1: one is not; 3: one could not be judged.
     """
+    from crossmatch.result_kinds import REPORT, RUN, STUDY_PLAN
     from crossmatch.runtime import keep_heap
     from crossmatch.study import load_recipe, plan_study, run_study
 
     started = time.monotonic()
+    check_margin(margin)
     recipe = load_recipe(study)
+    if margin is not None:
+        recipe = _with_margin(recipe, margin)
     if dry_run:
         plan = plan_study(recipe, runs)
-        emit(plan) if as_json else _print_plan(plan)
+        emit(STUDY_PLAN, plan) if as_json else _print_plan(plan)
         return
     keep_heap()
     wanted = wanted_exports(tables, figures, runs / recipe.name, report_to)
@@ -49,28 +58,32 @@ def run_command(
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     if as_json:
         emit(
+            RUN,
             {
                 "schema_version": 1,
                 "study": recipe.name,
                 "report": str(result.report),
                 "verified": result.verified,
                 "verdicts": {name: v["verdict"] for name, v in result.verdicts.items()},
+                "answers": result.answers,
                 "summary": result.summary,
                 "seconds": {**result.ran, "total": round(seconds, 1)},
                 "peak_gib": round(peak, 2),
-            }
+            },
         )
     else:
-        _print_result(result)
-    spent = ", ".join(f"{name} {s:.0f} s" for name, s in result.ran.items() if s >= 0.5)
-    say(f"\n{seconds:.0f} s, {peak:.1f} GiB at the peak{': ' + spent if spent else ''}")
-    say(f"report: {result.report}")
-    export(read_facts(result.path / "report.json"), wanted, name=recipe.name, page=result.report)
+        # What is read last is the answer.
+        _say_cost(result, seconds, peak)
+        _print_result(result, detail=detail)
+    if as_json:
+        _say_cost(result, seconds, peak)
+        say(f"report: {result.report}")
+    export(REPORT.read(result.path / "report.json"), wanted, name=recipe.name, page=result.report)
     codes = {"verified": ExitCode.OK, "inconclusive": ExitCode.INCONCLUSIVE, "failed": ExitCode.FAILED}
     raise typer.Exit(codes[result.worst])
 
 
-def _print_plan(plan: dict[str, Any]) -> None:
+def _print_plan(plan: "StudyPlanJson") -> None:
     print(
         f"study {plan['study']}: {plan['parameters'] / 1e6:,.0f} M parameters, {plan['adapted_modules']} linear modules"
     )
@@ -88,14 +101,35 @@ def _print_plan(plan: dict[str, Any]) -> None:
     print(f"about {duration(plan['seconds'])} on this machine, {plan['flops'] / 1e9:,.0f} GFLOP/s measured")
 
 
-def _print_result(result: "StudyResult") -> None:
+def _with_margin(recipe: "Recipe", margin: float) -> "Recipe":
+    """The recipe with another margin. Raises InputError for one that measures nothing."""
+    if recipe.evaluation is None:
+        raise InputError(f"--margin {margin:g}: the recipe has no `evaluation:` that it could be a margin of")
+    return recipe.model_copy(update={"evaluation": recipe.evaluation.model_copy(update={"margin": margin})})
+
+
+def _say_cost(result: "StudyResult", seconds: float, peak: float) -> None:
+    spent = ", ".join(f"{name} {s:.0f} s" for name, s in result.ran.items() if s >= 0.5)
+    say(f"{seconds:.0f} s, {peak:.1f} GiB at the peak{': ' + spent if spent else ''}\n")
+
+
+def _print_result(result: "StudyResult", *, detail: bool) -> None:
+    from crossmatch.report.terminal.answers import Rest, show_all, show_screen, summary_table
     from crossmatch.report.terminal.evaluation import print_summary
 
-    for name, verdict in result.verdicts.items():
-        weights = ", ".join(
-            f"{key} {w['recovered']:.5f}" if w["recovered"] is not None else f"{key} ?"
-            for key, w in verdict["weights"].items()
-        )
-        print(" ".join([f"{name}:", verdict["verdict"], *verdict["faults"], f"(recovered {weights})"]))
-    if result.summary:
-        print_summary(result.summary)
+    summary, answers = result.summary, result.answers
+    if detail:
+        for name, verdict in result.verdicts.items():
+            weights = ", ".join(
+                f"{key} {w['recovered']:.5f}" if w["recovered"] is not None else f"{key} ?"
+                for key, w in verdict["weights"].items()
+            )
+            print(" ".join([f"{name}:", verdict["verdict"], *verdict["faults"], f"(recovered {weights})"]))
+        if summary:
+            print_summary(summary)
+        print()
+        show_all(answers)
+        print()
+    places = {"page": str(result.report), "json": str(result.path / "report.json")}
+    table = partial(summary_table, summary, answers) if summary else lambda rows: []
+    show_screen(answers, table, Rest(places, detail=not detail))

@@ -39,7 +39,9 @@ def train_command(
     keep_heap()
     record = train_stage(Checkpoint(base), stage, data, output, settings=settings, columns=columns, progress=Terminal())
     if as_json:
-        emit({"output": str(output), **record})
+        from crossmatch.result_kinds import TRAINING
+
+        emit(TRAINING, {"output": str(output), **record})
     else:
         last = record["loss"][-1][1] if record["loss"] else float("nan")
         print(f"{output}: {record['steps']} steps, {record['tokens_seen']} tokens, loss {last:.3f}")

@@ -65,7 +65,9 @@ def conclude(merged: str, verdict: "Verdict", shown: Shown, files: Mapping[str, 
 
     facts = verdict.to_dict(detail=shown.detail)
     if shown.as_json:
-        emit(facts)
+        from crossmatch.result_kinds import VERDICT
+
+        emit(VERDICT, facts)
     else:
         show(merged, verdict)
     if shown.annotate:

@@ -43,7 +43,7 @@ def verify_command(
 
     Exit code 0: verified; 1: not; 3: could not be judged.
     """
-    from crossmatch.checkpoint import Checkpoint, is_quantised, locate
+    from crossmatch.checkpoint import MANIFEST, Checkpoint, is_quantised, locate
     from crossmatch.runtime import keep_heap
     from crossmatch.verification import Claim, Verdict, claim_from_manifest, verify_claim, with_signature
 
@@ -56,17 +56,22 @@ def verify_command(
     claim: Claim | None = None
     watch = watched(merged, shown)
     try:
-        quantised = is_quantised(merged)
+        # Whether weights of 8 bits are the base's own is known once the base is.
+        eight = is_quantised(merged)
+        unclaimed = f"{merged} is a quantised export, so the claim must be given: --base, -a and -w"
+        if eight and not given and not (Path(merged) / MANIFEST).is_file():
+            raise InputError(unclaimed)
+        if given:
+            claim = Claim(Checkpoint(str(base)), pair_up(adapter, weight))
+        else:
+            claim = claim_from_manifest(Checkpoint(merged), base, split_pairs(adapter, "-a"), calibration)
+            claim = _with_weights(claim, weight)
+        quantised = eight and is_quantised(merged, claim.base)
         if quantised and not given:
-            raise InputError(f"{merged} is a quantised export, so the claim must be given: --base, -a and -w")
+            raise InputError(unclaimed)
         checkpoint = merged if quantised else Checkpoint(merged)
         if isinstance(checkpoint, Checkpoint):
             files = {name: info.file.name for name, info in checkpoint.tensors.items()}
-        if given or isinstance(checkpoint, str):
-            claim = Claim(Checkpoint(str(base)), pair_up(adapter, weight))
-        else:
-            claim = claim_from_manifest(checkpoint, base, split_pairs(adapter, "-a"), calibration)
-            claim = _with_weights(claim, weight)
         claim = replace(claim, dtypes=(DTYPES[dtype],)) if dtype else claim
         claim = replace(claim, partial=tuple(claim.parts)) if partial else claim
         verdict = verify_claim(checkpoint, claim, quick=quick, progress=Terminal())

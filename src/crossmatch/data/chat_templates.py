@@ -16,6 +16,8 @@ from crossmatch.data.thinking_switches import Switch, find_switch
 from crossmatch.data.token_ids import encode
 from crossmatch.errors import DataError, InputError
 
+OWN = "own:"
+"""Before the name of one of a tokenizer's several templates."""
 PROBE = ({"role": "user", "content": "What is anaemia?"},)
 DAY = datetime(2026, 1, 1)
 """The day that templates are given as today."""
@@ -78,18 +80,20 @@ def own_template(tokenizer: Any, name: str | None = None) -> str:
 
 
 def apply_template(tokenizer: Any, template: str | None) -> None:
-    """Give the tokenizer one chat template, of a file or its own, with the day at rest. `restore_template` takes it
-    back. Raises DataError if there is none at all."""
-    before = tokenizer.chat_template
-    if template is not None:
+    """Give the tokenizer one chat template, of a file or its own (`own:NAME` of several), with the day at rest.
+    `restore_template` takes it back. Raises DataError if there is none at all, or none of that name."""
+    before, name = tokenizer.chat_template, None
+    if template is not None and template.startswith(OWN):
+        name = template.removeprefix(OWN)
+    elif template is not None:
         path = Path(template)
         if not path.is_file():
-            raise DataError(f"template {path} does not exist; give a Jinja file")
+            raise DataError(f"template {path} does not exist; give a Jinja file, or own:NAME")
         before = tokenizer.chat_template = path.read_text(encoding="utf-8")
     if before is None:
         raise DataError("the base has no chat template, which SFT needs; give one with `template: FILE.jinja`")
     tokenizer.crossmatch_template = before
-    tokenizer.chat_template = frozen(own_template(tokenizer))
+    tokenizer.chat_template = frozen(own_template(tokenizer, name))
 
 
 def restore_template(tokenizer: Any) -> None:

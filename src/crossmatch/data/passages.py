@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from crossmatch.data.chat_templates import render
+from crossmatch.data.chat_templates import render, switch_of
+from crossmatch.data.responses import Reading
 from crossmatch.data.token_ids import encode
 from crossmatch.errors import DataError
 
@@ -36,26 +37,22 @@ def read_text(tokenizer: Any, text: str, max_length: int, *, ended: bool = True)
 
 
 def read_dialogue(
-    tokenizer: Any, messages: Sequence[dict[str, str]], thinking: bool | None, max_length: int
+    tokenizer: Any,
+    messages: Sequence[dict[str, str]],
+    thinking: bool | None,
+    max_length: int,
+    ending: tuple[int, ...] = (),
 ) -> Passage:
-    """A dialogue with its template; the prompt is everything before the last message, up to where its answer begins.
+    """A dialogue with its template, read as SFT reads it (`Reading`); the prompt is everything before the last answer.
 
-    Prompt and response are tokenised together where that keeps the prompt's own tokens, else apart. Raises DataError
-    if it is too long, or if the template renders the prompt otherwise once an answer follows.
+    ending: ids that training puts after a response which does not end with them. Raises DataError if it is too long, or
+    if the template cannot render it, leaves out a message, or hides where the answer begins.
     """
-    prompt = render(tokenizer, messages[:-1], thinking)
-    whole = render(tokenizer, messages, thinking, answered=True)
-    if not whole.startswith(prompt):
+    render(tokenizer, messages[:-1], thinking)
+    found = Reading(tokenizer, switch_of(tokenizer, thinking), ending=ending).read(messages)
+    if len(found.ids) > max_length:
         raise DataError(
-            f"the chat template renders a prompt otherwise once its answer follows: {prompt[-30:]!r} at the end of the "
-            "prompt is not in the dialogue; give another template, or set its thinking switch"
+            f"{len(found.ids)} tokens with the template, more than {max_length}: raise max_length, as far as the "
+            "model's context goes, or leave the dialogue out"
         )
-    before, ids = encode(tokenizer, [prompt, whole])
-    if ids[: len(before)] != before:
-        ids = before + tokenizer(whole[len(prompt) :], add_special_tokens=False)["input_ids"]
-    if len(ids) > max_length:
-        raise DataError(
-            f"{len(ids)} tokens with the template, more than {max_length}: raise max_length, as far as the model's "
-            "context goes, or leave the dialogue out"
-        )
-    return Passage(tuple(ids), len(before))
+    return Passage(found.ids, found.first)

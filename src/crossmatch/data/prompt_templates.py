@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from crossmatch.checkpoint import value_digest
-from crossmatch.data.chat_templates import DAY, PROBE, is_dated, own_template, render
+from crossmatch.data.chat_templates import DAY, OWN, PROBE, is_dated, own_template, render
 from crossmatch.errors import DataError
 
 _CHATML = (
@@ -15,8 +15,8 @@ _CHATML = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 EMPTY_BLOCK = "<think>\n\n</think>\n\n"
+_OPEN_BLOCK = "<think>\n"
 _STRICT = "Give the final answer only: no reasoning, no steps, no explanation, no tags."
-_OWN = "own:"
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,7 @@ TEMPLATES = {
     "nothink": Template("nothink", thinking=False),
     "chatml": Template("chatml", _CHATML),
     "chatml-empty": Template("chatml-empty", _CHATML, prefill=EMPTY_BLOCK),
+    "chatml-open": Template("chatml-open", _CHATML, prefill=_OPEN_BLOCK),
     "strict": Template("strict", instruction=_STRICT),
 }
 
@@ -78,8 +79,8 @@ def find_template(name: str) -> Template:
     file is. Raises DataError."""
     if name in TEMPLATES:
         return TEMPLATES[name]
-    if name.startswith(_OWN):
-        named = name.removeprefix(_OWN)
+    if name.startswith(OWN):
+        named = name.removeprefix(OWN)
         if not re.fullmatch(r"\w[\w-]*", named):
             raise DataError(f"template {name}: give a template's name, as in own:tool_use")
         return Template(f"own-{named}", named=named)

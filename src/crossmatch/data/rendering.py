@@ -1,13 +1,14 @@
 """Every prompt of a suite, and every training row, rendered before anything else is done: what a chat template refuses,
 or leaves out, is known before a model is loaded, with file and line."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from crossmatch.data.chat_templates import render
 from crossmatch.data.prompt_templates import Template
+from crossmatch.data.responses import Reading, read_responses
+from crossmatch.data.row_checks import check_dialogues
 from crossmatch.data.suites import Item, Suite
-from crossmatch.data.training_sets import Dialogue, Example
+from crossmatch.data.training_sets import Example, dialogues
 from crossmatch.errors import DataError
 
 
@@ -47,18 +48,17 @@ def days_of(tokenizer: Any, templates: Mapping[str, Template]) -> dict[str, str]
     return {name: day for name, day in found.items() if day is not None}
 
 
-def render_rows(examples: Iterable[Example], source: str, tokenizer: Any, thinking: bool | None) -> int:
-    """Render all dialogues of a training set, and return how many there are. Raises DataError for the first that the
-    tokenizer's template cannot render, and how many more there are."""
-    count, problems = 0, []
-    for number, example in enumerate(examples, 1):
-        if not isinstance(example, Dialogue):
-            continue
-        count += 1
-        try:
-            render(tokenizer, example.messages(), thinking, answered=True)
-        except DataError as error:
-            problems.append(f"{source}, example {number}: {error}")
-    if problems:
-        raise DataError(problems[0] + (f" (and {len(problems) - 1} more rows)" if problems[1:] else ""))
-    return count
+def render_rows(examples: Sequence[Example], source: str, reading: Reading, max_length: int) -> list[str]:
+    """Render all rows of a training set as SFT will read them; notes on what it will not see as it is asked for.
+
+    Refused is what training refuses: what the template cannot render or leaves out, and dialogues of more than
+    `max_length` tokens. Raises DataError for the first such row, with file and line, and how many more there are.
+    """
+    spoken = dialogues(examples, source)
+    checked = check_dialogues(reading.tokenizer, spoken, reading.switch.variables)
+
+    def place(number: int) -> str:
+        return spoken[number].place or f"{source}, example {number + 1}"
+
+    _, differing = read_responses(reading, checked.dialogues, max_length, place)
+    return [*checked.notes, *([differing] if differing else [])]

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from crossmatch.data.chat_templates import PROBE
+from crossmatch.data.chat_templates import PROBE, apply_template, switch_of
 from crossmatch.data.messages import Dialogue
 from crossmatch.data.thinking_switches import OFF, Switch
 from crossmatch.data.token_ids import encode
-from crossmatch.data.turn_ends import TurnEnd, special_ids
+from crossmatch.data.turn_ends import TurnEnd, special_ids, turn_end
 from crossmatch.errors import DataError
 
 # No real answer begins with it.
@@ -131,6 +131,15 @@ class Reading:
     def _ids(self, text: str) -> tuple[int, ...]:
         """With exactly one beginning of sequence, as an evaluation reads it."""
         return tuple(encode(self.tokenizer, [text])[0])
+
+
+def read_as(tokenizer: Any, template: str | None, thinking: bool | None, wanted_end: str) -> tuple[Reading, str | None]:
+    """How dialogues are read in training, and a note on where their answers end (None: nothing to say); gives the
+    tokenizer the template (a file, `own:NAME`, or None: its own). wanted_end: as `ending_of` takes it."""
+    apply_template(tokenizer, template)
+    switch = switch_of(tokenizer, thinking)
+    ending, note = ending_of(tokenizer, wanted_end, turn_end(tokenizer, switches=switch.variables))
+    return Reading(tokenizer, switch, ending=ending), note
 
 
 def ending_of(tokenizer: Any, wanted: str, end: TurnEnd) -> tuple[tuple[int, ...], str | None]:

@@ -61,7 +61,11 @@ def _check(tokenizer: Any, dialogue: Dialogue, switches: Mapping[str, Any]) -> D
     prompt = _render(tokenizer, dialogue.messages()[:-1], dialogue, switches, prompt=True)
     # Some templates change the text of tools and earlier answers on purpose; a user's words are not theirs to change.
     for number, (role, content) in enumerate(dialogue.turns, 1):
-        if role in ("system", "user") and content.strip() not in text and content.strip() not in prompt:
+        lost = content.strip() not in text and content.strip() not in prompt
+        # A short text may well stand in another message too.
+        if role == "system" and not lost:
+            lost = text == _without_message(tokenizer, dialogue, number - 1, switches)
+        if role in ("system", "user") and lost:
             raise DataError(
                 f"the chat template leaves out or changes message {number}, of role {role}; put its text into another "
                 "message, or give another template"
@@ -93,6 +97,15 @@ def _with_thought(tokenizer: Any, dialogue: Dialogue, text: str, switches: Mappi
         f"the chat template leaves out the thought of the answer ({own}); give a template that shows it, or write it "
         "into the content as the model is to write it, as in <think>...</think>"
     )
+
+
+def _without_message(tokenizer: Any, dialogue: Dialogue, place: int, switches: Mapping[str, Any]) -> str | None:
+    """The text of a dialogue without one message; None where the template does not go without it."""
+    messages = dialogue.messages()
+    try:
+        return _render(tokenizer, [*messages[:place], *messages[place + 1 :]], dialogue, switches)
+    except DataError:
+        return None
 
 
 def _without(tokenizer: Any, dialogue: Dialogue, number: int, name: str, switches: Mapping[str, Any]) -> str:

@@ -55,6 +55,18 @@ def hub_name(source: str) -> tuple[str, str | None, str]:
     return name, config or None, split or "train"
 
 
+def is_cached(source: str) -> bool:
+    """Whether the hub's library has read a hub data set on this machine before, so that it needs no network for it.
+    Raises DataError for what can be none."""
+    from datasets import config
+    from datasets.naming import camelcase_to_snakecase
+
+    owner, _, name = hub_name(source)[0].partition("/")
+    # <cache>/<owner>___<name>/<configuration>/<version>/<digest>
+    kept = Path(config.HF_DATASETS_CACHE) / f"{owner}___{camelcase_to_snakecase(name)}"
+    return any(path.is_dir() for path in kept.glob("*/*/*"))
+
+
 def read_file(file: Path) -> tuple[list[Row], str]:
     """Rows of a local file, each an object, and the digest of its bytes. Raises DataError with file and line."""
     from crossmatch.checkpoint import file_digest

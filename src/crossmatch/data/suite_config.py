@@ -184,7 +184,7 @@ class SuiteSettings(_Strict):
     name: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*$")
     version: int = Field(ge=1)
     kind: Literal["generation", "choice", "instructions", "text"]
-    language: Literal["en", "zh", "ja"] = "en"
+    language: Literal["en", "zh", "ja", "de", "fr", "es", "it", "pt", "nl", "pl", "ru"] = "en"
     data: str | None = None
     hub: HubSource | None = None
     fields: Fields = OWN_FIELDS

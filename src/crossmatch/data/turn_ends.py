@@ -12,6 +12,7 @@ from typing import Any
 
 from crossmatch.checkpoint import read_json
 from crossmatch.data.chat_templates import PROBE
+from crossmatch.results.summary import StopsJson
 
 # Stands in for an answer and for the question after it. No template treats such text in a way of its own, and no real
 # answer begins with it.
@@ -33,7 +34,7 @@ class Stops:
         """Ids of the tokens."""
         return frozenset(number for number, _ in self.tokens)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> StopsJson:
         """As plain JSON."""
         return {"tokens": [{"id": number, "text": text} for number, text in self.tokens], "texts": list(self.texts)}
 

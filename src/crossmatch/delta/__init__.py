@@ -5,7 +5,15 @@ from crossmatch.delta.compound import Blockwise, Stack, Sum, cat, linear, summan
 from crossmatch.delta.deltas import Delta, Dense, LowRank, ReadRows, check_weights, dense, low_rank
 from crossmatch.delta.geometry import cosine, frobenius, inner, norm, random_like, singular_values, truncated
 from crossmatch.delta.nulls import layer_shuffled, same_norm, same_spectrum
-from crossmatch.delta.rounding import STORABLE, Workspace, merged_rows, round_once, round_randomly, summed_rows
+from crossmatch.delta.rounding import (
+    STORABLE,
+    Workspace,
+    is_finite,
+    merged_rows,
+    round_once,
+    round_randomly,
+    summed_rows,
+)
 from crossmatch.delta.sketch import (
     HELD_ELEMENTS,
     Product,
@@ -15,12 +23,13 @@ from crossmatch.delta.sketch import (
     figure_angle,
     top_singular,
 )
-from crossmatch.delta.vector import TuningVector
+from crossmatch.delta.vector import Built, TuningVector
 
 __all__ = [
     "HELD_ELEMENTS",
     "STORABLE",
     "Blockwise",
+    "Built",
     "Delta",
     "Dense",
     "Dora",
@@ -43,6 +52,7 @@ __all__ = [
     "figure_angle",
     "frobenius",
     "inner",
+    "is_finite",
     "layer_shuffled",
     "linear",
     "low_rank",

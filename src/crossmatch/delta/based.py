@@ -24,10 +24,6 @@ class Replacement(Delta):
         """Shape of T."""
         return tuple(self.tensor.shape)
 
-    def scaled(self, weight: float) -> "Replacement":
-        """weight * D; the tensor is shared."""
-        return replace(self, scale=self.scale * weight)
-
     def add_to(self, total: Tensor, start: int, stop: int) -> None:
         """total += D[start:stop]; at s = 1 that is T, to the bit."""
         if self.scale == 1.0:
@@ -64,10 +60,6 @@ class TokenRows(Delta):
     def shape(self) -> tuple[int, ...]:
         """(vocabulary, d)."""
         return self.dims
-
-    def scaled(self, weight: float) -> "TokenRows":
-        """weight * D; the rows are shared."""
-        return replace(self, scale=self.scale * weight)
 
     def rows(self, start: int, stop: int, dtype: torch.dtype = torch.float32, base: Tensor | None = None) -> Tensor:
         """D[start:stop]."""
@@ -109,10 +101,6 @@ class Dora(Delta):
     def columns(self) -> int:
         """Width of the low-rank part."""
         return self.low.columns
-
-    def scaled(self, weight: float) -> "Dora":
-        """weight * D; factors and magnitude are shared."""
-        return replace(self, scale=self.scale * weight)
 
     def bind(self, read: ReadRows) -> "Dora":
         """With the norms of V's columns, for which all rows must be seen."""

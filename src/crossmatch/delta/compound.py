@@ -1,7 +1,7 @@
 """Deltas made of deltas: a stack of experts, a sum of unlike kinds, anything that is computed in blocks."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -92,10 +92,6 @@ class Blockwise(_OfParts):
     function: BlockFunction
     parts: tuple[Delta, ...]
     scale: float = 1.0
-
-    def scaled(self, weight: float) -> "Blockwise":
-        """weight * D."""
-        return replace(self, scale=self.scale * weight)
 
     def rows(self, start: int, stop: int, dtype: torch.dtype = torch.float32, base: Tensor | None = None) -> Tensor:
         """D[start:stop]."""

@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -37,9 +38,10 @@ class Delta(ABC):
         base: W[start:stop] in `dtype`, for a delta that needs it.
         """
 
-    @abstractmethod
-    def scaled(self, weight: float) -> "Delta":
-        """weight * D; what D is made of is shared, nothing is rounded."""
+    def scaled(self, weight: float) -> Self:
+        """weight * D; what D is made of is shared, nothing is rounded. Here for a dataclass with a `scale`."""
+        own: Any = self
+        return replace(own, scale=own.scale * weight)
 
     @property
     def columns(self) -> int:
@@ -98,10 +100,6 @@ class LowRank(Delta):
         """Number of factor columns: an upper bound of the rank of D."""
         return self.a.shape[0]
 
-    def scaled(self, weight: float) -> "LowRank":
-        """weight * D; the factors are shared, nothing is rounded."""
-        return replace(self, scale=self.scale * weight)
-
     def rows(self, start: int, stop: int, dtype: torch.dtype = torch.float32, base: Tensor | None = None) -> Tensor:
         """D[start:stop] as a (stop - start, d_in) matrix, computed in `dtype`."""
         del base
@@ -143,10 +141,6 @@ class Dense(Delta):
     def shape(self) -> tuple[int, ...]:
         """Shape of T."""
         return tuple(self.tensor.shape)
-
-    def scaled(self, weight: float) -> "Dense":
-        """weight * D; the tensor is shared."""
-        return replace(self, scale=self.scale * weight)
 
     def rows(self, start: int, stop: int, dtype: torch.dtype = torch.float32, base: Tensor | None = None) -> Tensor:
         """D[start:stop], computed in `dtype`."""

@@ -1,6 +1,6 @@
 """Nulls of a tuning vector: what any vector of that norm or spectrum does, and these layers in another order."""
 
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable
 from functools import partial
 from zlib import crc32
 
@@ -9,7 +9,7 @@ import torch
 from crossmatch.delta.compound import Stack
 from crossmatch.delta.deltas import Delta, Dense, LowRank
 from crossmatch.delta.geometry import norm, random_like
-from crossmatch.delta.vector import TuningVector
+from crossmatch.delta.vector import Built, TuningVector
 from crossmatch.errors import RuleError
 
 
@@ -19,7 +19,7 @@ def same_spectrum(vector: TuningVector, seed: int) -> TuningVector:
     Each tensor's random numbers follow from (seed, its name). Raises RuleError for a delta that depends on its base, or
     that is no matrix.
     """
-    return _made({name: partial(_spectrum, vector, name, seed) for name in _matrices(vector, "of the same spectrum")})
+    return Built({name: partial(_spectrum, vector, name, seed) for name in _matrices(vector, "of the same spectrum")})
 
 
 def same_norm(vector: TuningVector, seed: int) -> TuningVector:
@@ -28,7 +28,7 @@ def same_norm(vector: TuningVector, seed: int) -> TuningVector:
     G has independent normal numbers: as factors of D's rank where D has factors, else as a whole matrix. Each tensor's
     follow from (seed, its name). Raises RuleError as `same_spectrum` does.
     """
-    return _made({name: partial(_normal, vector, name, seed) for name in _matrices(vector, "of the same norm")})
+    return Built({name: partial(_normal, vector, name, seed) for name in _matrices(vector, "of the same norm")})
 
 
 def layer_shuffled(vector: TuningVector, seed: int, group: Callable[[str], Hashable]) -> TuningVector:
@@ -47,30 +47,7 @@ def layer_shuffled(vector: TuningVector, seed: int, group: Callable[[str], Hasha
         for name, other in zip(names, _cycle(names, generator), strict=True):
             moved = partial(vector.__getitem__, other)
             made[name] = moved if other != name else partial(_spectrum, vector, name, seed)
-    return _made({name: made[name] for name in vector})
-
-
-class _Made(Mapping[str, Delta]):
-    """Deltas that are made when they are asked for: a vector of whole matrices need not be held."""
-
-    def __init__(self, makers: Mapping[str, Callable[[], Delta]]) -> None:
-        self._makers = dict(makers)
-
-    def __getitem__(self, name: str) -> Delta:
-        return self._makers[name]()
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._makers)
-
-    def __len__(self) -> int:
-        return len(self._makers)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._makers
-
-
-def _made(makers: Mapping[str, Callable[[], Delta]]) -> TuningVector:
-    return TuningVector(_Made(makers))
+    return Built({name: made[name] for name in vector})
 
 
 def _matrices(vector: TuningVector, what: str) -> list[str]:

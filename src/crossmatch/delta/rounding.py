@@ -14,6 +14,13 @@ STORABLE = (torch.float32, torch.bfloat16, torch.float16)
 _MIDPOINT = 0x8000
 
 
+def is_finite(block: Tensor) -> bool:
+    """Whether all values are finite: by their sum, and if that is not, one by one."""
+    if not block.dtype.is_floating_point or math.isfinite(float(block.sum(dtype=torch.float32))):
+        return True
+    return bool(torch.isfinite(block).all())
+
+
 class Workspace:
     """Buffers for blocks of one size, used again from block to block: memory that stays in the cache. For one
     thread."""

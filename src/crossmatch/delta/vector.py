@@ -2,7 +2,7 @@
 
 import html
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -127,3 +127,23 @@ def _row(name: str, delta: Delta) -> dict[str, Any]:
     size = None if delta.needs_base else norm(delta)
     kind, rank = type(delta).__name__, getattr(delta, "rank", None)
     return {"tensor": name, "kind": kind, "rows": delta.height, "columns": delta.columns, "rank": rank, "norm": size}
+
+
+class Built(TuningVector):
+    """A vector whose deltas are built when they are asked for, so that whole matrices need not be held."""
+
+    def __init__(self, makers: Mapping[str, Callable[[], Delta]]) -> None:
+        self._makers = dict(makers)
+        self.terms = ((1.0, self),)
+
+    def __getitem__(self, name: str) -> Delta:
+        return self._makers[name]()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._makers)
+
+    def __len__(self) -> int:
+        return len(self._makers)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._makers

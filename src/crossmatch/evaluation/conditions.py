@@ -16,8 +16,6 @@ from crossmatch.evaluation.variants.variants import Variant
 SEEDS = 5
 # What records hold; part of every digest, so that other ones are not taken for these.
 RECORDS_VERSION = 5
-# What a summary of them holds, and how its figures are made.
-SUMMARY_VERSION = 3
 _DECODING = re.compile(r"^T(\d+(?:\.\d+)?)(?:p(\d+(?:\.\d+)?))?(?:x(\d+))?$")
 
 

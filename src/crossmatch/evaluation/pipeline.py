@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from crossmatch.adapter import Recorded
+from crossmatch.answers import MARGIN, answers_of
 from crossmatch.checkpoint import Checkpoint
 from crossmatch.data.chat_templates import open_tokenizer
 from crossmatch.data.rendering import days_of
@@ -22,6 +22,8 @@ from crossmatch.evaluation.runner.template_check import stated_ends, trained_wit
 from crossmatch.evaluation.variants.variants import APART, SERVED, Variant
 from crossmatch.export.results import EvaluationSummary, Tabled
 from crossmatch.export.table import Table
+from crossmatch.results.samples import SamplesJson
+from crossmatch.results.summary import ServerJson, SummaryJson
 from crossmatch.runtime import SILENT, Progress
 
 
@@ -32,7 +34,8 @@ class EvaluationRequest:
     variants: those that are asked here, in order; adapters: what they are made of; plan: under what they are asked, and
     the variant with which the others are compared (`kl_to`); serving: the model on a server, which is asked too, and
     first, since no model is loaded till then; clean: suite -> ids of its clean items, where an audit found others;
-    combination: which variants are sums of vectors across domains.
+    combination: which variants are sums of vectors across domains; margin: points of a score, or percent of a
+    perplexity, that a variant may lose and still be as good (`crossmatch.answers`).
     """
 
     base: Checkpoint
@@ -43,6 +46,7 @@ class EvaluationRequest:
     serving: Serving | None = None
     clean: Mapping[str, set[str]] = field(default_factory=dict)
     combination: Combination | None = None
+    margin: float = MARGIN
 
     def __post_init__(self) -> None:
         names = [variant.name for variant in self.every]
@@ -63,8 +67,8 @@ class EvaluationRequest:
 class Evaluation(Tabled):
     """summary: every figure and difference, as `summary.json` has it; samples: answers side by side."""
 
-    summary: dict[str, Any]
-    samples: dict[str, Any]
+    summary: SummaryJson
+    samples: SamplesJson
 
     # In a notebook: those that are read first.
     _notebook = ("overview.",)
@@ -82,17 +86,19 @@ def run_evaluation(request: EvaluationRequest, out: Path, *, progress: Progress 
     before is kept."""
     base, plan = request.base, request.plan
     records: Records = {}
-    further: dict[str, Any] = {}
+    server: ServerJson | None = None
+    trained: dict[str, dict[str, bool | None]] | None = None
+    own: dict[str, bool | None] | None = None
     if request.serving:
-        served = ask_served(request.base, request.serving, request.suites, plan, out, request.adapters, progress)
-        records, further["server"] = served
+        records, server = ask_served(
+            request.base, request.serving, request.suites, plan, out, request.adapters, progress
+        )
     if request.variants:
-        further["on_its_base"] = _on_its_base(request, progress)
+        own = _on_its_base(request, progress)
         records |= evaluate(base, request.adapters, request.variants, request.suites, out, plan=plan, progress=progress)
-        further["trained_with"] = trained_with(base, request.adapters, plan.conditions)
-    further["turn_ends"] = stated_ends(base, request.adapters, plan.conditions)
-    if days := days_of(open_tokenizer(base.path), {c.name: c.template for c in plan.conditions}):
-        further["days"] = days
+        trained = trained_with(base, request.adapters, plan.conditions)
+    ends = stated_ends(base, request.adapters, plan.conditions)
+    days = days_of(open_tokenizer(base.path), {c.name: c.template for c in plan.conditions})
     with progress.task("intervals and paired tests") as task:
         summary = summarise(
             records,
@@ -106,7 +112,17 @@ def run_evaluation(request: EvaluationRequest, out: Path, *, progress: Progress 
         beside = [variant for variant in request.every if variant.kind not in APART]
         samples = side_by_side(records, beside, request.suites, conditions=plan.conditions)
         task.advance()
-    return Evaluation(EvaluationSummary({**summary, **further}), samples)
+    if server is not None:
+        summary["server"] = server
+    if own is not None:
+        summary["on_its_base"] = own
+    if trained is not None:
+        summary["trained_with"] = trained
+    summary["turn_ends"] = ends
+    if days:
+        summary["days"] = days
+    summary["answers"] = answers_of({"summary": summary}, request.margin)
+    return Evaluation(summary, samples)
 
 
 def _on_its_base(request: EvaluationRequest, progress: Progress) -> dict[str, bool | None]:

@@ -3,7 +3,8 @@
 from typing import Any
 
 from crossmatch.export.table import Json
-from crossmatch.report.metric_catalogue import described, telling
+from crossmatch.report.metric_text import telling
+from crossmatch.results.metrics import metric_of
 
 # The Hub's names of metrics that it knows.
 _TYPES = {
@@ -32,7 +33,8 @@ def eval_results(summary: Json, variant: str) -> list[Any]:
                 entry = of["metrics"][metric].get(variant)
                 if entry is None or entry["value"] is None:
                     continue
-                title, _, scale, _ = described(metric)
+                known = metric_of(metric)
+                title, scale = known.title, known.unit.scale
                 ends = {key: entry[key] * scale for key in ("low", "high") if entry[key] is not None}
                 found.append(
                     EvalResult(

@@ -103,7 +103,7 @@ class MergeManifest(Manifest):
     """The statement that lies beside a merge, as `crossmatch.json` has it."""
 
     def tables(self) -> dict[str, Table]:
-        """`adapters`: weight and digest of each; the tables of the verdict, if the merge was proved; files and facts."""
+        """`adapters`: weight and digest of each; those of the verdict, if the merge was proved; files and facts."""
         predicate = self["predicate"]
         rows = [{"adapter": name, **facts} for name, facts in predicate["adapters"].items()]
         verdict = predicate.get("verdict")

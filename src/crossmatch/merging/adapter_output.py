@@ -27,14 +27,14 @@ from crossmatch.checkpoint import (
 from crossmatch.delta import Delta, Dense, LowRank, Stack, cat, norm, truncated
 from crossmatch.errors import RuleError
 from crossmatch.merging.execute import Output
-from crossmatch.merging.manifest import statement
+from crossmatch.merging.manifest import made_of, statement
 from crossmatch.merging.model_card import write_card
 from crossmatch.merging.plan import MergePlan, check_bases
 from crossmatch.merging.side_files import of_tokenizer, side_files
+from crossmatch.result_kinds import MERGE_MANIFEST
+from crossmatch.results.merging import AdapterFormJson, DigestsJson, MergeManifestJson, MergePredicateJson
 from crossmatch.rules import Combined
 from crossmatch.runtime import SILENT, Progress
-
-PREDICATE = "urn:crossmatch:merged-adapter:1"
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def merge_factors(
     rank: int | None = None,
     output: Output | None = None,
     progress: Progress = SILENT,
-) -> dict[str, Any]:
+) -> MergeManifestJson:
     """Write the combined delta as a PEFT adapter of scaling 1, and return its manifest.
 
     Without `rank` the sum is exact: B = [w_1 s_1 B_1 | w_2 s_2 B_2 | ...], A = [A_1; A_2; ...], of rank sum_i r_i, in
@@ -97,11 +97,16 @@ def merge_factors(
                 (partial / name).parent.mkdir(exist_ok=True)
                 shutil.copyfile(source, partial / name)
         inputs.check()
-        facts = {"form": _costs(errors, rank, width), "dtypes": ["float32"], "verdict": None}
-        subjects = {WEIGHTS_FILE: {"blake3": digest}}
-        manifest = statement(PREDICATE, plan, subjects, facts, home=None if output.away else partial)
+        subjects: dict[str, DigestsJson] = {WEIGHTS_FILE: {"blake3": digest}}
+        predicate: MergePredicateJson = {
+            **made_of(plan, None if output.away else partial),
+            "form": _costs(errors, rank, width),
+            "dtypes": ["float32"],
+            "verdict": None,
+        }
+        manifest = statement("urn:crossmatch:merged-adapter:1", subjects, predicate)
         write_card(partial, manifest, "An adapter merged")
-        write_json(partial / MANIFEST, manifest)
+        MERGE_MANIFEST.write(partial / MANIFEST, manifest)
     return manifest
 
 
@@ -155,7 +160,7 @@ def _factors(name: str, delta: Delta, rank: int | None) -> _Factors:
     return _Factors(tuple(done), lost, size)
 
 
-def _costs(errors: Mapping[str, Mapping[str, float]], rank: int | None, width: int) -> dict[str, Any]:
+def _costs(errors: Mapping[str, Mapping[str, float]], rank: int | None, width: int) -> AdapterFormJson:
     """What the form costs: relative Frobenius error in all and of the worst tensor (None: nothing is there)."""
     total = math.hypot(*(e["norm"] for e in errors.values()))
     shares = {name: e["error"] / e["norm"] for name, e in errors.items() if e["norm"] > 0}

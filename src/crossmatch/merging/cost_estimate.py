@@ -2,11 +2,11 @@
 
 import time
 from collections.abc import Iterator
-from typing import Any
 
 from crossmatch.checkpoint import BLOCK_ELEMENTS
 from crossmatch.delta import LowRank, Stack, round_once, summed_rows
 from crossmatch.merging.plan import MergePlan
+from crossmatch.results.merging import CostJson
 from crossmatch.runtime import cores
 
 # Bytes that an interpreter with torch takes; seconds to copy a byte to the page cache and to digest it twice.
@@ -28,7 +28,7 @@ def steps(plan: MergePlan) -> Iterator[str]:
         yield f"linear in place of {plan.vector.recipe.rule} on {shown}: no factors or elements to act on"
 
 
-def estimate(plan: MergePlan) -> dict[str, Any]:
+def estimate(plan: MergePlan) -> CostJson:
     """Seconds and bytes of memory that the plan will take on this machine, from one block that is merged and thrown
     away.
 

@@ -24,6 +24,8 @@ from crossmatch.merging.model_card import write_card
 from crossmatch.merging.plan import MergePlan, Parts, Storage, check_bases, plan_merge
 from crossmatch.merging.side_files import copy_side_files, side_files
 from crossmatch.merging.writer import Stream, Witness
+from crossmatch.result_kinds import MERGE_MANIFEST
+from crossmatch.results.verdict import ManifestVerdictJson
 from crossmatch.rules import Recipe
 from crossmatch.runtime import SILENT, Progress
 
@@ -37,7 +39,7 @@ class Proof(Protocol):
         """Begin, before anything is written. base: as the adapters saw it; claim: what will be said of the result."""
         ...
 
-    def verdict(self, path: Path) -> Mapping[str, Any]:
+    def verdict(self, path: Path) -> ManifestVerdictJson:
         """Judge a written directory that is not published yet: a mapping with a `verdict`, for the manifest."""
         ...
 
@@ -135,12 +137,12 @@ def execute(
             check_bases(base, adapters)
         _write_index(plan, partial)
         copy_side_files(sides, partial, _config_changes(plan))
-        verdict = dict(proof.verdict(partial)) if proof else None
+        verdict = proof.verdict(partial) if proof else None
         if verdict and verdict["verdict"] == "failed":
             raise ProofError(f"the merge failed its own proof ({', '.join(verdict['faults'])}); {out} was not written")
         manifest = merge_manifest(plan, sides, stream.digests, partial, verdict, away=output.away)
         write_card(partial, manifest)
-        write_json(partial / MANIFEST, manifest)
+        MERGE_MANIFEST.write(partial / MANIFEST, manifest)
         if output.durable:
             sync(partial)
     return MergeManifest(manifest)

@@ -1,36 +1,39 @@
 """The statement that lies beside a merge: what the files are, and from what and how they were made."""
 
-import platform
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from crossmatch.adapter import Recorded
-from crossmatch.checkpoint import text_facts
+from crossmatch.checkpoint import text_facts, versions
 from crossmatch.merging.plan import MergePlan, Parts
 from crossmatch.merging.side_files import SideFiles
+from crossmatch.results.merging import (
+    DigestsJson,
+    MadeOfJson,
+    MergeManifestJson,
+    MergePredicateJson,
+    MergeType,
+    WeightedInputJson,
+)
+from crossmatch.results.verdict import ManifestVerdictJson
 from crossmatch.rules import weight_json
-
-PREDICATE = "urn:crossmatch:merge:1"
 
 
 def merge_manifest(
     plan: MergePlan,
     sides: SideFiles,
-    subjects: Mapping[str, Mapping[str, str]],
+    subjects: Mapping[str, DigestsJson],
     out: Path,
-    verdict: Mapping[str, Any] | None,
+    verdict: ManifestVerdictJson | None,
     *,
     away: bool = False,
-) -> dict[str, Any]:
+) -> MergeManifestJson:
     """The statement of a merged checkpoint."""
-    facts = {
+    predicate: MergePredicateJson = {
+        **made_of(plan, None if away else out),
         "linear_instead": list(plan.summed),
         "dtypes": sorted({str(t.dtype).split(".")[-1] for t in plan.tensors}),
-        "tensors": {action: plan.count(action) for action in ("merge", "copy", "cast")},
+        "tensors": plan.counts(),
         "route": "once" if plan.storage.rounding == "nearest" else plan.storage.rounding,
         "tied": plan.storage.tied,
         "tokenizer_from": sides.tokenizer_from,
@@ -39,52 +42,46 @@ def merge_manifest(
         "text": text_facts(out).to_dict(),
         "verdict": verdict,
     }
-    return statement(PREDICATE, plan, subjects, facts, home=None if away else out)
+    return statement("urn:crossmatch:merge:1", subjects, predicate)
 
 
-def statement(
-    kind: str,
-    plan: MergePlan,
-    subjects: Mapping[str, Mapping[str, str]],
-    facts: Mapping[str, Any],
-    *,
-    home: Path | None,
-) -> dict[str, Any]:
-    """An in-toto Statement v1: the files as subjects, how they were made as the predicate. No times, no host.
-
-    facts: what only this kind of output has to say; home: its directory (None: that will be elsewhere).
-    """
-    base = plan.fit.base.original
+def statement(kind: MergeType, subjects: Mapping[str, DigestsJson], predicate: MergePredicateJson) -> MergeManifestJson:
+    """An in-toto Statement v1: the files as subjects, how they were made as the predicate. No times, no host."""
     return {
         "_type": "https://in-toto.io/Statement/v1",
-        "subject": [{"name": name, "digest": dict(digests)} for name, digests in sorted(subjects.items())],
+        "subject": [{"name": name, "digest": {**digests}} for name, digests in sorted(subjects.items())],
         "predicateType": kind,
-        "predicate": {
-            "schema_version": 1,
-            "base": {**base.source.origin(home), "digest": base.digest, "files": base.file_digests},
-            "adapters": _adapter_facts(plan.parts, home),
-            **plan.vector.recipe.to_dict(),
-            "notes": list(plan.fit.notes),
-            **plan.allowed,
-            "versions": {
-                # They decide the bytes.
-                "crossmatch": version("crossmatch"),
-                "torch": torch.__version__,
-                "python": platform.python_version(),
-            },
-            **facts,
-        },
+        "predicate": predicate,
     }
 
 
-def _adapter_facts(parts: Parts, out: Path | None) -> dict[str, Any]:
+def made_of(plan: MergePlan, home: Path | None) -> MadeOfJson:
+    """From what and how a plan's output is made; home: its directory (None: that will be elsewhere)."""
+    base = plan.fit.base.original
+    return {
+        "schema_version": 1,
+        "base": {**base.source.origin(home), "digest": base.digest, "files": base.file_digests},
+        "adapters": _adapter_facts(plan.parts, home),
+        **plan.vector.recipe.to_dict(),
+        "notes": list(plan.fit.notes),
+        **plan.allowed,
+        **plan.recorded,
+        "versions": versions(),
+    }
+
+
+def _adapter_facts(parts: Parts, out: Path | None) -> dict[str, WeightedInputJson]:
     """Weight, place and digests of every adapter, by name."""
-    facts = {}
+    facts: dict[str, WeightedInputJson] = {}
     for name, (vector, weight) in parts.items():
-        known = (
-            {**vector.source.origin(out), "digest": vector.digest, "files": vector.file_digests}
-            if isinstance(vector, Recorded)
-            else {"path": None, "digest": None}
-        )
-        facts[name] = {"weight": weight_json(weight), **known}
+        if isinstance(vector, Recorded):
+            known = vector.source.origin(out)
+            facts[name] = {
+                "weight": weight_json(weight),
+                **known,
+                "digest": vector.digest,
+                "files": vector.file_digests,
+            }
+        else:
+            facts[name] = {"weight": weight_json(weight), "path": None, "digest": None}
     return facts

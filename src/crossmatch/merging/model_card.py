@@ -8,6 +8,7 @@ from jinja2 import Environment
 
 from crossmatch.checkpoint import MANIFEST, read_json, read_text
 from crossmatch.export.model_index import eval_results
+from crossmatch.merging.card_answers import without_answers
 
 CARD = "README.md"
 CHECKPOINT = "A checkpoint merged"
@@ -79,10 +80,10 @@ def add_results(out: Path, summary: Mapping[str, Any], variant: str) -> bool:
     manifest, file = read_json(out / MANIFEST), out / CARD
     body = card_text(manifest, _title(manifest), CHECKPOINT)
     before = read_text(file) if file.is_file() else ""
-    if not before.endswith(f"\n---\n{body}"):
+    if not without_answers(before).endswith(f"\n---\n{body.rstrip()}\n"):
         return False
     text = metadata(manifest, CHECKPOINT, eval_results(summary, variant), variant) + body
-    if text == before:
+    if text.rstrip() == without_answers(before).rstrip():
         return True
     temporary = file.with_name(f".{CARD}.crossmatch-partial")
     temporary.write_text(text, encoding="utf-8")

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 
@@ -11,6 +10,14 @@ from crossmatch.adapter import Adapter, Fit, Recorded, Tied, check_whole, fit
 from crossmatch.checkpoint import DTYPE_NAMES, SINGLE, Checkpoint, tensor_bytes
 from crossmatch.delta import STORABLE, TuningVector
 from crossmatch.errors import AdapterError, CheckpointError, RuleError
+from crossmatch.results.merging import (
+    Action,
+    ActionCountsJson,
+    PartialJson,
+    PlannedMergeJson,
+    PlannedTensorJson,
+    RecordedJson,
+)
 from crossmatch.rules import Combined, Recipe, Weight, weight_json
 
 Parts = Mapping[str, tuple[TuningVector, Weight]]
@@ -49,7 +56,7 @@ class PlannedTensor:
 
     name: str
     file: str
-    action: str
+    action: Action
     dtype: torch.dtype
     shape: tuple[int, ...]
     columns: int
@@ -66,7 +73,8 @@ class MergePlan:
     """A merge that can run: every tensor of the base is accounted for, every delta has its place.
 
     parts: what it was made from; fit: the adapters on their base; vector: what is added to it; summed: tensors on
-    which another rule than `linear` cannot act; lacking: what adapters lack that were allowed to be partial, by name.
+    which another rule than `linear` cannot act; lacking: what adapters lack that were allowed to be partial, by name;
+    recorded: what the manifest says besides, such as the sweep that chose the weights.
     """
 
     parts: Parts
@@ -76,6 +84,7 @@ class MergePlan:
     tensors: tuple[PlannedTensor, ...]
     summed: tuple[str, ...]
     lacking: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    recorded: RecordedJson = field(default_factory=RecordedJson)
 
     @property
     def nbytes(self) -> int:
@@ -88,7 +97,7 @@ class MergePlan:
         return {name: vector for name, (vector, _) in self.parts.items() if isinstance(vector, Recorded)}
 
     @property
-    def allowed(self) -> dict[str, Any]:
+    def allowed(self) -> PartialJson:
         """What is recorded of adapters that were allowed to be partial: nothing, if all are whole."""
         lacking = {name: list(lacks) for name, lacks in self.lacking.items()}
         return {"partial_adapters": lacking} if lacking else {}
@@ -104,9 +113,13 @@ class MergePlan:
             files.setdefault(tensor.file, []).append(tensor)
         return files
 
-    def to_dict(self) -> dict[str, Any]:
+    def counts(self) -> ActionCountsJson:
+        """Number of tensors by what is done with them."""
+        return {"merge": self.count("merge"), "copy": self.count("copy"), "cast": self.count("cast")}
+
+    def to_dict(self) -> PlannedMergeJson:
         """As plain JSON."""
-        tensors = [
+        tensors: list[PlannedTensorJson] = [
             {
                 "name": t.name,
                 "file": t.file,
@@ -118,11 +131,12 @@ class MergePlan:
             for t in self.tensors
         ]
         return {
+            "schema_version": 1,
             **self.vector.recipe.to_dict(),
             "weights": {name: weight_json(weight) for name, weight in self.vector.weights.items()},
             "rounding": self.storage.rounding,
             "bytes": self.nbytes,
-            "counts": {action: self.count(action) for action in ("merge", "copy", "cast")},
+            "counts": self.counts(),
             "files": len(self.files()),
             "linear_instead": list(self.summed),
             "notes": list(self.fit.notes),
@@ -163,7 +177,7 @@ def plan_merge(
             "data do not know them"
         )
     vector = Combined(found.vectors, {name: weight for name, (_, weight) in parts.items()}, recipe)
-    kinds = {name: _kinds(found, name) for name in vector}
+    kinds = {n: [kind for v in found.vectors.values() if n in v for kind in v.kinds(n)] for n in vector}
     tensors = []
     for name, info in found.base.tensors.items():
         used = tuple(label for label, _ in vector.parts(name))
@@ -181,10 +195,6 @@ def plan_merge(
         found = replace(found, notes=(*found.notes, note))
     ordered, others = tuple(_in_files(tensors, storage)), tuple(vector.summed(kinds))
     return MergePlan(parts, found, vector, storage, ordered, others, lacking)
-
-
-def _kinds(found: Fit, name: str) -> list[str]:
-    return [kind for v in found.vectors.values() if name in v for kind in v.kinds(name)]
 
 
 def _in_files(tensors: list[PlannedTensor], storage: Storage) -> Iterator[PlannedTensor]:

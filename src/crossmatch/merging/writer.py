@@ -24,6 +24,7 @@ from crossmatch.checkpoint import Checkpoint, OutputFile
 from crossmatch.delta import Delta, Workspace, round_once, round_randomly, summed_rows
 from crossmatch.errors import CheckpointError, OutputError
 from crossmatch.merging.plan import MergePlan, PlannedTensor
+from crossmatch.results.merging import DigestsJson
 from crossmatch.rules import uniform
 from crossmatch.runtime import Task, cores, workers
 
@@ -79,7 +80,7 @@ class Stream:
         self.plan, self.out, self.witness, self.task, self.sha256 = plan, out, witness, task, sha256
         self.base: Checkpoint = plan.fit.base
         self._local = threading.local()
-        self.digests: dict[str, dict[str, str]] = {}
+        self.digests: dict[str, DigestsJson] = {}
         self.base_digests: dict[str, str] = {}
 
     def run(self, *, durable: bool = False) -> None:
@@ -94,7 +95,7 @@ class Stream:
 
     def _write(
         self, pool: ThreadPoolExecutor, output: OutputFile, tensors: Sequence[PlannedTensor], *, window: int
-    ) -> dict[str, str]:
+    ) -> DigestsJson:
         digests = {"blake3": blake3(output.header)} | ({"sha256": sha256(output.header)} if self.sha256 else {})
         source, source_file = self._source_digest(tensors)
         pending: deque[Future[_Done]] = deque()
@@ -125,7 +126,10 @@ class Stream:
             raise
         if source is not None and source_file is not None:
             self.base_digests[source_file.name] = source.hexdigest()
-        return {name: digest.hexdigest() for name, digest in digests.items()}
+        found: DigestsJson = {"blake3": digests["blake3"].hexdigest()}
+        if "sha256" in digests:
+            found["sha256"] = digests["sha256"].hexdigest()
+        return found
 
     def _source_digest(self, tensors: Sequence[PlannedTensor]) -> tuple[blake3 | None, Path | None]:
         """A digest that has taken in the header of the base's file, if these tensors are that file, all of it."""

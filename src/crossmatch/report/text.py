@@ -1,5 +1,7 @@
 """Texts for people: safe to print, sizes, durations, fitted to columns."""
 
+import unicodedata
+
 
 def fitted(head: str, tail: str, indent: int) -> str:
     """Two parts of a row on one line where 80 columns hold both, else the second below the first."""
@@ -36,3 +38,48 @@ def printable(text: str) -> str:
     """A line as any terminal can show it: control characters, which could move the cursor or rename the window, and
     what has no character are escaped. A name in a stranger's file may hold them."""
     return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+
+
+def columns(text: str) -> int:
+    """Columns of a terminal that a text takes: two for a wide character, none for a combining one."""
+    return sum(0 if unicodedata.combining(c) else 1 + (unicodedata.east_asian_width(c) in "WF") for c in text)
+
+
+def shortened(text: str, width: int) -> str:
+    """A name in so many columns: of a longer one its middle goes."""
+    if columns(text) <= width:
+        return text
+    head, tail = "", ""
+    for place in range(len(text)):
+        if columns(head) <= columns(tail):
+            grown = head + text[len(head)], tail
+        else:
+            grown = head, text[-len(tail) - 1] + tail
+        if place and columns(grown[0] + grown[1]) > width - 1:
+            break
+        head, tail = grown
+    return f"{head}…{tail}"
+
+
+def padded(text: str, width: int, *, right: bool = False) -> str:
+    """A text in so many columns, at the left or at the right."""
+    space = " " * max(0, width - columns(text))
+    return space + text if right else text + space
+
+
+def wrapped(text: str, width: int = 80, indent: int = 0) -> list[str]:
+    """A text in lines of so many columns; words that are longer are cut, as are texts without spaces."""
+    lines, line = [], ""
+    for word in text.split():
+        room = width - (indent if lines else 0)
+        if line and columns(line) + 1 + columns(word) <= room:
+            line += f" {word}"
+            continue
+        if line:
+            lines.append(" " * (indent if lines else 0) + line)
+        line, room = word, width - (indent if lines else 0)
+        while columns(line) > room:
+            cut = next(n for n in range(len(line), 0, -1) if columns(line[:n]) <= room)
+            lines.append(" " * (indent if lines else 0) + line[:cut])
+            line, room = line[cut:], width - indent
+    return [*lines, " " * (indent if lines else 0) + line] if line else lines

@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
 
 from crossmatch.delta import Delta, LowRank, Stack, TuningVector, check_weights, linear
 from crossmatch.errors import RuleError
+from crossmatch.results.merging import RuleJson
 from crossmatch.rules.calibration import Calibration
 from crossmatch.rules.context import Site
 from crossmatch.rules.registry import bind, get_rule
@@ -33,7 +33,7 @@ class Recipe:
                 f"rule {self.rule} needs {needs}; make a file with crossmatch calibrate and pass --calibration FILE"
             )
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> RuleJson:
         """As plain JSON."""
         data = self.calibration.digest if self.calibration is not None else None
         values = get_rule(self.rule).resolve(self.parameters)

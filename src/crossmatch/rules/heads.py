@@ -1,13 +1,14 @@
 """Attention heads as rows and columns of weights: which a selector of heads means, where keys and values are shared."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
 
 from crossmatch.errors import RuleError
+from crossmatch.results.vectors import HeadsJson
 
 ATTENTION = frozenset({"self_attn", "attn", "attention", "self_attention", "cross_attn", "linear_attn"})
 # Weights whose rows, or columns, are heads one after the other; and those that hold several kinds of them.
@@ -53,9 +54,9 @@ class Heads:
         hidden = next((fields[name] for name in ("embed_dim", "hidden_size", "d_model") if name in fields), None)
         return cls.of({"num_key_value_heads": None, **fields, "num_attention_heads": queries, "hidden_size": hidden})
 
-    def to_dict(self) -> dict[str, int]:
+    def to_dict(self) -> HeadsJson:
         """As plain JSON."""
-        return asdict(self)
+        return {"queries": self.queries, "groups": self.groups, "width": self.width}
 
     def selected(self, name: str, unit: str, start: int, stop: int | None) -> Tensor:
         """Which rows (of a query, key or value weight) or columns (of the output's) some heads or groups are; bool.
@@ -71,7 +72,7 @@ class Heads:
         meant = torch.zeros(self.queries, dtype=torch.bool)
         size = 1 if unit == "heads" else each
         meant[start * size : stop * size] = True
-        if _kind(name) == "key":
+        if _ROWS.get(_module(name)[0]) == "key":
             groups = meant.view(self.groups, each)
             if bool((groups.any(1) != groups.all(1)).any()):
                 raise RuleError(
@@ -97,10 +98,6 @@ def head_axis(name: str) -> int | None:
 
 def _is_count(value: object) -> TypeGuard[int]:
     return type(value) is int and 0 < value <= _MOST
-
-
-def _kind(name: str) -> str:
-    return _ROWS.get(_module(name)[0], "query")
 
 
 def _module(name: str) -> tuple[str, str]:

@@ -1,11 +1,12 @@
 """What every figure is: an estimate, a difference, a ratio, with intervals."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from crossmatch.results.figures import DifferenceJson, FigureJson
 
 Array = NDArray[np.float64]
 Statistic = Callable[[Array], Array]
@@ -69,9 +70,9 @@ class Figure:
     high: float | None
     n: int
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> FigureJson:
         """As plain JSON."""
-        return asdict(self)
+        return {"value": self.value, "low": self.low, "high": self.high, "n": self.n}
 
 
 @dataclass(frozen=True)
@@ -94,9 +95,20 @@ class Difference:
     mde: float | None = None
     p_holm: float | None = None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> DifferenceJson:
         """As plain JSON."""
-        return asdict(self)
+        return {
+            "value": self.value,
+            "low": self.low,
+            "high": self.high,
+            "n": self.n,
+            "p": self.p,
+            "test": self.test,
+            "gained": self.gained,
+            "lost": self.lost,
+            "mde": self.mde,
+            "p_holm": self.p_holm,
+        }
 
 
 def mean_of(columns: Array) -> Array:

@@ -7,14 +7,16 @@ whose derivatives grow without bound where two variances are close.
 """
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.stats import t as student
 from torch import Tensor
+
+from crossmatch.results.figures import BoundsJson, EstimateJson
 
 LEVEL = 0.95
 Scale = Literal["plain", "log", "unit"]
@@ -65,7 +67,7 @@ class Figure:
         low, high = (_back(there.value + step, self.scale) for step in (-half, half))
         return low, high
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> BoundsJson:
         """As plain JSON: value, low, high."""
         low, high = self.interval()
         return {"value": self.value, "low": low, "high": high}
@@ -129,9 +131,9 @@ class Estimate:
     value: float | None
     stderr: float | None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> EstimateJson:
         """As plain JSON."""
-        return asdict(self)
+        return {"value": self.value, "stderr": self.stderr}
 
 
 def ratio(above: Array, below: Array) -> Estimate:

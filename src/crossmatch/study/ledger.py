@@ -8,7 +8,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from crossmatch.checkpoint import file_digest, read_json, replace_json, value_digest
+from crossmatch.checkpoint import file_digest, value_digest
+from crossmatch.result_kinds import STAGE
 from crossmatch.runtime import Progress
 
 
@@ -37,8 +38,8 @@ class Ledger:
         self.stages.append(name)
         fingerprint = value_digest({"stage": name, "inputs": inputs, "version": version("crossmatch")})
         if file.exists():
-            record = read_json(file)
-            if record.get("fingerprint") == fingerprint and self._unchanged(record.get("outputs", {})):
+            record = STAGE.read(file)
+            if record["fingerprint"] == fingerprint and self._unchanged(record["outputs"]):
                 self.progress.say(f"{name}: unchanged, skipped")
                 return record["result"]
         started = time.monotonic()
@@ -47,12 +48,21 @@ class Ledger:
         self.ran[name] = seconds
         file.parent.mkdir(parents=True, exist_ok=True)
         left = {str(path.relative_to(self.root)): file_digest(path) for path in outputs()}
-        replace_json(file, {"fingerprint": fingerprint, "outputs": left, "seconds": seconds, "result": result})
+        STAGE.replace(
+            file,
+            {
+                "schema_version": 1,
+                "fingerprint": fingerprint,
+                "outputs": left,
+                "seconds": seconds,
+                "result": result,
+            },
+        )
         return result
 
     def seconds(self) -> dict[str, float]:
         """Seconds of every stage of this study when it last ran, in order."""
-        return {name: read_json(self.root / "stages" / f"{name}.json")["seconds"] for name in self.stages}
+        return {name: STAGE.read(self.root / "stages" / f"{name}.json")["seconds"] for name in self.stages}
 
     def _unchanged(self, outputs: dict[str, str]) -> bool:
         return all((self.root / p).is_file() and file_digest(self.root / p) == d for p, d in outputs.items())

@@ -3,7 +3,7 @@
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from crossmatch.data.rows import hub_name
 from crossmatch.errors import RecipeError
 from crossmatch.evaluation import Suite, Variant, load_suite, merge_name
 from crossmatch.evaluation.conditions import Condition, cells, conditions_of
+from crossmatch.results.study import PlannedStageJson, StudyPlanJson
 from crossmatch.study.preflight import render_all, variants_of
 from crossmatch.study.recipe import SAMPLE, AdapterRecipe, Recipe
 from crossmatch.study.sample import write_data
@@ -57,7 +58,7 @@ class PlannedStage:
     records: tuple[str, ...] = ()
 
 
-def plan_study(recipe: Recipe, runs: str | Path = "runs") -> dict[str, Any]:
+def plan_study(recipe: Recipe, runs: str | Path = "runs") -> StudyPlanJson:
     """The stages of a study with tokens, estimated seconds on this machine and memory; plain JSON.
 
     finished: stages of which `<runs>/<name>` has a record already; they are skipped if their inputs are unchanged,
@@ -70,12 +71,11 @@ def plan_study(recipe: Recipe, runs: str | Path = "runs") -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as scratch:
         data = Path(scratch) / "data"
         if recipe.sample:
-            write_data(data, recipe.sample.size, arithmetic=recipe.sample.questions)
-        stages = [
-            PlannedStage(
-                "base", f"{recipe.base}: {shape.parameters / 1e6:,.0f} M parameters", records=_base_record(recipe)
-            )
-        ]
+            write_data(data, recipe.sample)
+        # A base from elsewhere is read, not made.
+        record = ("base",) if recipe.base.startswith(SAMPLE) else ()
+        said = f"{recipe.base}: {shape.parameters / 1e6:,.0f} M parameters"
+        stages = [PlannedStage("base", said, records=record)]
         for name, adapter in recipe.adapters.items():
             stages.append(_training(name, adapter, shape, speed, data))
         for weights in recipe.mixtures:
@@ -99,15 +99,16 @@ def plan_study(recipe: Recipe, runs: str | Path = "runs") -> dict[str, Any]:
     }
 
 
-def _shown(stage: PlannedStage, ledger: Path) -> dict[str, Any]:
-    facts = asdict(stage)
-    names = facts.pop("records")
-    return {**facts, "finished": bool(names) and all((ledger / f"{name}.json").is_file() for name in names)}
-
-
-def _base_record(recipe: Recipe) -> tuple[str, ...]:
-    """A base from elsewhere is read, not made."""
-    return ("base",) if recipe.base.startswith(SAMPLE) else ()
+def _shown(stage: PlannedStage, ledger: Path) -> PlannedStageJson:
+    done = bool(stage.records) and all((ledger / f"{name}.json").is_file() for name in stage.records)
+    return {
+        "name": stage.name,
+        "what": stage.what,
+        "tokens": stage.tokens,
+        "seconds": stage.seconds,
+        "gib": stage.gib,
+        "finished": done,
+    }
 
 
 def model_shape(recipe: Recipe) -> Shape:

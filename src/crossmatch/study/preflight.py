@@ -1,21 +1,22 @@
 """What can be known to be wrong before hours of training begin."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from crossmatch.adapter import Adapter
 from crossmatch.checkpoint import TOKENIZER_FILES, Checkpoint
-from crossmatch.data.chat_templates import apply_template, check_training, open_tokenizer
+from crossmatch.data.chat_templates import OWN, check_training, open_tokenizer
 from crossmatch.data.prompt_templates import find_template
 from crossmatch.data.rendering import render_rows, render_suite
-from crossmatch.data.rows import hub_name
-from crossmatch.data.training_sets import dialogues
+from crossmatch.data.responses import read_as
+from crossmatch.data.rows import hub_name, is_cached
+from crossmatch.data.training_sets import dialogues, documents
 from crossmatch.errors import RecipeError
 from crossmatch.evaluation import Variant, load_suite, merge_name
 from crossmatch.evaluation.comparison.combination import Combination
 from crossmatch.evaluation.variants.strengths import all_variants
 from crossmatch.rules import Weight
-from crossmatch.study.recipe import SAMPLE, Recipe, local_path
+from crossmatch.study.recipe import SAMPLE, AdapterRecipe, Recipe, local_path
 from crossmatch.training import load_examples
 
 
@@ -32,7 +33,11 @@ def check_recipe(recipe: Recipe) -> None:
                 examples = load_examples(data, adapter.columns)
                 if adapter.stage == "sft":
                     dialogues(examples, data)
-        _check_template(adapter.train.template, f"adapters.{name}.train.template")
+        template = adapter.train.template
+        if template is not None and not template.startswith(OWN) and not Path(template).is_file():
+            raise RecipeError(
+                f"adapters.{name}.train.template: {template} does not exist; give a Jinja file, or own:NAME"
+            )
     _check_names(recipe)
     wanted = recipe.evaluation
     if wanted is None:
@@ -61,34 +66,48 @@ def render_all(recipe: Recipe, root: Path) -> list[str]:
         return [f"prompts are not rendered: base {recipe.base} has no tokenizer"]
     lines = []
     for name, adapter in recipe.adapters.items():
-        if adapter.path is not None or adapter.stage != "sft":
-            continue
-        tokenizer, thinking = open_tokenizer(base), adapter.train.thinking
-        check_training(base, adapter.train.template, thinking)
-        apply_template(tokenizer, adapter.train.template)
-        for data in adapter.sets:
-            file = local_path(recipe, root, data, ".jsonl")
-            if not Path(file).is_file():
-                lines.append(f"adapter {name}: {data} is not rendered, it is not on this machine yet")
-                continue
-            count = render_rows(load_examples(file, adapter.columns), file, tokenizer, thinking)
-            lines.append(f"adapter {name}: {count} dialogues of {data} rendered")
+        if adapter.path is None:
+            lines += [f"adapter {name}: {line}" for line in _rendered_sets(recipe, adapter, base, root)]
     if recipe.evaluation is None:
         return lines
-    tokenizer, seen = open_tokenizer(base), set()
+    tokenizer = open_tokenizer(base)
     for suite_name in recipe.evaluation.suites:
         file = local_path(recipe, root, suite_name, ".yaml")
         if suite_name.startswith(SAMPLE) and not Path(file).is_file():
             lines.append(f"suite {suite_name} is not rendered, it is not on this machine yet")
             continue
         suite = load_suite(file)
-        for template in map(find_template, recipe.evaluation.templates):
+        templates = [find_template(name) for name in recipe.evaluation.templates]
+        for template in templates:
             render_suite(suite, template, tokenizer)
-            seen.add(template.name)
-        lines.append(
-            f"suite {suite.settings.name}: {len(suite.items)} prompts rendered under {', '.join(sorted(seen))}"
-        )
+        under = ", ".join(sorted({template.name for template in templates}))
+        lines.append(f"suite {suite.settings.name}: {len(suite.items)} prompts rendered under {under}")
     return lines
+
+
+def _rendered_sets(recipe: Recipe, adapter: AdapterRecipe, base: Path, root: Path) -> Iterator[str]:
+    """A line for each training set of an adapter: how many rows were read as they will be in training, or why none."""
+    settings, reading = adapter.train, None
+    if adapter.stage == "sft":
+        check_training(base, settings.template, settings.thinking)
+        tokenizer = open_tokenizer(base)
+        reading, note = read_as(tokenizer, settings.template, settings.thinking, settings.turn_end)
+        if note:
+            yield note
+    for data in adapter.sets:
+        file = local_path(recipe, root, data, ".jsonl")
+        if not Path(file).is_file() and data.startswith(SAMPLE):
+            yield f"{data} was not looked at: it is made in the first stage of the run"
+        elif not Path(file).is_file() and not is_cached(data):
+            yield f"{data} was not looked at: it is on the hub and was never read on this machine; training reads it"
+        else:
+            examples = load_examples(file, adapter.columns)
+            if reading is None:
+                yield f"{len(documents(examples)):,} texts of {data} read; PT has no template"
+                continue
+            notes = render_rows(examples, data, reading, settings.max_length)
+            yield f"{len(examples):,} dialogues of {data} rendered"
+            yield from notes
 
 
 def variants_of(recipe: Recipe, adapters: Mapping[str, object]) -> list[Variant]:
@@ -98,7 +117,7 @@ def variants_of(recipe: Recipe, adapters: Mapping[str, object]) -> list[Variant]
     sums = combination_of(recipe, {name: name for name in wanted.suites})
     return all_variants(
         adapters,
-        recipe.mixtures,
+        recipe.measured,
         wanted.reference,
         strengths=wanted.strengths,
         nulls=wanted.nulls,
@@ -116,9 +135,9 @@ def combination_of(recipe: Recipe, names: Mapping[str, str]) -> Combination | No
 
 
 def _check_names(recipe: Recipe) -> None:
-    """Raise RecipeError if two merges would be written to one directory."""
+    """Raise RecipeError if two merges would have one name, which is that of a directory and of a variant."""
     named: dict[str, Mapping[str, Weight]] = {}
-    for weights in recipe.mixtures:
+    for weights in recipe.measured:
         name = merge_name(weights)
         if named.setdefault(name, weights) != weights:
             raise RecipeError(f"merges: two different ones would both be called {name}; rename an adapter")
@@ -129,8 +148,3 @@ def _is_local(data: str) -> bool:
     if not Path(data).is_file():
         hub_name(data)
     return Path(data).is_file()
-
-
-def _check_template(template: str | None, place: str) -> None:
-    if template is not None and not Path(template).is_file():
-        raise RecipeError(f"{place}: {template} does not exist; give a Jinja file")

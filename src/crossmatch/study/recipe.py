@@ -1,12 +1,13 @@
 """The recipe of a study: one YAML file, read strictly; what is not understood is refused by name."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
+from crossmatch.answers import MARGIN
 from crossmatch.checkpoint import safe_name
 from crossmatch.data.suites import read_yaml
 from crossmatch.errors import DataError, InputError, RecipeError, RuleError
@@ -27,6 +28,8 @@ def _strengths(value: Any) -> tuple[float, ...]:
         raise ValueError(str(error)) from None
 
 
+Merges = tuple[dict[str, FiniteFloat | str], ...]
+"""Weights by adapter name, of each merge."""
 Strengths = Annotated[tuple[float, ...], BeforeValidator(_strengths)]
 
 
@@ -89,18 +92,21 @@ class EvaluationRecipe(_Strict):
     strengths: adapter -> strengths at which it is measured, as in -0.5:1.5:0.25 or a list, and with nulls whether it is
     critical; combination: sums of vectors over a grid, judged in every vector's domain.
 
-    templates: own, think, nothink, chatml, chatml-empty, strict, or Jinja files; decodings: greedy, or temperature and
-    nucleus as in T0.6p0.8 (five seeds; x10 for ten). Every suite runs under every template with every decoding. nulls:
-    variants in which the reference's partners are random deltas of the same spectrum; checkpoints: written ones by
-    name, asked the same prompts; kl: items of each generation suite on which KL to the reference and to the base is
+    templates: own, think, nothink, chatml, chatml-empty, chatml-open, strict, or Jinja files; decodings: greedy, or
+    temperature and nucleus as in T0.6p0.8 (five seeds; x10 for ten). Every suite runs under every template with every
+    decoding. merges: those that are measured in place only, without a file and its proof, as a grid of weights is;
+    nulls: variants in which the reference's partners are random deltas of the same spectrum; checkpoints: written ones
+    by name, asked the same prompts; kl: items of each generation suite on which KL to the reference and to the base is
     taken, 0 for none; interference: items on which it is measured, 0 for none; memory: for batches, as in 4GB (None: a
-    quarter of what is free).
+    quarter of what is free); margin: points of a score from 0 to 100, or percent of a perplexity, that a variant may
+    lose and still be as good as what it is compared with.
     """
 
     suites: tuple[str, ...] = Field(min_length=1)
     reference: str
     templates: tuple[str, ...] = ("own",)
     decodings: tuple[str, ...] = ("greedy",)
+    merges: Merges = ()
     nulls: int = Field(0, ge=0, le=16)
     strengths: dict[str, Strengths] = {}
     combination: CombinationRecipe | None = None
@@ -109,6 +115,7 @@ class EvaluationRecipe(_Strict):
     interference: int = Field(0, ge=0, le=256)
     batch_size: int = Field(ROWS, ge=1)
     memory: str | None = None
+    margin: FiniteFloat = Field(MARGIN, gt=0, le=100)
 
     @model_validator(mode="after")
     def _known_suites(self) -> "EvaluationRecipe":
@@ -135,44 +142,6 @@ class EvaluationRecipe(_Strict):
         return self
 
 
-class ArithmeticRecipe(_Strict):
-    """How many questions of the second domain are made (see `crossmatch.study.sample.ArithmeticSize`)."""
-
-    train: int = Field(1200, ge=1)
-    compute: int = Field(100, ge=2)
-    number: int = Field(100, ge=2)
-    seed: int = Field(0, ge=0)
-
-    @property
-    def size(self) -> ArithmeticSize:
-        """As the sample takes it."""
-        return ArithmeticSize(**self.model_dump())
-
-
-class SampleRecipe(_Strict):
-    """How much of the bundled ontology is taken, in terms (see `crossmatch.study.sample.SampleSize`).
-
-    arithmetic: the second domain, None for none.
-    """
-
-    pt_terms: int = Field(160, ge=1)
-    sft_terms: int = Field(300, ge=1)
-    define: int = Field(48, ge=2)
-    name: int = Field(96, ge=2)
-    seed: int = Field(0, ge=0)
-    arithmetic: ArithmeticRecipe | None = None
-
-    @property
-    def size(self) -> SampleSize:
-        """The terms that are taken."""
-        return SampleSize(**self.model_dump(exclude={"arithmetic"}))
-
-    @property
-    def questions(self) -> ArithmeticSize | None:
-        """The questions of arithmetic that are made."""
-        return self.arithmetic.size if self.arithmetic else None
-
-
 class Recipe(_Strict):
     """A whole study.
 
@@ -188,33 +157,39 @@ class Recipe(_Strict):
     base: str
     architecture: dict[str, Any] | None = None
     adapters: dict[str, AdapterRecipe] = Field(min_length=1)
-    merges: tuple[dict[str, FiniteFloat | str], ...] = Field(min_length=1)
+    merges: Merges = Field(min_length=1)
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     allow_partial_adapter: bool = False
     evaluation: EvaluationRecipe | None = None
-    sample: SampleRecipe | None = None
+    sample: SampleSize | None = None
 
     @model_validator(mode="after")
     def _names_exist(self) -> "Recipe":
         for name in self.adapters:
             if not safe_name(name):
                 raise ValueError(f"adapters: {name!r} is no name: letters, digits, '_', '.', '-', no path")
-        for weights in self.merges:
-            unknown = set(weights) - set(self.adapters)
-            if unknown or not weights:
-                raise ValueError(
-                    f"merges: {min(unknown) if unknown else 'an empty merge'} is no adapter of this recipe"
-                )
-        try:
-            _ = self.mixtures
-        except RuleError as error:
-            raise ValueError(f"merges: {error}") from None
+        for place, merges in self._all_merges():
+            for weights in merges:
+                unknown = set(weights) - set(self.adapters)
+                if unknown or not weights:
+                    raise ValueError(
+                        f"{place}: {min(unknown) if unknown else 'an empty merge'} is no adapter of this recipe"
+                    )
+            try:
+                _mixtures(merges)
+            except RuleError as error:
+                raise ValueError(f"{place}: {error}") from None
         if self.evaluation and self.evaluation.reference not in self.adapters:
             raise ValueError(f"evaluation.reference: {self.evaluation.reference} is no adapter of this recipe")
         for place, name in self._named():
             if name not in self.adapters:
                 raise ValueError(f"evaluation.{place}: {name} is no adapter of this recipe")
         return self
+
+    def _all_merges(self) -> Iterator[tuple[str, Merges]]:
+        """The merges that are written and those that are only measured, with where they stand."""
+        yield "merges", self.merges
+        yield "evaluation.merges", self.evaluation.merges if self.evaluation else ()
 
     def _named(self) -> list[tuple[str, str]]:
         """Adapters that the evaluation names, with the place where."""
@@ -228,8 +203,17 @@ class Recipe(_Strict):
 
     @property
     def mixtures(self) -> list[dict[str, Weight]]:
-        """The merges, their weights read."""
-        return [{name: parse_weight(weight) for name, weight in merge.items()} for merge in self.merges]
+        """The merges that are written, their weights read."""
+        return _mixtures(self.merges)
+
+    @property
+    def measured(self) -> list[dict[str, Weight]]:
+        """All merges that are measured: those that are written, and those of the evaluation alone."""
+        return [mixture for _, merges in self._all_merges() for mixture in _mixtures(merges)]
+
+
+def _mixtures(merges: Merges) -> list[dict[str, Weight]]:
+    return [{name: parse_weight(weight) for name, weight in merge.items()} for merge in merges]
 
 
 def load_recipe(file: str | Path) -> Recipe:
@@ -266,8 +250,8 @@ def _fields(place: tuple[int | str, ...]) -> list[str]:
     models: dict[str, type[BaseModel]] = {
         "train": TrainSettings,
         "evaluation": EvaluationRecipe,
-        "sample": SampleRecipe,
-        "arithmetic": ArithmeticRecipe,
+        "sample": SampleSize,
+        "arithmetic": ArithmeticSize,
         "combination": CombinationRecipe,
     }
     if parent and parent[-1] in models:

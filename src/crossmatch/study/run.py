@@ -2,15 +2,21 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from crossmatch.checkpoint import read_json, replace_json
+from crossmatch.answers import MARGIN, answers_of
+from crossmatch.checkpoint import replace_json
 from crossmatch.evaluation import load_suite, merge_name
 from crossmatch.evaluation.variants.checkpoints import checkpoint_variants
 from crossmatch.export.results import Tabled, tables_of
 from crossmatch.export.table import Table
+from crossmatch.merging.card_answers import write_answers
 from crossmatch.merging.model_card import add_results
 from crossmatch.report import write_report
+from crossmatch.result_kinds import REPORT, VERDICT
+from crossmatch.results.answers import AnswerJson
+from crossmatch.results.study import ReportJson
+from crossmatch.results.summary import SummaryJson
+from crossmatch.results.verdict import VerdictJson
 from crossmatch.runtime import SILENT, Progress
 from crossmatch.study.ledger import Ledger
 from crossmatch.study.preflight import check_recipe, render_all, variants_of
@@ -23,13 +29,15 @@ from crossmatch.study.stages.training import open_base, train_adapter, training_
 
 @dataclass(frozen=True)
 class StudyResult(Tabled):
-    """What a study left: its directory and report, the verdicts by merge, seconds by stage that ran this time."""
+    """What a study left: its directory and report, the verdicts by merge, seconds by stage that ran this time, and what
+    it answers (`crossmatch.answers`)."""
 
     path: Path
     report: Path
-    verdicts: dict[str, dict[str, Any]]
-    summary: dict[str, Any] | None
+    verdicts: dict[str, VerdictJson]
+    summary: SummaryJson | None
     ran: dict[str, float]
+    answers: list[AnswerJson]
 
     # In a notebook: the answer, and what is read first of every suite.
     _notebook = ("weights", "overview.")
@@ -40,7 +48,7 @@ class StudyResult(Tabled):
 
     def tables(self) -> dict[str, Table]:
         """Every table of the study's report.json."""
-        return tables_of(read_json(self.path / "report.json"))
+        return tables_of(REPORT.read(self.path / "report.json"))
 
     @property
     def verified(self) -> bool:
@@ -87,14 +95,14 @@ def run_study(recipe: Recipe, runs: str | Path = "runs", *, progress: Progress =
                 progress.say(f"the card of {name} was changed by hand; the results were not put into it")
     pairs = overlap_of_pair(recipe, adapters, root, ledger)
     changed = explain(base, adapters, root, ledger)
-    facts = {
+    facts: ReportJson = {
         "schema_version": 1,
         "study": recipe.name,
         "question": recipe.question,
         "base": {"name": base.source.hub_id or recipe.base, "digest": base.digest, "parameters": base.parameters},
         "data": card,
         "adapters": {name: training_record(adapter) for name, adapter in adapters.items()},
-        "verdicts": {name: read_json(root / "verify" / f"{name}.json") for name in verdicts},
+        "verdicts": {name: VERDICT.read(root / "verify" / f"{name}.json") for name in verdicts},
         "summary": summary,
         "samples": samples,
         "overlap": pairs,
@@ -103,9 +111,12 @@ def run_study(recipe: Recipe, runs: str | Path = "runs", *, progress: Progress =
         "interference": measured,
         "seconds": ledger.seconds(),
     }
+    facts["answers"] = answers_of(facts, recipe.evaluation.margin if recipe.evaluation else MARGIN)
+    for name in verdicts:
+        write_answers(root / "merges" / name, name, facts["answers"])
     report = root / "report.html"
-    replace_json(root / "report.json", facts)
+    REPORT.replace(root / "report.json", facts)
     with progress.task("report") as task:
         write_report(facts, report)
         task.advance()
-    return StudyResult(root, report, verdicts, summary, ledger.ran)
+    return StudyResult(root, report, verdicts, summary, ledger.ran, facts["answers"])

@@ -30,7 +30,7 @@ class TrainSettings(BaseModel):
     dtype: Literal["float32", "bfloat16"] = "float32"
     checkpoint_activations: bool = False
     template: str | None = None
-    """A file with a Jinja chat template; None: the tokenizer's own."""
+    """A file with a Jinja chat template; `own:NAME`: of the tokenizer's several, that one; None: its own."""
     thinking: bool | None = None
     """Value of the template's `enable_thinking` switch; None: not passed."""
     turn_end: str = Field("auto", min_length=1)

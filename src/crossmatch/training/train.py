@@ -17,13 +17,16 @@ from crossmatch.checkpoint import (
     check_output,
     file_digest,
     read_json,
-    replace_json,
     side_digest,
     value_digest,
     write_json,
 )
+from crossmatch.data.chat_templates import OWN
 from crossmatch.data.training_sets import Dialogue, Example, dialogues, documents, examples_digest, load_sets, notes
 from crossmatch.errors import InputError, OutputError
+from crossmatch.result_kinds import TRAINING, TRAINING_WORK
+from crossmatch.results.summary import TokenJson
+from crossmatch.results.training import TrainedTemplateJson, TrainingJson
 from crossmatch.runtime import SILENT, Progress
 from crossmatch.training.settings import Stage, TrainSettings
 
@@ -47,7 +50,7 @@ def train_stage(
     settings: TrainSettings | None = None,
     columns: dict[str, str] | None = None,
     progress: Progress = SILENT,
-) -> dict[str, Any]:
+) -> TrainingJson:
     """Train a LoRA adapter on the frozen base and publish it at `out`; return the record written as crossmatch.json.
 
     PT: next-token loss on every token of documents, end-of-sequence after each, packed, no chat template. SFT: chat
@@ -92,25 +95,29 @@ def train_stage(
         loading.advance()
     seconds = _run(trainer, stage, settings, work, progress)
     tokenizer: Any = trainer.processing_class
-    record = {
+    record: TrainingJson = {
         "schema_version": 1,
         "kind": "adapter",
         "facts": value_digest(facts),
-        **facts,
+        "stage": stage,
         "base": {"name": str(base.source.hub_id or base.path.name), "digest": base.digest, "files": base.file_digests},
         "data": {"digest": facts["data"], "examples": len(examples)},
+        "settings": facts["settings"],
+        "text": facts["text"],
+        "versions": facts["versions"],
         "template": _template(tokenizer, settings) if stage == "sft" else None,
         "steps": trainer.state.global_step,
         "tokens_seen": int(trainer.state.num_input_tokens_seen),
         "loss": [[e["step"], e["loss"]] for e in trainer.state.log_history if "loss" in e],
         "seconds": round(seconds, 1),
+        "files": {},
     }
     with atomic_directory(out) as partial:
         restore_template(tokenizer)
         trainer.save_model(str(partial))
         _normalise(partial, base)
         record["files"] = {name: file_digest(partial / name) for name in (CONFIG_FILE, WEIGHTS_FILE)}
-        write_json(partial / MANIFEST, record)
+        TRAINING.write(partial / MANIFEST, record)
     shutil.rmtree(work)
     return record
 
@@ -131,7 +138,7 @@ def _rendered_rows(
     return checked.dialogues
 
 
-def _template(tokenizer: Any, settings: TrainSettings) -> dict[str, Any]:
+def _template(tokenizer: Any, settings: TrainSettings) -> TrainedTemplateJson:
     """How the probe question reaches the model in training, what an evaluation with the same template asks, and where
     an answer ends.
 
@@ -139,16 +146,18 @@ def _template(tokenizer: Any, settings: TrainSettings) -> dict[str, Any]:
     answer, and the tokens that training put there.
     """
     from crossmatch.data.chat_templates import probe
-    from crossmatch.data.responses import before_response
+    from crossmatch.data.responses import before_response, read_as
     from crossmatch.data.turn_ends import turn_end
-    from crossmatch.training.trainer import read_as
 
-    reading, _ = read_as(tokenizer, settings)
+    reading, _ = read_as(tokenizer, settings.template, settings.thinking, settings.turn_end)
     asked, seen = probe(tokenizer, settings.thinking), before_response(reading)
     ids = list(seen.ids[: seen.first])
-    added = [{"id": number, "text": tokenizer.decode([number])} for number in reading.ending]
+    added: list[TokenJson] = [{"id": number, "text": tokenizer.decode([number])} for number in reading.ending]
     return {
-        **asked,
+        "digest": asked["digest"],
+        "thinking": asked["thinking"],
+        "day": asked["day"],
+        "probe": asked["probe"],
         "text": asked["text"] if seen.as_asked else tokenizer.decode(ids),
         "token_ids": ids,
         "asked": {"text": asked["text"], "token_ids": list(seen.asked)},
@@ -184,12 +193,17 @@ def _facts(base: Checkpoint, stage: Stage, examples: Sequence[Example], settings
         "base": base.digest,
         "data": examples_digest(examples),
         "settings": settings.model_dump(),
-        "text": [side_digest(base.path), file_digest(Path(settings.template)) if settings.template else None],
+        "text": [side_digest(base.path), file_digest(Path(settings.template)) if _is_file(settings.template) else None],
         "versions": {name: version(name) for name in _LIBRARIES},
     }
 
 
-def _finished(out: Path, facts: dict[str, Any]) -> dict[str, Any] | None:
+def _is_file(template: str | None) -> bool:
+    """Whether a template is a file's; what a tokenizer holds is in the digest of its files."""
+    return template is not None and not template.startswith(OWN)
+
+
+def _finished(out: Path, facts: dict[str, Any]) -> TrainingJson | None:
     """The record of an adapter that lies at `out` and was trained from the same inputs; None if nothing is there.
 
     Raises OutputError for anything else.
@@ -200,20 +214,21 @@ def _finished(out: Path, facts: dict[str, Any]) -> dict[str, Any] | None:
         return None
     if record.get("facts") != value_digest(facts):
         raise OutputError(f"{out} holds an adapter of other data or settings; choose another output, or remove it")
-    return record
+    return TRAINING.known(record, str(out / MANIFEST))
 
 
 def _claim_work(work: Path, facts: dict[str, Any]) -> None:
     """Make the work directory this run's own; one left by a run of other inputs, or by somebody else, is refused."""
     file, mine = work / "facts.json", value_digest(facts)
     if file.exists():
-        if read_json(file).get("digest") != mine:
+        if TRAINING_WORK.read(file)["digest"] != mine:
             raise StaleWorkError(f"{work} belongs to a run with other data or settings; remove it to begin again")
         return
     if work.exists() and any(work.iterdir()):
         raise OutputError(f"{work} is needed for checkpoints and holds something else; choose another output")
     work.mkdir(parents=True, exist_ok=True)
-    replace_json(file, {"digest": mine, "facts": facts, "begun": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())})
+    begun = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    TRAINING_WORK.replace(file, {"schema_version": 1, "digest": mine, "facts": facts, "begun": begun})
 
 
 def _normalise(adapter: Path, base: Checkpoint) -> None:

@@ -15,10 +15,9 @@ from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from crossmatch.causal import open_model
-from crossmatch.data.chat_templates import apply_template, open_tokenizer, switch_of
-from crossmatch.data.responses import Reading, ending_of, read_responses
+from crossmatch.data.chat_templates import open_tokenizer
+from crossmatch.data.responses import read_as, read_responses
 from crossmatch.data.training_sets import Dialogue
-from crossmatch.data.turn_ends import turn_end
 from crossmatch.runtime import SILENT, Task
 from crossmatch.training.settings import Stage, TrainSettings
 from crossmatch.training.targets import lora_targets
@@ -91,7 +90,7 @@ def build_trainer(
     """
     tokenizer = open_tokenizer(base)
     if stage == "sft":
-        reading, note = read_as(tokenizer, settings)
+        reading, note = read_as(tokenizer, settings.template, settings.thinking, settings.turn_end)
         columns, differing = read_responses(
             reading, (d for d in data if isinstance(d, Dialogue)), settings.max_length, voice.place
         )
@@ -127,15 +126,6 @@ def build_trainer(
         # The first step of a warm-up has rate 0: a run of one step would learn nothing.
         trainer.args.warmup_steps = 0
     return trainer
-
-
-def read_as(tokenizer: Any, settings: TrainSettings) -> tuple[Reading, str | None]:
-    """How dialogues are read under these settings, and a note on where their answers end (None: nothing to say); gives
-    the tokenizer the settings' template."""
-    apply_template(tokenizer, settings.template)
-    switch = switch_of(tokenizer, settings.thinking)
-    ending, note = ending_of(tokenizer, settings.turn_end, turn_end(tokenizer, switches=switch.variables))
-    return Reading(tokenizer, switch, ending=ending), note
 
 
 def planned_steps(trainer: SFTTrainer, settings: TrainSettings) -> int:

@@ -4,8 +4,8 @@ float64 and rounded once."""
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,15 +14,22 @@ from crossmatch.adapter import LARGEST, VECTOR_FILE, Recorded, StoredDense
 from crossmatch.checkpoint import (
     MANIFEST,
     Checkpoint,
-    TensorFiles,
     Unchanged,
     atomic_directory,
     check_apart,
     text_facts,
-    write_json,
 )
 from crossmatch.delta import Delta, LowRank, Stack, TuningVector, frobenius, linear, norm, round_once
 from crossmatch.errors import InputError, RuleError
+from crossmatch.result_kinds import VECTOR_MANIFEST
+from crossmatch.results.merging import InputJson, OriginJson
+from crossmatch.results.vectors import (
+    MadeBy,
+    SummandJson,
+    TextFilesJson,
+    VectorFactsJson,
+    VectorManifestJson,
+)
 from crossmatch.rules import Heads, Weight, Weights, weight_json
 from crossmatch.runtime import SILENT, Progress, in_order, single_threads
 from crossmatch.vectors.extract import FORMS
@@ -49,7 +56,7 @@ class Summing:
     dtype: str | None = None
     overwrite: bool = False
     any_base: bool = False
-    made_by: str = "add"
+    made_by: MadeBy = "add"
 
 
 DEFAULT = Summing()
@@ -85,7 +92,9 @@ class _Sum:
         return found
 
 
-def add(parts: Parts, out: str | Path, *, summing: Summing = DEFAULT, progress: Progress = SILENT) -> dict[str, Any]:
+def add(
+    parts: Parts, out: str | Path, *, summing: Summing = DEFAULT, progress: Progress = SILENT
+) -> VectorManifestJson:
     """Write sum_i w_i f_i tau_i as a stored vector, and return its manifest.
 
     w_i: a number, or numbers by layer, module or head (`crossmatch.rules.Weights`). f_i is 1, or with `match_norm`
@@ -128,18 +137,21 @@ def add(parts: Parts, out: str | Path, *, summing: Summing = DEFAULT, progress: 
         with single_threads(), progress.task("write", sum(math.prod(e.shape) for e in entries)) as task:
             digest = write_entries(partial / VECTOR_FILE, entries, task)
         watched.check()
-        facts = {
+        facts: VectorFactsJson = {
             "made_by": summing.made_by,
             "base": base,
             "heads": whole.heads.to_dict() if whole.heads else None,
             "match_norm": summing.match_norm,
             "parts": _described(parts, whole, sizes, used, partial),
-            "cosines": _cosines(labels, used),
+            "cosines": [
+                {"first": labels[i], "second": labels[j], "cosine": cosine_of(used, i, j)}
+                for i, j in combinations(range(len(labels)), 2)
+            ],
             "norm": size.norm,
             "text_files": _text_files(parts, laid, partial),
         }
         manifest = vector_statement({VECTOR_FILE: digest}, facts)
-        write_json(partial / MANIFEST, manifest)
+        VECTOR_MANIFEST.write(partial / MANIFEST, manifest)
     return manifest
 
 
@@ -150,10 +162,10 @@ def _check_sizes(weights: Mapping[str, Weight]) -> None:
             raise RuleError(f"the weight of {label} is {weight}; it is at most {LARGEST:g} in size")
 
 
-def _common_base(parts: Parts, summing: Summing) -> dict[str, Any] | None:
+def _common_base(parts: Parts, summing: Summing) -> InputJson:
     """What the parts' records say of their base. Raises InputError if they say different things."""
     known: dict[str, str] = {}
-    origin = None
+    origin: OriginJson = {}
     for label, (vector, _) in parts.items():
         if isinstance(vector, Recorded) and vector.trained_on is not None:
             known[label] = vector.trained_on
@@ -167,8 +179,8 @@ def _common_base(parts: Parts, summing: Summing) -> dict[str, Any] | None:
     if summing.base is not None:
         origin = {"hub_id": summing.base.source.hub_id, "revision": summing.base.source.revision}
     if len(set(known.values())) != 1 or len(known) < len(parts):
-        return {**(origin or {}), "digest": None}
-    return {**(origin or {}), "digest": next(iter(known.values()))}
+        return {**origin, "digest": None}
+    return {**origin, "digest": next(iter(known.values()))}
 
 
 def _products(whole: _Sum, progress: Progress) -> tuple[Tensor, Tensor]:
@@ -272,7 +284,7 @@ def _dense(key: str, total: Delta, form: torch.dtype, size: _Size) -> Iterator[E
     if isinstance(total, StoredDense):
         # Alone: its tensor stays as it is, beside a number.
         if total.key is not None:
-            stored = _as_stored(key, total.files, total.key)
+            stored = Entry.stored(key, total.files, total.key)
             yield replace(stored, blocks=lambda: size.of(stored.blocks(), total.scale))
             scale = torch.tensor(total.scale, dtype=torch.float64)
             yield from [Entry.of(f"scale/{key.partition('/')[2]}", scale)] if total.scale != 1.0 else []
@@ -285,38 +297,33 @@ def _dense(key: str, total: Delta, form: torch.dtype, size: _Size) -> Iterator[E
     yield Entry(key, form, total.shape, lambda: size.of(in_order(block, ranges(total))))
 
 
-def _as_stored(key: str, files: TensorFiles, source: str) -> Entry:
-    info = files.tensors[source]
-    return Entry(key, info.dtype, info.shape, lambda: (files.rows(source, *at) for at in files.blocks(source)))
-
-
 def _added(part: Laid, name: str) -> Iterator[Entry]:
     assert part.vector is not None
     first, key = part.added[name]
     yield Entry.of(f"first/{name}", torch.tensor(first))
-    yield _as_stored(key, part.vector.files, key)
+    yield Entry.stored(key, part.vector.files, key)
 
 
 def _described(
     parts: Parts, whole: _Sum, sizes: Mapping[str, float], used: Tensor, home: Path
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, SummandJson]:
     """Every part: where it lies, its norm, and what was done to it; norm_used: of what went into the sum."""
-    facts = {}
+    facts: dict[str, SummandJson] = {}
     for i, (label, (vector, weight)) in enumerate(parts.items()):
-        known = {"path": None, "digest": None}
+        known: InputJson = {"path": None, "digest": None}
         if isinstance(vector, Recorded):
             known = {**vector.source.origin(home), "digest": vector.digest}
-        numbers = {"norm": sizes[label], "norm_used": math.sqrt(used[i, i])}
-        facts[label] = {"weight": weight_json(weight), "factor": whole.factors[label], **numbers, **known}
+        facts[label] = {
+            "weight": weight_json(weight),
+            "factor": whole.factors[label],
+            "norm": sizes[label],
+            "norm_used": math.sqrt(used[i, i]),
+            **known,
+        }
     return facts
 
 
-def _cosines(labels: list[str], used: Tensor) -> list[dict[str, Any]]:
-    pairs = [(i, j) for i in range(len(labels)) for j in range(i + 1, len(labels))]
-    return [{"first": labels[i], "second": labels[j], "cosine": cosine_of(used, i, j)} for i, j in pairs]
-
-
-def _text_files(parts: Parts, laid: Mapping[str, Laid], out: Path) -> dict[str, Any]:
+def _text_files(parts: Parts, laid: Mapping[str, Laid], out: Path) -> TextFilesJson:
     """Tokenizer and template: of the part that added to the vocabulary, or of all that have one, if they agree."""
     homes = {label: v.path for label, (v, _) in parts.items() if isinstance(v, Recorded)}
     grown = [label for label in homes if laid[label].added]

@@ -1,8 +1,8 @@
 """How many elements of two checkpoints differ, and where."""
 
 from dataclasses import dataclass
-from typing import Any
 
+from crossmatch.results.vectors import UnequalJson
 from crossmatch.runtime import SILENT, Progress, in_order, single_threads
 from crossmatch.vectors.checkpoint_pair import Pair, Site, unequal_bits
 
@@ -21,7 +21,7 @@ class Unequal:
         """Elements that differ in all."""
         return sum(self.tensors.values())
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> UnequalJson:
         """As plain JSON."""
         return {"elements": self.elements, "differ": self.differ, "beyond": self.beyond, "tensors": self.tensors}
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from crossmatch.checkpoint import DTYPE_NAMES, Checkpoint, by_names_of, input_embedding, is_needless, output_embedding
-from crossmatch.delta import STORABLE
+from crossmatch.delta import STORABLE, is_finite
 from crossmatch.errors import CheckpointError
 
 INTEGERS = {torch.bfloat16: torch.int16, torch.float16: torch.int16, torch.float32: torch.int32}
@@ -69,14 +69,6 @@ class Pair:
         if not is_finite(block):
             raise CheckpointError(f"{self.tuned.path}: {site.name} holds NaN or infinite values; train it again")
         return block
-
-
-def is_finite(block: Tensor) -> bool:
-    """Whether all values are finite: by their sum, and if that is not, one by one."""
-    if not block.dtype.is_floating_point:
-        return True
-    total = float(block.sum(dtype=torch.float32))
-    return total - total == 0.0 or bool(torch.isfinite(block).all())
 
 
 def same_bits(first: Tensor, second: Tensor) -> bool:

@@ -2,21 +2,23 @@
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from crossmatch.adapter import VECTOR_FILE, StoredDense, StoredVector
 from crossmatch.checkpoint import DTYPE_NAMES, MANIFEST, Checkpoint, layer_of, module_type_of, read_json, text_facts
 from crossmatch.delta import Delta, norm
 from crossmatch.errors import CrossmatchError
+from crossmatch.results.inspection import InspectedVectorJson, MadeFromJson
 from crossmatch.runtime import SILENT, Progress, single_threads
 from crossmatch.vectors.inner_products import gram
 
 _FORMS = {"delta": "dense", "shared": "dense, of both tied embeddings", "low-rank": "factors", "experts": "factors"}
 
 
-def describe(vector: StoredVector, progress: Progress = SILENT) -> dict[str, Any]:
+def describe(vector: StoredVector, progress: Progress = SILENT) -> InspectedVectorJson:
     """Everything that can be said of a stored vector without its base, as plain JSON.
 
     norm: Frobenius, over all tensors; ranks: numbers of factor columns, with how many tensors have so many; as_written:
@@ -34,6 +36,7 @@ def describe(vector: StoredVector, progress: Progress = SILENT) -> dict[str, Any
         digest = vector.digest
     record = vector.record
     return {
+        "schema_version": 1,
         "kind": "vector",
         "path": str(vector.path),
         "form": dict(Counter(_FORMS[kind] for kind in kinds.values())),
@@ -62,17 +65,31 @@ def _norm(delta: Delta) -> float:
     return abs(delta.scale) * math.sqrt(gram([replace(delta, scale=1.0)])[0, 0])
 
 
-def _made_from(record: dict[str, Any]) -> dict[str, Any]:
+def _made_from(record: Mapping[str, object]) -> dict[str, MadeFromJson]:
     """Names, places and digests of what the manifest says that it was made from."""
-    sources = {key: record[key] for key in ("base", "tuned") if isinstance(record.get(key), dict)}
+    sources: dict[Any, Any] = {key: record[key] for key in ("base", "tuned") if isinstance(record.get(key), dict)}
     parts = record.get("parts")
     sources |= parts if isinstance(parts, dict) else {}
-    kept = ("path", "hub_id", "revision", "digest", "weight", "factor")
-    found = {}
+    found: dict[str, MadeFromJson] = {}
     for label, source in sources.items():
-        facts = {key: source[key] for key in kept if source.get(key) is not None} if isinstance(source, dict) else {}
+        facts: MadeFromJson = {}
+        for key, form in _TOLD.items() if isinstance(source, dict) else ():
+            # A stranger's manifest may have anything here.
+            if isinstance(source.get(key), form) and not isinstance(source[key], bool):
+                facts[key] = source[key]
         found[str(label)] = facts
     return found
+
+
+_Told = Literal["path", "hub_id", "revision", "digest", "weight", "factor"]
+_TOLD: dict[_Told, tuple[type, ...]] = {
+    "path": (str,),
+    "hub_id": (str,),
+    "revision": (str,),
+    "digest": (str,),
+    "weight": (int, float, str),
+    "factor": (int, float),
+}
 
 
 def _as_written(vector: StoredVector) -> bool | None:

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,11 +15,12 @@ from crossmatch.checkpoint import (
     Unchanged,
     atomic_directory,
     check_apart,
-    write_json,
 )
-from crossmatch.delta import STORABLE, round_once
+from crossmatch.delta import STORABLE, is_finite, round_once
 from crossmatch.errors import CheckpointError, EqualError, RuleError
-from crossmatch.export.results import Manifest
+from crossmatch.result_kinds import VECTOR_MANIFEST
+from crossmatch.results.merging import InputJson
+from crossmatch.results.vectors import ExactnessJson, PairFactsJson, VectorFactsJson, VectorManifestJson
 from crossmatch.rules import Heads
 from crossmatch.runtime import SILENT, Progress, Task, in_order, single_threads
 from crossmatch.vectors.checkpoint_pair import Pair, Site, pair_checkpoints, same_bits, unequal_bits
@@ -55,10 +55,15 @@ class Exactness:
         if zeros + rounded:
             self.tensors[name] = self.tensors.get(name, 0) + zeros + rounded
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> ExactnessJson:
         """As plain JSON."""
-        reasons = {"sign_of_zero": self.sign_of_zero, "rounded": self.rounded}
-        return {"elements": self.elements, "differ": self.differ, **reasons, "tensors": dict(self.tensors)}
+        return {
+            "elements": self.elements,
+            "differ": self.differ,
+            "sign_of_zero": self.sign_of_zero,
+            "rounded": self.rounded,
+            "tensors": dict(self.tensors),
+        }
 
 
 @dataclass(frozen=True)
@@ -127,7 +132,7 @@ def extract(
     dtype: str = "float32",
     overwrite: bool = False,
     progress: Progress = SILENT,
-) -> Manifest:
+) -> VectorManifestJson:
     """Write tau = tuned - base as a stored vector, and return its manifest.
 
     tau is rounded once to `dtype` (float32 or float64); only tensors that changed are stored. Every element of
@@ -152,18 +157,22 @@ def extract(
         with progress.task("digest", None):
             facts = pair_facts(changes, partial)
         watched.check()
-        facts |= {"dtype": dtype, "exactness": exact.to_dict(), "text_files": copy_text_files(tuned.path, partial)}
-        manifest = vector_statement({VECTOR_FILE: digest}, {"made_by": "extract", **facts})
-        write_json(partial / MANIFEST, manifest)
+        predicate: VectorFactsJson = {
+            "made_by": "extract",
+            **facts,
+            "dtype": dtype,
+            "exactness": exact.to_dict(),
+            "text_files": copy_text_files(tuned.path, partial),
+        }
+        manifest = vector_statement({VECTOR_FILE: digest}, predicate)
+        VECTOR_MANIFEST.write(partial / MANIFEST, manifest)
     return manifest
 
 
-def pair_facts(changes: Changes, home: Path) -> dict[str, Any]:
+def pair_facts(changes: Changes, home: Path) -> PairFactsJson:
     """What a manifest says of a pair: both checkpoints with their digests, and what of them changed."""
     pair = changes.pair
-    base, tuned = (
-        {**c.source.origin(home), "digest": c.digest, "files": c.file_digests} for c in (pair.base, pair.tuned)
-    )
+    base, tuned = (_input(checkpoint, home) for checkpoint in (pair.base, pair.tuned))
     dtypes = sorted({str(pair.tuned.tensors[s.name].dtype).split(".")[-1] for s in changes.sites})
     return {
         "base": base,
@@ -173,6 +182,10 @@ def pair_facts(changes: Changes, home: Path) -> dict[str, Any]:
         "unchanged": changes.unchanged,
         "notes": list(pair.notes),
     }
+
+
+def _input(checkpoint: Checkpoint, home: Path) -> InputJson:
+    return {**checkpoint.source.origin(home), "digest": checkpoint.digest, "files": checkpoint.file_digests}
 
 
 def _entries(pair: Pair, site: Site, form: torch.dtype, exact: Exactness) -> Iterator[Entry]:
@@ -202,7 +215,7 @@ def difference(pair: Pair, site: Site, at: tuple[int, int], form: torch.dtype) -
     of the other sign, and how many not at all."""
     ours, theirs = pair.rows(site, *at)
     tau = theirs.to(form) - ours.to(form)
-    if not bool(torch.isfinite(tau.sum())) and not bool(torch.isfinite(tau).all()):
+    if not is_finite(tau):
         raise CheckpointError(f"{site.name}: the difference overflows {form}; extract it with --dtype float64")
     back = round_once(ours.double() + tau.double(), theirs.dtype)
     unequal = unequal_bits(back, theirs)

@@ -1,7 +1,7 @@
 """A fine-tune as a PEFT adapter: the best factors of each matrix's change, the rest exactly, the error measured."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,8 @@ from crossmatch.checkpoint import (
 )
 from crossmatch.delta import top_singular
 from crossmatch.errors import CheckpointError, RuleError
-from crossmatch.export.results import Manifest
+from crossmatch.result_kinds import VECTOR_MANIFEST
+from crossmatch.results.vectors import LowRankFormJson, MatrixFormJson, VectorFactsJson, VectorManifestJson
 from crossmatch.runtime import SILENT, Progress, in_order, single_threads
 from crossmatch.vectors.checkpoint_pair import Pair, Site, pair_checkpoints
 from crossmatch.vectors.extract import Changes, find_changes, pair_facts
@@ -68,7 +69,7 @@ class _Matrix:
     error: float
     bound: float
 
-    def to_dict(self) -> dict[str, float | int | None]:
+    def to_dict(self) -> MatrixFormJson:
         """Rank and errors, as plain JSON."""
         relative = self.error / self.norm if self.norm > 0 else None
         return {
@@ -98,7 +99,7 @@ def extract_adapter(
     form: LowRankForm,
     overwrite: bool = False,
     progress: Progress = SILENT,
-) -> Manifest:
+) -> VectorManifestJson:
     """Write tau = tuned - base as a PEFT adapter of scaling 1, and return its manifest: the reverse of a merge.
 
     Matrices of linear layers become factors: sqrt(S) on each side of the leading singular triples (Eckart & Young,
@@ -127,9 +128,14 @@ def extract_adapter(
         with progress.task("digest", None):
             facts = pair_facts(changes, partial)
         watched.check()
-        facts |= {"form": _costs(pair, sites, found, form), "text_files": copy_text_files(tuned.path, partial)}
-        manifest = statement(PREDICATE, {WEIGHTS_FILE: digest}, {"made_by": "extract", **facts})
-        write_json(partial / MANIFEST, manifest)
+        predicate: VectorFactsJson = {
+            "made_by": "extract",
+            **facts,
+            "form": _costs(pair, sites, found, form),
+            "text_files": copy_text_files(tuned.path, partial),
+        }
+        manifest = statement(PREDICATE, {WEIGHTS_FILE: digest}, predicate)
+        VECTOR_MANIFEST.write(partial / MANIFEST, manifest)
     return manifest
 
 
@@ -208,7 +214,7 @@ def _peft(
             module, _, leaf = name.rpartition(".")
             if leaf == "bias" and name not in saved:
                 saved[f"{module}.base_layer.bias" if module in modules else name] = name
-    entries += [_whole(tuned, f"{PREFIX}{key}", name) for key, name in saved.items()]
+    entries += [Entry.stored(f"{PREFIX}{key}", tuned, name) for key, name in saved.items()]
     ranks = {name.removesuffix(".weight"): matrix.a.shape[0] for name, matrix in found.items()}
     widest = max(ranks.values(), default=1)
     pattern = {module: rank for module, rank in ranks.items() if rank != widest}
@@ -233,16 +239,7 @@ def _nothing(pair: Pair) -> list[str]:
     )
 
 
-def _whole(tuned: Checkpoint, key: str, name: str) -> Entry:
-    info = tuned.tensors[name]
-
-    def blocks() -> Iterator[Tensor]:
-        yield from (tuned.rows(name, start, stop) for start, stop in tuned.blocks(name))
-
-    return Entry(key, info.dtype, info.shape, blocks)
-
-
-def _costs(pair: Pair, sites: _Sorted, found: Mapping[str, _Matrix], form: LowRankForm) -> dict[str, Any]:
+def _costs(pair: Pair, sites: _Sorted, found: Mapping[str, _Matrix], form: LowRankForm) -> LowRankFormJson:
     """What the form costs: relative Frobenius error of each matrix and in all; shares of ||tau||^2 that are carried
     exactly and left out."""
     exact = [*sites.biases, *(site for group in sites.saved.values() for site in group)]

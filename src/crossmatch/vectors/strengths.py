@@ -6,8 +6,9 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
 from crossmatch.adapter import LARGEST
-from crossmatch.checkpoint import MANIFEST, atomic_directory, write_json
+from crossmatch.checkpoint import MANIFEST, atomic_directory
 from crossmatch.errors import InputError
+from crossmatch.result_kinds import STRENGTHS
 
 GRID = "urn:crossmatch:strengths:1"
 _MOST = 1000
@@ -61,4 +62,4 @@ def grid(output: Path, numbers: Sequence[float], *, overwrite: bool = False) -> 
     with atomic_directory(output, overwrite=overwrite) as partial:
         yield {number: partial / strength_name(number) for number in numbers}
         names = {strength_name(number): number for number in numbers}
-        write_json(partial / MANIFEST, {"schema_version": 1, "kind": GRID, "strengths": names})
+        STRENGTHS.write(partial / MANIFEST, {"schema_version": 1, "kind": GRID, "strengths": names})

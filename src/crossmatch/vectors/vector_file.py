@@ -1,20 +1,17 @@
 """The files of a stored vector, and the statement beside them."""
 
-import platform
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 from blake3 import blake3
 from torch import Tensor
 
 from crossmatch.adapter import VECTOR
-from crossmatch.checkpoint import TOKENIZER_FILES, OutputFile
-from crossmatch.export.results import Manifest
+from crossmatch.checkpoint import TOKENIZER_FILES, OutputFile, TensorFiles, versions
+from crossmatch.results.vectors import VectorFactsJson, VectorManifestJson
 from crossmatch.runtime import QUIET, Task
 
 GENERATION = "generation_config.json"
@@ -33,6 +30,12 @@ class Entry:
     def of(cls, key: str, tensor: Tensor) -> "Entry":
         """An entry whose content is there."""
         return cls(key, tensor.dtype, tuple(tensor.shape), lambda: (tensor,))
+
+    @classmethod
+    def stored(cls, key: str, files: TensorFiles, name: str) -> "Entry":
+        """A tensor as it is stored in other files."""
+        info = files.tensors[name]
+        return cls(key, info.dtype, info.shape, lambda: (files.rows(name, *at) for at in files.blocks(name)))
 
 
 def write_entries(file: Path, entries: Sequence[Entry], task: Task = QUIET) -> str:
@@ -55,26 +58,17 @@ def write_entries(file: Path, entries: Sequence[Entry], task: Task = QUIET) -> s
     return digest.hexdigest()
 
 
-def statement(kind: str, subjects: Mapping[str, str], predicate: Mapping[str, Any]) -> Manifest:
+def statement(kind: str, subjects: Mapping[str, str], predicate: VectorFactsJson) -> VectorManifestJson:
     """An in-toto Statement v1: files with their blake3 digests, and how they were made. No times, no host."""
-    facts = {
+    return {
         "_type": "https://in-toto.io/Statement/v1",
         "subject": [{"name": name, "digest": {"blake3": digest}} for name, digest in sorted(subjects.items())],
         "predicateType": kind,
-        "predicate": {
-            "schema_version": 1,
-            **predicate,
-            "versions": {
-                "crossmatch": version("crossmatch"),
-                "torch": torch.__version__,
-                "python": platform.python_version(),
-            },
-        },
+        "predicate": {"schema_version": 1, **predicate, "versions": versions()},
     }
-    return Manifest(facts)
 
 
-def vector_statement(subjects: Mapping[str, str], predicate: Mapping[str, Any]) -> Manifest:
+def vector_statement(subjects: Mapping[str, str], predicate: VectorFactsJson) -> VectorManifestJson:
     """The statement by which a directory is known to be a stored vector."""
     return statement(VECTOR, subjects, predicate)
 

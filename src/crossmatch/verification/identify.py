@@ -38,7 +38,7 @@ def identify(
     """
     if not candidates:
         raise InputError("no candidate given; add -a NAME=PATH")
-    if not isinstance(merged, Checkpoint) and is_quantised(merged):
+    if not isinstance(merged, Checkpoint) and is_quantised(merged, base):
         raise InputError(f"{merged} is a quantised export; its weights need a claim: crossmatch verify")
     # Nobody says here that they are whole.
     claim = Claim(base, {name: (vector, 1.0) for name, vector in candidates.items()}, partial=tuple(candidates))

@@ -6,13 +6,13 @@ Whatever that does not verify is judged again from the whole file, so that a dou
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 from zlib import crc32
 
 import torch
 
 from crossmatch.checkpoint import Checkpoint, TensorFiles
 from crossmatch.delta import LowRank, TuningVector
+from crossmatch.results.verdict import ManifestVerdictJson, ProofScope
 from crossmatch.runtime import SILENT, Progress
 from crossmatch.verification.arithmetic.grammar import Program
 from crossmatch.verification.arithmetic.program_on_rows import Applied
@@ -42,7 +42,7 @@ class WholeProof:
         self.claim, self.stochastic = Resolved(base, claim), stochastic
         return None
 
-    def verdict(self, path: Path) -> Mapping[str, Any]:
+    def verdict(self, path: Path) -> ManifestVerdictJson:
         """The verdict on all rows of all tensors."""
         subject = Subject(Checkpoint(path), self.claim, self._program)
         found = scan(subject, self.progress)
@@ -57,7 +57,7 @@ class WholeProof:
         return decide(subject, self.claim, found, self.thresholds)
 
     @staticmethod
-    def _manifest(verdict: Verdict, scope: str) -> Mapping[str, Any]:
+    def _manifest(verdict: Verdict, scope: ProofScope) -> ManifestVerdictJson:
         return {
             **verdict.for_manifest(),
             "scope": scope,
@@ -81,7 +81,7 @@ class SampledProof(WholeProof):
         self.sampling = Sampling(self.claim, self._program)
         return self.sampling
 
-    def verdict(self, path: Path) -> Mapping[str, Any]:
+    def verdict(self, path: Path) -> ManifestVerdictJson:
         """The verdict on what was seen; on all of the file, if that does not verify it, or if a row was not seen."""
         merged = Checkpoint(path)
         found = self.sampling.result(merged)

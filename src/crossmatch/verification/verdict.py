@@ -1,18 +1,29 @@
 """The answer: verdict, faults, recovered weights, and what they rest on."""
 
 import math
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from crossmatch.checkpoint import SIGNATURE, check_signature
 from crossmatch.export.results import Tabled, by_name
 from crossmatch.export.table import Table
 from crossmatch.export.tables.proof import verdict_tables
 from crossmatch.report.verdict_text import weight_line
+from crossmatch.results.verdict import (
+    EvidenceJson,
+    FindingJson,
+    GroupsJson,
+    ModuleCountsJson,
+    ModuleVerdictJson,
+    RecoveredWeightJson,
+    RoundingJson,
+    TensorCountsJson,
+    VerdictBodyJson,
+    VerdictDigestsJson,
+    VerdictJson,
+    VerdictWord,
+)
 from crossmatch.verification.faults import FAULTS, NOTES
-
-SCHEMA_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -24,10 +35,16 @@ class Finding:
     where: tuple[str, ...] = ()
     evidence: str = ""
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> FindingJson:
         """As plain JSON, with what it means and what to do about it."""
         consequence, remedy = FAULTS[self.fault]
-        return {**asdict(self), "where": list(self.where), "consequence": consequence, "remedy": remedy}
+        return {
+            "fault": self.fault,
+            "where": list(self.where),
+            "evidence": self.evidence,
+            "consequence": consequence,
+            "remedy": remedy,
+        }
 
 
 @dataclass(frozen=True)
@@ -44,6 +61,18 @@ class RecoveredWeight:
         unknown = math.isnan(recovered)
         return cls(claimed, None if unknown else recovered, None if unknown else stderr)
 
+    def to_dict(self) -> RecoveredWeightJson:
+        """As plain JSON."""
+        return {"claimed": self.claimed, "recovered": self.recovered, "stderr": self.stderr}
+
+
+def _no_modules() -> ModuleCountsJson:
+    return {"adapted": 0, "agree": 0, "disagree": 0, "undecided": 0}
+
+
+def _no_tensors() -> TensorCountsJson:
+    return {"total": 0, "untouched_identical": 0, "untouched_changed": [], "missing": [], "extra": []}
+
 
 @dataclass(frozen=True)
 class Verdict(Tabled):
@@ -54,24 +83,24 @@ class Verdict(Tabled):
     entry per module; groups: recovered weights by module type and by layer.
     """
 
-    verdict: str
+    verdict: VerdictWord
     findings: tuple[Finding, ...] = ()
     notes: tuple[str, ...] = ()
     weights: dict[str, RecoveredWeight] = field(default_factory=dict)
-    modules: dict[str, int] = field(default_factory=dict)
-    tensors: dict[str, Any] = field(default_factory=dict)
-    rounding: dict[str, Any] = field(default_factory=dict)
-    evidence: dict[str, Any] = field(default_factory=dict)
+    modules: ModuleCountsJson = field(default_factory=_no_modules)
+    tensors: TensorCountsJson = field(default_factory=_no_tensors)
+    rounding: RoundingJson = field(default_factory=RoundingJson)
+    evidence: EvidenceJson = field(default_factory=EvidenceJson)
     thresholds: dict[str, float] = field(default_factory=dict)
-    digests: dict[str, Any] = field(default_factory=dict)
+    digests: VerdictDigestsJson = field(default_factory=VerdictDigestsJson)
     seconds: float = 0.0
-    details: tuple[dict[str, Any], ...] = field(default=(), repr=False)
-    groups: dict[str, Any] = field(default_factory=dict, repr=False)
+    details: tuple[ModuleVerdictJson, ...] = field(default=(), repr=False)
+    groups: GroupsJson = field(default_factory=GroupsJson, repr=False)
 
     @classmethod
     def refused(cls, fault: str, evidence: str) -> "Verdict":
         """Failed before a weight was read: what there is cannot be what is claimed."""
-        return cls("failed", (Finding(fault, (), evidence),), modules=dict.fromkeys(_STATES, 0), tensors=dict(_NONE))
+        return cls("failed", (Finding(fault, (), evidence),))
 
     @property
     def faults(self) -> tuple[str, ...]:
@@ -83,7 +112,7 @@ class Verdict(Tabled):
         return self.verified
 
     def __repr__(self) -> str:
-        weights = [weight_line(name, asdict(weight)) for name, weight in self.weights.items()]
+        weights = [weight_line(name, weight.to_dict()) for name, weight in self.weights.items()]
         parts = [self.verdict, *(f"fault {fault}" for fault in self.faults), *weights]
         return f"Verdict({'; '.join(parts)})"
 
@@ -101,24 +130,30 @@ class Verdict(Tabled):
         seen = self.evidence.get("noted", {}).get(note)
         return f"{NOTES[note]}: {seen}" if seen else NOTES[note]
 
-    def for_manifest(self) -> dict[str, Any]:
+    def for_manifest(self) -> VerdictBodyJson:
         """As plain JSON without the time it took, so that the same inputs give the same bytes, and without the digests,
         which the manifest has."""
-        return {key: value for key, value in self.to_dict().items() if key not in ("seconds", "digests")}
+        return {
+            "schema_version": 1,
+            "verdict": self.verdict,
+            "faults": list(self.faults),
+            "notes": list(self.notes),
+            "weights": {name: weight.to_dict() for name, weight in self.weights.items()},
+            "modules": self.modules,
+            "tensors": self.tensors,
+            "rounding": self.rounding,
+            "evidence": self.evidence,
+            "thresholds": self.thresholds,
+            "explained": {note: self.explained(note) for note in self.notes},
+            "findings": [finding.to_dict() for finding in self.findings],
+        }
 
-    def to_dict(self, *, detail: bool = False) -> dict[str, Any]:
+    def to_dict(self, *, detail: bool = False) -> VerdictJson:
         """As plain JSON; results by module, module type and layer only with `detail`."""
-        plain = {key: value for key, value in asdict(self).items() if key not in ("findings", "details", "groups")}
-        result = {"schema_version": SCHEMA_VERSION, "verdict": plain.pop("verdict"), "faults": list(self.faults)}
-        result |= {**plain, "notes": list(self.notes), "explained": {note: self.explained(note) for note in self.notes}}
-        result["findings"] = [f.to_dict() for f in self.findings]
+        result: VerdictJson = {**self.for_manifest(), "digests": self.digests, "seconds": self.seconds}
         if detail:
-            result |= {"details": list(self.details), "groups": self.groups}
+            result["details"], result["groups"] = list(self.details), self.groups
         return result
-
-
-_STATES = ("adapted", "agree", "disagree", "undecided")
-_NONE = {"total": 0, "untouched_identical": 0, "untouched_changed": [], "missing": [], "extra": []}
 
 
 def with_signature(verdict: Verdict, directory: Path, public_key: Path) -> Verdict:

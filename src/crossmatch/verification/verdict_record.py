@@ -8,6 +8,14 @@ from typing import Any
 import torch
 
 from crossmatch.checkpoint import Checkpoint, layer_of, module_type_of
+from crossmatch.results.verdict import (
+    GroupsJson,
+    GroupWeightJson,
+    ModuleVerdictJson,
+    RoundingJson,
+    SumJson,
+    TensorCountsJson,
+)
 from crossmatch.verification.arithmetic.grammar import Program
 from crossmatch.verification.subject import Subject
 from crossmatch.verification.weights.estimate import Estimate
@@ -18,7 +26,7 @@ from crossmatch.verification.weights.row_sums import Looked
 from crossmatch.verification.weights.scan import ModuleScan, Scan
 
 
-def tensors(base: Checkpoint, result: Scan) -> dict[str, Any]:
+def tensors(base: Checkpoint, result: Scan) -> TensorCountsJson:
     """Names and numbers of the tensors that carry no delta."""
     return {
         "total": len(base.tensors),
@@ -29,7 +37,7 @@ def tensors(base: Checkpoint, result: Scan) -> dict[str, Any]:
     }
 
 
-def rounding(judged: Judged, subject: Subject) -> dict[str, Any]:
+def rounding(judged: Judged, subject: Subject) -> RoundingJson:
     """The program by which the file was made, if it explains most of it, with the share of elements outside it and of
     those that a different order of additions made; and what of the deltas rounding lost."""
     modules = judged.scan.modules
@@ -76,10 +84,10 @@ def _swallowed(looked: Sequence[Looked], adapter: int) -> float | None:
     return sum(lost for lost, _ in pairs) / energy if energy else None
 
 
-def groups(judged: Judged, names: Sequence[str]) -> dict[str, Any]:
+def groups(judged: Judged, names: Sequence[str]) -> GroupsJson:
     """Recovered weights by module type and by layer."""
 
-    def over(key: Callable[[str], Any]) -> dict[str, Any]:
+    def over(key: Callable[[str], Any]) -> dict[str, dict[str, GroupWeightJson]]:
         kept: dict[str, list[ModuleVerdict]] = {}
         for module in judged.modules:
             kept.setdefault(str(key(module.name)), []).append(module)
@@ -88,7 +96,7 @@ def groups(judged: Judged, names: Sequence[str]) -> dict[str, Any]:
     return {"types": over(module_type_of), "layers": over(layer_of)}
 
 
-def _weights(found: Estimate, names: Sequence[str]) -> Mapping[str, Any]:
+def _weights(found: Estimate, names: Sequence[str]) -> dict[str, GroupWeightJson]:
     return {
         name: {"recovered": found.weights[i], "stderr": found.stderr[i]}
         for i, name in enumerate(names)
@@ -96,7 +104,7 @@ def _weights(found: Estimate, names: Sequence[str]) -> Mapping[str, Any]:
     }
 
 
-def detail(scanned: ModuleScan, judged: ModuleVerdict, names: Sequence[str]) -> dict[str, Any]:
+def detail(scanned: ModuleScan, judged: ModuleVerdict, names: Sequence[str]) -> ModuleVerdictJson:
     """One adapted tensor."""
     found, seen = judged.estimate, scanned.looked
     return {
@@ -118,7 +126,7 @@ def detail(scanned: ModuleScan, judged: ModuleVerdict, names: Sequence[str]) -> 
     }
 
 
-def sums(judged: Judged, names: Sequence[str]) -> list[dict[str, Any]]:
+def sums(judged: Judged, names: Sequence[str]) -> list[SumJson]:
     """What can be said of weights that cannot be told apart."""
     if judged.pooled.identifiable:
         return []

@@ -71,7 +71,7 @@ def verify_claim(
     whole = examine_adapters(claim)
     if isinstance(whole, Verdict):
         return whole
-    if not isinstance(merged, Checkpoint) and is_quantised(merged):
+    if not isinstance(merged, Checkpoint) and is_quantised(merged, claim.base):
         if quick or claim.dtypes:
             raise InputError(f"{merged} is a quantised export: it is judged whole, without --quick and --dtype")
         return whole.added_to(verify_quantised_claim(merged, claim, thresholds=thresholds, progress=progress))
@@ -174,7 +174,9 @@ def decide(
         weights=_recovered(subject, claim, judged),
         modules={
             "adapted": len(modules),
-            **{s: sum(m.state == s for m in modules) for s in ("agree", "disagree", "undecided")},
+            "agree": sum(m.state == "agree" for m in modules),
+            "disagree": sum(m.state == "disagree" for m in modules),
+            "undecided": sum(m.state == "undecided" for m in modules),
         },
         tensors=record.tensors(subject.base, result),
         rounding=rounding,

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from crossmatch.adapter import Adapter, Lack, Wholeness, examine
 from crossmatch.errors import InputError
+from crossmatch.results.verdict import AdapterLacksJson
 from crossmatch.verification.claim import Claim
 from crossmatch.verification.verdict import Finding, Verdict
 
@@ -33,7 +33,7 @@ class Adapters:
             evidence={**verdict.evidence, "adapters": self._facts()},
         )
 
-    def _facts(self) -> dict[str, Any]:
+    def _facts(self) -> dict[str, AdapterLacksJson]:
         """What each adapter lacks, as plain JSON."""
         return {
             name: {

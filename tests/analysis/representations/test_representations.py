@@ -26,8 +26,8 @@ from crossmatch.analysis.representations.layerwise import (
     with_vector,
 )
 from crossmatch.analysis.representations.principal_angles import Subspaces, rotations
-from crossmatch.analysis.representations.similarity import Cloud, Pair, Shift, massive, random_share
-from crossmatch.analysis.representations.subspace_claim import Part, small_subspace
+from crossmatch.analysis.representations.similarity import Cloud, CloudPair, Shift, massive, random_share
+from crossmatch.analysis.representations.subspace_claim import LayerPart, small_subspace
 from crossmatch.checkpoint import Checkpoint
 from crossmatch.data.passages import Passage
 from crossmatch.delta import Dense, TuningVector, dense, same_spectrum
@@ -67,9 +67,9 @@ def numbers(n: int = N, texts: int = TEXTS) -> Tensor:
     return torch.arange(n) % texts
 
 
-def pair(x: Tensor, y: Tensor, texts: int = TEXTS) -> Pair:
+def pair(x: Tensor, y: Tensor, texts: int = TEXTS) -> CloudPair:
     text = numbers(len(x), texts)
-    return Pair(Cloud(x, text, texts), Cloud(y, text, texts))
+    return CloudPair(Cloud(x, text, texts), Cloud(y, text, texts))
 
 
 def shift(x: Tensor, s: Tensor, texts: int = TEXTS) -> Shift:
@@ -234,7 +234,7 @@ def test_errors_are_those_of_a_bootstrap_over_texts() -> None:
     assert turn.cosine2.value == pytest.approx(both.cosines(3).square().mean().item())
 
 
-def ranks(both: Pair) -> Any:
+def ranks(both: CloudPair) -> Any:
     return Shift(both.base, both.tuned.x - both.base.x).spectrum
 
 
@@ -390,10 +390,10 @@ def test_a_model_equal_to_its_base_is_said_to_be(root: Path, passages: list[Pass
     assert "do the same" in out["claim"]["reason"]
 
 
-def part(values: list[float], nulls: list[list[float]], error: float = 0.01) -> list[Part]:
+def part(values: list[float], nulls: list[list[float]], error: float = 0.01) -> list[LayerPart]:
     carrier = torch.tensor([error, -error]).double()
     return [
-        Part(
+        LayerPart(
             layer,
             Figure(math.log(value), carrier, 9),
             tuple(Figure(math.log(null), torch.zeros(2).double(), 9) for null in row),

@@ -10,10 +10,10 @@ from safetensors.torch import load_file, save_file
 
 from crossmatch import Adapter, Checkpoint
 from crossmatch.analysis import Difference, Subspaces, Wanted, analyse, assemble, open_vectors
-from crossmatch.analysis.weights.tables import SCHEMA_VERSION
 from crossmatch.cli import run
 from crossmatch.delta import dense, norm, singular_values
 from crossmatch.errors import InputError
+from crossmatch.results.analysis import ANALYSIS_VERSION
 from helpers import copy, make_adapter, make_gpt2, make_llama, peft_merge
 
 
@@ -45,7 +45,7 @@ def test_the_result_of_two_adapters(models: Path, tmp_path: Path, capsys: pytest
         "schema_version", "base", "vectors", "size", "heads", "subspaces", "alignment", "readings", "overlap",
         "claims", "left_out", "seconds",
     ]  # fmt: skip
-    assert facts["schema_version"] == SCHEMA_VERSION
+    assert facts["schema_version"] == ANALYSIS_VERSION
     assert facts["base"]["digest"] == Checkpoint(models / "base").digest
     assert list(facts["vectors"]) == ["pt", "other"]
     assert facts["vectors"]["pt"]["digest"] == Adapter(models / "pt").digest

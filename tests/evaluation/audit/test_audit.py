@@ -26,7 +26,7 @@ from crossmatch.evaluation.audit import (
     AuditReport,
     Criteria,
     Document,
-    Overlap,
+    LevelOverlap,
     SuiteCorpus,
     Work,
     audit,
@@ -78,7 +78,7 @@ def where(report: AuditReport, key: str) -> set[str]:
     return {w.removeprefix("pt:") for w in report.contaminated["v"].get(key, ())}
 
 
-def overlap(report: AuditReport, level: str, scope: str, *, pair: int = 0) -> Overlap:
+def overlap(report: AuditReport, level: str, scope: str, *, pair: int = 0) -> LevelOverlap:
     return next(o for o in report.pairs[pair].overlaps if (o.level, o.scope) == (level, scope))
 
 

@@ -13,10 +13,10 @@ from scipy.stats import binomtest
 from crossmatch.cli import run
 from crossmatch.errors import DataError, InputError
 from crossmatch.evaluation.comparison.lm_eval_samples import read_samples
-from crossmatch.evaluation.comparison.non_inferiority import non_inferiority
 from crossmatch.evaluation.comparison.run_comparison import RunComparison, Wanted, compare_runs
 from crossmatch.evaluation.metrics.bleu_rouge import bleu, bleu_statistics
 from crossmatch.statistics.estimates import Difference
+from crossmatch.statistics.non_inferiority import non_inferiority
 from crossmatch.statistics.proportions import newcombe
 from helpers import make_adapter, make_chat_model
 
@@ -395,7 +395,8 @@ def test_unanswered_items_are_left_out_and_counted(evaluated: Path, tmp_path: Pa
     (out / "summary.json").write_text((evaluated / "out" / "summary.json").read_text())
     for file in (evaluated / "out" / "base").glob("*.jsonl"):
         rows = [json.loads(row) for row in file.read_text().splitlines()]
-        rows[0] = {**{k: rows[0][k] for k in ("id", "question", "prompt_digest")}, "failed": "no reply"}
+        kept = ("variant", "suite", "suite_version", "condition", "model_digest", "id", "question", "prompt_digest")
+        rows[0] = {**{k: rows[0][k] for k in kept}, "failed": "no reply"}
         write(out / "base" / file.name, rows)
     assert run(["compare", f"{out}:base", f"{evaluated / 'out'}:sft"]) == 0
     assert "2 without an answer left out" in " ".join(capsys.readouterr().out.split())

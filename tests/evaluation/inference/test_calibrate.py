@@ -155,9 +155,12 @@ def test_positions_of_a_dialogue(tokenizer: Any) -> None:
     assert passage.positions("all") == range(12)
     with pytest.raises(DataError, match="12 tokens with the template, more than 11"):
         read_dialogue(tokenizer, DIALOGUE, None, 11)
-    # This template opens and closes a trace only in the generation prompt.
-    with pytest.raises(DataError, match="renders a prompt otherwise"):
-        read_dialogue(tokenizer, DIALOGUE, False, 64)
+    # This template opens and closes a trace only in the generation prompt: what training sees is read, without it.
+    silent = read_dialogue(tokenizer, DIALOGUE, False, 64)
+    assert (silent.ids, silent.prompt) == (passage.ids, passage.prompt)
+    # What training puts after a response that ends without it.
+    assert read_dialogue(tokenizer, DIALOGUE, None, 64, (7, 9)).ids == (*passage.ids, 7, 9)
+    assert read_dialogue(tokenizer, DIALOGUE, None, 64, passage.ids[-1:]) == passage
 
 
 def test_prompt_and_response_that_would_grow_together_stay_apart() -> None:

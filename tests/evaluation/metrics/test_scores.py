@@ -6,15 +6,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from nltk.translate.bleu_score import SmoothingFunction
-from nltk.translate.bleu_score import sentence_bleu as nltk_bleu
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 
 from crossmatch.evaluation.comparison.bleu_decomposition import fall_parts, length_parts, lengthened
 from crossmatch.evaluation.metrics.bleu_rouge import bleu, bleu_statistics, sentence_bleu, sentence_bleu_signature
 from crossmatch.evaluation.metrics.chrf import chrf, chrf_signature, chrf_statistics
-from crossmatch.evaluation.metrics.llamafactory import character_bleu, common_subsequence, factory_scores
+from crossmatch.evaluation.metrics.llamafactory import common_subsequence, factory_scores
 from crossmatch.evaluation.metrics.reasoning_traces import calibrated, opener_statistics, parse_trace
 from crossmatch.statistics.estimates import Array, mean_of
 from crossmatch.statistics.resampling import bootstrap, paired_contrast, paired_difference
@@ -187,12 +185,6 @@ def test_words_are_cut_without_a_file_in_the_temporary_directory(
     _segmenter.cache_clear()
     assert list(_segmenter().cut("慢性疾病患者")) == ["慢性", "疾病", "患者"]
     assert not list(tmp_path.iterdir())
-
-
-@given(st.text("ab 贫血\n", max_size=15), st.text("ab 贫血\n", max_size=15))
-def test_character_bleu_is_that_of_nltk(hypothesis: str, reference: str) -> None:
-    expected = nltk_bleu([list(reference)], list(hypothesis), smoothing_function=SmoothingFunction().method3)
-    assert character_bleu(hypothesis, reference) == pytest.approx(float(expected), abs=1e-12)
 
 
 @given(st.lists(st.sampled_from("abc"), max_size=9), st.lists(st.sampled_from("abc"), max_size=9))

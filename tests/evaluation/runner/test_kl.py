@@ -186,7 +186,9 @@ def test_states_are_made_once(room: Path, monkeypatch: pytest.MonkeyPatch) -> No
     held = Held(base, adapters, Plan())
     became: list[str] = []
     become = Engine.become
-    monkeypatch.setattr(Engine, "become", lambda self, parts: (became.append("+".join(parts)), become(self, parts))[1])
+    monkeypatch.setattr(
+        Engine, "become", lambda self, parts, *rule: (became.append("+".join(parts)), become(self, parts, *rule))[1]
+    )
     divergences = Divergences(held, {"reference": variants[2], "base": variants[0]})
     items = [Answered("1", "what is blood", " a disease"), Answered("2", "what is the heart", " the old cell of blood")]
     found: dict[str, Any] = {}

@@ -104,8 +104,10 @@ def opened(analysed: Path, browser: Any) -> Iterator[Any]:
     page.on("console", lambda message: page.complaints.append(message.text))
     page.on("pageerror", lambda error: page.complaints.append(str(error)))
     page.goto((analysed / "analysis.html").as_uri())
+    page.wait_for_function("document.documentElement.dataset.ready === 'yes'")
+    page.click("#unfold")
     charts = page.locator("[data-chart]").count()
-    page.wait_for_function(f"document.querySelectorAll('[data-drawn]').length === {charts}")
+    page.wait_for_function(f"document.querySelectorAll('[data-drawn=yes]').length === {charts}")
     yield page
     page.close()
 
@@ -121,7 +123,7 @@ def test_what_is_picked_in_one_picture_is_marked_in_the_others(opened: Any) -> N
     opened.wait_for_function(
         "document.querySelectorAll(\"[data-chart='sft.share'] path[stroke='#d62728']\").length === 1"
     )
-    for chart in ("pt.share", "pt.write_new", "sft.diagonal", "pt-sft.cosine"):
+    for chart in ("pt.share", "pt.write_new", "sft.diagonal", "pt-sft.ratio"):
         assert marked(opened, chart) == 1, chart
     thick = opened.locator("[data-chart='sft.spectra'] path[stroke-width='3.5']")
     assert thick.count() == 1

@@ -1,6 +1,5 @@
 """The sample's own verifiable instructions: every kind is there, every request can be followed, and says what is checked."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -99,7 +98,7 @@ def test_forty_requests_over_all_kinds(suite: Suite) -> None:
 
 
 def test_every_request_can_be_followed(suite: Suite) -> None:
-    for item, answer, (request, _) in zip(suite.items, ANSWERS, REQUESTS, strict=True):
+    for item, answer, request in zip(suite.items, ANSWERS, [r["question"] for r in REQUESTS], strict=True):
         term = item.question[len(request.partition("{term}")[0]) :][: len(item.question) - len(request) + len("{term}")]
         if request.count("{term}") == 1:
             assert request.format(term=term) == item.question
@@ -131,4 +130,3 @@ def test_too_few_terms_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="40 more terms are needed for instructions, 1 are left"):
         write_instructions(tmp_path, {"HP:1": "anaemia"})
     assert not list(tmp_path.iterdir())
-    json.dumps([dict(arguments) for _, checks in REQUESTS for _, arguments in checks])

@@ -1,6 +1,7 @@
 """Quantised exports: reading them, and what is recovered from them, on files made for real."""
 
 import json
+import shutil
 import struct
 from dataclasses import replace
 from pathlib import Path
@@ -314,6 +315,35 @@ def test_scaled_weights_are_read(small: Path, tmp_path: Path, layout: str) -> No
         levels = file.levels(name, 0, len(tensor) if tensor.ndim > 1 else 1)
         away = (levels.values - tensor.float()).abs()
         assert bool((away <= 0.51 * levels.steps).all()) if "_proj" in name else bool((away == 0).all())
+
+
+def test_8_bit_tensors_of_the_base_are_no_export(small: Path, tmp_path: Path) -> None:
+    own = {"model.table": torch.ones(4, 4, dtype=torch.int8)}
+    for name in ("base", "merged"):
+        shutil.copytree(small / name, tmp_path / name)
+        file = tmp_path / name / "model.safetensors"
+        save_file(load_file(file) | own, file, metadata={"format": "pt"})
+    (tmp_path / "merged" / "crossmatch.json").unlink()
+    base = Checkpoint(tmp_path / "base")
+    assert is_quantised(tmp_path / "merged")
+    assert not is_quantised(tmp_path / "merged", base)
+    parts = {name: (Adapter(small / name), weight) for name, weight in CLAIM.items()}
+    verdict = verify_claim(tmp_path / "merged", Claim(base, parts))
+    assert (verdict.verdict, verdict.notes) == ("verified", ())
+    # Another number there is a fault, and never the noise of a quantisation.
+    save_file(load_file(file) | {"model.table": 2 * own["model.table"]}, file, metadata={"format": "pt"})
+    assert verify_claim(tmp_path / "merged", Claim(base, parts)).faults == ("untouched-changed",)
+
+
+def test_8_bit_weights_by_the_names_of_another_class(small: Path, tmp_path: Path) -> None:
+    out = write_scaled(small / "merged", tmp_path / "out", "channel")
+    (out / "crossmatch.json").unlink(missing_ok=True)
+    # As the base model's class saves them.
+    file = out / "model.safetensors"
+    tensors = {name.removeprefix("model."): tensor for name, tensor in load_file(file).items()}
+    save_file(tensors, file, metadata={"format": "pt"})
+    verdict = judge_small(small, out)
+    assert (verdict.verdict, verdict.faults) == ("verified", ())
 
 
 def test_files_beside_8_bit_weights_are_compared(small: Path, tmp_path: Path) -> None:

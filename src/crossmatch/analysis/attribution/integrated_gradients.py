@@ -1,8 +1,8 @@
 """Which modules of a fine-tune a log-odds comes from: gates on single deltas, and the proof by taking them out."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from scipy.stats import t as student
@@ -16,6 +16,14 @@ from crossmatch.checkpoint import Checkpoint
 from crossmatch.data.log_odds_items import Contrasts
 from crossmatch.delta import TuningVector, norm
 from crossmatch.errors import EqualError, InputError
+from crossmatch.results.attribution import (
+    AttributedModuleJson,
+    AttributionJson,
+    AttributionScopeJson,
+    RemovalProofJson,
+    RemovedModuleJson,
+)
+from crossmatch.results.figures import EstimateJson, FigureJson
 from crossmatch.runtime import SILENT, Progress
 from crossmatch.statistics.influence import Array, Estimate, ratio
 from crossmatch.statistics.rank_correlation import LEVEL, spearman
@@ -44,6 +52,19 @@ class AttributionScope:
         if not 2 <= self.nodes <= self.limit or self.tolerance <= 0 or self.top < 1 or self.controls < 0:
             raise InputError("attribution needs 2 nodes at least, a limit not below them, a tolerance, and a top of 1")
 
+    def to_dict(self) -> AttributionScopeJson:
+        """As plain JSON."""
+        return {
+            "nodes": self.nodes,
+            "limit": self.limit,
+            "tolerance": self.tolerance,
+            "top": self.top,
+            "controls": self.controls,
+            "tokens": self.tokens,
+            "draws": self.draws,
+            "seed": self.seed,
+        }
+
 
 def attribute(
     base: Checkpoint,
@@ -52,7 +73,7 @@ def attribute(
     scope: AttributionScope | None = None,
     *,
     progress: Progress = SILENT,
-) -> dict[str, Any]:
+) -> AttributionJson:
     """What every module's delta adds to M, the mean log-odds of the items, as plain JSON.
 
     A gate g on the delta of each tensor, y = W x + g D x: dM/dg at g = 1, and integrated gradients (1703.01365) along g
@@ -87,7 +108,7 @@ def attribute(
     predicted = {"integrated": parts, "gradient": slopes}
     return {
         "schema_version": 1,
-        "scope": asdict(scope),
+        "scope": scope.to_dict(),
         "metric": contrasts.metric,
         "items": contrasts.count,
         "base": _mean(contrasts.of(path.scores[0])).to_dict(),
@@ -97,7 +118,7 @@ def attribute(
         "completeness": share,
         "complete": _is_complete(share, scope),
         "nodes": len(path.nodes),
-        "modules": [{**asdict(model.sites[n]), **_facts(predicted, n)} for n in order],
+        "modules": [_module(model, n, predicted) for n in order],
         "types": _types(model, parts),
         "removed": _removed(model, contrasts, predicted, order, scope, progress),
     }
@@ -140,7 +161,7 @@ def _mean(values: Array) -> Estimate:
     return ratio(values, np.ones_like(values))
 
 
-def _types(model: Instrumented, parts: Array) -> dict[str, Any]:
+def _types(model: Instrumented, parts: Array) -> dict[str, EstimateJson]:
     found: dict[str, list[int]] = {}
     for number, site in enumerate(model.sites):
         found.setdefault(site.module, []).append(number)
@@ -154,7 +175,7 @@ def _removed(
     order: Sequence[int],
     scope: AttributionScope,
     progress: Progress,
-) -> dict[str, Any]:
+) -> RemovalProofJson:
     """The first of the order, and others at random, taken out one by one."""
     top, rest = order[: scope.top], order[scope.top :]
     drawn = np.random.default_rng(scope.seed).permutation(len(rest))[: scope.controls]
@@ -163,29 +184,40 @@ def _removed(
     changes = contrasts.of(removed(model, contrasts.texts, units, 0, tokens=scope.tokens, progress=progress))
     rows = [_row(model, n, predicted, change) for n, change in zip(numbers, changes, strict=True)]
     first, others = rows[: len(top)], rows[len(top) :]
-    ceiling = max((abs(row["removed"]["value"]) for row in others), default=None)
+    ceiling = max((abs(row["removed"]["value"] or 0.0) for row in others), default=None)
     return {
         "modules": first,
         "controls": others,
         "confirmed": sum(row["confirmed"] for row in first),
-        "larger": None if ceiling is None else sum(abs(row["removed"]["value"]) > ceiling for row in first),
-        "spearman": {name: {"top": _ranks(first, name, scope), "all": _ranks(rows, name, scope)} for name in predicted},
+        "larger": None if ceiling is None else sum(abs(row["removed"]["value"] or 0.0) > ceiling for row in first),
+        "spearman": {
+            "integrated": {"top": _ranks(first, "integrated", scope), "all": _ranks(rows, "integrated", scope)},
+            "gradient": {"top": _ranks(first, "gradient", scope), "all": _ranks(rows, "gradient", scope)},
+        },
     }
 
 
-def _facts(predicted: Mapping[str, Array], number: int) -> dict[str, Any]:
-    return {name: _mean(values[number]).to_dict() for name, values in predicted.items()}
+def _module(model: Instrumented, number: int, predicted: Mapping[str, Array]) -> AttributedModuleJson:
+    site, found = model.sites[number], {name: _mean(values[number]).to_dict() for name, values in predicted.items()}
+    return {
+        "name": site.name,
+        "layer": site.layer,
+        "module": site.module,
+        "gradient": found["gradient"],
+        "integrated": found["integrated"],
+    }
 
 
-def _row(model: Instrumented, number: int, predicted: Mapping[str, Array], change: Array) -> dict[str, Any]:
+def _row(model: Instrumented, number: int, predicted: Mapping[str, Array], change: Array) -> RemovedModuleJson:
     measured, expected = _mean(change), float(predicted["integrated"][number].mean())
     value, error = measured.value or 0.0, measured.stderr
     half = float(student.ppf((1 + LEVEL) / 2, len(change) - 1)) * error if error is not None else np.inf
     confirmed = value * expected > 0 and abs(value) > half
-    facts = _facts(predicted, number)
-    return {**asdict(model.sites[number]), **facts, "removed": measured.to_dict(), "confirmed": confirmed}
+    return {**_module(model, number, predicted), "removed": measured.to_dict(), "confirmed": confirmed}
 
 
-def _ranks(rows: Sequence[dict[str, Any]], name: str, scope: AttributionScope) -> dict[str, Any]:
-    x, y = (np.array([row[key]["value"] for row in rows]) for key in (name, "removed"))
+def _ranks(
+    rows: Sequence[RemovedModuleJson], name: Literal["integrated", "gradient"], scope: AttributionScope
+) -> FigureJson:
+    x, y = np.array([row[name]["value"] for row in rows]), np.array([row["removed"]["value"] for row in rows])
     return spearman(x, y, draws=scope.draws, seed=scope.seed).to_dict()

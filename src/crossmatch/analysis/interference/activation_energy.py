@@ -7,7 +7,6 @@ Everything is formed from the factors: ||B z||^2 = z^T (B^T B) z with z = A x, O
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor
 from crossmatch.analysis.attribution.batches import Batch, batches, sums_by_text
 from crossmatch.analysis.attribution.gated_model import Branch, Instrumented, Site
 from crossmatch.data.token_classes import KINDS, Text
+from crossmatch.results.interference import EffectEstimatesJson, ModuleEffectsJson, PooledEffectsJson
 from crossmatch.runtime import SILENT, Progress
 from crossmatch.statistics.influence import Array, Estimate, ratio
 
@@ -57,11 +57,18 @@ class Interference:
     reversed: Estimate
     obscured: Estimate
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> ModuleEffectsJson:
         """As plain JSON, each estimate as {value, stderr}."""
-        facts = {"name": self.site.name, "layer": self.site.layer, "module": self.site.module}
-        facts |= {"kind": self.kind, "n": self.n, "texts": self.texts, "inside_null": self.inside_null}
-        return facts | {name: getattr(self, name).to_dict() for name in _ESTIMATES}
+        return {
+            "name": self.site.name,
+            "layer": self.site.layer,
+            "module": self.site.module,
+            "kind": self.kind,
+            "n": self.n,
+            "texts": self.texts,
+            "inside_null": self.inside_null,
+            **_estimates_json(self),
+        }
 
 
 @dataclass(frozen=True)
@@ -84,11 +91,28 @@ class Pooled:
     obscured: Estimate
     spread: tuple[float, float, float] | None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> PooledEffectsJson:
         """As plain JSON, each estimate as {value, stderr}."""
-        facts: dict[str, Any] = {"kind": self.kind, "n": self.n, "texts": self.texts, "modules": self.modules}
-        facts |= {name: getattr(self, name).to_dict() for name in _ESTIMATES}
-        return {**facts, "spread": None if self.spread is None else list(self.spread)}
+        return {
+            "kind": self.kind,
+            "n": self.n,
+            "texts": self.texts,
+            "modules": self.modules,
+            **_estimates_json(self),
+            "spread": None if self.spread is None else list(self.spread),
+        }
+
+
+def _estimates_json(of: Interference | Pooled) -> EffectEstimatesJson:
+    return {
+        "ratio": of.ratio.to_dict(),
+        "guest": of.guest.to_dict(),
+        "host": of.host.to_dict(),
+        "inside": of.inside.to_dict(),
+        "cosine": of.cosine.to_dict(),
+        "reversed": of.reversed.to_dict(),
+        "obscured": of.obscured.to_dict(),
+    }
 
 
 @dataclass(frozen=True, eq=False)

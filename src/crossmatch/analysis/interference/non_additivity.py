@@ -18,6 +18,7 @@ from crossmatch.analysis.attribution.batches import Batch, batches, sums_by_text
 from crossmatch.analysis.attribution.gated_model import Instrumented
 from crossmatch.analysis.decoder_layers import hidden_of
 from crossmatch.data.token_classes import KINDS, Text
+from crossmatch.results.interference import NonAdditivityJson
 from crossmatch.runtime import SILENT, Progress
 from crossmatch.statistics.influence import Array, Estimate, ratio
 
@@ -42,11 +43,18 @@ class NonAdditivity:
     guest_to_host: Estimate
     cosine: float | None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> NonAdditivityJson:
         """As plain JSON, each estimate as {value, stderr}."""
-        facts: dict[str, Any] = {"layer": self.layer, "kind": self.kind, "n": self.n, "texts": self.texts}
-        facts |= {name: getattr(self, name).to_dict() for name in ("ratio", "to_merge", "guest_to_host")}
-        return {**facts, "cosine": self.cosine}
+        return {
+            "layer": self.layer,
+            "kind": self.kind,
+            "n": self.n,
+            "texts": self.texts,
+            "ratio": self.ratio.to_dict(),
+            "to_merge": self.to_merge.to_dict(),
+            "guest_to_host": self.guest_to_host.to_dict(),
+            "cosine": self.cosine,
+        }
 
 
 def non_additivity(

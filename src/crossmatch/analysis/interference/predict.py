@@ -1,8 +1,8 @@
 """Interference predicted from factors, inputs and gradients, and measured by switching modules off and on."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -16,6 +16,20 @@ from crossmatch.analysis.interference.non_additivity import non_additivity
 from crossmatch.analysis.weights.overlap import Overlap, independent, overlap
 from crossmatch.checkpoint import Checkpoint
 from crossmatch.data.token_classes import Text
+from crossmatch.results.interference import (
+    AblatedUnitJson,
+    GateJson,
+    HostDivergenceJson,
+    InterferenceFactsJson,
+    InterferenceJson,
+    InterferenceScopeJson,
+    MeasuredJson,
+    RankAgreementJson,
+    ScorePointJson,
+    TargetAttributionJson,
+    TextCountsJson,
+    WeightsGridJson,
+)
 from crossmatch.rules import Weight, weight_json
 from crossmatch.runtime import SILENT, Progress
 from crossmatch.statistics.influence import Array, Estimate, ratio
@@ -23,7 +37,10 @@ from crossmatch.statistics.rank_correlation import spearman
 
 # Of which tokens activations are taken to predict a target: tokens of the class `think` are mostly those of probes.
 _KINDS = {"loss": ("opener", "answer"), "odds": ("opener", "think")}
-WAYS = ("off", "on", "mean")
+Way = Literal["off", "on", "mean"]
+WAYS: tuple[Way, ...] = ("off", "on", "mean")
+Order = Literal["first_order", "second_order"]
+ORDERS: tuple[Order, ...] = ("first_order", "second_order")
 
 
 @dataclass(frozen=True)
@@ -44,6 +61,18 @@ class Scope:
     draws: int = 2000
     seed: int = 0
 
+    def to_dict(self) -> InterferenceScopeJson:
+        """As plain JSON."""
+        return {
+            "measured": self.measured,
+            "nodes": self.nodes,
+            "units": self.units,
+            "multiples": list(self.multiples),
+            "tokens": self.tokens,
+            "draws": self.draws,
+            "seed": self.seed,
+        }
+
 
 def predict_and_measure(
     base: Checkpoint,
@@ -53,7 +82,7 @@ def predict_and_measure(
     scope: Scope | None = None,
     *,
     progress: Progress = SILENT,
-) -> dict[str, Any]:
+) -> InterferenceJson:
     """Interference of the first adapter (guest: PT) with the task of the second (host: SFT), as plain JSON.
 
     texts: held-out items of the host's task, and probes (`read_texts`). The merge is base + sum_i w_i D_i, unrounded.
@@ -87,21 +116,22 @@ def predict_and_measure(
         model = Instrumented(base, adapters, weights)
         guest, host = (model.adapters[n] for n in model.pair())
         loading.advance()
-    head = {
+    one, other = (independent(model.vectors[name]) for name in (guest, host))
+    lying = overlap(one, other, (weights[guest], weights[host]))
+    written = {name: weight_json(weight) for name, weight in weights.items()}
+    return {
         "schema_version": 1,
         "guest": guest,
         "host": host,
-        "weights": {name: weight_json(weight) for name, weight in weights.items()},
-        "scope": {**asdict(scope), "multiples": list(scope.multiples)},
+        "weights": written,
+        "scope": scope.to_dict(),
+        **_facts(model, texts, lying, scope, progress),
     }
-    one, other = (independent(model.vectors[name]) for name in (guest, host))
-    lying = overlap(one, other, (weights[guest], weights[host]))
-    return {**head, **_facts(model, texts, lying, scope, progress)}
 
 
 def _facts(
     model: Instrumented, texts: Sequence[Text], lying: Sequence[Overlap], scope: Scope, progress: Progress
-) -> dict[str, Any]:
+) -> InterferenceFactsJson:
     chosen = _chosen(texts, scope)
     counted = shares(chosen)
     sums = activation_interference(model, texts, tokens=scope.tokens, progress=progress)
@@ -135,7 +165,7 @@ def _chosen(texts: Sequence[Text], scope: Scope) -> list[Text]:
     return chosen
 
 
-def _counts(texts: Sequence[Text], chosen: Sequence[Text]) -> dict[str, int]:
+def _counts(texts: Sequence[Text], chosen: Sequence[Text]) -> TextCountsJson:
     probes, measured = sum(t.is_probe for t in texts), sum(t.is_probe for t in chosen)
     return {
         "items": len(texts) - probes,
@@ -146,7 +176,7 @@ def _counts(texts: Sequence[Text], chosen: Sequence[Text]) -> dict[str, int]:
     }
 
 
-def _divergence(model: Instrumented, texts: Sequence[Text], scope: Scope, progress: Progress) -> dict[str, Any]:
+def _divergence(model: Instrumented, texts: Sequence[Text], scope: Scope, progress: Progress) -> HostDivergenceJson:
     first, total, count = divergence(model, texts, tokens=scope.tokens, progress=progress)
     return {
         "first_token": ratio(first, (count > 0).astype(float)).to_dict(),
@@ -154,16 +184,25 @@ def _divergence(model: Instrumented, texts: Sequence[Text], scope: Scope, progre
     }
 
 
-def _attribution(model: Instrumented, path: Path, share: Array) -> dict[str, Any]:
-    rows = []
+def _attribution(model: Instrumented, path: Path, share: Array) -> TargetAttributionJson:
+    rows: list[GateJson] = []
     for number, site in enumerate(model.sites):
         for adapter, name in enumerate(model.adapters):
             if model.branches[number][adapter] is None:
                 continue
             added = mean(path.integrated[number], share).to_dict() if adapter == path.guest else None
             gradient, alone = (mean(path.slopes[k, adapter, number], share).to_dict() for k in (-1, 0))
-            facts = {**asdict(site), "adapter": name}
-            rows.append({**facts, "gradient": gradient, "alone": alone, "integrated": added})
+            rows.append(
+                {
+                    "name": site.name,
+                    "layer": site.layer,
+                    "module": site.module,
+                    "adapter": name,
+                    "gradient": gradient,
+                    "alone": alone,
+                    "integrated": added,
+                }
+            )
     return {
         "host_alone": mean(path.scores[0], share).to_dict(),
         "merge": mean(path.scores[-1], share).to_dict(),
@@ -223,8 +262,8 @@ def _pooled(above: Array, below: Array, sites: Sequence[list[int]]) -> Array:
 
 def _measured(
     share: Array, parts: Sequence[Unit], changes: Mapping[str, Array], predicted: Mapping[str, Mapping[str, Array]]
-) -> dict[str, Any]:
-    rows = []
+) -> MeasuredJson:
+    rows: list[AblatedUnitJson] = []
     for number, part in enumerate(parts):
         found = {way: mean(changes[way][number], share) for way in changes}
         rows.append(
@@ -233,34 +272,40 @@ def _measured(
                 "module": part.module,
                 "layers": list(part.layers) if part.layers else None,
                 "sites": len(part.sites),
-                **{way: estimate.to_dict() for way, estimate in found.items()},
+                "off": found["off"].to_dict(),
+                "on": found["on"].to_dict(),
                 "mean": sum(_value(estimate) for estimate in found.values()) / len(found),
                 "predicted": {
-                    name: {way: _finite(values[way][number]) for way in WAYS} for name, values in predicted.items()
+                    name: {
+                        "off": _finite(values["off"][number]),
+                        "on": _finite(values["on"][number]),
+                        "mean": _finite(values["mean"][number]),
+                    }
+                    for name, values in predicted.items()
                 },
             }
         )
     return {"units": rows}
 
 
-def _agreement(measured: Mapping[str, Any], scope: Scope) -> dict[str, Any]:
+def _agreement(measured: MeasuredJson, scope: Scope) -> dict[str, dict[str, RankAgreementJson]]:
     rows = measured["units"]
-    found: dict[str, Any] = {}
+    found: dict[str, dict[str, RankAgreementJson]] = {}
     for predictor in rows[0]["predicted"] if rows else ():
         found[predictor] = {}
         for way in WAYS:
             x: Array = np.array([_number(row["predicted"][predictor][way]) for row in rows], dtype=np.float64)
             y: Array = np.array([row["mean"] if way == "mean" else row[way]["value"] for row in rows], dtype=np.float64)
-            pairs = {"change": (x, y), "size": (np.fabs(x), np.fabs(y))}
             found[predictor][way] = {
-                name: spearman(*pair, draws=scope.draws, seed=scope.seed).to_dict() for name, pair in pairs.items()
+                "change": spearman(x, y, draws=scope.draws, seed=scope.seed).to_dict(),
+                "size": spearman(np.fabs(x), np.fabs(y), draws=scope.draws, seed=scope.seed).to_dict(),
             }
     return found
 
 
 def _grid(
     model: Instrumented, texts: Sequence[Text], path: Path, scope: Scope, progress: Progress
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, WeightsGridJson]:
     guest, host = model.pair()
     multiples = [(one, other) for one in scope.multiples for other in scope.multiples]
     with progress.task("gradient without the host", len(texts)) as task:
@@ -277,19 +322,27 @@ def _grid(
         known |= dict(zip(asked, rows, strict=True))
     measured = np.stack([known[point] for point in multiples])
     expected = expected_scores(references, multiples, (guest, host))
-    tables = {}
+    tables: dict[str, WeightsGridJson] = {}
     for target, share in shares(texts).items():
         columns = {"measured": measured, **expected}
         values = {name: [_value(mean(row, share)) for row in rows] for name, rows in columns.items()}
-        points = [
-            {"guest": one, "host": other, **{name: column[n] for name, column in values.items()}}
+        points: list[ScorePointJson] = [
+            {
+                "guest": one,
+                "host": other,
+                "measured": values["measured"][n],
+                "first_order": values["first_order"][n],
+                "second_order": values["second_order"][n],
+            }
             for n, (one, other) in enumerate(multiples)
         ]
         predicted = [point for point in points if (point["guest"], point["host"]) != (1.0, 1.0)]
         y = np.array([point["measured"] for point in predicted])
         found = {
-            name: spearman(np.array([p[name] for p in predicted]), y, draws=scope.draws, seed=scope.seed).to_dict()
-            for name in expected
+            name: spearman(
+                np.array([point[name] for point in predicted]), y, draws=scope.draws, seed=scope.seed
+            ).to_dict()
+            for name in ORDERS
         }
         tables[target] = {"points": points, "agreement": found}
     return tables

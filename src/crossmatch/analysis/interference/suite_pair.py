@@ -2,25 +2,25 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from crossmatch.adapter import Adapter
 from crossmatch.checkpoint import Checkpoint
 from crossmatch.data.chat_templates import open_tokenizer
 from crossmatch.data.suites import Suite
+from crossmatch.results.interference import InterferenceJson
 from crossmatch.rules import Weight
 from crossmatch.runtime import SILENT, Progress
 
 
 @dataclass(frozen=True)
-class Pair:
+class SuitePair:
     """Guest and host by name, and the suite that asks for the host's task."""
 
     names: tuple[str, str]
     suite: Suite
 
 
-def find_pair(weights: Mapping[str, Weight], reference: str, suites: Sequence[Suite]) -> Pair | str:
+def find_pair(weights: Mapping[str, Weight], reference: str, suites: Sequence[Suite]) -> SuitePair | str:
     """The adapter beside the reference, the reference, and the first generation suite; or in words what is missing."""
     guests = [name for name in weights if name != reference]
     if reference not in weights or len(guests) != 1:
@@ -28,7 +28,11 @@ def find_pair(weights: Mapping[str, Weight], reference: str, suites: Sequence[Su
             ", ".join(weights) or "none"
         )
     suite = next((s for s in suites if s.settings.kind == "generation"), None)
-    return Pair((guests[0], reference), suite) if suite else "it takes a generation suite, whose references are scored"
+    return (
+        SuitePair((guests[0], reference), suite)
+        if suite
+        else "it takes a generation suite, whose references are scored"
+    )
 
 
 def measure_pair(
@@ -39,7 +43,7 @@ def measure_pair(
     measured: int,
     *,
     progress: Progress = SILENT,
-) -> dict[str, Any]:
+) -> InterferenceJson:
     """Facts of `predict_and_measure` for a pair (guest first) on a suite's items; `measured` of them are ablated.
 
     Raises DataError for an item that renders to nothing that can be scored.

@@ -2,8 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -21,17 +20,25 @@ from crossmatch.analysis.representations.layerwise import (
     with_vector,
 )
 from crossmatch.analysis.representations.principal_angles import Subspaces, Turn
-from crossmatch.analysis.representations.similarity import VARIANCE, Cloud, Pair, Shift, massive
-from crossmatch.analysis.representations.subspace_claim import Part, small_subspace
+from crossmatch.analysis.representations.similarity import VARIANCE, Cloud, CloudPair, Shift, massive
+from crossmatch.analysis.representations.subspace_claim import LayerPart, small_subspace
 from crossmatch.checkpoint import Checkpoint
 from crossmatch.data.passages import Passage
 from crossmatch.delta import TuningVector
 from crossmatch.errors import InputError
+from crossmatch.results.representations import (
+    ComparisonScopeJson,
+    LayerViewsJson,
+    RandomShiftJson,
+    RepresentationsJson,
+    SmallSubspaceJson,
+    ViewJson,
+)
 from crossmatch.runtime import SILENT, Progress
 from crossmatch.statistics.influence import LEVEL, Figure, resamples
 
-# What is left out: nothing, or the first token of every text and the massive dimensions.
-VIEWS = ("all", "without")
+ClaimNumbers = dict[str, LayerPart]
+"""What the claim needs of one layer, by reading."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +72,21 @@ class Scope:
         if not self.parts or set(self.parts) - set(PARTS):
             raise InputError(f"parts {list(self.parts)}: give some of {', '.join(PARTS)}")
 
+    def to_dict(self) -> ComparisonScopeJson:
+        """As plain JSON."""
+        return {
+            "positions": self.positions,
+            "length": self.length,
+            "ks": list(self.ks),
+            "parts": list(self.parts),
+            "nulls": self.nulls,
+            "massive": self.massive,
+            "small": self.small,
+            "draws": self.draws,
+            "tokens": self.tokens,
+            "seed": self.seed,
+        }
+
 
 def compare(
     base: Checkpoint,
@@ -73,7 +95,7 @@ def compare(
     scope: Scope | None = None,
     *,
     progress: Progress = SILENT,
-) -> dict[str, Any]:
+) -> RepresentationsJson:
     """The same tokens through base and tuned model, compared at every layer, as plain JSON.
 
     tuned: a vector, added to the base in memory and not rounded; or a checkpoint, or its difference to the base, as it
@@ -115,7 +137,7 @@ def compare(
     rows, parts = _layers(streams, tokens, sides, scope, progress)
     return {
         "schema_version": 1,
-        "scope": {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(scope).items()},
+        "scope": scope.to_dict(),
         "level": LEVEL,
         "variance": VARIANCE,
         "positions": len(tokens.text),
@@ -128,35 +150,42 @@ def compare(
 
 def _layers(
     streams: Streams, tokens: Tokens, sides: Sequence[Side], scope: Scope, progress: Progress
-) -> tuple[list[dict[str, Any]], list[dict[str, Part]]]:
+) -> tuple[list[LayerViewsJson], list[ClaimNumbers]]:
     """Rows of facts, and what the claim needs of every layer."""
-    rows, parts = [], []
+    rows: list[LayerViewsJson] = []
+    parts: list[ClaimNumbers] = []
     with progress.task("representations", len(streams.layers) * len(sides)) as task:
         for layer, found in enumerate(streams.run(tokens, sides, scope.parts, task)):
             for part, values in found.items():
                 outliers = massive(values[0], scope.massive)
-                rows.append({"layer": layer, "part": part, "massive": outliers.nonzero()[:, 0].tolist()})
-                for name in VIEWS:
-                    # One at a time: a view holds its activations in double precision.
-                    view = _view(name, values, tokens, outliers, scope)
-                    rows[-1][name] = view.facts(scope)
-                    if part == "residual" and name == "without":
-                        parts.append(view.parts(layer))
+                # One at a time: a view holds its activations in double precision.
+                everything = _view(values, tokens, outliers, scope, whole=True).facts(scope)
+                without = _view(values, tokens, outliers, scope, whole=False)
+                rows.append(
+                    {
+                        "layer": layer,
+                        "part": part,
+                        "massive": outliers.nonzero()[:, 0].tolist(),
+                        "all": everything,
+                        "without": without.facts(scope),
+                    }
+                )
+                if part == "residual":
+                    parts.append(without.parts(layer))
     return rows, parts
 
 
-def _claim(parts: Sequence[dict[str, Part]], small: float) -> dict[str, Any]:
+def _claim(parts: Sequence[ClaimNumbers], small: float) -> SmallSubspaceJson:
     return small_subspace({name: [row[name] for row in parts] for name in parts[0]}, small)
 
 
-def _view(name: str, values: Sequence[Tensor], tokens: Tokens, outliers: Tensor, scope: Scope) -> "_View":
-    """What `all` or `without` leaves of one layer's activations, base first."""
-    whole = name == "all"
+def _view(values: Sequence[Tensor], tokens: Tokens, outliers: Tensor, scope: Scope, *, whole: bool) -> "_View":
+    """One layer's activations, base first: all, or without first tokens and massive dimensions."""
     text, place = tokens.text.to(outliers.device), tokens.place.to(outliers.device)
     positions, dimensions = place >= (0 if whole else 1), outliers.logical_not() | whole
     base, tuned, *random = (side[positions][:, dimensions].double() for side in values)
     clouds = [Cloud(side, text[positions], tokens.texts) for side in (base, tuned)]
-    pair, shift = Pair(*clouds), Shift(clouds[0], tuned - base)
+    pair, shift = CloudPair(*clouds), Shift(clouds[0], tuned - base)
     weights = resamples(tokens.texts, scope.draws, scope.seed)
     turns = Subspaces(pair, shift, weights).turns(scope.ks, 0 if whole else scope.nulls, scope.seed)
     return _View(pair, shift, turns, [Shift(clouds[0], side - base) for side in random])
@@ -166,12 +195,12 @@ def _view(name: str, values: Sequence[Tensor], tokens: Tokens, outliers: Tensor,
 class _View:
     """Base and tuned activations of one layer, the shift between them, and the shifts that random vectors make."""
 
-    pair: Pair
+    pair: CloudPair
     shift: Shift
     turns: Sequence[Turn]
     random: Sequence[Shift]
 
-    def parts(self, layer: int) -> dict[str, Part]:
+    def parts(self, layer: int) -> ClaimNumbers:
         """What the claim needs of this layer, by reading."""
         base = self.pair.base.spectrum.effective_rank().on_scale("log")
         ranks = [s.spectrum.effective_rank().on_scale("log") for s in (self.shift, *self.random)]
@@ -180,11 +209,11 @@ class _View:
         changed = turn.changed.on_scale("log")
         fixed = [_fixed(1 - value, changed) for value in turn.rotated]
         return {
-            "directions": Part(layer, relative[0], tuple(relative[1:])),
-            "subspace": Part(layer, changed, tuple(fixed)),
+            "directions": LayerPart(layer, relative[0], tuple(relative[1:])),
+            "subspace": LayerPart(layer, changed, tuple(fixed)),
         }
 
-    def facts(self, scope: Scope) -> dict[str, Any]:
+    def facts(self, scope: Scope) -> ViewJson:
         """As plain JSON."""
         pair, spectrum = self.pair, self.shift.spectrum
         debiased, plain = pair.cka()
@@ -220,7 +249,7 @@ def _fixed(value: float, like: Figure) -> Figure:
     return Figure(math.log(value), torch.zeros_like(like.carrier), like.degrees)
 
 
-def _plainly(shift: Shift, seed: int, ks: Sequence[int]) -> dict[str, Any]:
+def _plainly(shift: Shift, seed: int, ks: Sequence[int]) -> RandomShiftJson:
     spectrum = shift.spectrum
     return {
         "seed": seed,

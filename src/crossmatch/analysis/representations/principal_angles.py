@@ -4,12 +4,12 @@ in them, and what a shift of the same size in other directions would do."""
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from crossmatch.analysis.representations.similarity import Cloud, Pair, Shift, descending, random_share
+from crossmatch.analysis.representations.similarity import Cloud, CloudPair, Shift, descending, random_share
+from crossmatch.results.representations import TurnJson
 from crossmatch.statistics.influence import Figure, from_draws
 
 # Axes beyond 2 k among which those of a resample are looked for.
@@ -36,7 +36,7 @@ class Turn:
     inside_null: float
     inside_null_sd: float
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> TurnJson:
         """As plain JSON."""
         return {
             "k": self.k,
@@ -56,7 +56,7 @@ class Subspaces:
     """Principal subspaces of a pair. weights (B, C): resamples of its texts, from which errors are; a resample's axes
     are looked for among the first 2 k of the whole, and some more: what lies beyond cannot come among its first k."""
 
-    pair: Pair
+    pair: CloudPair
     shift: Shift
     weights: Tensor
 

@@ -128,7 +128,7 @@ def random_share(p: Tensor, k: int) -> tuple[float, float]:
 
 
 @dataclass(frozen=True, eq=False)
-class Pair:
+class CloudPair:
     """Base and tuned activations at the same positions."""
 
     base: Cloud

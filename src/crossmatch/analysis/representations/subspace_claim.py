@@ -12,14 +12,16 @@ little. So each comes with ratio = part / part under its null. Over layers both 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from scipy.stats import t as student
 from torch import Tensor
 
 from crossmatch.analysis.answers import CONTRADICTED, NOT_DECIDED, SUPPORTED
+from crossmatch.results.analysis import ClaimJson, ClaimPartJson
+from crossmatch.results.figures import BoundsJson
+from crossmatch.results.representations import LayerReadingJson, ReadingJson, SmallSubspaceJson
 from crossmatch.statistics.influence import LEVEL, Figure
 
 # Exponents beyond which there is no number.
@@ -31,7 +33,7 @@ _NULLS = {
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class LayerPart:
     """One layer in one reading: logarithms of the part and of what it is under each draw of the null."""
 
     layer: int
@@ -53,7 +55,7 @@ class _Log:
     degrees: int
     draws: tuple[float, ...] = ()
 
-    def to_dict(self) -> dict[str, float | None]:
+    def to_dict(self) -> BoundsJson:
         """Value, low and high of what it is the logarithm of.
 
         Two sources of error: the texts, and which draws of the null; degrees of freedom after Satterthwaite. None for
@@ -76,7 +78,7 @@ class _Log:
         return {"value": value, "low": math.exp(self.value - half), "high": math.exp(self.value + half)}
 
 
-def small_subspace(readings: dict[str, Sequence[Part]], small: float) -> dict[str, Any]:
+def small_subspace(readings: Mapping[str, Sequence[LayerPart]], small: float) -> SmallSubspaceJson:
     """The claim judged, as plain JSON.
 
         small                the bound of the parts
@@ -96,7 +98,12 @@ def small_subspace(readings: dict[str, Sequence[Part]], small: float) -> dict[st
     else:
         verdict = NOT_DECIDED
         reason = "the readings do not agree: " + "; ".join(f"{n} {v}: {found[n]['reason']}" for n, v in said.items())
-    return {"small": small, "verdict": verdict, "reason": reason, **found}
+    result: SmallSubspaceJson = {"small": small, "verdict": verdict, "reason": reason}
+    if "directions" in found:
+        result["directions"] = found["directions"]
+    if "subspace" in found:
+        result["subspace"] = found["subspace"]
+    return result
 
 
 _STATEMENTS = {
@@ -109,49 +116,58 @@ _WHAT = {
 }
 
 
-def claim_rows(vector: str, claim: dict[str, Any] | None, k: int) -> list[dict[str, Any]]:
+def claim_rows(vector: str, claim: SmallSubspaceJson | None, k: int) -> list[ClaimJson]:
     """Both readings as rows of an analysis's claims: id, vector, statement, k_label, primary, verdict, why, and parts
     (what, value, low, high, null: the bound, layers, holds: whether the interval lies below it, None if it holds it).
 
     Nothing without a claim."""
-    rows = []
-    for name, statement in _STATEMENTS.items() if claim else ():
-        assert claim is not None
-        found = claim[name]
+    if claim is None:
+        return []
+    rows: list[ClaimJson] = []
+    for name, found in (("directions", claim["directions"]), ("subspace", claim["subspace"])):
         bounds = ((found["part"], claim["small"]), (found["ratio"], 1.0))
-        parts = [
+        parts: list[ClaimPartJson] = [
             {"what": what, **numbers, "null": bound, "layers": len(found["layers"]), "holds": _below(numbers, bound)}
             for what, (numbers, bound) in zip(_WHAT[name], bounds, strict=True)
             if numbers is not None
         ]
-        facts = {"id": f"small-subspace-{name}", "vector": vector, "statement": statement}
-        facts |= {"k_label": str(k) if name == "subspace" else "", "primary": True, "verdict": found["verdict"]}
-        rows.append({**facts, "why": None if parts else found["reason"], "parts": parts})
+        rows.append(
+            {
+                "id": f"small-subspace-{name}",
+                "vector": vector,
+                "statement": _STATEMENTS[name],
+                "k_label": str(k) if name == "subspace" else "",
+                "primary": True,
+                "verdict": found["verdict"],
+                "why": None if parts else found["reason"],
+                "parts": parts,
+            }
+        )
     return rows
 
 
-def _below(numbers: dict[str, float | None], bound: float) -> bool | None:
+def _below(numbers: BoundsJson, bound: float) -> bool | None:
     low, high = numbers["low"], numbers["high"]
     if low is None or high is None:
         return None
     return True if high < bound else False if low > bound else None
 
 
-def _reading(name: str, parts: Sequence[Part], small: float) -> dict[str, Any]:
+def _reading(name: str, parts: Sequence[LayerPart], small: float) -> ReadingJson:
     found = [(part.layer, *_logs(part)) for part in parts if part.defined]
     if not found:
         reason = "the two models do the same on these texts"
         return {"part": None, "ratio": None, "verdict": NOT_DECIDED, "reason": reason, "layers": []}
     part, ratio = (_mean(logs).to_dict() for logs in ([one for _, one, _ in found], [two for _, _, two in found]))
     verdict, reason = _judge(name, part, ratio, small)
-    rows = []
+    rows: list[LayerReadingJson] = []
     for layer, one, other in found:
-        here = {"part": one.to_dict(), "ratio": other.to_dict()}
-        rows.append({"layer": layer, **here, "verdict": _judge(name, here["part"], here["ratio"], small)[0]})
+        here, beside = one.to_dict(), other.to_dict()
+        rows.append({"layer": layer, "part": here, "ratio": beside, "verdict": _judge(name, here, beside, small)[0]})
     return {"part": part, "ratio": ratio, "verdict": verdict, "reason": reason, "layers": rows}
 
 
-def _logs(row: Part) -> tuple[_Log, _Log]:
+def _logs(row: LayerPart) -> tuple[_Log, _Log]:
     part = _log(row.part)
     middle = _mean([_log(null) for null in row.nulls])
     draws = tuple(_log(null).value for null in row.nulls)
@@ -171,7 +187,7 @@ def _mean(logs: Sequence[_Log]) -> _Log:
     return _Log(sum(log.value for log in logs) / count, carrier, logs[0].degrees, draws)
 
 
-def _judge(name: str, part: dict[str, float | None], ratio: dict[str, float | None], small: float) -> tuple[str, str]:
+def _judge(name: str, part: BoundsJson, ratio: BoundsJson, small: float) -> tuple[str, str]:
     low, high, under, over = part["low"], part["high"], ratio["low"], ratio["high"]
     if low is None or high is None or under is None or over is None:
         return NOT_DECIDED, "there is no interval: it needs two texts and two draws of the null at least"

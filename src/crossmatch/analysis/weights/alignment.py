@@ -10,14 +10,14 @@ The diagonal of U^T D V is what changes singular values to first order: c_i = u_
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from torch import Tensor
 
 from crossmatch.analysis.weights.delta_matrix import Change, Place
-from crossmatch.analysis.weights.norms import groups
+from crossmatch.analysis.weights.norms import groups, place_json
 from crossmatch.analysis.weights.random_baselines import Figure, SplitNull, mean, purity
 from crossmatch.delta import LowRank, Product, Rows, Singular
+from crossmatch.results.analysis import AlignmentJson
 
 # Gains of single directions that are listed.
 LISTED = 16
@@ -76,14 +76,23 @@ class Alignment:
     base_energy: float | None
     gains: tuple[float, ...] = ()
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> AlignmentJson:
         """As plain JSON."""
-        where = self.place.to_dict() if self.place is not None else {"key": self.key}
-        facts = {"level": self.level, **where, "k_label": self.label, "k": self.k, "n": self.n}
         parts = {name: figure.to_dict() for name, figure in self.parts.items()}
         return {
-            **facts,
-            **parts,
+            "level": self.level,
+            **place_json(self.place, self.key),
+            "k_label": self.label,
+            "k": self.k,
+            "n": self.n,
+            "ee": parts["ee"],
+            "ew": parts["ew"],
+            "er": parts["er"],
+            "nn": parts["nn"],
+            "write_existing": parts["write_existing"],
+            "read_existing": parts["read_existing"],
+            "write_new": parts["write_new"],
+            "diagonal": parts["diagonal"],
             "gain": self.gain.to_dict(),
             "gains": list(self.gains),
             "base_energy": self.base_energy,

@@ -8,7 +8,7 @@ import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import torch
 from blake3 import blake3
@@ -29,6 +29,18 @@ ACCURACY = 0.01
 _CHUNK = 1 << 26
 
 
+class SpaceFacts(TypedDict):
+    """How many directions of one matrix are known, and how good they are."""
+
+    directions: int
+    energy: float | None
+    k90: int | None
+    largest_residual: float | None
+    figure_error: float
+    left_spectral: float | None
+    cached: bool
+
+
 @dataclass(frozen=True, eq=False)
 class Space:
     """Leading singular triples of one base matrix W (d_out, d_in), with what they leave out.
@@ -46,7 +58,7 @@ class Space:
         enough = (self.found.shares() >= 0.9).nonzero()
         return int(enough[0]) + 1 if len(enough) else None
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> SpaceFacts:
         """As plain JSON: how many, how good."""
         s, residuals = self.found.s, self.found.residuals
         top = float(s[0]) if len(s) else 0.0

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +10,7 @@ from crossmatch.adapter import stored_turned
 from crossmatch.checkpoint import Checkpoint, layer_of, module_type_of
 from crossmatch.delta import Delta, LowRank, Rows, Singular, Stack, TuningVector, top_singular
 from crossmatch.errors import DataError
+from crossmatch.results.analysis import LeftOutJson, MatrixPlaceJson
 from crossmatch.rules import part_of
 from crossmatch.rules.towers import labelled, tower_of
 
@@ -30,7 +30,7 @@ class LeftOut:
     measure: str
     why: str
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> LeftOutJson:
         """As plain JSON."""
         return {"vector": self.vector, "name": self.name, "measure": self.measure, "why": self.why}
 
@@ -47,7 +47,7 @@ class Place:
     shape: tuple[int, int]
     tower: str | None = None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> MatrixPlaceJson:
         """As plain JSON."""
         return {"name": self.name, "layer": self.layer, "module": self.module, "part": self.part}
 

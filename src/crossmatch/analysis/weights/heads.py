@@ -11,6 +11,7 @@ from torch import Tensor
 from crossmatch.analysis.weights.delta_matrix import Change, Place
 from crossmatch.delta import Rows
 from crossmatch.errors import RuleError
+from crossmatch.results.analysis import HeadGroupJson
 from crossmatch.rules import Heads
 from crossmatch.rules.heads import head_axis
 
@@ -31,10 +32,17 @@ class HeadGroup:
     frobenius: float
     share: float | None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> HeadGroupJson:
         """As plain JSON."""
-        facts = {**self.place.to_dict(), "group": self.group, "query_heads": self.heads}
-        return facts | {"energy": self.energy, "null": self.null, "frobenius": self.frobenius, "share": self.share}
+        return {
+            **self.place.to_dict(),
+            "group": self.group,
+            "query_heads": self.heads,
+            "energy": self.energy,
+            "null": self.null,
+            "frobenius": self.frobenius,
+            "share": self.share,
+        }
 
 
 def head_groups(

@@ -3,9 +3,10 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from crossmatch.analysis.weights.delta_matrix import Change, Place
+from crossmatch.results.analysis import RowPlaceJson, SizeJson
 
 Row = TypeVar("Row", bound="Placed")
 # Of a module's singular values this many are listed.
@@ -38,13 +39,22 @@ class Size:
         """||D||_F / ||W||_F."""
         return self.frobenius / self.base_norm if self.base_norm else None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> SizeJson:
         """As plain JSON, level `module`."""
-        bounds = list(self.effective_rank_bounds) if self.effective_rank_bounds else None
-        facts = {"level": "module", **self.place.to_dict(), "shape": list(self.place.shape), "method": self.method}
-        facts |= {"frobenius": self.frobenius, "spectral": self.spectral, "stable_rank": self.stable_rank}
-        facts |= {"effective_rank": self.effective_rank, "effective_rank_bounds": bounds}
-        return facts | {"base_norm": self.base_norm, "share": self.share, "singular_values": list(self.values)}
+        return {
+            "level": "module",
+            **self.place.to_dict(),
+            "shape": list(self.place.shape),
+            "method": self.method,
+            "frobenius": self.frobenius,
+            "spectral": self.spectral,
+            "stable_rank": self.stable_rank,
+            "effective_rank": self.effective_rank,
+            "effective_rank_bounds": list(self.effective_rank_bounds) if self.effective_rank_bounds else None,
+            "base_norm": self.base_norm,
+            "share": self.share,
+            "singular_values": list(self.values),
+        }
 
 
 @dataclass(frozen=True)
@@ -65,10 +75,18 @@ class SizeGroup:
     effective_rank: float | None
     share: float | None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> SizeJson:
         """As plain JSON."""
-        keys = ("level", "key", "n", "frobenius", "spectral", "stable_rank", "effective_rank", "share")
-        return {key: getattr(self, key) for key in keys}
+        return {
+            "level": self.level,
+            "key": self.key,
+            "n": self.n,
+            "frobenius": self.frobenius,
+            "spectral": self.spectral,
+            "stable_rank": self.stable_rank,
+            "effective_rank": self.effective_rank,
+            "share": self.share,
+        }
 
 
 def size(change: Change, base_norm: float | None) -> Size:
@@ -140,6 +158,13 @@ class Placed(Protocol):
     def place(self) -> Place | None:
         """Where the matrix lies."""
         ...
+
+
+def place_json(place: Place | None, key: str | int | None) -> RowPlaceJson:
+    """Where the matrix of a row lies, or, of a group, its key."""
+    if place is None:
+        return {"key": key}
+    return {**place.to_dict()}
 
 
 def groups(rows: Sequence[Row]) -> dict[tuple[str, str | int | None], list[Row]]:

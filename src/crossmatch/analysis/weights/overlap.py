@@ -8,24 +8,24 @@ those of the whole.
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from crossmatch.analysis.weights.delta_matrix import Change, Place
-from crossmatch.analysis.weights.norms import groups
+from crossmatch.analysis.weights.norms import groups, place_json
 from crossmatch.analysis.weights.random_baselines import Figure, inside, mean, overlap_of_spaces, purity
 from crossmatch.checkpoint import layer_of, module_type_of
 from crossmatch.delta import Product, TuningVector, cosine, norm
 from crossmatch.errors import DataError
+from crossmatch.results.analysis import OverlapRowJson, SpacesJson
+from crossmatch.results.study import OverlapModuleJson
 from crossmatch.rules import Weight, weight_at
 from crossmatch.rules.towers import labelled
 
 # Shared directions that are listed.
 LISTED = 16
-SPACES = ("columns", "rows")
 ENERGIES = ("second_in_columns", "first_in_columns", "second_in_rows", "first_in_rows")
 
 
@@ -90,9 +90,18 @@ class Overlap:
     first_norm: float
     second_norm: float
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> OverlapModuleJson:
         """As plain JSON."""
-        return asdict(self)
+        return {
+            "name": self.name,
+            "layer": self.layer,
+            "module": self.module,
+            "cosine": self.cosine,
+            "cosine_null": self.cosine_null,
+            "energy_ratio": self.energy_ratio,
+            "first_norm": self.first_norm,
+            "second_norm": self.second_norm,
+        }
 
 
 def independent(vector: TuningVector) -> TuningVector:
@@ -141,7 +150,7 @@ class Space:
     overlap: Figure
     grassmann: float
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> SpacesJson:
         """As plain JSON."""
         return {"cosines": list(self.cosines), "overlap": self.overlap.to_dict(), "grassmann": self.grassmann}
 
@@ -183,7 +192,7 @@ def sign_conflict(first: Change, second: Change) -> Figure:
 
 
 @dataclass(frozen=True)
-class Pair:
+class ChangePair:
     """Two changes D1, D2 of one matrix at weights w1, w2, or n of a group.
 
     cosine: <D1, D2> / (||D1|| ||D2||); null 0, deviation 1 / sqrt(m n), exact for D2 turned at random on both sides;
@@ -208,19 +217,30 @@ class Pair:
     shared: tuple[tuple[float, float], ...] = ()
     sign_conflict: Figure | None = None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> OverlapRowJson:
         """As plain JSON."""
-        where = self.place.to_dict() if self.place is not None else {"key": self.key}
-        facts: dict[str, Any] = {"level": self.level, **where, "n": self.n, "cosine": self.cosine.to_dict()}
-        facts |= {"energy_ratio": self.energy_ratio, "first_norm": self.norms[0], "second_norm": self.norms[1]}
-        facts |= {name: space.to_dict() if (space := getattr(self, name)) else None for name in SPACES}
-        facts |= {name: figure.to_dict() for name, figure in self.energies.items()}
-        facts["interference"] = self.interference.to_dict()
-        facts["shared"] = [{"cosine": cosine, "interference": part} for cosine, part in self.shared]
-        return facts | {"sign_conflict": self.sign_conflict.to_dict() if self.sign_conflict else None}
+        energies = {name: figure.to_dict() for name, figure in self.energies.items()}
+        return {
+            "level": self.level,
+            **place_json(self.place, self.key),
+            "n": self.n,
+            "cosine": self.cosine.to_dict(),
+            "energy_ratio": self.energy_ratio,
+            "first_norm": self.norms[0],
+            "second_norm": self.norms[1],
+            "columns": self.columns.to_dict() if self.columns else None,
+            "rows": self.rows.to_dict() if self.rows else None,
+            "second_in_columns": energies["second_in_columns"],
+            "first_in_columns": energies["first_in_columns"],
+            "second_in_rows": energies["second_in_rows"],
+            "first_in_rows": energies["first_in_rows"],
+            "interference": self.interference.to_dict(),
+            "shared": [{"cosine": cosine, "interference": part} for cosine, part in self.shared],
+            "sign_conflict": self.sign_conflict.to_dict() if self.sign_conflict else None,
+        }
 
 
-def compare(first: Change, second: Change, weights: tuple[float, float] = (1.0, 1.0)) -> Pair:
+def compare(first: Change, second: Change, weights: tuple[float, float] = (1.0, 1.0)) -> ChangePair:
     """The pair of two changes of one matrix. Raises DataError if their shapes differ."""
     if first.place.shape != second.place.shape:
         raise DataError(f"{first.place.name}: shapes {first.place.shape} and {second.place.shape} cannot be compared")
@@ -237,7 +257,7 @@ def compare(first: Change, second: Change, weights: tuple[float, float] = (1.0, 
     parts = (w1 * norms[0]) ** 2, (w2 * norms[1]) ** 2
     factor = 2 * w1 * w2 / sum(parts) if sum(parts) > 0 else 0.0
     cosine = Figure(max(-1.0, min(1.0, product / size)) if size > 0 else None, 0.0, 1 / math.sqrt(m * n))
-    return Pair(
+    return ChangePair(
         level="module",
         key=None,
         place=first.place,
@@ -253,7 +273,7 @@ def compare(first: Change, second: Change, weights: tuple[float, float] = (1.0, 
     )
 
 
-def grouped(rows: Sequence[Pair], weights: tuple[float, float] = (1.0, 1.0)) -> list[Pair]:
+def grouped(rows: Sequence[ChangePair], weights: tuple[float, float] = (1.0, 1.0)) -> list[ChangePair]:
     """By type, layer and all: the cosine, the ratio and the interference of the modules taken together as one vector,
     the rest as means over modules."""
     result = []
@@ -267,7 +287,7 @@ def grouped(rows: Sequence[Pair], weights: tuple[float, float] = (1.0, 1.0)) -> 
         factor = 2 * w1 * w2 / sum(parts) if sum(parts) > 0 else 0.0
         signs = [m.sign_conflict for m in members if m.sign_conflict is not None]
         result.append(
-            Pair(
+            ChangePair(
                 level=level,
                 key=key,
                 place=None,

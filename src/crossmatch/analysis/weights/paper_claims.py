@@ -18,7 +18,6 @@ Student's t over the layers where that is wider.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +25,7 @@ from scipy.stats import t as student
 
 from crossmatch.analysis.answers import CONTRADICTED, NOT_DECIDED, SUPPORTED
 from crossmatch.analysis.weights.alignment import Alignment
+from crossmatch.results.analysis import ClaimJson, ClaimPartJson
 from crossmatch.statistics.permutation import Bounds, exchange_bounds, flip_bounds
 
 Array = NDArray[np.float64]
@@ -42,7 +42,7 @@ PRIMARY = "64"
 
 
 @dataclass(frozen=True)
-class Part:
+class ClaimPart:
     """One number that a statement needs on one side of `null`, by more than `effect`.
 
     low, high: its 95% interval, None where there are too few layers for that bound. ceiling: upper bounds of all parts
@@ -67,10 +67,20 @@ class Part:
             return True
         return False if self.ceiling is not None and self.ceiling < self.null - self.effect else None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> ClaimPartJson:
         """As plain JSON."""
-        names = ("what", "value", "low", "high", "ceiling", "null", "effect", "layers", "test")
-        return {**{name: getattr(self, name) for name in names}, "holds": self.holds}
+        return {
+            "what": self.what,
+            "value": self.value,
+            "low": self.low,
+            "high": self.high,
+            "ceiling": self.ceiling,
+            "null": self.null,
+            "effect": self.effect,
+            "layers": self.layers,
+            "test": self.test,
+            "holds": self.holds,
+        }
 
 
 @dataclass(frozen=True)
@@ -83,7 +93,7 @@ class Claim:
     vector: str
     statement: str
     label: str
-    parts: tuple[Part, ...]
+    parts: tuple[ClaimPart, ...]
     why: str | None = None
     primary: bool = False
 
@@ -95,16 +105,18 @@ class Claim:
             return NOT_DECIDED
         return CONTRADICTED if False in found else NOT_DECIDED if None in found else SUPPORTED
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> ClaimJson:
         """As plain JSON."""
-        facts: dict[str, Any] = {
+        return {
             "id": self.id,
             "vector": self.vector,
             "statement": self.statement,
             "k_label": self.label,
+            "primary": self.primary,
+            "verdict": self.verdict,
+            "why": self.why,
+            "parts": [part.to_dict() for part in self.parts],
         }
-        facts["primary"] = self.primary
-        return {**facts, "verdict": self.verdict, "why": self.why, "parts": [part.to_dict() for part in self.parts]}
 
 
 def claims(vector: str, rows: Sequence[Alignment]) -> list[Claim]:
@@ -198,13 +210,13 @@ def _layers(rows: Sequence[Alignment], kind: str) -> _ByLayer:
     return found
 
 
-def _part(wanted: _Wanted, by_layer: dict[str, _ByLayer], parts: int) -> Part:
+def _part(wanted: _Wanted, by_layer: dict[str, _ByLayer], parts: int) -> ClaimPart:
     first = _numbers(wanted.number, by_layer[wanted.part])
     second = _numbers(wanted.number, by_layer[wanted.other]) if wanted.other is not None else None
     layers = sorted(first if second is None else first.keys() & second.keys())
     test = "layers" if len(layers) >= LAYERS_ALONE else "modules"
     if len(layers) < LAYERS:
-        return Part(wanted.what, None, None, None, None, wanted.null, len(layers), test)
+        return ClaimPart(wanted.what, None, None, None, None, wanted.null, len(layers), test)
     if second is not None:
         blocks = [(first[layer], second[layer]) for layer in layers]
         figures = np.array([float(one.mean() - other.mean()) for one, other in blocks])
@@ -222,7 +234,7 @@ def _part(wanted: _Wanted, by_layer: dict[str, _ByLayer], parts: int) -> Part:
     low, high = bounds(ERROR / 2)
     ceiling = bounds(min(ERROR / 2, ERROR / parts))[1]
     low, high, ceiling = (float(bound) if math.isfinite(bound) else None for bound in (low, high, ceiling))
-    return Part(wanted.what, float(figures.mean()), low, high, ceiling, wanted.null, len(layers), test)
+    return ClaimPart(wanted.what, float(figures.mean()), low, high, ceiling, wanted.null, len(layers), test)
 
 
 def _numbers(number: Number, layers: _ByLayer) -> dict[int, Array]:

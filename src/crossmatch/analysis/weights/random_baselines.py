@@ -9,9 +9,10 @@ orthogonal matrix (Collins & Sniady, 2006, math-ph/0402073, for degree two in th
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
+
+from crossmatch.results.figures import NullFigureJson
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Figure:
             return None
         return (self.value - self.null) / self.null_sd
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> NullFigureJson:
         """As plain JSON, lift and z included."""
         return {"value": self.value, "null": self.null, "null_sd": self.null_sd, "lift": self.lift, "z": self.z}
 

@@ -13,7 +13,6 @@ does beyond its K directions is multiplied, not dropped: the bases are extended 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 from zlib import crc32
 
 import numpy as np
@@ -21,9 +20,10 @@ import torch
 from torch import Tensor
 
 from crossmatch.analysis.weights.delta_matrix import DENSE_TRIPLES, EXACT, Change, Place
-from crossmatch.analysis.weights.norms import groups
+from crossmatch.analysis.weights.norms import groups, place_json
 from crossmatch.analysis.weights.random_baselines import Figure, mean
 from crossmatch.delta import HELD_ELEMENTS, LowRank, Product, Rows, Singular
+from crossmatch.results.analysis import ReadingsJson
 
 # Leading directions that are looked at, and the cosine below which one is an intruder.
 TOP, THRESHOLD = 10, 0.6
@@ -55,11 +55,20 @@ class Readings:
     figures: dict[str, Figure]
     certain: bool
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> ReadingsJson:
         """As plain JSON."""
-        where = self.place.to_dict() if self.place is not None else {"key": self.key}
         figures = {name: figure.to_dict() for name, figure in self.figures.items()}
-        return {"level": self.level, **where, "n": self.n, **figures, "certain": self.certain}
+        return {
+            "level": self.level,
+            **place_json(self.place, self.key),
+            "n": self.n,
+            "intruders": figures["intruders"],
+            "amplified": figures["amplified"],
+            "spread": figures["spread"],
+            "turned": figures["turned"],
+            "coordination": figures["coordination"],
+            "certain": self.certain,
+        }
 
 
 def read(change: Change, space: Singular, *, seed: int = 0, draws: int = DRAWS) -> Readings | str:

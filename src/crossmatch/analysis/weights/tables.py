@@ -9,23 +9,20 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Protocol, TypeVar
 
-from crossmatch.analysis.weights import alignment
-from crossmatch.analysis.weights import norms as sizes
-from crossmatch.analysis.weights import overlap as pairs
-from crossmatch.analysis.weights import spectral_shifts as readings
-from crossmatch.analysis.weights.base_directions import Space, Subspaces, cache_directory
+from crossmatch.analysis.weights import alignment, norms, overlap, spectral_shifts
+from crossmatch.analysis.weights.base_directions import Space, SpaceFacts, Subspaces, cache_directory
 from crossmatch.analysis.weights.delta_matrix import Change, LeftOut, changes
 from crossmatch.analysis.weights.heads import HeadGroup, head_groups
-from crossmatch.analysis.weights.overlap import sign_conflict
 from crossmatch.analysis.weights.paper_claims import claims
 from crossmatch.checkpoint import Checkpoint
 from crossmatch.delta import TuningVector
 from crossmatch.errors import InputError
+from crossmatch.results.analysis import SubspaceSummaryJson, WeightsAnalysisJson
 from crossmatch.runtime import SILENT, Progress, workers
 
-SCHEMA_VERSION = 1
+T = TypeVar("T", covariant=True)
 DEFAULT_KS = ("r", "64", "256", "90%")
 
 
@@ -48,19 +45,19 @@ class Wanted:
     def directions(self, rank: int) -> int:
         """How many of the base's directions are needed for a delta of a rank."""
         numbers = [int(k) for k in self.ks if k.isdigit()]
-        return max([*numbers, min(rank, 4096) if "r" in self.ks else 1, 2 * readings.TOP])
+        return max([*numbers, min(rank, 4096) if "r" in self.ks else 1, 2 * spectral_shifts.TOP])
 
 
 @dataclass
 class _Found:
     """What was measured of one tensor, by vector or by pair of vectors."""
 
-    size: dict[str, list[sizes.Size]] = field(default_factory=dict)
+    size: dict[str, list[norms.Size]] = field(default_factory=dict)
     heads: dict[str, list[HeadGroup]] = field(default_factory=dict)
     aligned: dict[str, list[alignment.Alignment]] = field(default_factory=dict)
-    read: dict[str, list[readings.Readings]] = field(default_factory=dict)
-    paired: dict[tuple[str, str], list[pairs.Pair]] = field(default_factory=dict)
-    subspaces: list[dict[str, Any]] = field(default_factory=list)
+    read: dict[str, list[spectral_shifts.Readings]] = field(default_factory=dict)
+    paired: dict[tuple[str, str], list[overlap.ChangePair]] = field(default_factory=dict)
+    subspaces: list[SpaceFacts] = field(default_factory=list)
     unchanged: Counter[str] = field(default_factory=Counter)
     left_out: list[LeftOut] = field(default_factory=list)
 
@@ -77,7 +74,7 @@ class _Found:
 
 def analyse(
     base: Checkpoint, vectors: Mapping[str, TuningVector], wanted: Wanted | None = None, *, progress: Progress = SILENT
-) -> dict[str, Any]:
+) -> WeightsAnalysisJson:
     """Sizes, alignment, readings, overlaps and claims as plain JSON; docs/analyse.md says what each key is.
 
     vectors: by the tensor names of `base` (`fit` for adapters, `Difference` for checkpoints). Raises DataError for NaN,
@@ -127,7 +124,7 @@ class _Work:
         norm = energy**0.5 if energy is not None else None
         bases = {} if norm is not None else None
         for label, change in here.items():
-            found.size.setdefault(label, []).append(sizes.size(change, norm))
+            found.size.setdefault(label, []).append(norms.size(change, norm))
             heads = head_groups(change, self.base.config, bases)
             if isinstance(heads, str):
                 found.left_out.append(LeftOut(label, change.place.name, "heads", heads))
@@ -138,9 +135,9 @@ class _Work:
         for one, other in itertools.combinations([label for label in self.vectors if label in here], 2):
             if first.single:
                 continue
-            pair = pairs.compare(here[one], here[other])
+            pair = overlap.compare(here[one], here[other])
             if self.wanted.signs:
-                pair = replace(pair, sign_conflict=sign_conflict(here[one], here[other]))
+                pair = replace(pair, sign_conflict=overlap.sign_conflict(here[one], here[other]))
             found.paired.setdefault((one, other), []).append(pair)
 
     def _space(self, here: Mapping[str, Change], found: _Found) -> Space | None:
@@ -152,7 +149,7 @@ class _Work:
             why = "it lies outside the layers: its rows are tokens, which have directions of their own"
             found.left_out.append(LeftOut(None, first.place.name, "alignment", why))
             return None
-        if min(first.place.shape) <= 2 * readings.TOP:
+        if min(first.place.shape) <= 2 * spectral_shifts.TOP:
             found.left_out.append(LeftOut(None, first.place.name, "alignment", "the matrix is too small"))
             return None
         rank = max((change.rank for change in here.values() if change.factors is not None), default=1)
@@ -164,7 +161,7 @@ class _Work:
         ks = [(k, self._number(k, change, space)) for k in self.wanted.ks]
         known = [(k, number) for k, number in ks if number is not None]
         found.aligned.setdefault(label, []).extend(alignment.align(change, space.found, known))
-        read = readings.read(change, space.found)
+        read = spectral_shifts.read(change, space.found)
         if isinstance(read, str):
             found.left_out.append(LeftOut(label, change.place.name, "readings", read))
         else:
@@ -180,17 +177,17 @@ def _energy(change: Change) -> float:
     return sum(float(block.double().square().sum()) for _, block in change.base.blocks())
 
 
-def _facts(labels: Sequence[str], found: _Found, wanted: Wanted) -> dict[str, Any]:
+def _facts(labels: Sequence[str], found: _Found, wanted: Wanted) -> WeightsAnalysisJson:
     """Rows of modules first, then those of types, layers and all."""
     judged = [claim for label in labels for claim in claims(label, found.aligned.get(label, []))]
     return {
-        "size": {x: _rows(r, sizes.grouped(r)) for x in labels if (r := found.size.get(x))},
+        "size": {x: _rows(r, norms.grouped(r)) for x in labels if (r := found.size.get(x))},
         "heads": {x: _rows(found.heads[x]) for x in labels if x in found.heads},
         "subspaces": _summary(found.subspaces) if wanted.aligned else None,
         "alignment": {x: _rows(r, alignment.grouped(r)) for x in labels if (r := found.aligned.get(x))},
-        "readings": {x: _rows(r, readings.grouped(r)) for x in labels if (r := found.read.get(x))},
+        "readings": {x: _rows(r, spectral_shifts.grouped(r)) for x in labels if (r := found.read.get(x))},
         "overlap": [
-            {"first": x, "second": y, "weights": [1.0, 1.0], "rows": _rows(r, pairs.grouped(r))}
+            {"first": x, "second": y, "weights": [1.0, 1.0], "rows": _rows(r, overlap.grouped(r))}
             for x, y in itertools.combinations(labels, 2)
             if (r := found.paired.get((x, y)))
         ],
@@ -199,11 +196,15 @@ def _facts(labels: Sequence[str], found: _Found, wanted: Wanted) -> dict[str, An
     }
 
 
-def _rows(*tables: Iterable[Any]) -> list[dict[str, Any]]:
+class _Row(Protocol[T]):
+    def to_dict(self) -> T: ...
+
+
+def _rows(*tables: Iterable[_Row[T]]) -> list[T]:
     return [row.to_dict() for table in tables for row in table]
 
 
-def _summary(spaces: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _summary(spaces: Sequence[SpaceFacts]) -> SubspaceSummaryJson:
     """How the base's directions were come by, and how good they are at worst."""
     residuals = [s["largest_residual"] for s in spaces if s["largest_residual"] is not None]
     return {

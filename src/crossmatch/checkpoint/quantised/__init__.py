@@ -10,20 +10,24 @@ from crossmatch.checkpoint.quantised.checkpoint import (
     QuantisedTensor,
     find_gguf,
 )
-from crossmatch.checkpoint.quantised.scaled import EIGHTS, ScaledCheckpoint
+from crossmatch.checkpoint.quantised.scaled import EIGHTS, ScaledCheckpoint, with_scales
+from crossmatch.checkpoint.same import by_names_of
 from crossmatch.errors import CheckpointError
 
 __all__ = ["Levels", "QuantisedCheckpoint", "QuantisedTensor", "is_quantised", "open_quantised"]
 
 
-def is_quantised(path: str | Path) -> bool:
-    """Whether a path is a GGUF file, a directory of one, or a directory with weights of 8 bits."""
+def is_quantised(path: str | Path, base: Checkpoint | None = None) -> bool:
+    """Whether a path is a GGUF file, a directory of one, or a directory with weights of 8 bits: with other ones than
+    the base itself has."""
     where = Path(path)
     if find_gguf(where) is not None:
         return True
     if not where.is_dir() or not any(where.glob("*.safetensors")):
         return False
-    return any(info.dtype in EIGHTS for info in Checkpoint(where).tensors.values())
+    ours = base.tensors if base is not None else {}
+    theirs = {n: info for n, info in Checkpoint(where).tensors.items() if info.dtype in EIGHTS}
+    return any(n not in ours or ours[n].dtype != info.dtype for n, info in theirs.items())
 
 
 def open_quantised(path: str | Path, base: Checkpoint) -> QuantisedCheckpoint:
@@ -37,4 +41,6 @@ def open_quantised(path: str | Path, base: Checkpoint) -> QuantisedCheckpoint:
         return GgufCheckpoint(file, names)
     if Path(path).is_file():
         raise CheckpointError(f"{path} is no GGUF file; give one, or the directory of a saved model")
-    return ScaledCheckpoint(Checkpoint(path), names)
+    stored = Checkpoint(path)
+    _, renamed = by_names_of(base, stored)
+    return ScaledCheckpoint(stored.renamed(with_scales(renamed, stored.tensors)), names)

@@ -1,7 +1,7 @@
 """Safetensors directories with 8-bit numbers and scales beside them: FP8, bitsandbytes' int8, compressed-tensors."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor
@@ -112,6 +112,13 @@ class ScaledCheckpoint(QuantisedCheckpoint):
         shape = self._stored.tensors[name].shape
         width = shape[-1] if shape else 1
         return math.prod(shape) // max(1, width), width
+
+
+def with_scales(names: Mapping[str, str], stored: Collection[str]) -> dict[str, str]:
+    """Weights under other names, new name -> stored one, together with what is stored beside them."""
+    pairs = ((new.removesuffix("weight"), old.removesuffix("weight")) for new, old in names.items())
+    beside = {new + part: old + part for new, old in pairs for part in _BESIDE if old + part in stored}
+    return {**beside, **names}
 
 
 def _sizes(shape: tuple[int, int], scale: Tensor, name: str) -> tuple[int, int]:

@@ -1,8 +1,9 @@
 """crossmatch analyse."""
 
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,12 +20,14 @@ from crossmatch.cli.analyse.options import (
 )
 from crossmatch.cli.console import Terminal, emit, say
 from crossmatch.cli.exports import Figures, Tables, export, wanted_exports
-from crossmatch.cli.options import Json
+from crossmatch.cli.options import Detail, Json
 from crossmatch.errors import InputError, OutputError
-from crossmatch.report.terminal.analysis import show, show_texts
+from crossmatch.report.terminal.analysis import analysis_table, show, show_texts
+from crossmatch.report.terminal.answers import Rest, show_all, show_screen
 
 if TYPE_CHECKING:
     from crossmatch.analysis import Opened
+    from crossmatch.results.analysis import AnalysisJson
 
 
 def named(vectors: list[str]) -> dict[str, str]:
@@ -77,6 +80,7 @@ def analyse_command(
         Path | None, typer.Option("-o", "--output", metavar="DIR", help=f"Also write DIR/{RESULT} and its page.")
     ] = None,
     svg: Annotated[bool, typer.Option("--svg", help="With -o: every picture as an SVG file, too.")] = False,
+    detail: Detail = False,
     tables: Tables = None,
     figures: Figures = None,
     as_json: Json = False,
@@ -87,6 +91,7 @@ def analyse_command(
     Exit code 1: a tuned checkpoint is the base itself, so that there is nothing to analyse.
     """
     from crossmatch.analysis import DEFAULT_KS, Wanted, assemble, open_vectors
+    from crossmatch.answers import analysis_answers, to_json
     from crossmatch.runtime import keep_heap
 
     keep_heap()
@@ -100,16 +105,25 @@ def analyse_command(
     material = read_material(opened, Asked(texts, questions, openings, positions, nulls, items, k or ()))
     facts = assemble(opened, wanted, progress=Terminal())
     run_texts(opened, material, facts)
+    facts["answers"] = to_json(analysis_answers(facts))
     if output is not None:
         write(output, facts, pictures=svg)
     say_notes(base, facts)
     if as_json:
-        emit(facts)
+        from crossmatch.result_kinds import ANALYSIS
+
+        emit(ANALYSIS, facts)
+        if output is not None:
+            say(f"written: {output / RESULT}; page: {output / PAGE}")
     else:
-        show(facts)
-        show_texts(facts)
-    if output is not None:
-        say(f"written: {output / RESULT}, {PAGE} beside it")
+        if detail:
+            show(facts)
+            show_texts(facts)
+            print()
+            show_all(facts["answers"])
+            print()
+        places = {"page": str(output / PAGE), "json": str(output / RESULT)} if output else {}
+        show_screen(facts["answers"], partial(analysis_table, facts), Rest(places, detail=not detail))
     export(facts, exports)
 
 
@@ -136,28 +150,29 @@ def check_output(output: Path | None, opened: "Opened") -> None:
     """Raise OutputError for a place inside of what is analysed."""
     if output is None:
         return
-    for path in (opened.base.path, *(Path(one["path"]) for one in opened.facts.values())):
+    for path in (opened.base.path, *(Path(one.path) for one in opened.facts.values())):
         if output.resolve().is_relative_to(path.resolve()):
             raise OutputError(f"{output} lies in {path}, which is analysed; give another directory")
 
 
-def say_notes(base: str, facts: dict[str, Any]) -> None:
+def say_notes(base: str, facts: "AnalysisJson") -> None:
     """What a reader of the figures must know."""
     for name, one in facts["vectors"].items():
         if one["on_its_base"] is False:
             say(f"note: {name} was made on other weights than {base} has")
 
 
-def write(output: Path, facts: dict[str, Any], *, pictures: bool) -> None:
+def write(output: Path, facts: "AnalysisJson", *, pictures: bool) -> None:
     """The result as JSON and as a page in a directory, in the place of earlier ones."""
-    from crossmatch.checkpoint import disk_error, replace_json
+    from crossmatch.checkpoint import disk_error
     from crossmatch.report import write_analysis, write_pictures
+    from crossmatch.result_kinds import ANALYSIS
 
     try:
         output.mkdir(parents=True, exist_ok=True)
         with Terminal().task("page"):
             write_analysis(facts, output / PAGE)
-            replace_json(output / RESULT, facts)
+            ANALYSIS.replace(output / RESULT, facts)
             if pictures:
                 write_pictures(facts, output / "pictures")
     except OSError as error:

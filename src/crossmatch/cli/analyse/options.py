@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from crossmatch.checkpoint import Checkpoint
     from crossmatch.data.log_odds_items import Contrasts
     from crossmatch.data.passages import Passage
+    from crossmatch.results.analysis import AnalysisJson
 
 
 Texts = Annotated[
@@ -98,7 +99,7 @@ def _width(base: "Checkpoint") -> int:
     return AutoConfig.from_pretrained(base.path).get_text_config().hidden_size
 
 
-def run_texts(opened: "Opened", material: Material, facts: dict[str, Any]) -> None:
+def run_texts(opened: "Opened", material: Material, facts: "AnalysisJson") -> None:
     """Add to the result: representations and attribution, by vector, and the claims of the first."""
     asked = material.asked
     if not asked.anything:
@@ -108,7 +109,7 @@ def run_texts(opened: "Opened", material: Material, facts: dict[str, Any]) -> No
     from crossmatch.analysis.representations.subspace_claim import claim_rows
 
     base, progress = opened.base, Terminal()
-    facts |= {"representations": {}, "attribution": {}}
+    facts["representations"], facts["attribution"] = {}, {}
     for name, vector in opened.vectors.items():
         if material.passages is not None:
             scope = Scope(positions=asked.positions, ks=tuple(material.ks), nulls=asked.nulls)

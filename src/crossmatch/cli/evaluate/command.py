@@ -1,7 +1,8 @@
 """crossmatch evaluate."""
 
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -26,9 +27,13 @@ from crossmatch.cli.evaluate.options import (
     wanted_pair,
 )
 from crossmatch.cli.exports import Figures, ReportTo, Tables, export, wanted_exports
-from crossmatch.cli.options import Adapters, Json, Weights
+from crossmatch.cli.options import Adapters, Detail, Json, Margin, Weights, check_margin
 from crossmatch.report.terminal.evaluation import print_summary
 from crossmatch.report.terminal.interference import print_interference
+
+if TYPE_CHECKING:
+    from crossmatch.evaluation.pipeline import Evaluation
+    from crossmatch.results.interference import InterferenceJson
 
 
 def evaluate_command(
@@ -40,7 +45,7 @@ def evaluate_command(
     reference: Annotated[str | None, typer.Option(help="Adapter to compare with; default: the last.")] = None,
     template: Annotated[
         list[str] | None,
-        typer.Option(help="own, think, nothink, chatml, chatml-empty, strict, or a Jinja file; repeat."),
+        typer.Option(help="own, think, nothink, chatml, chatml-empty, chatml-open, strict, or a Jinja file; repeat."),
     ] = None,
     decoding: Annotated[
         list[str] | None, typer.Option(help="greedy, or as in T0.6p0.8 (five seeds; x10: ten); repeat.")
@@ -56,6 +61,8 @@ def evaluate_command(
     model: Model = None,
     same_as: SameAs = None,
     clean: Clean = None,
+    margin: Margin = None,
+    detail: Detail = False,
     tables: Tables = None,
     figures: Figures = None,
     report_to: ReportTo = None,
@@ -69,15 +76,18 @@ def evaluate_command(
     With --server the model that runs there is one more variant, `served`; without -a, --checkpoint and --reference base
     it is measured alone. BASE gives the tokenizer and its chat template. A key is taken from CROSSMATCH_API_KEY.
     """
-    from crossmatch.checkpoint import Checkpoint, replace_json
+    from crossmatch.answers import MARGIN, answers_of
+    from crossmatch.checkpoint import Checkpoint
     from crossmatch.data.suites import load_suite
     from crossmatch.evaluation.conditions import Plan, conditions_of
     from crossmatch.evaluation.inference.batch_memory import parse_memory
     from crossmatch.evaluation.pipeline import EvaluationRequest, run_evaluation
     from crossmatch.evaluation.variants.variants import SERVED
+    from crossmatch.result_kinds import SAMPLES, SUMMARY
     from crossmatch.runtime import keep_heap
 
     keep_heap()
+    check_margin(margin)
     exports = wanted_exports(tables, figures, output, report_to)
     conditions = conditions_of(template or (), decoding or ())
     suites = [load_suite(file) for file in suite]
@@ -92,29 +102,43 @@ def evaluate_command(
     here = wanted.variants() if wanted else []
     here += read_checkpoints(whole, checkpoint, [*([SERVED] if serving else []), *here])
     adapters = wanted.adapters if wanted else {}
-    request = EvaluationRequest(whole, tuple(suites), tuple(here), adapters, plan, serving, parts)
+    request = EvaluationRequest(
+        whole, tuple(suites), tuple(here), adapters, plan, serving, parts, margin=margin or MARGIN
+    )
     found = run_evaluation(request, output, progress=Terminal())
-    replace_json(output / "summary.json", found.summary)
-    replace_json(output / "samples.json", found.samples)
-    facts = {"name": output.resolve().name, "summary": found.summary, "samples": found.samples}
-    if wanted and pair:
-        facts["interference"] = interfere(whole, wanted, pair, interference, output)
-    _tell(facts, output, as_json)
-    shown = {**facts["summary"], "interference": facts.get("interference")}
-    export(shown, exports, name=facts["name"], page=output / "summary.html")
-    exit_unjudged(facts["summary"])
+    interfering = interfere(whole, wanted, pair, interference, output) if wanted and pair else None
+    found.summary["answers"] = answers_of({"summary": found.summary, "interference": interfering}, margin or MARGIN)
+    SUMMARY.replace(output / "summary.json", found.summary)
+    SAMPLES.replace(output / "samples.json", found.samples)
+    _tell(found, interfering, output, as_json=as_json, detail=detail)
+    shown = {**found.summary, **({"interference": interfering} if interfering else {})}
+    export(shown, exports, name=output.resolve().name, page=output / "summary.html")
+    exit_unjudged(found.summary)
 
 
-def _tell(facts: dict[str, Any], output: Path, as_json: bool) -> None:
-    """The page, and the figures on stdout."""
+def _tell(
+    found: "Evaluation", interfering: "InterferenceJson | None", output: Path, *, as_json: bool, detail: bool
+) -> None:
+    """The page, and the answers on stdout; with `detail` every figure before them."""
     from crossmatch.report import write_evaluation
+    from crossmatch.report.terminal.answers import Rest, show_all, show_screen, summary_table
 
-    write_evaluation(facts, output / "summary.html")
-    summary, interfering = facts["summary"], facts.get("interference")
+    facts = {"name": output.resolve().name, "summary": found.summary, "samples": found.samples}
+    write_evaluation(facts | ({"interference": interfering} if interfering else {}), output / "summary.html")
+    summary = found.summary
     if as_json:
-        emit({**summary, "interference": interfering} if interfering else summary)
+        from crossmatch.result_kinds import SUMMARY
+
+        emit(SUMMARY, {**summary, "interference": interfering} if interfering else summary)
+        say(f"answers and summary: {output}; the page: {output / 'summary.html'}")
     else:
-        print_summary(summary)
-        if interfering:
-            print_interference(interfering)
-    say(f"answers and summary: {output}; the page: {output / 'summary.html'}")
+        answers = summary["answers"]
+        if detail:
+            print_summary(summary)
+            if interfering:
+                print_interference(interfering)
+            print()
+            show_all(answers)
+            print()
+        places = {"page": str(output / "summary.html"), "json": str(output / "summary.json")}
+        show_screen(answers, partial(summary_table, summary, answers), Rest(places, detail=not detail))

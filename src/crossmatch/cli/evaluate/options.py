@@ -15,11 +15,12 @@ from crossmatch.report.text import printable
 
 if TYPE_CHECKING:
     from crossmatch.adapter import Recorded
-    from crossmatch.analysis.interference.suite_pair import Pair
+    from crossmatch.analysis.interference.suite_pair import SuitePair
     from crossmatch.checkpoint import Checkpoint
     from crossmatch.data.suites import Suite
     from crossmatch.evaluation.runner.served_runner import Serving
     from crossmatch.evaluation.variants.variants import Variant
+    from crossmatch.results.interference import InterferenceJson
     from crossmatch.rules import Weight
 
 Strengths = Annotated[
@@ -144,7 +145,7 @@ Interference = Annotated[
 FILE = "interference.json"
 
 
-def wanted_pair(wanted: "Measuring", suites: "Sequence[Suite]", items: int) -> "Pair | None":
+def wanted_pair(wanted: "Measuring", suites: "Sequence[Suite]", items: int) -> "SuitePair | None":
     """Whose interference is measured, and on which suite; None if it is not asked for. Raises InputError."""
     from crossmatch.adapter import Adapter
     from crossmatch.analysis.interference.suite_pair import find_pair
@@ -162,16 +163,18 @@ def wanted_pair(wanted: "Measuring", suites: "Sequence[Suite]", items: int) -> "
     return found
 
 
-def interfere(base: "Checkpoint", wanted: "Measuring", pair: "Pair", items: int, output: Path) -> dict[str, Any]:
+def interfere(
+    base: "Checkpoint", wanted: "Measuring", pair: "SuitePair", items: int, output: Path
+) -> "InterferenceJson":
     """Measure it, and leave it in `output`."""
     from crossmatch.adapter import Adapter
     from crossmatch.analysis.interference.suite_pair import measure_pair
-    from crossmatch.checkpoint import replace_json
+    from crossmatch.result_kinds import INTERFERENCE
 
     adapters = {n: a for n in pair.names if isinstance(a := wanted.adapters[n], Adapter)}
     weights = {name: (wanted.merge or {})[name] for name in pair.names}
     facts = measure_pair(base, adapters, weights, pair.suite, items, progress=Terminal())
-    replace_json(output / FILE, facts)
+    INTERFERENCE.replace(output / FILE, facts)
     return facts
 
 

@@ -2,7 +2,7 @@
 
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,6 +10,9 @@ from crossmatch.cli.console import Terminal, emit, say
 from crossmatch.cli.options import Adapters, Json, Overwrite, Strengths, Weights, one_of, split_pairs
 from crossmatch.cli.options import weight as parse_weight
 from crossmatch.errors import InputError
+
+if TYPE_CHECKING:
+    from crossmatch.results.vectors import StrengthNormJson, VectorPredicateJson
 
 
 def add_command(
@@ -45,13 +48,15 @@ def add_command(
     summing = Summing(Checkpoint(base) if base else None, match_norm, dtype, overwrite, any_base)
     facts = add(parts, output, summing=summing, progress=Terminal())["predicate"]
     if as_json:
-        emit({"output": str(output), **facts})
+        from crossmatch.result_kinds import VECTOR
+
+        emit(VECTOR, {"output": str(output), **facts})
         return
     _show(facts)
     say(f"to see it: crossmatch vectors inspect {output}")
 
 
-def _show(facts: dict[str, Any]) -> None:
+def _show(facts: "VectorPredicateJson") -> None:
     print(f"{'part':16} {'norm':>10} {'factor':>8} {'used':>10}  weight")
     for name, part in facts["parts"].items():
         sizes = f"{part['norm']:>10.5g} {part['factor']:>8.4g} {part['norm_used']:>10.5g}"
@@ -60,7 +65,8 @@ def _show(facts: dict[str, Any]) -> None:
         value = "not defined, one is zero" if pair["cosine"] is None else f"{pair['cosine']:+.4f}"
         print(f"cosine of {pair['first']} and {pair['second']} as used: {value}")
     print(f"norm of the sum: {facts['norm']:.5g}")
-    if facts["text_files"]["disagree"]:
+    files = facts["text_files"]
+    if isinstance(files, dict) and files["disagree"]:
         say("note: the parts have different tokenizers or templates; none was taken along")
 
 
@@ -85,9 +91,11 @@ def scale_command(
         for number, place in places.items():
             summing = Summing(below, made_by="scale", overwrite=place == output and overwrite)
             made[number] = add({"vector": (found, number)}, place, summing=summing, progress=Terminal())["predicate"]
-    results = [{"strength": number, "norm": facts["norm"]} for number, facts in made.items()]
+    results: list[StrengthNormJson] = [{"strength": number, "norm": facts["norm"]} for number, facts in made.items()]
     if as_json:
-        emit({"schema_version": 1, "output": str(output), "strengths": results})
+        from crossmatch.result_kinds import SCALED
+
+        emit(SCALED, {"schema_version": 1, "output": str(output), "strengths": results})
         return
     for result in results:
         print(f"strength {result['strength']:g}: norm {result['norm']:.5g}")

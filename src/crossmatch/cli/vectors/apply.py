@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from crossmatch.adapter import Recorded
     from crossmatch.checkpoint import Checkpoint
     from crossmatch.merging import Storage
+    from crossmatch.results.vectors import AppliedStrengthJson, UnequalJson
 
 Out = Annotated[Path, typer.Option("-o", "--output", help="Directory; of several strengths one in it for each.")]
 Vector = Annotated[str, typer.Argument(help="A vector or an adapter: a directory or a hub id.")]
@@ -83,7 +84,7 @@ def remove_command(
             say(f"note: not compared with the base: {why}")
         else:
             place = output / strength_name(1.0) if len(numbers) > 1 else output
-            results[1.0]["against_base"] = against_base(source, Checkpoint(place))
+            results[1.0].facts["against_base"] = against_base(source, Checkpoint(place))
     show_strengths(output, results, as_json)
 
 
@@ -112,35 +113,48 @@ class _Job:
         return self.vector.path.name if safe_name(self.vector.path.name) else "vector"
 
 
-def _write(job: _Job, output: Path, strength: list[str] | None, overwrite: bool) -> dict[float, dict[str, Any]]:
+@dataclass(frozen=True)
+class _Made:
+    """One written strength: what its manifest says, and a sentence."""
+
+    facts: "AppliedStrengthJson"
+    sentence: str
+
+
+def _write(job: _Job, output: Path, strength: list[str] | None, overwrite: bool) -> dict[float, _Made]:
     from crossmatch.merging import Output, plan_merge
     from crossmatch.runtime import keep_heap
     from crossmatch.vectors import grid, strengths
 
     keep_heap()
-    results: dict[float, dict[str, Any]] = {}
+    results: dict[float, _Made] = {}
     with grid(output, strengths(strength or ["1"]), overwrite=overwrite) as places:
         for number, place in places.items():
             # Not -0.0, which a manifest would show.
             parts = {job.name: (job.vector, job.sign * number + 0.0)}
             plan = plan_merge(job.checkpoint, parts, storage=job.storage, allow_partial=job.partial)
             options = Output(overwrite=overwrite and place == output, any_base=job.any_base)
-            facts, sentence, hints = write_checkpoint(plan, place, options, job.verify)
-            results[number] = {"strength": number, "weight": parts[job.name][1], "sentence": sentence, **facts}
-            for line in hints[:-1]:
+            written = write_checkpoint(plan, place, options, job.verify)
+            facts: AppliedStrengthJson = {"strength": number, "weight": parts[job.name][1], **written.facts}
+            results[number] = _Made(facts, written.sentence)
+            for line in written.hints[:-1]:
                 say(line)
     return results
 
 
-def show_strengths(output: Path, results: dict[float, dict[str, Any]], as_json: bool) -> None:
+def show_strengths(output: Path, results: dict[float, "_Made"], as_json: bool) -> None:
     """One line for each strength, and how the result compares with the base where that was counted."""
     if as_json:
-        kept = [{k: v for k, v in facts.items() if k != "sentence"} for facts in results.values()]
-        emit({"schema_version": 1, "output": str(output), "strengths": kept})
+        from crossmatch.result_kinds import APPLIED
+
+        emit(
+            APPLIED,
+            {"schema_version": 1, "output": str(output), "strengths": [made.facts for made in results.values()]},
+        )
         return
-    for number, facts in results.items():
-        print(f"strength {number:g}: {facts['sentence']}")
-        against = facts.get("against_base")
+    for number, made in results.items():
+        print(f"strength {number:g}: {made.sentence}")
+        against = made.facts.get("against_base")
         if against is not None:
             beyond = f"; {against['beyond']:,} in added rows stay" if against["beyond"] else ""
             print(f"  {against['differ']:,} of {against['elements']:,} elements are not the base's{beyond}")
@@ -148,7 +162,7 @@ def show_strengths(output: Path, results: dict[float, dict[str, Any]], as_json: 
                 print(f"    {count:,} in {name}")
 
 
-def against_base(base: "Checkpoint", result: "Checkpoint") -> dict[str, Any] | None:
+def against_base(base: "Checkpoint", result: "Checkpoint") -> "UnequalJson | None":
     """How many elements of a result are not the base's, as plain JSON; None, and a line why, if they are no pair."""
     from crossmatch.errors import CheckpointError
     from crossmatch.vectors import count_unequal, pair_checkpoints

@@ -1,13 +1,17 @@
 """crossmatch vectors extract."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from crossmatch.cli.console import Terminal, emit, say
 from crossmatch.cli.options import Json, Overwrite, one_of
 from crossmatch.errors import InputError
+
+if TYPE_CHECKING:
+    from crossmatch.results.vectors import VectorPredicateJson
 
 
 def extract_command(
@@ -46,18 +50,23 @@ def extract_command(
     _show(base, output, manifest["predicate"], as_json, _errors)
 
 
-def _show(base: str, output: Path, facts: dict[str, Any], as_json: bool, lines: Any) -> None:
+Lines = Callable[["VectorPredicateJson"], list[str]]
+
+
+def _show(base: str, output: Path, facts: "VectorPredicateJson", as_json: bool, lines: Lines) -> None:
     if as_json:
-        emit({"output": str(output), **facts})
+        from crossmatch.result_kinds import VECTOR
+
+        emit(VECTOR, {"output": str(output), **facts})
     else:
         for line in lines(facts):
             print(line)
-    for note in facts["notes"]:
+    for note in facts.get("notes", ()):
         say(f"note: {note}")
     say(f"to put it on a model: crossmatch vectors apply {base} {output} -o OUT")
 
 
-def _exactness(facts: dict[str, Any]) -> list[str]:
+def _exactness(facts: "VectorPredicateJson") -> list[str]:
     found = facts["exactness"]
     lines = [f"{facts['changed']} tensors changed, {facts['unchanged']} are the base's; stored in {facts['dtype']}"]
     if not found["differ"]:
@@ -71,7 +80,7 @@ def _exactness(facts: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _errors(facts: dict[str, Any]) -> list[str]:
+def _errors(facts: "VectorPredicateJson") -> list[str]:
     form = facts["form"]
     low, high = form["ranks"]
     ranks = f"rank {high}" if low == high else f"ranks {low} to {high}"

@@ -4,7 +4,7 @@ from crossmatch.evaluation.audit.audit import Corpus, Work, audit
 from crossmatch.evaluation.audit.corpora import FileCorpus, SuiteCorpus, open_corpus
 from crossmatch.evaluation.audit.fingerprints import SCOPES, Document
 from crossmatch.evaluation.audit.index import LEVELS
-from crossmatch.evaluation.audit.report import AuditReport, Criteria, Example, Overlap, Pair, clean_ids
+from crossmatch.evaluation.audit.report import AuditReport, Criteria, Example, LevelOverlap, SetPair, clean_ids
 
 __all__ = [
     "LEVELS",
@@ -15,8 +15,8 @@ __all__ = [
     "Document",
     "Example",
     "FileCorpus",
-    "Overlap",
-    "Pair",
+    "LevelOverlap",
+    "SetPair",
     "SuiteCorpus",
     "Work",
     "audit",

@@ -1,8 +1,7 @@
 """What an audit found: per pair of sets, level and scope how many items; and which items are clean."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from crossmatch.errors import InputError
 from crossmatch.evaluation.audit.fingerprints import (
@@ -20,6 +19,7 @@ from crossmatch.evaluation.audit.index import JACCARD, LEVELS
 from crossmatch.export.results import Tabled, by_name
 from crossmatch.export.table import Table
 from crossmatch.export.tables.others import audit_tables
+from crossmatch.results.audit import AuditJson, FoundExampleJson, HeldOutSetJson, LevelJson, SetPairJson, TrainSetJson
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,13 @@ class Example:
     train_id: str
     value: float | None
 
+    def to_dict(self) -> FoundExampleJson:
+        """As plain JSON."""
+        return {"id": self.id, "train_id": self.train_id, "value": self.value}
+
 
 @dataclass(frozen=True)
-class Overlap:
+class LevelOverlap:
     """One level and scope: `found` of `n` judged items; too_short: items with the scope that could not be judged.
 
     any_hit: items with at least one n-gram in the train set (level ngram only).
@@ -83,9 +87,22 @@ class Overlap:
         """Found over judged; None where nothing was."""
         return self.found / self.n if self.n else None
 
+    def to_dict(self) -> LevelJson:
+        """As plain JSON."""
+        return {
+            "level": self.level,
+            "scope": self.scope,
+            "n": self.n,
+            "too_short": self.too_short,
+            "found": self.found,
+            "any_hit": self.any_hit,
+            "examples": [example.to_dict() for example in self.examples],
+            "share": self.share,
+        }
+
 
 @dataclass(frozen=True)
-class Pair:
+class SetPair:
     """A train set, and the set whose documents were looked for in it.
 
     found: documents that at least one level and scope found, of all `documents`; cut: texts of the train set that had
@@ -98,7 +115,19 @@ class Pair:
     documents: int
     found: int
     cut: int
-    overlaps: tuple[Overlap, ...]
+    overlaps: tuple[LevelOverlap, ...]
+
+    def to_dict(self) -> SetPairJson:
+        """As plain JSON."""
+        return {
+            "train": self.train,
+            "against": self.against,
+            "held_out": self.held_out,
+            "documents": self.documents,
+            "found": self.found,
+            "cut": self.cut,
+            "overlaps": [overlap.to_dict() for overlap in self.overlaps],
+        }
 
 
 @dataclass(frozen=True)
@@ -112,7 +141,7 @@ class AuditReport(Tabled):
     signature: str
     train: Mapping[str, int]
     ids: Mapping[str, Sequence[str]]
-    pairs: Sequence[Pair]
+    pairs: Sequence[SetPair]
     contaminated: Mapping[str, Mapping[str, Sequence[str]]]
 
     def __repr__(self) -> str:
@@ -128,9 +157,9 @@ class AuditReport(Tabled):
         n = len(self.ids[held_out])
         return len(self.contaminated[held_out]) / n if n else None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> AuditJson:
         """As plain JSON."""
-        held_out = {
+        held_out: dict[str, HeldOutSetJson] = {
             name: {
                 "n": len(ids),
                 "found": len(self.contaminated[name]),
@@ -140,14 +169,13 @@ class AuditReport(Tabled):
             }
             for name, ids in self.ids.items()
         }
-        pairs = [{**asdict(p), "overlaps": [{**asdict(o), "share": o.share} for o in p.overlaps]} for p in self.pairs]
-        train = {name: {"documents": n} for name, n in self.train.items()}
+        train: dict[str, TrainSetJson] = {name: {"documents": n} for name, n in self.train.items()}
         return {
             "schema_version": 1,
             "signature": self.signature,
             "train": train,
             "held_out": held_out,
-            "pairs": pairs,
+            "pairs": [pair.to_dict() for pair in self.pairs],
         }
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from crossmatch.evaluation.audit.fingerprints import SCOPES, SHINGLE, SHINGLE_CHARACTERS
 from crossmatch.evaluation.audit.index import AGAINST, LEVELS, Hits
 from crossmatch.evaluation.audit.index_builder import Entries
-from crossmatch.evaluation.audit.report import Criteria, Example, Overlap, Pair
+from crossmatch.evaluation.audit.report import Criteria, Example, LevelOverlap, SetPair
 from crossmatch.evaluation.audit.tokens import I64
 
 _NEVER = np.iinfo(np.uint32).max
@@ -94,15 +94,15 @@ class Tally:
         self.found += int(any_level.sum())
         self.cut += found.cut
 
-    def pair(self) -> Pair:
+    def pair(self) -> SetPair:
         """The result."""
         overlaps = []
         for (level, scope), s in self.sums.items():
             examples = tuple(example for *_, example in s.examples)
             any_hit = s.any_hit if level == "ngram" else None
-            overlaps.append(Overlap(level, scope, s.n, s.too_short, s.found, any_hit, examples))
+            overlaps.append(LevelOverlap(level, scope, s.n, s.too_short, s.found, any_hit, examples))
         train, against, held_out = self.names
-        return Pair(train, against, held_out, self.documents, self.found, self.cut, tuple(overlaps))
+        return SetPair(train, against, held_out, self.documents, self.found, self.cut, tuple(overlaps))
 
     def _sum(self, total: _Sum, verdicts: _Verdicts, flagged: Sequence[str], found: Found) -> None:
         total.n += int(verdicts.judged.sum())

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from crossmatch.checkpoint import read_json
 from crossmatch.data.suites import Suite
-from crossmatch.errors import CheckpointError, DataError, InputError
+from crossmatch.errors import DataError, InputError
+from crossmatch.result_kinds import AUDIT
 
 
 def read_clean(file: Path, suites: Sequence[Suite]) -> dict[str, set[str]]:
@@ -14,15 +14,13 @@ def read_clean(file: Path, suites: Sequence[Suite]) -> dict[str, set[str]]:
     Raises InputError if the file is no such result or tells of none of the suites, DataError if it is of other items.
     """
     try:
-        raw = read_json(file)
-    except CheckpointError as error:
-        raise InputError(f"--clean {file}: {error}") from error
-    held_out = raw.get("held_out")
-    known = {name: found.get("clean") for name, found in held_out.items()} if isinstance(held_out, dict) else {}
-    if not known or not all(isinstance(ids, list) for ids in known.values()):
+        known = {name: found["clean"] for name, found in AUDIT.read(file)["held_out"].items()}
+    except InputError as error:
+        raise InputError(f"--clean {error}") from error
+    if not known:
         raise InputError(f"--clean {file}: no result of an audit with held-out sets; write one by crossmatch audit -o")
     names = {suite.settings.name: suite for suite in suites}
-    found = {name: {str(key) for key in ids} for name, ids in known.items() if name in names}
+    found = {name: set(ids) for name, ids in known.items() if name in names}
     if not found:
         raise InputError(f"--clean {file} tells of {', '.join(known)}; none of the suites is called so")
     for name, ids in found.items():

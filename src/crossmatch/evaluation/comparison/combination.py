@@ -3,18 +3,24 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
 
 import numpy as np
 
 from crossmatch.evaluation.comparison.paired import best_of, difference, figure, primary, value_of
 from crossmatch.evaluation.metrics.metrics import Measured
 from crossmatch.evaluation.variants.variants import Variant, merge_name
+from crossmatch.results.summary import (
+    AgainstJson,
+    CombinationJson,
+    CombinedMeanJson,
+    CombinedSuiteJson,
+    GapJson,
+    MeanAgainstJson,
+)
 from crossmatch.statistics.estimates import Array, Difference
 from crossmatch.statistics.multiple_tests import holm
 from crossmatch.statistics.resampling import interval_of, resampled, widening
 
-Json = dict[str, Any]
 NORMALISATION = (
     "mean over domains of (score - base) / (the domain's own vector - base) on the domain's first suite: 0 is the "
     "base, 1 what the own vector alone reaches; the divisor is the measured gain, taken as known"
@@ -47,7 +53,7 @@ class Combination:
 
 def combination_section(
     wanted: Combination, variants: Sequence[Variant], measured: Mapping[str, Mapping[str, Measured]]
-) -> Json | None:
+) -> CombinationJson | None:
     """The scores of every point on every domain, their differences, and whether combining helps.
 
     measured: suite -> variant -> metrics, of suites that all variants have answered; None if a domain has none with a
@@ -69,16 +75,15 @@ def combination_section(
         for suite in suites
     ]
     singles = list(wanted.domains)
-    result: Json = {
+    first = [next(t for t in tables if t.domain == domain) for domain in asked]
+    return {
         "singles": singles,
         "joint": wanted.joint,
         "normalisation": NORMALISATION,
         "points": [{"variant": p, "weights": w} for p, w in zip(points, wanted.points, strict=True)],
         "suites": [table.section(points, singles, wanted.joint) for table in tables],
+        "mean": _mean(first, points, singles, wanted.joint),
     }
-    first = [next(t for t in tables if t.domain == domain) for domain in asked]
-    result["mean"] = _mean(first, points, singles, wanted.joint)
-    return result
 
 
 class _Domain:
@@ -108,35 +113,50 @@ class _Domain:
         statistic = self.of[names[0]][self.metric][1]
         return resampled([self.of[name][self.metric][0] for name in names], statistic, self.seed)
 
-    def section(self, points: Sequence[str], singles: Sequence[str], joint: str | None) -> Json:
+    def section(self, points: Sequence[str], singles: Sequence[str], joint: str | None) -> CombinedSuiteJson:
         """Figures of all points and controls, differences of the points, verdicts on the best of them."""
-        against = _against(self.best(singles), joint)
         figures = {name: figure(self.metric, self.of[name]).to_dict() for name in [self.base, *points, *singles]}
         if joint is not None:
             figures[joint] = figure(self.metric, self.of[joint]).to_dict()
-        result: Json = {"domain": self.domain, "suite": self.suite, "metric": self.metric, "figures": figures}
-        for key, other in against.items():
-            tests = [difference(self.metric, self.of[p], self.of[other]) for p in points]
-            draws = self.draws([*points, other])
-            values = np.array([self.value(p) - self.value(other) for p in points])
-            best = best_of(values, draws[:, :-1] - draws[:, -1:], widening(self.n))
-            result[key] = _compared(other, points, tests) | {"best": _named(best.to_dict(), points)}
+        result: CombinedSuiteJson = {
+            "domain": self.domain,
+            "suite": self.suite,
+            "metric": self.metric,
+            "figures": figures,
+            "against_single": self._against(self.best(singles), points),
+        }
+        if joint is not None:
+            result["against_joint"] = self._against(joint, points)
         return result
+
+    def _against(self, other: str, points: Sequence[str]) -> AgainstJson:
+        """Every point less another vector, and whether the best of them is above it."""
+        tests = [difference(self.metric, self.of[p], self.of[other]) for p in points]
+        draws = self.draws([*points, other])
+        values = np.array([self.value(p) - self.value(other) for p in points])
+        best = best_of(values, draws[:, :-1] - draws[:, -1:], widening(self.n))
+        rows = {p: test.to_dict() if test else None for p, test in zip(points, tests, strict=True)}
+        known = [row for row in rows.values() if row]
+        for row, adjusted in zip(known, holm([row["p"] for row in known]), strict=True):
+            row["p_holm"] = adjusted
+        return {"other": other, "differences": rows, "best": best.to_dict(points)}
 
     def gain(self) -> Difference | None:
         """What the domain's own vector adds to the base."""
         return difference(self.metric, self.of[self.domain], self.of[self.base])
 
 
-def _mean(domains: Sequence[_Domain], points: Sequence[str], singles: Sequence[str], joint: str | None) -> Json:
+def _mean(
+    domains: Sequence[_Domain], points: Sequence[str], singles: Sequence[str], joint: str | None
+) -> CombinedMeanJson:
     """The normalised mean over domains; without values where a domain's own vector has no certain gain."""
     gains = {d.domain: d.gain() for d in domains}
-    result: Json = {"gains": {name: gain.to_dict() if gain else None for name, gain in gains.items()}}
+    told = {name: gain.to_dict() if gain else None for name, gain in gains.items()}
     scale = {name: gain.value if gain and gain.low > 0 else None for name, gain in gains.items()}
     missing = [name for name, value in scale.items() if value is None]
     if missing:
         why = f"the vector of {', '.join(missing)} alone is not certainly better than the base on its own suite"
-        return {**result, "figures": None, "why": why}
+        return {"gains": told, "figures": None, "why": why}
     names = [*points, *singles, *([joint] if joint else [])]
     value, draws = np.zeros(len(names)), np.zeros((1, len(names)))
     for domain in domains:
@@ -148,34 +168,23 @@ def _mean(domains: Sequence[_Domain], points: Sequence[str], singles: Sequence[s
     place = {name: number for number, name in enumerate(names)}
     few = min(domain.n for domain in domains)
     bounds = [interval_of(draws[:, number], float(value[number]), few) for number in range(len(names))]
-    result["figures"] = {
-        n: {"value": float(value[i]), "low": bounds[i][0], "high": bounds[i][1]} for n, i in place.items()
-    }
     k = len(points)
-    for key, other in _against(max(singles, key=lambda n: value[place[n]]), joint).items():
+
+    def against(other: str) -> MeanAgainstJson:
         gaps, drawn = value[:k] - value[place[other]], draws[:, :k] - draws[:, [place[other]]]
         rows = {p: _gap(float(gaps[i]), drawn[:, i], few) for i, p in enumerate(points)}
-        best = _named(best_of(gaps, drawn, widening(few)).to_dict(), points)
-        result[key] = {"other": other, "differences": rows, "best": best}
+        return {"other": other, "differences": rows, "best": best_of(gaps, drawn, widening(few)).to_dict(points)}
+
+    result: CombinedMeanJson = {
+        "gains": told,
+        "figures": {n: {"value": float(value[i]), "low": bounds[i][0], "high": bounds[i][1]} for n, i in place.items()},
+        "against_single": against(max(singles, key=lambda n: value[place[n]])),
+    }
+    if joint:
+        result["against_joint"] = against(joint)
     return result
 
 
-def _against(single: str, joint: str | None) -> dict[str, str]:
-    return {"against_single": single, **({"against_joint": joint} if joint else {})}
-
-
-def _compared(other: str, points: Sequence[str], tests: Sequence[Difference | None]) -> Json:
-    rows = {p: test.to_dict() if test else None for p, test in zip(points, tests, strict=True)}
-    known = [row for row in rows.values() if row]
-    for row, adjusted in zip(known, holm([row["p"] for row in known]), strict=True):
-        row["p_holm"] = adjusted
-    return {"other": other, "differences": rows}
-
-
-def _named(best: Json, points: Sequence[str]) -> Json:
-    return {**{k: v for k, v in best.items() if k != "place"}, "variant": points[best["place"]]}
-
-
-def _gap(value: float, draws: Array, n: int) -> Json:
+def _gap(value: float, draws: Array, n: int) -> GapJson:
     low, high = interval_of(draws, value, n)
     return {"value": value, "low": low, "high": high}

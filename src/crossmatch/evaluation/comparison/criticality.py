@@ -5,26 +5,30 @@ deltas from other layers: the two show what taking anything of that size, or of 
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
-from crossmatch.evaluation.comparison.paired import BETTER, difference, pooled
+from crossmatch.evaluation.comparison.paired import difference, pooled
 from crossmatch.evaluation.metrics.metrics import Measured
 from crossmatch.evaluation.variants.variants import Variant
+from crossmatch.results.figures import DifferenceJson
+from crossmatch.results.metrics import STANDING
+from crossmatch.results.summary import CriticalityJson, EntryJson, RemovedNullJson, StrengthPointJson, SuiteResultJson
 from crossmatch.statistics.estimates import Difference
 from crossmatch.statistics.multiple_tests import holm
 
-Json = dict[str, Any]
+Curves = dict[str, dict[str, dict[str, list[StrengthPointJson]]]]
+Costs = dict[str, dict[str, CriticalityJson]]
 Criticality = Literal["critical", "not critical", "undecided"]
 LEVEL = 0.05
 
 
-def strength_curves(variants: Sequence[Variant], suites: Mapping[str, Json]) -> Json:
+def strength_curves(variants: Sequence[Variant], suites: Mapping[str, SuiteResultJson]) -> Curves:
     """vector -> suite -> metric -> the figures by ascending strength, of the vectors of which strengths were asked for.
 
     base at 0, the adapter at 1; a control at a merge's weight is a point too. suites: the summary's own, whose figures
     these are.
     """
-    found: Json = {}
+    found: Curves = {}
     for name in dict.fromkeys(n for v in variants if v.kind == "strength" for n in v.weights):
         points: dict[float, str] = {}
         for variant in variants:
@@ -43,7 +47,7 @@ def strength_curves(variants: Sequence[Variant], suites: Mapping[str, Json]) -> 
     return found
 
 
-def criticality(variants: Sequence[Variant], measured: Mapping[str, Mapping[str, Measured]]) -> Json:
+def criticality(variants: Sequence[Variant], measured: Mapping[str, Mapping[str, Measured]]) -> dict[str, Costs]:
     """vector -> suite -> metric -> what removing it, and what removing each null, costs, with the verdict.
 
     measured: suite -> variant -> metrics, of suites that all variants have answered. Only metrics of which more is
@@ -52,7 +56,7 @@ def criticality(variants: Sequence[Variant], measured: Mapping[str, Mapping[str,
     score(base), paired, p adjusted (Holm) over suites and nulls of a metric.
     """
     base = next((v.name for v in variants if v.kind == "base"), None)
-    found: Json = {}
+    found: dict[str, Costs] = {}
     for name in dict.fromkeys(n for v in variants if v.kind == "removal" for n in v.weights):
         tuned = next((v.name for v in variants if v.kind == "adapter" and name in v.weights), None)
         nulls: dict[str, list[str]] = {}
@@ -66,11 +70,13 @@ def criticality(variants: Sequence[Variant], measured: Mapping[str, Mapping[str,
     return found
 
 
-def _suite(of: Mapping[str, Measured], base: str, tuned: str, nulls: Mapping[str, Sequence[str]]) -> Json:
-    result: Json = {}
-    for metric in (m for m in BETTER if m in of[tuned]):
+def _suite(
+    of: Mapping[str, Measured], base: str, tuned: str, nulls: Mapping[str, Sequence[str]]
+) -> dict[str, CriticalityJson]:
+    result: dict[str, CriticalityJson] = {}
+    for metric in (m for m in STANDING if m in of[tuned]):
         removed = difference(metric, of[tuned], of[base])
-        facts = {}
+        facts: dict[str, RemovedNullJson] = {}
         for kind, names in nulls.items():
             both = pooled(metric, [of[n] for n in names])
             single = [difference(metric, of[tuned], of[n]) for n in names]
@@ -84,7 +90,7 @@ def _suite(of: Mapping[str, Measured], base: str, tuned: str, nulls: Mapping[str
     return result
 
 
-def _judge(table: Mapping[str, Json]) -> None:
+def _judge(table: Costs) -> None:
     """Adjust over suites and nulls of one metric, then judge each suite by both nulls."""
     for metric in dict.fromkeys(m for suite in table.values() for m in suite):
         entries = [suite[metric] for suite in table.values() if metric in suite]
@@ -95,7 +101,7 @@ def _judge(table: Mapping[str, Json]) -> None:
             entry["verdict"] = _verdict(entry["removed"], [null["beyond"] for null in entry["nulls"].values()])
 
 
-def _verdict(removed: Json | None, beyond: Sequence[Json | None]) -> Criticality:
+def _verdict(removed: DifferenceJson | None, beyond: Sequence[DifferenceJson | None]) -> Criticality:
     """critical: removing it costs, and more than either null (p adjusted); not critical: the interval of the cost, or
     of its excess over a null, lies at or below zero."""
     tests = [test for test in beyond if test]
@@ -103,15 +109,22 @@ def _verdict(removed: Json | None, beyond: Sequence[Json | None]) -> Criticality
         return "undecided"
     if removed["high"] <= 0 or any(test["high"] <= 0 for test in tests):
         return "not critical"
-    if removed["low"] > 0 and all(test["low"] > 0 and test["p_holm"] < LEVEL for test in tests):
+    if removed["low"] > 0 and all(test["low"] > 0 and (test["p_holm"] or 0.0) < LEVEL for test in tests):
         return "critical"
     return "undecided"
 
 
-def _point(strength: float, variant: str, entries: Mapping[str, Json]) -> Json:
+def _point(strength: float, variant: str, entries: Mapping[str, EntryJson]) -> StrengthPointJson:
     entry = entries[variant]
-    return {"strength": strength, "variant": variant, **{k: entry[k] for k in ("value", "low", "high", "n")}}
+    return {
+        "strength": strength,
+        "variant": variant,
+        "value": entry["value"],
+        "low": entry["low"],
+        "high": entry["high"],
+        "n": entry["n"],
+    }
 
 
-def _json(found: Difference | None) -> Json | None:
+def _json(found: Difference | None) -> DifferenceJson | None:
     return found.to_dict() if found else None

@@ -3,11 +3,11 @@ in its own standard errors."""
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from crossmatch.evaluation.metrics.metrics import CHOICES, SURFACES, Measured
+from crossmatch.results.summary import DivergenceRowJson
 from crossmatch.statistics.estimates import Array, Figure, Statistic
 from crossmatch.statistics.resampling import NOTHING, bootstrap_counts, interval_of
 
@@ -52,21 +52,30 @@ Pairs = Sequence[tuple[str, str, str]]
 """(`reference` or `control`, variant, the variant that it is compared with)."""
 
 
-def divergence_rows(own: Suites, scored: Suites, pairs: Pairs) -> list[dict[str, Any]]:
+def divergence_rows(own: Suites, scored: Suites, pairs: Pairs) -> list[DivergenceRowJson]:
     """Every surface metric of every generation suite from every choice metric of every choice suite, for every pair.
 
     own: as answered under one condition; scored: under the decoding of its template under which options were scored,
     which does not act on them.
     """
-    found = []
+    found: list[DivergenceRowJson] = []
     for against, variant, other in pairs:
         surfaces = _differences((own,), SURFACES, variant, other, seed=0)
         choices = _differences((own, scored), CHOICES, variant, other, seed=1)
         for (first, surface), one in surfaces.items():
             for (second, choice), two in choices.items():
-                row = {"surface": first, "choices": second, "variant": variant, "against": against, "other": other}
-                metrics = {"surface_metric": surface, "choices_metric": choice}
-                found.append({**row, **metrics, **divergence(one, two).to_dict()})
+                found.append(
+                    {
+                        "surface": first,
+                        "choices": second,
+                        "variant": variant,
+                        "against": against,
+                        "other": other,
+                        "surface_metric": surface,
+                        "choices_metric": choice,
+                        **divergence(one, two).to_dict(),
+                    }
+                )
     return found
 
 

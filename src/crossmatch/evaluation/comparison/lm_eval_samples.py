@@ -35,25 +35,13 @@ _SAMPLES = re.compile(rf"^samples_(?P<task>.+)_(?P<date>{_DATE})\.jsonl$")
 _NO_FILTER = ("none", "")
 
 
-def _loss(ratio: Array) -> Array:
-    return np.exp(-ratio)
-
-
-def _bits(ratio: Array) -> Array:
-    return -ratio / math.log(2.0)
-
-
 # Of a document: (log-likelihood, words or bytes); of the corpus: exp(-sum / sum), or bits.
-_perplexity, _bits_per_byte = Ratio(0, 1, _loss), Ratio(0, 1, _bits)
+_perplexity, _bits_per_byte = Ratio(0, 1, lambda r: np.exp(-r)), Ratio(0, 1, lambda r: -r / math.log(2.0))
 _WEIGHTED = {"word_perplexity": _perplexity, "byte_perplexity": _perplexity, "bits_per_byte": _bits_per_byte}
 
 
-def _exp_of_mean(columns: Array) -> Array:
-    return np.exp(-columns[:, 0])
-
-
 # Metrics of one number a document of which the task's figure is not the mean.
-_OF_ONE = {"perplexity": _exp_of_mean}
+_OF_ONE: dict[str, Statistic] = {"perplexity": lambda columns: np.exp(-columns[:, 0])}
 
 
 @dataclass(frozen=True)

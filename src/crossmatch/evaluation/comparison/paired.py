@@ -2,29 +2,25 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
-from crossmatch.evaluation.metrics.metrics import SHARES, Measured
+from crossmatch.evaluation.metrics.metrics import Measured
+from crossmatch.results.metrics import STANDING, metric_of
+from crossmatch.results.summary import BestPointJson
 from crossmatch.statistics.estimates import Array, Corpus, Difference, Figure, Statistic
 from crossmatch.statistics.proportions import mcnemar, proportion
 from crossmatch.statistics.resampling import bootstrap, paired_difference, snapped
 
 Decision = Literal["confirmed", "refuted", "undecided"]
-# Metrics of which more is better; the first that a suite has stands for it. Of overlaps that is an F-score, a mean over
-# items: chrF weighs recall twice, so that an answer gains by being long.
-BETTER = (
-    *("number", "exact", "acc", "followed_strict", "rougeL"),
-    *("bleu", "chrf", "acc_norm", "acc_generated", "followed_loose"),
-)
 _TAIL = 0.05
 
 
 def primary(metrics: Sequence[str]) -> str | None:
     """The metric that stands for a suite: number, exact, acc, followed_strict or rougeL is the first; or None."""
-    return next((metric for metric in BETTER if metric in metrics), None)
+    return next((metric for metric in STANDING if metric in metrics), None)
 
 
 def figure(metric: str, measured: Measured) -> Figure:
@@ -74,9 +70,15 @@ class Best:
     high: float
     place: int
 
-    def to_dict(self) -> dict[str, Any]:
-        """As plain JSON."""
-        return asdict(self)
+    def to_dict(self, names: Sequence[str]) -> BestPointJson:
+        """As plain JSON; names: of the differences."""
+        return {
+            "verdict": self.verdict,
+            "value": self.value,
+            "low": self.low,
+            "high": self.high,
+            "variant": names[self.place],
+        }
 
 
 def best_of(values: Array, draws: Array, wider: float = 1.0) -> Best:
@@ -102,4 +104,4 @@ def value_of(rows: Array, statistic: Statistic) -> float:
 
 def _is_share(metric: str, rows: Array) -> bool:
     """Whether items are right or wrong; over several seeds they are something between."""
-    return metric in SHARES and bool(np.isin(rows[:, 0], (0.0, 1.0)).all())
+    return metric_of(metric).unit.test == "mcnemar" and bool(np.isin(rows[:, 0], (0.0, 1.0)).all())

@@ -2,28 +2,29 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 
 from crossmatch.errors import DataError, InputError
-from crossmatch.evaluation.comparison.non_inferiority import NonInferiority, non_inferiority
-from crossmatch.evaluation.comparison.paired import BETTER
 from crossmatch.evaluation.comparison.scored_run import Document, Form, Run, Task
 from crossmatch.export.results import Tabled, by_name
 from crossmatch.export.table import Table
 from crossmatch.export.tables.others import comparison_tables
+from crossmatch.results.comparison import LineJson, PairingJson, RunComparisonJson
+from crossmatch.results.metrics import better_is_more, metric_of
 from crossmatch.statistics.estimates import Array, Difference, Figure, Ratio, Statistic, mean_of
 from crossmatch.statistics.multiple_tests import holm
+from crossmatch.statistics.non_inferiority import Answer, NonInferiority, non_inferiority
 from crossmatch.statistics.proportions import mcnemar, proportion
 from crossmatch.statistics.resampling import bootstrap, paired_difference
 
-# Metrics of which less is better, and more; by their names, where the run did not record it.
+# Metrics of other programs of which less is better, and more; by their names, where the run did not record it.
 _LOWER = frozenset(
     (
-        *("perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte", "token_nats", "brier_score"),
-        *("ter", "wer", "cer", "mse", "mae", "rmse", "likelihood_diff", "invalid", "truncated", "nll", "loss"),
+        *("word_perplexity", "byte_perplexity", "brier_score", "likelihood_diff", "nll", "loss"),
+        *("ter", "wer", "cer", "mse", "mae", "rmse"),
     )
 )
 _HIGHER = (
@@ -41,9 +42,10 @@ _HIGHER = (
     "prompt_level",
     "inst_level",
 )
-# Scores from 0 to 100, of which a point is one and not a hundredth.
-_HUNDRED = ("bleu", "chrf", "rouge", "ter", "lf_", "sentence_bleu")
+# Their scores from 0 to 100, of which a point is one and not a hundredth.
+_HUNDRED = ("bleu", "chrf", "rouge", "ter")
 POOLED = "all tasks"
+Direction = Literal["recorded", "known", "assumed"]
 
 
 @dataclass(frozen=True)
@@ -74,9 +76,23 @@ class Line:
     b: Figure
     difference: Difference | None
     higher_is_better: bool
-    direction: str
+    direction: Direction
     point: float | None
     non_inferior: NonInferiority | None = None
+
+    def to_dict(self) -> LineJson:
+        """As plain JSON."""
+        return {
+            "task": self.task,
+            "metric": self.metric,
+            "a": self.a.to_dict(),
+            "b": self.b.to_dict(),
+            "difference": self.difference.to_dict() if self.difference else None,
+            "higher_is_better": self.higher_is_better,
+            "direction": self.direction,
+            "point": self.point,
+            "non_inferior": self.non_inferior.to_dict() if self.non_inferior else None,
+        }
 
 
 @dataclass(frozen=True)
@@ -94,6 +110,17 @@ class Pairing:
     unanswered: int
     other_prompts: int | None
 
+    def to_dict(self) -> PairingJson:
+        """As plain JSON."""
+        return {
+            "task": self.task,
+            "paired": self.paired,
+            "only_a": self.only_a,
+            "only_b": self.only_b,
+            "unanswered": self.unanswered,
+            "other_prompts": self.other_prompts,
+        }
+
 
 @dataclass(frozen=True)
 class RunComparison(Tabled):
@@ -108,7 +135,7 @@ class RunComparison(Tabled):
     margin: float | None = None
 
     @property
-    def not_worse(self) -> str | None:
+    def not_worse(self) -> Answer | None:
         """Over all lines that have points: yes (all are), no (one is worse by more than the margin), or cannot tell."""
         if self.margin is None:
             return None
@@ -124,10 +151,19 @@ class RunComparison(Tabled):
         """`comparison`, a row a task and metric, and `pairings`."""
         return by_name(comparison_tables(self.to_dict()))
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> RunComparisonJson:
         """As plain JSON."""
-        facts = asdict(self)
-        return {"schema_version": 1, **facts, "not_worse": self.not_worse}
+        return {
+            "schema_version": 1,
+            "a": self.a,
+            "b": self.b,
+            "form": self.form,
+            "lines": [line.to_dict() for line in self.lines],
+            "pairings": [pairing.to_dict() for pairing in self.pairings],
+            "notes": list(self.notes),
+            "margin": self.margin,
+            "not_worse": self.not_worse,
+        }
 
 
 def compare_runs(a: Run, b: Run, wanted: Wanted | None = None) -> RunComparison:
@@ -301,21 +337,23 @@ def _line(name: str, metric: str, both: _Both, tasks: Sequence[Task]) -> Line:
     return Line(name, metric, a, b, found, higher, direction, _point(metric, both))
 
 
-def _direction(metric: str, tasks: Sequence[Task]) -> tuple[bool, str]:
+def _direction(metric: str, tasks: Sequence[Task]) -> tuple[bool, Direction]:
     recorded = next((t.higher_is_better[metric] for t in tasks if metric in t.higher_is_better), None)
     if recorded is not None:
         return recorded, "recorded"
-    name = metric.lower()
+    known, name = better_is_more(metric), metric.lower()
+    if known is not None:
+        return known, "known"
     if name in _LOWER:
         return False, "known"
-    return True, "known" if metric in BETTER or name.startswith(_HIGHER) else "assumed"
+    return True, "known" if name.startswith(_HIGHER) else "assumed"
 
 
 def _point(metric: str, both: _Both) -> float | None:
     """What a point of the metric is: a hundredth of a mean of values from 0 to 1, one of a score from 0 to 100."""
     first, second, statistic = both
     values = np.concatenate([first, second])
-    hundred = metric.lower().startswith(_HUNDRED)
+    hundred = metric_of(metric).unit.hundred or metric.lower().startswith(_HUNDRED)
     if statistic is mean_of and values.min() >= 0 and values.max() <= 1:
         return 0.01
     if hundred:

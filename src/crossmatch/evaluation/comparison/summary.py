@@ -1,8 +1,9 @@
 """From records to figures: every metric with n and interval, every difference paired, tested and adjusted."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import product
-from typing import Any
+from typing import TypeVar
 
 from crossmatch.data.suites import Suite
 from crossmatch.errors import DataError
@@ -11,22 +12,31 @@ from crossmatch.evaluation.comparison.combination import Combination, combinatio
 from crossmatch.evaluation.comparison.criticality import criticality, strength_curves
 from crossmatch.evaluation.comparison.divergence import divergence_rows
 from crossmatch.evaluation.comparison.paired import difference, figure, pooled
-from crossmatch.evaluation.conditions import OWN, SUMMARY_VERSION, Condition
+from crossmatch.evaluation.conditions import OWN, Condition
 from crossmatch.evaluation.metrics.choice_accuracy import flips
 from crossmatch.evaluation.metrics.metrics import CHOICE, GENERATED, SURFACE, Measured, measure, signatures
-from crossmatch.evaluation.record import Record, Records
+from crossmatch.evaluation.record import Records
 from crossmatch.evaluation.variants.variants import APART, Variant, control_of, nulls_of
+from crossmatch.results.figures import DifferenceJson
+from crossmatch.results.record import RecordJson
+from crossmatch.results.summary import (
+    AGAINST,
+    FALL_PARTS,
+    EntryJson,
+    FailedItemsJson,
+    FallJson,
+    FlipsJson,
+    SuiteResultJson,
+    SummaryJson,
+    VariantJson,
+)
 from crossmatch.rules import weight_json
 from crossmatch.statistics.estimates import Figure
 from crossmatch.statistics.multiple_tests import holm
 from crossmatch.statistics.resampling import paired_contrast, paired_difference
 
-Json = dict[str, Any]
+Row = TypeVar("Row", FlipsJson, FallJson)
 NONE = Figure(None, None, None, 0)
-# Of a fall in BLEU.
-PARTS = ("total", "dilution", "content", "length", "rest")
-# What an entry of a metric is compared with.
-COMPARED = ("difference", "difference_base", "difference_control", "difference_null")
 
 
 def summarise(
@@ -38,7 +48,7 @@ def summarise(
     conditions: Sequence[Condition] = OWN,
     clean: Mapping[str, set[str]] | None = None,
     combination: Combination | None = None,
-) -> Json:
+) -> SummaryJson:
     """Figures of every variant, suite and condition; paired differences against `reference` (a variant's name) and
     against the base, and of a merge against its scale-matched control and against its random nulls, pooled.
 
@@ -48,18 +58,14 @@ def summarise(
     suites of one metric and condition; strengths and removals are families of their own. combination: sums of vectors
     to be judged. Returns plain JSON.
     """
-    result: Json = {"schema_version": SUMMARY_VERSION, "reference": reference, "variants": {}, "conditions": {}}
+    result: SummaryJson = {"schema_version": 3, "reference": reference, "variants": {}, "conditions": {}}
     for variant in variants:
-        weights = {name: weight_json(weight) for name, weight in variant.weights.items()}
-        nulls = {"nulls": [null.to_dict() for null in variant.nulls]} if variant.nulls else {}
-        facts = {"kind": variant.kind, "weights": weights, "note": variant.note or None}
-        result["variants"][variant.name] = {**facts, **nulls}
+        result["variants"][variant.name] = _variant(variant)
     scored: dict[str, _Tables] = {}
     for condition in conditions:
         tables = _Tables(records, variants, reference, condition)
         # Options are scored under the first decoding of a template.
         first = scored.setdefault(condition.template.name, tables)
-        facts = {"template": condition.template.name, "decoding": condition.decoding_name}
         found = {s.settings.name: tables.suite(s) for s in suites if tables.has(s)}
         for suite in suites:
             kept = (clean or {}).get(suite.settings.name)
@@ -70,28 +76,29 @@ def summarise(
             _adjust(found, family)
             _adjust({name: suite["clean"] for name, suite in found.items() if "clean" in suite}, family)
         result["conditions"][condition.name] = {
-            **facts,
+            "template": condition.template.name,
+            "decoding": condition.decoding_name,
             "seeds": len(condition.seeds),
             "suites": found,
             "divergence": divergence_rows(tables.answered(suites), first.answered(suites), tables.pairs),
-            **_further(variants, tables.answered(suites), found, combination),
         }
+        here, measured = result["conditions"][condition.name], tables.answered(suites)
+        # Sections that were not asked for are left out.
+        if curves := strength_curves(variants, found):
+            here["strengths"] = curves
+        if costs := criticality(variants, measured):
+            here["critical"] = costs
+        if combination and (sums := combination_section(combination, variants, measured)):
+            here["combination"] = sums
     return result
 
 
-def _further(
-    variants: Sequence[Variant],
-    measured: Mapping[str, Mapping[str, Measured]],
-    found: Mapping[str, Json],
-    combination: Combination | None,
-) -> Json:
-    """The sections on strengths, criticality and combination, where they were asked for."""
-    sections = {
-        "strengths": strength_curves(variants, found),
-        "critical": criticality(variants, measured),
-        "combination": combination_section(combination, variants, measured) if combination else None,
-    }
-    return {name: section for name, section in sections.items() if section}
+def _variant(variant: Variant) -> VariantJson:
+    weights = {name: weight_json(weight) for name, weight in variant.weights.items()}
+    facts: VariantJson = {"kind": variant.kind, "weights": weights, "note": variant.note or None}
+    if variant.nulls:
+        facts["nulls"] = [null.to_dict() for null in variant.nulls]
+    return facts
 
 
 class _Tables:
@@ -115,7 +122,7 @@ class _Tables:
         names = {s.settings.name for s in suites if self.has(s) and not self._failed(s)}
         return {name: measured for name, measured in self._measured.items() if name in names}
 
-    def rows(self, suite: Suite, kept: set[str] | None = None) -> dict[str, list[Record]]:
+    def rows(self, suite: Suite, kept: set[str] | None = None) -> dict[str, list[RecordJson]]:
         """Records by variant, of the items that all of them answered."""
         name = suite.settings.name
         found = {v: self.records[v, name, self.condition.name] for v in self.names}
@@ -128,7 +135,7 @@ class _Tables:
             for v, rows in found.items()
         }
 
-    def suite(self, suite: Suite, kept: set[str] | None = None) -> Json:
+    def suite(self, suite: Suite, kept: set[str] | None = None) -> SuiteResultJson:
         """Figures and differences of one suite."""
         rows = self.rows(suite, kept)
         measured = {v: measure(r, suite) for v, r in rows.items()}
@@ -139,7 +146,7 @@ class _Tables:
         mine = measured[self.reference]
         # Not every variant has every figure: none is as far from itself as others are.
         metrics = dict.fromkeys(m for v in self.names for m in measured[v])
-        result: Json = {
+        result: SuiteResultJson = {
             "kind": suite.settings.kind,
             "version": suite.settings.version,
             "language": suite.settings.language,
@@ -154,28 +161,30 @@ class _Tables:
             "metrics": {m: {v: self._entry(m, measured, v, tested=not failed) for v in self.names} for m in metrics},
         }
         if CHOICE in mine:
-            result["flips"] = self._rows(lambda one, other: _flip_table(rows[one], rows[other]))
+            chosen = {v: [_scored(row) for row in rows[v]] for v in self.names}
+            result["flips"] = self._rows(lambda one, other: _flip_table(chosen[one], chosen[other]))
         if GENERATED in mine:
-            written = {v: [_first_written(r) for r in rows[v]] for v in self.names}
+            written = {v: [_written(row) for row in rows[v]] for v in self.names}
             result["flips_generated"] = self._rows(lambda one, other: _flip_table(written[one], written[other]))
         if SURFACE in mine and not failed:
             result["fall"] = self._rows(lambda one, other: _fall(measured[one], measured[other]))
         return result
 
-    def _rows(self, of: Callable[[str, str], Json]) -> dict[str, Json | list[Json]]:
+    def _rows(self, of: Callable[[str, str], Row]) -> dict[str, Row | list[Row]]:
         """Every variant against the reference; of a merge that has a control a second row, against that."""
-        found: dict[str, Json | list[Json]] = {}
+        found: dict[str, Row | list[Row]] = {}
         for against, variant, other in self.pairs:
+            row = of(variant, other)
             if against == "reference":
-                found[variant] = of(variant, other)
+                found[variant] = row
             else:
-                control = {**of(variant, other), "against": against, "other": other}
-                found[variant] = [*rows_of(found.get(variant)), control]
+                row["against"], row["other"] = against, other
+                found[variant] = [*rows_of(found.get(variant)), row]
         return found
 
-    def _failed(self, suite: Suite) -> dict[str, Json]:
+    def _failed(self, suite: Suite) -> dict[str, FailedItemsJson]:
         """Variants with items that they did not answer: how many, and the first reason."""
-        found = {}
+        found: dict[str, FailedItemsJson] = {}
         for variant in self.names:
             rows = self.records[variant, suite.settings.name, self.condition.name]
             reasons = [row["failed"] for row in rows if "failed" in row]
@@ -183,24 +192,25 @@ class _Tables:
                 found[variant] = {"failed": len(reasons), "reason": reasons[0]}
         return found
 
-    def _entry(self, metric: str, measured: Mapping[str, Measured], variant: str, *, tested: bool) -> Json:
+    def _entry(self, metric: str, measured: Mapping[str, Measured], variant: str, *, tested: bool) -> EntryJson:
         try:
             known = figure(metric, measured[variant]) if metric in measured[variant] else NONE
         except DataError as error:
             raise DataError(f"variant {variant}, {metric}: {error}; leave it out") from error
         nulls = [measured[name] for name in self.nulls[variant]]
-        others = {
-            "difference": measured.get(self.reference) if variant != self.reference else None,
-            "difference_base": measured.get(self.base or "") if variant != self.base else None,
-            "difference_control": measured.get(self.controls.get(variant, "")),
-            "difference_null": pooled(metric, nulls) if nulls and all(metric in null for null in nulls) else None,
-        }
-        entry = known.to_dict()
-        for key, other in others.items():
+
+        def less(other: Measured | None) -> DifferenceJson | None:
             both = tested and other is not None and metric in measured[variant] and metric in other
             found = difference(metric, measured[variant], other) if both and other is not None else None
-            entry[key] = found.to_dict() if found else None
-        return entry
+            return found.to_dict() if found else None
+
+        return {
+            **known.to_dict(),
+            "difference": less(measured.get(self.reference) if variant != self.reference else None),
+            "difference_base": less(measured.get(self.base or "") if variant != self.base else None),
+            "difference_control": less(measured.get(self.controls.get(variant, ""))),
+            "difference_null": less(pooled(metric, nulls) if nulls and all(metric in null for null in nulls) else None),
+        }
 
     @property
     def pairs(self) -> list[tuple[str, str, str]]:
@@ -209,54 +219,83 @@ class _Tables:
         return [*found, *(("control", v, control) for v, control in self.controls.items())]
 
 
-def _first_written(record: Record) -> Record:
-    """A record with the option that its generated text names as the chosen one; of several seeds the first."""
-    return {**record, "chosen": record["generated"][0]["chosen"]}
+@dataclass(frozen=True)
+class _Choice:
+    """One answer to a question with options; chosen: None where it names none."""
+
+    id: str
+    right: int
+    chosen: int | None
 
 
-def _flip_table(mine: Sequence[Record], reference: Sequence[Record]) -> Json:
-    right = [r["right"] for r in reference]
-    table = flips([r["chosen"] for r in reference], [r["chosen"] for r in mine], right)
+def _scored(row: RecordJson) -> _Choice:
+    return _Choice(row["id"], row["right"], row["chosen"])
+
+
+def _written(row: RecordJson) -> _Choice:
+    """The option that the generated text names; of several seeds the first."""
+    return _Choice(row["id"], row["right"], row["generated"][0]["chosen"])
+
+
+def _flip_table(mine: Sequence[_Choice], reference: Sequence[_Choice]) -> FlipsJson:
+    table = flips([r.chosen for r in reference], [r.chosen for r in mine], [r.right for r in reference])
     pairs = list(zip(mine, reference, strict=True))
-    gained = [a["id"] for a, b in pairs if a["chosen"] == a["right"] != b["chosen"]]
-    lost = [a["id"] for a, b in pairs if b["chosen"] == a["right"] != a["chosen"]]
-    return {**vars(table), "gained_ids": gained, "lost_ids": lost}
+    gained = [a.id for a, b in pairs if a.chosen == a.right != b.chosen]
+    lost = [a.id for a, b in pairs if b.chosen == a.right != a.chosen]
+    return {
+        "kept": table.kept,
+        "gained": table.gained,
+        "lost": table.lost,
+        "wrong_alike": table.wrong_alike,
+        "wrong_otherwise": table.wrong_otherwise,
+        "gained_ids": gained,
+        "lost_ids": lost,
+    }
 
 
-def _fall(mine: Measured, reference: Measured) -> Json:
+def _fall(mine: Measured, reference: Measured) -> FallJson:
     """The difference in raw BLEU, taken apart: dilution by the trace and content; and what length alone explains."""
-    found: Json = {}
     parts = fall_parts(mine["bleu_raw"][0], mine["bleu"][0], mine["bleu"][1])
     others = fall_parts(reference["bleu_raw"][0], reference["bleu"][0], reference["bleu"][1])
-    for name, (table, statistic) in parts.items():
-        part = paired_difference(table, others[name][0], statistic)
-        found[name] = part.to_dict() if part else None
     lengths = length_parts(mine["bleu"][1])
-    for name in ("length", "rest"):
-        part = paired_contrast(mine["bleu_raw"][0], reference["bleu_raw"][0], lengths[name])
-        found[name] = part.to_dict() if part else None
-    return found
+
+    def of_part(name: str) -> DifferenceJson | None:
+        table, statistic = parts[name]
+        found = paired_difference(table, others[name][0], statistic)
+        return found.to_dict() if found else None
+
+    def of_length(name: str) -> DifferenceJson | None:
+        found = paired_contrast(mine["bleu_raw"][0], reference["bleu_raw"][0], lengths[name])
+        return found.to_dict() if found else None
+
+    return {
+        "total": of_part("total"),
+        "dilution": of_part("dilution"),
+        "content": of_part("content"),
+        "length": of_length("length"),
+        "rest": of_length("rest"),
+    }
 
 
-def _adjust(suites: Mapping[str, Json], variants: Sequence[str]) -> None:
+def _adjust(suites: Mapping[str, SuiteResultJson], variants: Sequence[str]) -> None:
     """Holm's procedure over these variants and the suites of one metric, for each of those it is compared with; and of
     each part of a fall."""
     for metric in {metric for suite in suites.values() for metric in suite["metrics"]}:
         tables = [suite["metrics"].get(metric, {}) for suite in suites.values()]
-        for key in COMPARED:
+        for key in AGAINST:
             _adjust_family([entry[key] for table in tables for v, entry in table.items() if v in variants])
     falls = [suite.get("fall", {}).get(variant) for suite in suites.values() for variant in variants]
     rows = [row for fall in falls for row in rows_of(fall)]
-    for part, against in product(PARTS, ("reference", "control")):
+    for part, against in product(FALL_PARTS, ("reference", "control")):
         _adjust_family([row[part] for row in rows if row.get("against", "reference") == against])
 
 
-def rows_of(found: Json | list[Json] | None) -> list[Json]:
+def rows_of(found: Row | list[Row] | None) -> list[Row]:
     """The rows of a variant in `flips` and `fall`: none, one, or several."""
     return found if isinstance(found, list) else [found] if found else []
 
 
-def _adjust_family(tests: Sequence[Json | None]) -> None:
+def _adjust_family(tests: Sequence[DifferenceJson | None]) -> None:
     family = [test for test in tests if test]
     for found, adjusted in zip(family, holm([test["p"] for test in family]), strict=True):
         found["p_holm"] = adjusted

@@ -2,18 +2,19 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 from crossmatch.checkpoint import Checkpoint, layer_of
-from crossmatch.data.chat_templates import apply_template, open_tokenizer, switch_of
+from crossmatch.data.chat_templates import open_tokenizer
 from crossmatch.data.passages import Passage, read_dialogue, read_text
+from crossmatch.data.responses import read_as
 from crossmatch.data.row_checks import readable
-from crossmatch.data.training_sets import Dialogue, examples_digest, load_examples
+from crossmatch.data.training_sets import Dialogue, Document, examples_digest, load_examples
 from crossmatch.delta import TuningVector
 from crossmatch.errors import DataError, InputError
 from crossmatch.evaluation.inference.module_inputs import Calibration, linear_modules, record, sample
+from crossmatch.results.training import CalibrationSetJson
 from crossmatch.runtime import Progress
 
 
@@ -23,14 +24,14 @@ def record_sets(
     files: Mapping[str, str],
     asked: Calibration,
     progress: Progress,
-) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
+) -> tuple[dict[str, Tensor], list[CalibrationSetJson]]:
     """Tensors by key, and the facts of each set; files: adapter -> data ("" for the base alone). All data is read and
     judged before the model is loaded. Raises DataError with the file and the example."""
     from crossmatch.evaluation.inference.local_model import Engine
 
     data = {file: _read(base.path, file, asked) for file in dict.fromkeys(files.values())}
     tensors: dict[str, Tensor] = {}
-    sets: list[dict[str, Any]] = []
+    sets: list[CalibrationSetJson] = []
     with progress.task("load model"):
         engine = Engine(base)
         engine.model.float()
@@ -44,8 +45,15 @@ def record_sets(
         chosen = sample(passages, asked.positions, asked.max_positions, asked.seed)
         rows = record(engine.model, passages, modules, positions=chosen, gradients=asked.gradients, progress=progress)
         tensors |= {f"{name}/{key}" if name else key: value for key, value in rows.items()}
-        counts = {"rows": sum(map(len, chosen)), "of": sum(len(p.positions(asked.positions)) for p in passages)}
-        sets.append({"adapter": name or None, "data": digest, "modules": len(modules), **counts})
+        sets.append(
+            {
+                "adapter": name or None,
+                "data": digest,
+                "modules": len(modules),
+                "rows": sum(map(len, chosen)),
+                "of": sum(len(p.positions(asked.positions)) for p in passages),
+            }
+        )
     return tensors, sets
 
 
@@ -54,17 +62,17 @@ def _read(base: Path, file: str, asked: Calibration) -> tuple[list[Passage], str
     from transformers import AutoConfig
 
     examples, passages = load_examples(file), []
-    tokenizer = open_tokenizer(base)
+    tokenizer, reading = open_tokenizer(base), None
     if any(isinstance(example, Dialogue) for example in examples):
-        apply_template(tokenizer, asked.template)
+        reading, _ = read_as(tokenizer, asked.template, asked.thinking, asked.turn_end)
     context = getattr(AutoConfig.from_pretrained(base).get_text_config(), "max_position_embeddings", None)
     limit = min(asked.max_length, context or asked.max_length)
     for number, example in enumerate(examples, 1):
         try:
-            if isinstance(example, Dialogue):
-                spoken = readable(tokenizer, example, switch_of(tokenizer, asked.thinking).variables)
-                passages.append(read_dialogue(tokenizer, spoken.messages(), asked.thinking, limit))
-            else:
+            if isinstance(example, Dialogue) and reading is not None:
+                spoken = readable(tokenizer, example, reading.switch.variables).messages()
+                passages.append(read_dialogue(tokenizer, spoken, asked.thinking, limit, reading.ending))
+            elif isinstance(example, Document):
                 passages += read_text(tokenizer, example.text, limit)
             passages[-1].positions(asked.positions)
         except DataError as error:

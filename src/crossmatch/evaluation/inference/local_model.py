@@ -32,6 +32,8 @@ from crossmatch.evaluation.inplace import InPlace
 from crossmatch.evaluation.trial import find_ways
 from crossmatch.rules import Combined, Recipe, Weight
 
+LINEAR = Recipe()
+
 
 class Engine:
     """A model and its tokenizer, able to become base + any tuning vector.
@@ -75,15 +77,17 @@ class Engine:
         return find_ways(self.model, self.memory)
 
     @torch.inference_mode()
-    def become(self, parts: Mapping[str, tuple[TuningVector, Weight]]) -> None:
+    def become(self, parts: Mapping[str, tuple[TuningVector, Weight]], recipe: Recipe = LINEAR) -> None:
         """Change the weights to base + sum_i weight_i * D_i, name -> (tuning vector, weight); {} gives the base back.
+
+        recipe: another rule than the sum.
 
         Raises AdapterError if a delta does not fit, or the model cannot take it in place.
         """
         found = fit(self.base, {name: vector for name, (vector, _) in parts.items()})
         if found.base is not self.base:
             raise AdapterError("an adapter changes the vocabulary of the model; merge it, then evaluate the merge")
-        wanted = Combined(found.vectors, {name: weight for name, (_, weight) in parts.items()}, Recipe())
+        wanted = Combined(found.vectors, {name: weight for name, (_, weight) in parts.items()}, recipe)
         self.weights.set({name: wanted.get(name) for name in [*self._changed.difference(wanted), *wanted]})
         # In the base's own dtype a tensor without a delta is as it was loaded, once it has been restored.
         self._changed = set(wanted) if self.stored is None else self._changed.union(wanted)

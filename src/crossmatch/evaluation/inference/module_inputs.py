@@ -28,6 +28,7 @@ from transformers.pytorch_utils import Conv1D
 from crossmatch.checkpoint import disk_error
 from crossmatch.data.passages import Passage
 from crossmatch.errors import DataError, InputError, OutputError
+from crossmatch.results.training import RecordedJson
 from crossmatch.runtime import SILENT, Progress
 
 POSITIONS = ("all", "prompt-end", "response")
@@ -39,8 +40,8 @@ _FACTS = "crossmatch"
 class Calibration:
     """What is to be recorded: of which positions, at most how many, of sequences at most how long, and rendered how.
 
-    template: a file with a chat template (None: the tokenizer's own); thinking: its switch. Raises InputError for
-    positions of an unknown kind.
+    template: a file with a chat template, or `own:NAME` (None: the tokenizer's own); thinking: its switch; turn_end:
+    what stands after a response, as in training. Raises InputError for positions of an unknown kind.
     """
 
     positions: str = "all"
@@ -50,6 +51,7 @@ class Calibration:
     template: str | None = None
     thinking: bool | None = None
     seed: int = 0
+    turn_end: str = "auto"
 
     def __post_init__(self) -> None:
         if self.positions not in POSITIONS:
@@ -136,7 +138,7 @@ def check_file(file: Path, overwrite: bool) -> None:
         raise OutputError(f"{file} is no earlier recording of crossmatch and is not overwritten")
 
 
-def save(file: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+def save(file: Path, tensors: dict[str, Tensor], facts: RecordedJson) -> None:
     """Write tensors, and facts as JSON in the metadata, beside `file`, then rename. Raises OutputError."""
     partial = file.with_name(f".{file.name}.crossmatch-partial")
     try:

@@ -11,7 +11,8 @@ from sacrebleu.metrics.bleu import BLEU
 from crossmatch.statistics.estimates import Array, Ratio
 
 ORDER = 4
-_TOKENIZERS = {"en": "13a", "zh": "zh", "ja": "ja-mecab"}
+# Any other language: 13a, which is sacreBLEU's own for those that put spaces between words.
+_TOKENIZERS = {"zh": "zh", "ja": "ja-mecab"}
 _CJK = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u3040-\u30ff\uac00-\ud7af"
 _WORDS = re.compile(rf"[{_CJK}]|[^\W{_CJK}_]+")
 
@@ -19,7 +20,7 @@ _WORDS = re.compile(rf"[{_CJK}]|[^\W{_CJK}_]+")
 @lru_cache
 def _bleu(language: str) -> BLEU:
     # Orders are smoothed over the whole corpus: effective order is a matter of single sentences.
-    return BLEU(tokenize=_TOKENIZERS[language], effective_order=False)
+    return BLEU(tokenize=_TOKENIZERS.get(language, "13a"), effective_order=False)
 
 
 def bleu_signature(language: str) -> str:
@@ -76,7 +77,7 @@ def sentence_bleu(hypotheses: Sequence[str], references: Sequence[str], language
 
 @lru_cache
 def _sentence_bleu(language: str) -> BLEU:
-    return BLEU(tokenize=_TOKENIZERS[language], effective_order=True)
+    return BLEU(tokenize=_TOKENIZERS.get(language, "13a"), effective_order=True)
 
 
 class Words:

@@ -19,6 +19,11 @@ _NUMBER = re.compile(
     r"(?:[eE](?P<exponent>[-+]?\d{1,3})(?!\w)|\s*[×x*·⋅]\s*10\^\(?(?P<ten>[-+]?\d{1,3})\)?"
     r"|\^\(?(?P<power>[-+]?\d{1,3})\)?(?!\d)|(?:\s+(?P<part>\d+))?\s?/\s?(?P<below>\d+)(?![\d.]|\s?/))?"
 )
+# Languages with a decimal comma -> what they put between thousands in plain text, beside what all may have.
+_COMMA = {"de": ".", "es": ".", "it": ".", "nl": ".", "pt": ".", "fr": " ", "pl": " ", "ru": " "}
+_GROUPED = {mark: re.compile(rf"(?<![\w.,])[1-9]\d{{0,2}}(?:{re.escape(mark)}\d{{3}})+(?![\w]|\.\d)") for mark in ". "}
+# Of a list ("1,2,3") no comma is a decimal one.
+_DECIMAL = re.compile(r"(?<![\d,])(\d+),(\d+)(?!,?\d)")
 _POWERS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+")
 # Minus signs and dashes that are written for them.
 _MINUS = str.maketrans(dict.fromkeys("−﹣－–‒‐‑", "-"))
@@ -45,23 +50,28 @@ def plain(text: str) -> str:
     return " ".join(folded.split()).rstrip(".。").rstrip()
 
 
-def last_number(text: str) -> Fraction | None:
+def last_number(text: str, language: str = "en") -> Fraction | None:
     """The last number that a text holds; None without one.
+
+    language: where it has a decimal comma, `0,5` is a half, and `1.024` (German) or `1 024` (French) are thousands.
 
     Read are `1,024` (also with thin spaces, apostrophes or underscores between thousands), `0.5` and `.5`, `-5` with
     any minus sign, `1.5e-3`, `2 × 10^3`, `10⁶`, `3/4`, `1 1/2`, `½` and LaTeX's `\\frac{3}{4}`; of a date the last
-    part. A comma before other than three digits is no decimal point. A sign belongs to the number behind it unless a
-    number,
-    a letter or a bracket stands before: `is -5` ends at -5, `7 -5` at 5.
+    part. A comma before other than three digits is no decimal point, but in such a language. A sign belongs to the
+    number behind it unless a number, a letter or a bracket stands before: `is -5` ends at -5, `7 -5` at 5.
     """
-    plain_text = _written_out(_TOKENS.sub("", text))
+    plain_text = _written_out(_TOKENS.sub("", text), language)
     found = [m for m in _NUMBER.finditer(plain_text) if len(m["digits"]) <= _LONGEST]
     return _value(found[-1]) if found else None
 
 
-def _written_out(text: str) -> str:
+def _written_out(text: str, language: str) -> str:
     """Fractions, powers, signs and thousands in one way of writing."""
-    text = _SEPARATOR.sub(",", text.translate(_MINUS))
+    comma = _COMMA.get(language)
+    text = _SEPARATOR.sub("" if comma else ",", text.translate(_MINUS))
+    if comma:
+        text = _GROUPED[comma].sub(lambda m: m[0].replace(comma, ""), text)
+        text = _DECIMAL.sub(r"\1.\2", text.replace("{,}", ","))
     text = _VULGAR.sub(lambda m: " " + unicodedata.normalize("NFKC", m[0]).replace("⁄", "/"), text)
     text = re.sub(r"[⁻⁺]?[⁰¹²³⁴-⁹]+", lambda m: "^" + m[0].translate(_POWERS), text)
     text = unicodedata.normalize("NFKC", text)
@@ -100,9 +110,9 @@ def exact_matches(texts: Sequence[str], references: Sequence[str]) -> Array:
     return _column([plain(t) == plain(r) for t, r in zip(texts, references, strict=True)])
 
 
-def number_matches(texts: Sequence[str], references: Sequence[str]) -> Array:
+def number_matches(texts: Sequence[str], references: Sequence[str], language: str = "en") -> Array:
     """Whether the last number of each text is the last one of its reference, (n, 1) of 0 and 1."""
-    pairs = [(last_number(t), last_number(r)) for t, r in zip(texts, references, strict=True)]
+    pairs = [(last_number(t, language), last_number(r, language)) for t, r in zip(texts, references, strict=True)]
     return _column([found is not None and found == wanted for found, wanted in pairs])
 
 

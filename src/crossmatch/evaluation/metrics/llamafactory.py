@@ -4,9 +4,7 @@ They are not the BLEU and ROUGE of `scores`: BLEU-4 is over characters in every 
 repeated n-grams counted once, and both are means of single sentences.
 """
 
-import math
 import re
-from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -16,7 +14,6 @@ import numpy as np
 from crossmatch.statistics.estimates import Array
 
 SIGNATURE = "lf|bleu4:chars,smooth:method3,mean|rouge:jieba,rouge_chinese-1.0.3,mean"
-BLEU_ORDER = 4
 # rouge_chinese breaks a text into sentences here before it takes words; a line without words is then one empty word.
 _BREAKS = (r"([。！？?])([^”’])", r"(\.{6})([^”’])", r"(…{2})([^”’])", r"([。！？?][”’])([^，。！？?])")
 _EPSILON = 1e-8
@@ -43,23 +40,12 @@ def _scores(hypothesis: str, reference: str) -> tuple[float, float, float, float
 
 
 def character_bleu(hypothesis: str, reference: str) -> float:
-    """Sentence BLEU-4 (0 to 1) over characters, white space among them, as nltk has it with smoothing method 3.
+    """Sentence BLEU-4 (0 to 1) over characters, white space among them: nltk's, with smoothing method 3 (Chen and
+    Cherry, 2014). 0 without a common character."""
+    from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 
-    BP * (prod_n p_n)^(1/4); the k-th order without a match counts as 2^-k matches (Chen and Cherry, 2014); an order
-    longer than the hypothesis has one n-gram that matches nothing. 0 without a common character.
-    """
-    logs, missed = 0.0, 0
-    for n in range(1, BLEU_ORDER + 1):
-        mine = Counter(hypothesis[i : i + n] for i in range(len(hypothesis) - n + 1))
-        theirs = Counter(reference[i : i + n] for i in range(len(reference) - n + 1))
-        matches = float((mine & theirs).total())
-        if not matches:
-            if n == 1:
-                return 0.0
-            missed += 1
-            matches = 0.5**missed
-        logs += math.log(matches / max(1, mine.total()))
-    return math.exp(logs / BLEU_ORDER + min(0.0, 1 - len(reference) / len(hypothesis)))
+    found = sentence_bleu([list(reference)], list(hypothesis), smoothing_function=SmoothingFunction().method3)
+    return float(found)  # type: ignore[arg-type]
 
 
 def common_subsequence(first: Sequence[str], second: Sequence[str]) -> int:

@@ -24,23 +24,14 @@ from crossmatch.evaluation.metrics.llamafactory import factory_scores
 from crossmatch.evaluation.metrics.perplexity import bits_per_byte, mean_of_known, nats_per_token, perplexity
 from crossmatch.evaluation.metrics.reasoning_traces import Trace, calibrated, opener_statistics, parse_trace
 from crossmatch.evaluation.metrics.sustain import sustain, sustained
-from crossmatch.evaluation.record import Record
+from crossmatch.results.record import GeneratedChoiceJson, RecordJson
 from crossmatch.statistics.estimates import Array, Corpus, Statistic, mean_of
 
 Measured = dict[str, tuple[Array, Statistic]]
 """metric -> (item statistics (items, columns), statistic); where an item has several seeds, its rows are averaged,
 or lie side by side where each seed has a corpus score."""
 
-# A metric of one 0/1 column is a share: Wilson's interval, McNemar's test.
-SHARES = frozenset(
-    (
-        *("acc", "acc_norm", "acc_majority", "acc_worst", "acc_generated", "invalid"),
-        *("exact", "exact_raw", "number", "number_raw"),
-        *("trace_structural", "trace_lexical", "trace_untagged", "trace_unclosed", "hesitating", "truncated"),
-        *("followed_strict", "followed_loose"),
-    )
-)
-# What is read first, and what the divergence of a study is made of; each with what it is made of besides.
+# What the divergence of a study is made of; each with what it is made of besides.
 SURFACE, CHOICE, GENERATED = "bleu", "acc", "acc_generated"
 SURFACES, CHOICES = (SURFACE, "bleu_raw"), (CHOICE, GENERATED)
 
@@ -60,7 +51,7 @@ def signatures(suite: Suite) -> dict[str, str]:
     }
 
 
-def measure(rows: Sequence[Record], suite: Suite) -> Measured:
+def measure(rows: Sequence[RecordJson], suite: Suite) -> Measured:
     """Item statistics of all metrics; items without an answer (`failed`) must have been taken out."""
     if suite.settings.kind == "choice":
         return _choices(rows, suite) | _sustained(rows, 1)
@@ -86,7 +77,7 @@ def _column(values: Sequence[float | bool]) -> Array:
     return np.array(values, dtype=float).reshape(-1, 1)
 
 
-def _choices(rows: Sequence[Record], suite: Suite) -> Measured:
+def _choices(rows: Sequence[RecordJson], suite: Suite) -> Measured:
     measured: Measured = {}
     if rows and "chosen" in rows[0]:
         measured["acc"] = _column([r["chosen"] == r["right"] for r in rows]), mean_of
@@ -105,7 +96,7 @@ def _choices(rows: Sequence[Record], suite: Suite) -> Measured:
     return measured
 
 
-def _documents(rows: Sequence[Record]) -> Measured:
+def _documents(rows: Sequence[RecordJson]) -> Measured:
     table = np.array([[row["nats"], row["tokens"], row["bytes"]] for row in rows], dtype=float).reshape(-1, 3)
     return {
         "perplexity": (table, perplexity),
@@ -114,7 +105,7 @@ def _documents(rows: Sequence[Record]) -> Measured:
     }
 
 
-def _instructions(rows: Sequence[Record]) -> Measured:
+def _instructions(rows: Sequence[RecordJson]) -> Measured:
     asked = [[(kind, arguments) for kind, arguments in row["checks"]] for row in rows]
     questions = [row["question"] for row in rows]
     found: Measured = {}
@@ -127,14 +118,14 @@ def _instructions(rows: Sequence[Record]) -> Measured:
     return found
 
 
-def _generation(rows: Sequence[Record], suite: Suite) -> Measured:
+def _generation(rows: Sequence[RecordJson], suite: Suite) -> Measured:
     answers, outputs = [row["answer"] for row in rows], [row["output"] for row in rows]
     match, references = suite.settings.match, [row["reference"] for row in rows]
     found: Measured = {}
     for suffix, texts in (("", answers), ("_raw", outputs)) if match else ():
         found[f"exact{suffix}"] = exact_matches(texts, references), mean_of
         if match == "number":
-            found[f"number{suffix}"] = number_matches(texts, references), mean_of
+            found[f"number{suffix}"] = number_matches(texts, references, suite.settings.language), mean_of
     # A number has no words to overlap with.
     if match == "number":
         return found
@@ -165,7 +156,7 @@ def _overlap(answers: Sequence[str], outputs: Sequence[str], references: Sequenc
     return found
 
 
-def _divergences(rows: Sequence[Record]) -> Measured:
+def _divergences(rows: Sequence[RecordJson]) -> Measured:
     """KL to the reference and to the base, of the items that were compared; none where there is nothing to compare."""
     found: Measured = {}
     for role, end in (("reference", ""), ("base", "_base")):
@@ -177,7 +168,7 @@ def _divergences(rows: Sequence[Record]) -> Measured:
     return found
 
 
-def _sustained(rows: Sequence[Record], seeds: int) -> Measured:
+def _sustained(rows: Sequence[RecordJson], seeds: int) -> Measured:
     """Score after over score before, on items that had a score to lose; of several seeds the first."""
     found = [row.get("sustain") for row in rows]
     probed = [probe for probe in found if probe]
@@ -190,12 +181,12 @@ def _sustained(rows: Sequence[Record], seeds: int) -> Measured:
     return {"sustained": (np.repeat(table, seeds, axis=0), sustained)}
 
 
-def _trace(answer: Record, suite: Suite) -> Trace:
+def _trace(answer: RecordJson | GeneratedChoiceJson, suite: Suite) -> Trace:
     """The trace of a recorded output, parsed anew: what a record says of it may be older than the list of openers."""
     return parse_trace(answer["output"], suite.settings.reasoning_formats, answer.get("opened"))
 
 
-def _outputs(answers: Sequence[Sequence[Record]], suite: Suite) -> Measured:
+def _outputs(answers: Sequence[Sequence[RecordJson | GeneratedChoiceJson]], suite: Suite) -> Measured:
     """Traces, their wording, and lengths of outputs; answers: for every row one or more, which are averaged."""
     traces = [[_trace(answer, suite) for answer in group] for group in answers]
 
@@ -213,23 +204,24 @@ def _outputs(answers: Sequence[Sequence[Record]], suite: Suite) -> Measured:
         "truncated": (column([answer["truncated"] for answer in group] for group in answers), mean_of),
     }
     # Records of models that run elsewhere may not tell it.
-    if all(answer.get("tokens") is not None for group in answers for answer in group):
-        found["output_tokens"] = column([answer["tokens"] for answer in group] for group in answers), mean_of
+    tokens = [[answer.get("tokens") for answer in group] for group in answers]
+    if all(count is not None for group in tokens for count in group):
+        found["output_tokens"] = column([count or 0 for count in group] for group in tokens), mean_of
     return found
 
 
-def _steps(answers: Sequence[Sequence[Record]]) -> Measured:
+def _steps(answers: Sequence[Sequence[RecordJson | GeneratedChoiceJson]]) -> Measured:
     """Entropy and margin where answers begin, of those that do; none where a model does not tell, or records are older
     than this figure."""
     found: Measured = {}
     for name in ("answer_entropy", "answer_margin"):
-        known = [[a[name] for a in group if a.get(name) is not None] for group in answers]
+        known = [[value for a in group if (value := a.get(name)) is not None] for group in answers]
         if any(known) and all(name in answer for group in answers for answer in group):
             found[name] = np.array([[sum(values), len(values)] for values in known], dtype=float), mean_of_known
     return found
 
 
-def _traces(rows: Sequence[Record], suite: Suite) -> Measured:
+def _traces(rows: Sequence[RecordJson], suite: Suite) -> Measured:
     answers = [[row] for row in rows]
     found = _outputs(answers, suite) | _steps(answers)
     openers = [row.get("opener_loglikelihoods") for row in rows]
@@ -240,7 +232,7 @@ def _traces(rows: Sequence[Record], suite: Suite) -> Measured:
     return found | _first_tokens(rows)
 
 
-def _first_tokens(rows: Sequence[Record]) -> Measured:
+def _first_tokens(rows: Sequence[RecordJson]) -> Measured:
     """Entropy and margin of the token with which the answer begins, where the model tells them."""
     found: Measured = {}
     for name in ("entropy", "margin"):

@@ -19,9 +19,14 @@ from crossmatch.statistics.estimates import Array
 OPENERS = {
     "en": ("<think>", "Okay, let", "Let's think", "Let me think", "First, I need"),
     "zh": ("<think>", "好的，用户", "嗯，", "让我想", "首先我需要"),
-    # Models that answer in Japanese think in English.
-    "ja": ("<think>", "Okay, let", "Let's think", "Let me think", "First, I need"),
 }
+
+
+def openers(language: str) -> tuple[str, ...]:
+    """Beginnings of reasoning that are scored; models that answer in languages other than Chinese think in English."""
+    return OPENERS.get(language, OPENERS["en"])
+
+
 # What people and models say they do when they think, not what they tell a patient to do.
 _MUST = r"(need( to)?|should|have to|must|ought to|want to)"
 _MIND = (

@@ -3,10 +3,28 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 from crossmatch.checkpoint import file_digest
 from crossmatch.evaluation.record import Record
+from crossmatch.result_kinds import RECORD
+from crossmatch.results.record import RecordJson
+
+
+class Answers(Protocol):
+    """Parts of answers to one suite by part and item: what has been kept, and where more is put."""
+
+    def missing(self, part: str, keys: Sequence[str]) -> list[int]:
+        """Places of the keys of which this part is not there yet."""
+        ...
+
+    def add(self, part: str, key: str, fields: Record) -> None:
+        """Keep one part of an answer."""
+        ...
+
+    def get(self, part: str, key: str) -> Record:
+        """A part that is there."""
+        ...
 
 
 class Sheet:
@@ -22,14 +40,16 @@ class Sheet:
         self._open: IO[str] | None = None
         self._parts: dict[tuple[str, str], Record] = {}
 
-    def finished(self) -> list[Record] | None:
+    def finished(self) -> list[RecordJson] | None:
         """Records of a finished file that was made from the same inputs, else None."""
         stamp = self._stamp
         if not (self.file.exists() and stamp.exists()):
             return None
         if stamp.read_text().split() != [self.digest, file_digest(self.file)]:
             return None
-        rows = [json.loads(line) for line in self.file.read_text(encoding="utf-8").split("\n") if line]
+        rows: list[RecordJson] = [
+            json.loads(line) for line in self.file.read_text(encoding="utf-8").split("\n") if line
+        ]
         return None if any("failed" in row for row in rows) else rows
 
     def __enter__(self) -> "Sheet":
@@ -62,10 +82,13 @@ class Sheet:
         """A part that is there."""
         return self._parts[part, key]
 
-    def finish(self, rows: Sequence[Record]) -> None:
+    def finish(self, rows: Sequence[RecordJson]) -> None:
         """All is there: write the records."""
         temporary = self.file.with_suffix(".tmp")
-        temporary.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows), encoding="utf-8")
+        lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+        for line in lines:
+            RECORD.check(line)
+        temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         temporary.replace(self.file)
         self._stamp.write_text(f"{self.digest}\n{file_digest(self.file)}\n")
         if not any("failed" in row for row in rows):

@@ -10,7 +10,7 @@ from crossmatch.data.trace_blocks import opened_by
 from crossmatch.evaluation.inference.protocol import Failed, FirstToken, Model
 from crossmatch.evaluation.metrics.reasoning_traces import parse_trace
 from crossmatch.evaluation.record import Record
-from crossmatch.evaluation.runner.answer_log import Sheet
+from crossmatch.evaluation.runner.answer_log import Answers
 
 # Parts of an answer that tell of the first token behind the prompt.
 _FIRST = ("opening", "options")
@@ -27,7 +27,7 @@ class Asked:
     formats: tuple[ReasoningFormat, ...] = FORMATS
 
 
-def ask_steps(model: Model, of: Asked, sheet: Sheet, keep: Callable[[int, Record], None]) -> None:
+def ask_steps(model: Model, of: Asked, sheet: Answers, keep: Callable[[int, Record], None]) -> None:
     """Entropy and margin of the first token of every item's answers, by seed: `keep` gets {"steps": [...]}.
 
     Where an answer stands behind a closed trace, the prompt goes through the

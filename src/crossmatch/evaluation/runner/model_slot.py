@@ -36,7 +36,7 @@ class Held:
         else:
             dtype = getattr(torch, self.plan.dtype) if self.plan.dtype else None
             engine = self._load(self.base, dtype)
-            engine.become(variant.parts(self.adapters))
+            engine.become(variant.parts(self.adapters), variant.recipe)
         self.variant = variant
         return engine
 

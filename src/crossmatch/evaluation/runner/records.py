@@ -8,9 +8,9 @@ from crossmatch.data.suites import Item
 from crossmatch.errors import DataError
 from crossmatch.evaluation.metrics.answer_extraction import read_choice
 from crossmatch.evaluation.metrics.choice_accuracy import original, shuffled
-from crossmatch.evaluation.metrics.reasoning_traces import OPENERS, parse_trace
+from crossmatch.evaluation.metrics.reasoning_traces import openers, parse_trace
 from crossmatch.evaluation.record import Record
-from crossmatch.evaluation.runner.answer_log import Sheet
+from crossmatch.evaluation.runner.answer_log import Answers
 from crossmatch.evaluation.runner.answer_step import step_fields
 from crossmatch.evaluation.runner.questions import Questions
 
@@ -18,13 +18,13 @@ from crossmatch.evaluation.runner.questions import Questions
 _BEGINNING = 120
 
 
-def _text_record(questions: Questions, item: Item, sheet: Sheet) -> list[Record]:
+def _text_record(questions: Questions, item: Item, sheet: Answers) -> list[Record]:
     beginning = item.question if len(item.question) <= _BEGINNING else item.question[:_BEGINNING] + "..."
     size = len(item.question.encode())
     return [{**_asked(questions, item), "question": beginning, "bytes": size, **sheet.get("text", item.id)}]
 
 
-def _compared(questions: Questions, item: Item, sheet: Sheet) -> Record:
+def _compared(questions: Questions, item: Item, sheet: Answers) -> Record:
     if "kl" not in questions.parts or item not in questions.items("kl"):
         return {}
     return {"kl": sheet.get("kl", item.id)}
@@ -35,7 +35,7 @@ def _asked(questions: Questions, item: Item) -> Record:
     return {"id": item.id, "question": item.question, "prompt_digest": digest}
 
 
-def answer_records(questions: Questions, item: Item, sheet: Sheet) -> list[Record]:
+def answer_records(questions: Questions, item: Item, sheet: Answers) -> list[Record]:
     """The records of an item's answers, one for each seed."""
     settings = questions.suite.settings
     opening, compared = _opening(questions, item, sheet), _compared(questions, item, sheet)
@@ -69,18 +69,18 @@ def _opened(questions: Questions, item: Item) -> Record:
     return {} if opened is None else {"opened": opened}
 
 
-def _opening(questions: Questions, item: Item, sheet: Sheet) -> Record:
+def _opening(questions: Questions, item: Item, sheet: Answers) -> Record:
     if not questions.scored:
         return {}
     found = sheet.get("opening", item.id)
     if "failed" in found:
         return {"failed": found["failed"]}
-    names = OPENERS[questions.suite.settings.language]
+    names = openers(questions.suite.settings.language)
     scores = dict(zip(names, found["loglikelihoods"], strict=True))
     return {"opener_loglikelihoods": scores, "entropy": found["entropy"], "margin": found["margin"]}
 
 
-def _choice_record(questions: Questions, item: Item, sheet: Sheet) -> list[Record]:
+def _choice_record(questions: Questions, item: Item, sheet: Answers) -> list[Record]:
     record: Record = {**_asked(questions, item), "options": list(item.options), "right": item.answer}
     between = questions.suite.settings.between
     for part in questions.parts:
@@ -126,7 +126,7 @@ def _chosen(item: Item, scores: list[float], options: Sequence[str], between: st
     return {"loglikelihoods": scores, "chosen": best, "chosen_norm": normalised}
 
 
-RECORDS: dict[str, Callable[[Questions, Item, Sheet], list[Record]]] = {
+RECORDS: dict[str, Callable[[Questions, Item, Answers], list[Record]]] = {
     "choice": _choice_record,
     "text": _text_record,
 }

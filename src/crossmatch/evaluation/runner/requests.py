@@ -14,9 +14,9 @@ from crossmatch.evaluation.inference.protocol import (
     item_seed,
 )
 from crossmatch.evaluation.metrics.choice_accuracy import shuffled
-from crossmatch.evaluation.metrics.reasoning_traces import OPENERS
+from crossmatch.evaluation.metrics.reasoning_traces import openers
 from crossmatch.evaluation.record import Record
-from crossmatch.evaluation.runner.answer_log import Sheet
+from crossmatch.evaluation.runner.answer_log import Answers
 from crossmatch.evaluation.runner.answer_step import Asked, ask_steps
 from crossmatch.evaluation.runner.questions import Questions
 from crossmatch.evaluation.runner.records import RECORDS, answer_records, check_scores
@@ -24,8 +24,14 @@ from crossmatch.evaluation.runner.sustain_probe import ask_again, generated
 from crossmatch.runtime import Task
 
 
-def ask(model: Model, questions: Questions, sheet: Sheet, task: Task) -> list[Record]:
+def ask(model: Model, questions: Questions, sheet: Answers, task: Task) -> list[Record]:
     """Ask what the sheet does not have yet, and return one record per answer (generation) or item (others)."""
+    ask_missing(model, questions, sheet, task)
+    return records_of(questions, sheet)
+
+
+def ask_missing(model: Model, questions: Questions, sheet: Answers, task: Task) -> None:
+    """Ask what the sheet does not have yet."""
     model.too_long = questions.suite.settings.too_long
     answers = [part for part in questions.parts if part.startswith("answer ")]
     for part in questions.parts:
@@ -33,11 +39,15 @@ def ask(model: Model, questions: Questions, sheet: Sheet, task: Task) -> list[Re
             _ask_part(model, questions, part, _open(questions, part, sheet, task), sheet, task)
         elif part == answers[0]:
             _ask_answers(model, questions, {part: _open(questions, part, sheet, task) for part in answers}, sheet, task)
+
+
+def records_of(questions: Questions, sheet: Answers) -> list[Record]:
+    """One record per answer (generation) or item (others), of a sheet that has them all."""
     make = RECORDS.get(questions.suite.settings.kind, answer_records)
     return [record for item in questions.suite.items for record in make(questions, item, sheet)]
 
 
-def _open(questions: Questions, part: str, sheet: Sheet, task: Task) -> list[Item]:
+def _open(questions: Questions, part: str, sheet: Answers, task: Task) -> list[Item]:
     """The items of which this part is not there yet."""
     items = questions.items(part)
     places = sheet.missing(part, [item.id for item in items])
@@ -46,7 +56,7 @@ def _open(questions: Questions, part: str, sheet: Sheet, task: Task) -> list[Ite
 
 
 def _ask_answers(
-    model: Model, questions: Questions, open_items: Mapping[str, Sequence[Item]], sheet: Sheet, task: Task
+    model: Model, questions: Questions, open_items: Mapping[str, Sequence[Item]], sheet: Answers, task: Task
 ) -> None:
     """The answers of all seeds in one call, so that a prompt is read once for all of them."""
     asked = [(part, item) for part, items in open_items.items() for item in items]
@@ -63,7 +73,7 @@ def _ask_answers(
         model.generate(prompts, limit, questions.condition.decoding, seeds, done, questions.stops)
 
 
-def _ask_part(model: Model, questions: Questions, part: str, items: Sequence[Item], sheet: Sheet, task: Task) -> None:
+def _ask_part(model: Model, questions: Questions, part: str, items: Sequence[Item], sheet: Answers, task: Task) -> None:
     if not items:
         return
     kind, _, number = part.partition(" ")
@@ -87,7 +97,7 @@ def _ask_part(model: Model, questions: Questions, part: str, items: Sequence[Ite
         return
     if kind == "opening":
         prompts = [questions.prompts[item.id] for item in items]
-        options: list[Sequence[str]] = [OPENERS[settings.language]] * len(items)
+        options: list[Sequence[str]] = [openers(settings.language)] * len(items)
     else:
         asked = [
             shuffled(item, questions.suite.settings.permutations, int(number))[0] if kind == "order" else item
@@ -100,7 +110,7 @@ def _ask_part(model: Model, questions: Questions, part: str, items: Sequence[Ite
     model.openings(prompts, options, lambda i, values, first: keep(i, _scored(items[i], values, first)))
 
 
-def _keeper(items: Sequence[Item], sheet: Sheet, part: str, task: Task) -> Callable[[int, Record], None]:
+def _keeper(items: Sequence[Item], sheet: Answers, part: str, task: Task) -> Callable[[int, Record], None]:
     def keep(index: int, fields: Record) -> None:
         sheet.add(part, items[index].id, fields)
         task.advance()

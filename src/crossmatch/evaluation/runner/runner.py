@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from crossmatch.adapter import Recorded
 from crossmatch.checkpoint import Checkpoint, side_digest, value_digest
@@ -14,7 +14,7 @@ from crossmatch.data.turn_ends import Stops, declared_eos
 from crossmatch.errors import DataError
 from crossmatch.evaluation.conditions import DEFAULT, OWN, Cell, Condition, Plan, cells
 from crossmatch.evaluation.inference.protocol import EOS, Model
-from crossmatch.evaluation.metrics.reasoning_traces import OPENERS
+from crossmatch.evaluation.metrics.reasoning_traces import openers
 from crossmatch.evaluation.record import Records
 from crossmatch.evaluation.runner.answer_log import Sheet
 from crossmatch.evaluation.runner.kl import Comparison, Divergences
@@ -23,9 +23,8 @@ from crossmatch.evaluation.runner.questions import Questions
 from crossmatch.evaluation.runner.requests import ask
 from crossmatch.evaluation.runner.template_check import ends_by_condition, taught_ends
 from crossmatch.evaluation.variants.variants import SERVED, Variant
+from crossmatch.results.record import RECORD_VERSION, RecordJson
 from crossmatch.runtime import SILENT, Progress
-
-"""Records by names: (variant, suite, condition)."""
 
 
 def evaluate(
@@ -43,7 +42,7 @@ def evaluate(
     Records lie in `out/<variant>/<suite>.<condition>.jsonl`. What was made from the same digests is kept, so that the
     same call after an interruption goes on.
     """
-    shared = [side_digest(base.path), plan.dtype, *_taught(adapters)]
+    shared = shared_inputs(base, adapters, plan)
     models = {variant.name: variant.digest(base, adapters) for variant in variants}
     for variant in variants:
         if variant.nulls:
@@ -116,6 +115,23 @@ def evaluate_served(
     return work.done(lambda _: served.model, tokenizer, progress)
 
 
+def shared_inputs(base: Checkpoint, adapters: Mapping[str, Recorded], plan: Plan) -> list[Any]:
+    """What the digests of all cells of an evaluation hold besides their own inputs."""
+    return [side_digest(base.path), plan.dtype, *_taught(adapters)]
+
+
+def cell_digest(cell: Cell, model: str, shared: Sequence[Any], kl: tuple[int, Mapping[str, str]] = (0, {})) -> str:
+    """Digest of all that can change the answers of a cell; model: the variant's digest, kl: what with."""
+    settings = cell.suite.settings
+    inputs = [model, cell.suite.digest, cell.condition.digest, cell.scored, *shared]
+    if kl[1] and cell.scored and settings.kind == "generation":
+        inputs.append({"kl": kl})
+    if cell.scored and settings.kind in ("generation", "instructions") and settings.language != "en":
+        # The openers that are scored were others when records got their version.
+        inputs.append({"openers": openers(settings.language)})
+    return value_digest(inputs)
+
+
 def _taught(adapters: Mapping[str, Recorded]) -> list[Any]:
     """What a digest holds of ends of turns that no template and no config names."""
     found = taught_ends(adapters)
@@ -139,14 +155,7 @@ class _Work:
         self._prompts: dict[tuple[str, str], dict[str, str]] = {}
         self.ends: Mapping[str, Stops] = {}
         for cell in todo:
-            inputs = [models[cell.variant.name], cell.suite.digest, cell.condition.digest, cell.scored, *shared]
-            if kl[1] and cell.scored and cell.suite.settings.kind == "generation":
-                inputs.append({"kl": kl})
-            settings = cell.suite.settings
-            if cell.scored and settings.kind in ("generation", "instructions") and settings.language != "en":
-                # The openers that are scored were others when records got their version.
-                inputs.append({"openers": OPENERS[settings.language]})
-            sheet = Sheet(cell.file(out), value_digest(inputs))
+            sheet = Sheet(cell.file(out), cell_digest(cell, models[cell.variant.name], shared, kl))
             known = sheet.finished()
             if known is None:
                 self.pending.append((cell, sheet))
@@ -178,14 +187,20 @@ class _Work:
                     prepared = True
                     for _, _, later in asked[place:]:
                         later.prepare()
-                stamp = {"variant": variant, "suite": suite, "suite_version": cell.suite.settings.version}
+                stamp = {
+                    "schema_version": RECORD_VERSION,
+                    "variant": variant,
+                    "suite": suite,
+                    "suite_version": cell.suite.settings.version,
+                }
                 stamp |= {"condition": condition, "model_digest": self._models[variant]}
                 with sheet:
                     try:
                         answers = ask(become(cell.variant), questions, sheet, task)
                     except DataError as error:
                         raise DataError(f"variant {variant}, suite {suite}: {error}") from error
-                    rows = [{**stamp, **answer} for answer in answers]
+                    # Made of parts as they were kept; the log holds them to their form.
+                    rows: list[RecordJson] = [cast(RecordJson, {**stamp, **answer}) for answer in answers]
                     sheet.finish(rows)
                 self.records[cell.key] = rows
         return self.records

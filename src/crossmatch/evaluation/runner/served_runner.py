@@ -4,7 +4,6 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from crossmatch.adapter import Recorded
 from crossmatch.checkpoint import Checkpoint, side_digest
@@ -19,6 +18,7 @@ from crossmatch.evaluation.record import Records
 from crossmatch.evaluation.runner.runner import Elsewhere, evaluate_served
 from crossmatch.evaluation.variants.checkpoints import checkpoint_variants
 from crossmatch.evaluation.variants.variants import SERVED
+from crossmatch.results.summary import ServerJson
 from crossmatch.runtime import Progress
 
 
@@ -39,7 +39,7 @@ def ask_served(
     out: Path,
     adapters: Mapping[str, Recorded],
     progress: Progress,
-) -> tuple[Records, dict[str, Any]]:
+) -> tuple[Records, ServerJson]:
     """Records of the model on a server, and what is known of it. A key is taken from CROSSMATCH_API_KEY.
 
     Raises InputError, before it is asked any item, if it has other weights than the checkpoint that it is said to be.
@@ -49,8 +49,6 @@ def ask_served(
     served = ServedModel(serving.url, serving.name, key=key, tokenizer=tokenizer)
     probes = probes_of(tokenizer)
     own = ask_own(served, probes, progress)
-    facts: dict[str, Any] = {"url": serving.url, "model": serving.name, "same_as": serving.same_as}
-    facts |= {"software": served.facts.owner or None, "version": served.version}
     local = _local(base, serving.same_as, probes, plan, progress) if serving.same_as is not None else None
     found = identify(served, own, local, probes, progress)
     if found.verdict == "other":
@@ -65,7 +63,19 @@ def ask_served(
     unchecked = check_still(served, own, probes)
     for line in [*served.notes, *([unchecked] if unchecked else [])]:
         progress.say(f"note: {line}")
-    return records, {**facts, **vars(found), "unchecked": unchecked}
+    return records, {
+        "url": serving.url,
+        "model": serving.name,
+        "same_as": serving.same_as,
+        "software": served.server.facts.owner or None,
+        "version": served.server.version,
+        "verdict": found.verdict,
+        "agreement": found.agreement,
+        "gap": found.gap,
+        "probes": found.probes,
+        "line": found.line,
+        "unchecked": unchecked,
+    }
 
 
 def _local(base: Checkpoint, path: str, probes: tuple[str, ...], plan: Plan, progress: Progress) -> Local:

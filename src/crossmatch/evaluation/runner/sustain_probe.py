@@ -17,7 +17,7 @@ from crossmatch.evaluation.metrics.ifeval import Constraint, check
 from crossmatch.evaluation.metrics.reasoning_traces import parse_trace
 from crossmatch.evaluation.metrics.sustain import already_met, with_constraints
 from crossmatch.evaluation.record import Record
-from crossmatch.evaluation.runner.answer_log import Sheet
+from crossmatch.evaluation.runner.answer_log import Answers
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def generated(value: Generated | Failed) -> Record:
 
 
 def ask_again(
-    model: Model, questions: Again, items: Sequence[Item], sheet: Sheet, keep: Callable[[int, Record], None]
+    model: Model, questions: Again, items: Sequence[Item], sheet: Answers, keep: Callable[[int, Record], None]
 ) -> None:
     """Ask what was answered with a score above zero; `keep` gets for every item the scores before and after.
 

@@ -11,6 +11,7 @@ from crossmatch.data.token_ids import encode
 from crossmatch.data.turn_ends import Stops, TurnEnd, declared_eos, turn_end
 from crossmatch.errors import DataError
 from crossmatch.evaluation.conditions import Condition
+from crossmatch.results.summary import TurnEndJson
 
 
 def trained_with(
@@ -54,7 +55,7 @@ def taught_ends(adapters: Mapping[str, Recorded]) -> list[int]:
 
 def stated_ends(
     base: Checkpoint, adapters: Mapping[str, Recorded], conditions: Sequence[Condition]
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, TurnEndJson]:
     """The same as plain JSON, for the summary; `closing`: what the template puts after the last answer (null: it has
     no template, or none was found)."""
     tokenizer = open_tokenizer(base.path)

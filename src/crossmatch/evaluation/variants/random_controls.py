@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from crossmatch.delta import TuningVector, layer_shuffled, same_norm, same_spectrum
+from crossmatch.results.summary import NullJson
 from crossmatch.rules import Weight, weight_json
 
 Kind = Literal["spectrum", "norm", "shuffled"]
@@ -34,7 +35,7 @@ class Null:
             return same_norm(adapter, self.seed)
         return layer_shuffled(adapter, self.seed, without_layer)
 
-    def to_dict(self) -> dict[str, object]:
+    def to_dict(self) -> NullJson:
         """As plain JSON."""
         return {"adapter": self.adapter, "kind": self.kind, "seed": self.seed, "weight": weight_json(self.weight)}
 

@@ -10,12 +10,14 @@ from crossmatch.delta import TuningVector
 from crossmatch.errors import RuleError
 from crossmatch.evaluation.variants.random_controls import VERSION as NULLS_VERSION
 from crossmatch.evaluation.variants.random_controls import Null
-from crossmatch.rules import Weight, Weights, weight_json
+from crossmatch.results.summary import VariantKind
+from crossmatch.rules import Recipe, Weight, Weights, weight_json
 
 # Kinds that answer a question of their own: families of their own when differences are adjusted.
 APART = ("strength", "removal")
 # Of 255 bytes that a file system takes for a name; the rest is for what is added to it while it is written.
 _LONGEST = 160
+LINEAR = Recipe()
 
 
 @dataclass(frozen=True)
@@ -24,15 +26,16 @@ class Variant:
 
     kind: base, adapter, merge, control, null (a merge whose partners are random), strength (an adapter at another
     weight), removal (an adapter less a null of it), or checkpoint; checkpoint: a written one, which is what it is
-    without base and weights; note: what a reader must know of it.
+    without base and weights; note: what a reader must know of it; recipe: by which rule the deltas are combined.
     """
 
     name: str
-    kind: str
+    kind: VariantKind
     weights: Mapping[str, Weight]
     nulls: tuple[Null, ...] = ()
     checkpoint: Checkpoint | None = None
     note: str = ""
+    recipe: Recipe = LINEAR
 
     def parts(self, adapters: Mapping[str, Recorded]) -> dict[str, tuple[TuningVector, Weight]]:
         """What is added to the base: adapters and nulls, with their weights. Raises RuleError for what has no null."""
@@ -49,7 +52,8 @@ class Variant:
         parts = sorted(((adapters[name].digest, weight) for name, weight in used.items()), key=str)
         nulls = [{**null.to_dict(), "adapter": adapters[null.adapter].digest} for null in self.nulls]
         random = {"nulls": [NULLS_VERSION, *nulls]} if nulls else {}
-        return value_digest({"base": base.digest, "deltas": parts, **random})
+        rule = {} if self.recipe == LINEAR else {"rule": self.recipe.to_dict()}
+        return value_digest({"base": base.digest, "deltas": parts, **random, **rule})
 
 
 SERVED = Variant("served", "served", {})
@@ -118,7 +122,7 @@ def distinct(variants: Sequence[Variant]) -> list[Variant]:
     named: dict[str, Variant] = {}
     for variant in variants:
         known = named.setdefault(variant.name, variant)
-        if (known.weights, known.nulls) != (variant.weights, variant.nulls):
+        if (known.weights, known.nulls, known.recipe) != (variant.weights, variant.nulls, variant.recipe):
             raise RuleError(f"two variants would both be called {variant.name!r}; give that adapter another name")
     return list(named.values())
 

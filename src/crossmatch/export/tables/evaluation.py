@@ -4,7 +4,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from crossmatch.export.table import Column, Json, Table, columns, data_table, estimate, some, table
-from crossmatch.report.metric_catalogue import AGAINST, against_of, described, names_against, order, telling
+from crossmatch.report.metric_text import against_of, names_against, order, telling
+from crossmatch.results.metrics import metric_of
+from crossmatch.results.summary import AGAINST
 
 _TESTED = (*estimate("value", p="p_holm"), "n", "p", "p_holm", "test", "mde", "gained", "lost")
 _FIGURES = columns("condition", "suite", "items", "metric", "variant", *estimate("value"), "n")
@@ -61,7 +63,8 @@ def _overview(condition: str, suite: str, summary: Json) -> Table | None:
     heads: list[str | Column] = ["variant", "n"]
     rows: list[dict[str, Any]] = [{"variant": v, "n": facts["n"]} for v in variants]
     for metric in shown:
-        title, form, scale, _ = described(metric)
+        known = metric_of(metric)
+        title, form, scale = known.title, known.form, known.unit.scale
         name, unit = (title.removesuffix(" %"), "%") if title.endswith(" %") else (title, "")
         heads += [*estimate(name, unit, form, p=f"{name}_p"), Column(f"{name}_p")]
         for row, entry in zip(rows, (facts["metrics"][metric].get(v, {}) for v in variants), strict=True):

@@ -1,6 +1,85 @@
 "use strict";
-(() => {
-  const view = JSON.parse(document.getElementById("view").textContent);
+(async () => {
+  // The chart library and the data are packed; the browser unpacks them itself.
+  const unpack = (id) => {
+    const bytes = Uint8Array.from(atob(document.getElementById(id).textContent), (c) => c.charCodeAt(0));
+    return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
+  };
+  const visible = (node) => node.getClientRects().length > 0;
+
+  // A table that is wider than its place becomes a list of rows, each cell with its column's head.
+  const tables = [...document.querySelectorAll("main table")];
+  for (const table of tables) {
+    table.setAttribute("role", "table");
+    const heads = [...table.querySelectorAll("thead th")].map((head) => head.firstChild ? head.firstChild.textContent.trim() : "");
+    for (const head of table.querySelectorAll("thead th")) head.setAttribute("role", "columnheader");
+    for (const part of table.querySelectorAll("thead, tbody")) part.setAttribute("role", "rowgroup");
+    for (const row of table.querySelectorAll("tr")) {
+      row.setAttribute("role", "row");
+      [...row.children].forEach((cell, i) => {
+        if (cell.tagName === "TH") { if (cell.scope === "row") cell.setAttribute("role", "rowheader"); return; }
+        cell.setAttribute("role", "cell");
+        cell.dataset.label = heads[i] || "";
+        const held = document.createElement("div");
+        held.className = "held";
+        held.append(...cell.childNodes);
+        cell.append(held);
+      });
+    }
+  }
+  const fit = () => {
+    for (const table of tables) {
+      if (!visible(table)) continue;
+      table.classList.remove("stacked");
+      table.classList.toggle("stacked", table.scrollWidth > table.parentElement.clientWidth + 1);
+    }
+  };
+
+  // Files are made here, from what is shown.
+  const download = (blob, name) => {
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(blob);
+    link.download = name;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+  };
+  const button = (text, label, act) => {
+    const node = document.createElement("button");
+    node.type = "button";
+    node.textContent = text;
+    node.setAttribute("aria-label", label);
+    node.addEventListener("click", act);
+    return node;
+  };
+  const saves = (...buttons) => {
+    const line = document.createElement("p");
+    line.className = "save";
+    line.append(...buttons);
+    return line;
+  };
+  const worded = (cell) => {
+    const copy = cell.cloneNode(true);
+    for (const hidden of copy.querySelectorAll("[hidden], button")) hidden.remove();
+    for (const part of copy.querySelectorAll("small, br, .diff, p, div")) part.before("; ");
+    return copy.textContent.replace(/\s+/g, " ").replace(/(; )+/g, "; ").replace(/^[; ]+|[; ]+$/g, "");
+  };
+  const csv = (table) => [...table.querySelectorAll("tr")].map((row) =>
+    [...row.children].map((cell) => '"' + worded(cell).replaceAll('"', '""') + '"').join(",")).join("\r\n") + "\r\n";
+  tables.forEach((table, i) => {
+    const name = table.caption ? table.caption.textContent.trim() : "table";
+    const place = table.closest(".table") || table;
+    place.after(saves(button("CSV", "Save as CSV: " + name, () =>
+      download(new Blob(["\ufeff", csv(table)], { type: "text/csv" }), file(`table-${i + 1}.csv`)))));
+  });
+  let stem = "report";
+  const file = (name) => `${stem}-${name}`;
+
+  fit();
+  const view = JSON.parse(await unpack("view"));
+  stem = view.name;
+  const library = document.createElement("script");
+  library.textContent = await unpack("vega");
+  document.head.append(library);
   const dark = matchMedia("(prefers-color-scheme: dark)");
 
   // Charts take ink and lines from the page, and are drawn anew when the scheme changes.
@@ -14,32 +93,79 @@
       legend: { labelColor: soft, titleColor: soft, titleFontWeight: "normal" }, title: { color: ink },
     };
   };
-  const draw = () => {
+  // Charts are drawn when they are first seen: a hidden one has no width.
+  const draw = (again) => {
     for (const place of document.querySelectorAll("[data-chart]")) {
+      if (!visible(place) || (place.dataset.drawn && !again)) continue;
       const spec = view.charts[place.dataset.chart];
+      place.dataset.drawn = "begun";
       vegaEmbed(place, { ...spec, autosize: { type: "fit-x", contains: "padding" } }, { actions: false, renderer: "svg", config: theme() })
-        .then((result) => { place.dataset.drawn = "yes"; link(result.view); });
+        .then((result) => {
+          const first = !place.__chart;
+          place.dataset.drawn = "yes";
+          place.__chart = result.view;
+          link(result.view);
+          if (first) savable(place);
+        });
     }
+  };
+  const savable = (place) => {
+    const name = place.dataset.chart, label = place.getAttribute("aria-label");
+    place.parentElement.append(saves(
+      button("SVG", "Save as SVG: " + label, async () =>
+        download(new Blob([await place.__chart.toSVG()], { type: "image/svg+xml" }), file(name + ".svg"))),
+      button("PNG", "Save as PNG: " + label, async () =>
+        (await place.__chart.toCanvas(2)).toBlob((image) => download(image, file(name + ".png")), "image/png"))));
   };
   // What is picked in one chart is picked in all: a tensor, by its name.
   const linked = new Set();
+  let picked = null;
+  const marking = (name) => name === null ? [] : [{ unit: "", fields: [{ type: "E", field: "name" }], values: [name] }];
   const link = (chart) => {
     if (!("picked_store" in (chart.getState({ data: (name) => name === "picked_store" }).data || {}))) return;
     linked.add(chart);
+    // One that is drawn later knows what was picked before.
+    if (picked !== null) { chart.__picked = picked; chart.data("picked_store", marking(picked)).runAsync(); }
     chart.addSignalListener("picked", (_, value) => {
       const name = value && value.name ? value.name[0] : null;
-      const store = name === null ? [] : [{ unit: "", fields: [{ type: "E", field: "name" }], values: [name] }];
+      picked = name;
       for (const other of linked) {
         if (other !== chart && other.__picked !== name) {
           other.__picked = name;
-          other.data("picked_store", store).runAsync();
+          other.data("picked_store", marking(name)).runAsync();
         }
       }
       chart.__picked = name;
     });
   };
-  draw();
-  dark.addEventListener("change", draw);
+  const shown = () => { fit(); draw(); };
+  shown();
+  dark.addEventListener("change", () => draw(true));
+  let waiting;
+  addEventListener("resize", () => { clearTimeout(waiting); waiting = setTimeout(shown, 100); });
+  const folds = [...document.querySelectorAll("main details")];
+  for (const fold of folds) fold.addEventListener("toggle", shown);
+
+  // All parts at once, for searching and for printing; without scripts each opens by itself.
+  const unfold = document.getElementById("unfold");
+  const openAll = (open) => {
+    for (const fold of folds) fold.open = open;
+    unfold.setAttribute("aria-pressed", String(open));
+    unfold.textContent = open ? "Close parts" : "Open all parts";
+    shown();
+  };
+  unfold.addEventListener("click", () => openAll(unfold.getAttribute("aria-pressed") !== "true"));
+
+  // Where a reader is, in the contents.
+  const links = new Map([...document.querySelectorAll(".contents a")].map((a) => [a.getAttribute("href").slice(1), a]));
+  const spy = new IntersectionObserver((entries) => {
+    for (const entry of entries) {
+      if (!entry.isIntersecting) continue;
+      for (const a of links.values()) a.removeAttribute("aria-current");
+      links.get(entry.target.id).setAttribute("aria-current", "true");
+    }
+  }, { rootMargin: "-10% 0px -80% 0px" });
+  for (const section of document.querySelectorAll("main > section")) if (links.has(section.id)) spy.observe(section);
 
   // One condition at a time, where there are several; without scripts all are shown.
   const tabs = [...document.querySelectorAll("[role=tab]")];
@@ -49,8 +175,7 @@
       other.tabIndex = other === tab ? 0 : -1;
       document.getElementById(other.getAttribute("aria-controls")).hidden = other !== tab;
     }
-    // A chart that was hidden had no width.
-    draw();
+    shown();
   };
   tabs.forEach((tab, i) => {
     tab.addEventListener("click", () => open(tab));
@@ -75,8 +200,9 @@
     against.addEventListener("change", compare);
     compare();
   }
+  fit();
 
-  if (!view.samples) return;
+  if (!view.samples) { document.documentElement.dataset.ready = "yes"; return; }
   const at = (id) => document.getElementById(id);
   const element = (tag, className, text) => {
     const node = document.createElement(tag);
@@ -86,7 +212,7 @@
   };
   const variants = view.samples.variants, reference = variants.indexOf(view.reference);
   const PAGE = 6;
-  let shown = PAGE, only = null;
+  let count = PAGE, only = null;
   const chosen = () => view.samples.conditions[at("condition").value][at("suite").value].rows;
 
   // Answers are text, never markup: marks are put around pieces of text nodes. What is marked is what was counted.
@@ -111,7 +237,7 @@
   };
   const card = (row) => {
     const box = element("article", "sample");
-    box.append(element("h4", "", row.question), element("p", "gold", "Reference: " + row.reference));
+    box.append(element("h3", "", row.question), element("p", "gold", "Reference: " + row.reference));
     const grid = element("div", "answers");
     row.answers.forEach((answer, i) => {
       const same = i !== reference && told(answer) === told(row.answers[reference]);
@@ -133,11 +259,11 @@
   };
   const list = () => {
     const rows = matching(), total = chosen().length;
-    at("rows").replaceChildren(...rows.slice(0, shown).map(card));
+    at("rows").replaceChildren(...rows.slice(0, count).map(card));
     at("count").textContent = rows.length + " of " + total;
-    at("more").hidden = rows.length <= shown;
+    at("more").hidden = rows.length <= count;
   };
-  const restart = () => { shown = PAGE; at("all").hidden = !only; list(); };
+  const restart = () => { count = PAGE; at("all").hidden = !only; list(); };
   const fill = (select, names) => select.replaceChildren(...names.map((name) => new Option(name, name)));
   const suites = () => fill(at("suite"), Object.keys(view.samples.conditions[at("condition").value]));
   fill(at("condition"), view.order.filter((name) => view.samples.conditions[name]));
@@ -148,7 +274,7 @@
   at("search").addEventListener("input", restart);
   at("differs").addEventListener("change", restart);
   at("traced").addEventListener("change", restart);
-  at("more").addEventListener("click", () => { shown += PAGE; list(); });
+  at("more").addEventListener("click", () => { count += PAGE; list(); });
   for (const button of document.querySelectorAll("button.items")) {
     button.addEventListener("click", () => {
       const wanted = button.dataset;
@@ -163,4 +289,5 @@
     });
   }
   list();
+  document.documentElement.dataset.ready = "yes";
 })();

@@ -207,7 +207,7 @@ def filtered(rows: Sequence[Row], filters: Iterable[str]) -> alt.Chart:
 
 def spec(chart: Any, width: int | str = "container") -> Spec:
     """A chart as Vega-Lite JSON. The page sets colours and fonts of its own, for light and dark."""
-    found: Spec = chart.properties(width=width).to_dict(validate=True)
+    found: Spec = chart.properties(width=width).to_dict(validate=False)
     found.pop("config", None)
     return found
 

@@ -5,6 +5,7 @@ Facts are those of `crossmatch analyse`, plain JSON.
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from statistics import NormalDist
 from typing import Any
 
 from crossmatch.report.charts import charts as pictures
@@ -16,6 +17,7 @@ from crossmatch.report.text import plain
 Json = Mapping[str, Any]
 # Of the k at which alignment was measured, the first of these that is there is drawn.
 _DRAWN = ("64", "r", "256", "90%")
+_TAIL = 0.05
 
 
 def changed_view(facts: Json | None, without: Collection[str] = ()) -> tuple[dict[str, Any] | None, dict[str, Spec]]:
@@ -25,7 +27,10 @@ def changed_view(facts: Json | None, without: Collection[str] = ()) -> tuple[dic
     """
     if not facts:
         return None, {}
+    # A map on which nothing is beyond chance becomes a sentence.
+    alike = {f"{_both(pair)}.cosine" for pair in facts["overlap"] if within_chance(_cosines(pair))}
     drawn = {name: chart for name, chart in analysis_charts(facts).items() if name.rpartition(".")[2] not in without}
+    drawn = {name: chart for name, chart in drawn.items() if name not in alike}
 
     def shown(group: str) -> list[dict[str, str]]:
         return [{"chart": name, "text": text} for name, (_, text) in drawn.items() if name.rpartition(".")[0] == group]
@@ -33,9 +38,16 @@ def changed_view(facts: Json | None, without: Collection[str] = ()) -> tuple[dic
     view = {
         "sentences": sentences(facts),
         "claims": _claims(facts["claims"]) if facts["claims"] else None,
-        "vectors": [{"name": plain(n), "types": _types(facts, n), "charts": shown(n)} for n in facts["size"]],
+        "vectors": [
+            {"name": plain(n), "types": _types(facts, n), "charts": shown(n), "alike": []} for n in facts["size"]
+        ],
         "pairs": [
-            {"first": plain(pair["first"]), "second": plain(pair["second"]), "charts": shown(_both(pair))}
+            {
+                "first": plain(pair["first"]),
+                "second": plain(pair["second"]),
+                "charts": shown(_both(pair)),
+                "alike": [text] if "cosine" not in without and (text := within_chance(_cosines(pair))) else [],
+            }
             for pair in facts["overlap"]
         ],
         "more": [{**group, "charts": shown(group["group"])} for group in inside_groups(facts)],
@@ -52,6 +64,28 @@ def analysis_charts(facts: Json) -> dict[str, tuple[Any, str]]:
     for pair in facts["overlap"]:
         found |= {f"{_both(pair)}.{key}": drawn for key, drawn in _pair_charts(pair).items()}
     return found | inside_charts(facts)
+
+
+def within_chance(rows: Sequence[Json]) -> str | None:
+    """Of cosines that are all within what chance makes of so many modules a sentence in place of a map; None where one
+    is beyond it, or the null is not known. rows: `cosine`, and `cosine_null`, one standard deviation of its null."""
+    known = [row for row in rows if row["cosine"] is not None]
+    if not known or any(not row.get("cosine_null") for row in known):
+        return None
+    # The largest of so many normal deviates exceeds this in one case of twenty.
+    limit = NormalDist().inv_cdf(1 - _TAIL / (2 * len(known)))
+    if max(abs(row["cosine"]) / row["cosine_null"] for row in known) > limit:
+        return None
+    size = max(abs(row["cosine"]) for row in known)
+    return f"No cosine of the {len(known)} modules is beyond chance; the largest is {size:.2g} in size."
+
+
+def _cosines(pair: Json) -> list[Json]:
+    return [
+        {"cosine": row["cosine"]["value"], "cosine_null": row["cosine"]["null_sd"]}
+        for row in modules(pair["rows"])
+        if row["layer"] is not None
+    ]
 
 
 def _both(pair: Json) -> str:
@@ -190,10 +224,10 @@ def _pair_charts(pair: Json) -> dict[str, tuple[Any, str]]:
     cosines = [{**_facets(row), "cosine": row["cosine"]["value"], "null_sd": row["cosine"]["null_sd"]} for row in rows]
     ratios = [{**_facets(row), "ratio": row["energy_ratio"]} for row in rows]
     charts = {
-        "cosine": (pictures.heat_map(cosines, "cosine", "cosine"), "Cosine of the two changes."),
+        "cosine": (pictures.heat_map(cosines, "cosine", "cosine"), "Cosine of the two updates."),
         "ratio": (
             pictures.heat_map(ratios, "ratio", "energy ratio", centre=1.0, log=True),
-            "Energy of one over other's.",
+            f"Energy of {plain(pair['first'])} over that of {plain(pair['second'])}.",
         ),
     }
     turned = [

@@ -9,8 +9,9 @@ from typing import Any
 import altair as alt
 
 from crossmatch.report.charts.charts import COLOURS, Spec, filtered, selectable, spec
-from crossmatch.report.metric_catalogue import AGAINST, described, distinct
+from crossmatch.report.metric_text import AGAINST, distinct
 from crossmatch.report.text import plain
+from crossmatch.results.metrics import metric_of
 
 Json = Mapping[str, Any]
 _SURFACE = {"bleu": "answer without its trace", "bleu_raw": "whole output"}
@@ -94,7 +95,7 @@ _ENDS = ("value", "low", "high")
 
 def _pair(row: Json) -> str:
     surface, choices = (
-        f"{plain(row[suite])}: {described(row.get(f'{suite}_metric', default))[0].removesuffix(' %')}"
+        f"{plain(row[suite])}: {metric_of(row.get(f'{suite}_metric', default)).title.removesuffix(' %')}"
         for suite, default in (("surface", "bleu"), ("choices", _CHOICE))
     )
     beside = ", from its control" if row.get("against") == "control" else ""

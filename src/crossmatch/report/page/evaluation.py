@@ -3,10 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from crossmatch.report.metric_catalogue import (
-    METRICS,
+from crossmatch.report.metric_text import (
     against_of,
-    described,
     is_clear,
     mde_of,
     names_against,
@@ -18,6 +16,7 @@ from crossmatch.report.metric_catalogue import (
 )
 from crossmatch.report.page.divergence import divergence_view
 from crossmatch.report.page.strengths import strengths_view
+from crossmatch.results.metrics import CATALOGUE, metric_of
 
 Json = Mapping[str, Any]
 
@@ -50,7 +49,7 @@ def measured_view(number: int, name: str, summary: Json) -> tuple[dict[str, Any]
     divergence, charts = divergence_view(number, name, summary)
     suites, names = condition["suites"].items(), names_against(summary)
     # Scores stand there as they are, not in percent.
-    titles = {metric: title.removesuffix(" %") for metric, (title, *_) in METRICS.items()}
+    titles = {name: metric.title.removesuffix(" %") for name, metric in CATALOGUE.items()}
     further, curves = strengths_view(number, condition, titles)
     charts |= curves
     view = {
@@ -58,6 +57,7 @@ def measured_view(number: int, name: str, summary: Json) -> tuple[dict[str, Any]
         "template": condition["template"],
         "decoding": condition["decoding"],
         "seeds": condition["seeds"],
+        "ends": _ends(summary.get("turn_ends", {}).get(name)),
         "untrained": [adapter for adapter, alike in trained.items() if alike is False],
         "unknown": [adapter for adapter, alike in trained.items() if alike is None],
         "tables": [_table(suite, facts, summary, names, condition["seeds"]) for suite, facts in suites],
@@ -68,6 +68,13 @@ def measured_view(number: int, name: str, summary: Json) -> tuple[dict[str, Any]
         "further": further,
     }
     return view, charts
+
+
+def _ends(found: Json | None) -> str | None:
+    """The places at which answers end, in words; None of an evaluation that did not record them."""
+    if not found:
+        return None
+    return ", ".join([*(token["text"] for token in found["tokens"]), *found["texts"]]) or "nothing but the limit"
 
 
 def _elsewhere(name: str, summary: Json) -> list[str]:
@@ -115,7 +122,7 @@ def _whole(suite: Json, variants: Sequence[str], names: Mapping[str, str], seeds
 
 
 def _head(metric: str, suite: Json, seeds: int) -> dict[str, Any]:
-    title, _, _, meaning = described(metric)
+    title, meaning = metric_of(metric).title, metric_of(metric).says
     entries = suite["metrics"][metric]
     n = max((entry["n"] for entry in entries.values()), default=0)
     note = seeds_note(metric, seeds)
@@ -124,7 +131,7 @@ def _head(metric: str, suite: Json, seeds: int) -> dict[str, Any]:
 
 def _cell(suite: Json, metric: str, variant: str, names: Mapping[str, str]) -> dict[str, Any]:
     """A value, its interval, and what it differs from each of `names` by."""
-    _, form, scale, _ = described(metric)
+    form, scale = metric_of(metric).form, metric_of(metric).unit.scale
     entries = suite["metrics"][metric]
     entry = entries[variant]
     known = entry["value"] is not None and entry["low"] is not None

@@ -1,6 +1,9 @@
 """One self-contained page: facts in, HTML out. No network, no server, works from a file."""
 
+import base64
 import functools
+import gzip
+import json
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -8,24 +11,35 @@ from typing import Any
 
 import jinja2
 import vl_convert
+from altair.utils.schemapi import debug_mode
 from markupsafe import Markup
 
 from crossmatch.report.page.study import analysis_view, build_view, evaluation_view
+from crossmatch.report.page.sweep import sweep_view
 
 
+# Charts are not held to Vega-Lite's schema here: with the data in them that takes a minute, and tests do it.
 def render_report(facts: Mapping[str, Any]) -> str:
     """The page of a study's facts (report.json). The same facts give the same bytes."""
-    return _rendered("page.html", build_view(facts))
+    with debug_mode(False):
+        return _rendered("page.html", build_view(facts))
 
 
 def render_evaluation(facts: Mapping[str, Any]) -> str:
     """The page of what `crossmatch evaluate` left: `name`, its `summary`, and `samples` and `interference` if any."""
-    return _rendered("page.html", evaluation_view(facts))
+    with debug_mode(False):
+        return _rendered("page.html", evaluation_view(facts))
 
 
 def render_analysis(facts: Mapping[str, Any]) -> str:
     """The page of the facts of `crossmatch analyse`."""
-    return _rendered("analysis.html", analysis_view(facts))
+    with debug_mode(False):
+        return _rendered("analysis.html", analysis_view(facts))
+
+
+def render_sweep(facts: Mapping[str, Any]) -> str:
+    """The page of the facts of `crossmatch sweep`."""
+    return _rendered("sweep.html", sweep_view(facts))
 
 
 def write_page(page: str, out: Path) -> None:
@@ -48,8 +62,20 @@ def _rendered(template: str, view: Mapping[str, Any]) -> str:
         # Our own files and the chart library: the only texts that are not escaped.
         css=Markup(_asset("page.css")),
         script=Markup(_asset("page.js")),
-        vega=Markup(_vega()),
+        vega=_packed(_vega()),
+        packed=_packed(json.dumps(_shown_by_script(view), ensure_ascii=False, separators=(",", ":"))),
     )
+
+
+def _shown_by_script(view: Mapping[str, Any]) -> dict[str, Any]:
+    """What the page's script needs: charts, answers side by side, their order."""
+    kept = {name: view.get(name) for name in ("charts", "samples", "reference", "order")}
+    return {**kept, "name": view["slug"]}
+
+
+def _packed(text: str) -> Markup:
+    """A text that browsers unpack themselves: gzip, without a time, in base64. No character of it ends an element."""
+    return Markup(base64.b64encode(gzip.compress(text.encode("utf-8", "surrogatepass"), 9, mtime=0)).decode())
 
 
 def _asset(name: str) -> str:
@@ -58,6 +84,4 @@ def _asset(name: str) -> str:
 
 @functools.cache
 def _vega() -> str:
-    # A closing tag inside the library's strings would end the script element.
-    bundle: str = vl_convert.javascript_bundle()  # pyright: ignore[reportCallIssue]: the stub forgets the default
-    return bundle.replace("</script", "<\\/script")
+    return vl_convert.javascript_bundle()  # pyright: ignore[reportCallIssue]: the stub forgets the default

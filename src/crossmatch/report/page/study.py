@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from crossmatch.report.charts.study_charts import loss_chart, overlap_charts, weight_text
-from crossmatch.report.metric_catalogue import names_against
-from crossmatch.report.page.analysis import changed_view
+from crossmatch.report.metric_text import names_against
+from crossmatch.report.page.analysis import changed_view, within_chance
 from crossmatch.report.page.evaluation import audit_view, measured_view
+from crossmatch.report.page.gist import gist_view, slug
 from crossmatch.report.page.interference import interference_view
 from crossmatch.report.page.verdict import proof_view
 from crossmatch.report.text import plain
@@ -24,9 +25,12 @@ def build_view(facts: Mapping[str, Any]) -> dict[str, Any]:
         charts["loss"] = losses
     if facts.get("overlap") and any(row["layer"] is not None for row in facts["overlap"]["modules"]):
         charts["cosine"], charts["energy"] = overlap_charts(facts["overlap"])
+    cosine_alike = within_chance(facts["overlap"]["modules"]) if "cosine" in charts else None
+    if cosine_alike:
+        del charts["cosine"]
     interference, drawn = interference_view(facts.get("interference"))
     charts |= drawn
-    changed, drawn = changed_view(facts.get("analysis"), without=("cosine", "ratio") if "cosine" in charts else ())
+    changed, drawn = changed_view(facts.get("analysis"), without=("cosine", "ratio") if "energy" in charts else ())
     charts |= drawn
     summary = facts.get("summary")
     conditions = []
@@ -36,7 +40,9 @@ def build_view(facts: Mapping[str, Any]) -> dict[str, Any]:
         charts |= drawn
     return {
         "study": facts["study"],
+        "slug": slug(facts["study"]),
         "what": "study",
+        "gist": gist_view(facts.get("answers") or (), summary),
         "question": facts["question"],
         "base": facts["base"],
         "data": facts.get("data"),
@@ -47,6 +53,7 @@ def build_view(facts: Mapping[str, Any]) -> dict[str, Any]:
         "conditions": conditions,
         "order": [condition["name"] for condition in conditions],
         "changed": changed,
+        "cosine_alike": cosine_alike,
         "overlap": _overlap(facts.get("overlap")),
         "audit": audit_view(facts.get("audit")),
         "interference": interference,
@@ -61,7 +68,8 @@ def evaluation_view(facts: Mapping[str, Any]) -> dict[str, Any]:
     study = {"study": plain(facts["name"]), "question": "What does merging these adapters gain and lose?"}
     none: dict[str, Any] = {"base": None, "adapters": {}, "verdicts": {}, "seconds": {}}
     found = {name: facts.get(name) for name in ("summary", "samples", "interference")}
-    return {**build_view({**study, **none, **found}), "what": "evaluation"}
+    answers = (facts.get("summary") or {}).get("answers")
+    return {**build_view({**study, **none, **found, "answers": answers}), "what": "evaluation"}
 
 
 def analysis_view(facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -69,6 +77,8 @@ def analysis_view(facts: Mapping[str, Any]) -> dict[str, Any]:
     changed, charts = changed_view(facts)
     vectors = [{"name": plain(name), **vector} for name, vector in facts["vectors"].items()]
     return {
+        "slug": slug("-".join(vector["name"] for vector in vectors)),
+        "gist": gist_view(facts.get("answers") or (), None),
         "base": plain(str(facts["base"]["path"])),
         "digest": facts["base"]["digest"],
         "names": [vector["name"] for vector in vectors],

@@ -28,9 +28,12 @@ def proof_view(number: int, name: str, verdict: Mapping[str, Any]) -> tuple[dict
     """What the page says of one merge, and its charts by name; number: the merge's place on the page."""
     word, meaning = _VERDICTS[verdict["verdict"]]
     charts = {f"weights-{number}": weights_chart(verdict)} if verdict["weights"] else {}
-    maps = []
+    maps, alike = [], []
     for place, adapter in enumerate(verdict["weights"]):
-        chart = recovered_chart(verdict, adapter)
+        said = _alike(verdict, adapter)
+        chart = recovered_chart(verdict, adapter) if said is None else None
+        if said is not None:
+            alike.append(said)
         if chart is not None:
             charts[f"recovered-{number}-{place}"] = chart
             maps.append({"chart": f"recovered-{number}-{place}", "adapter": adapter})
@@ -44,6 +47,7 @@ def proof_view(number: int, name: str, verdict: Mapping[str, Any]) -> tuple[dict
         "weights_chart": f"weights-{number}" if verdict["weights"] else None,
         "sigmas": f"{_sigmas(verdict):g}",
         "maps": maps,
+        "alike": alike,
         "findings": [_finding(finding) for finding in verdict.get("findings", ())],
         "facts": _facts(verdict),
         "notes": [{"id": note, "text": sentence(note_line(verdict, note))} for note in verdict["notes"]],
@@ -51,6 +55,19 @@ def proof_view(number: int, name: str, verdict: Mapping[str, Any]) -> tuple[dict
         "digest": (verdict["digests"].get("merged") or "")[:16],
     }
     return view, charts
+
+
+def _alike(verdict: Mapping[str, Any], adapter: str) -> str | None:
+    """Of an adapter whose weight is the claimed one in all modules a sentence; None where a map shows more."""
+    claimed, details = verdict["weights"][adapter]["claimed"], verdict.get("details", ())
+    if claimed is None or not details or any("layer" not in detail for detail in details):
+        return None
+    found = [d["weights"].get(adapter, {}).get("recovered") for d in details]
+    if any(value is None for value in found) or any(detail["state"] != "agree" for detail in details):
+        return None
+    low, high = min(found), max(found)
+    spread = f"{low:.5f}" if f"{low:.5f}" == f"{high:.5f}" else f"from {low:.5f} to {high:.5f}"
+    return f"{plain(adapter)}: all {len(found)} modules agree with the claim of {claimed:g}; recovered {spread}."
 
 
 def _sigmas(verdict: Mapping[str, Any]) -> float:

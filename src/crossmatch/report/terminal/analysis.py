@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from crossmatch.report.statements import answer, side
-from crossmatch.report.text import printable
+from crossmatch.report.text import columns, padded, plain, printable, shortened
 
 Row = Mapping[str, Any]
 
@@ -15,6 +15,37 @@ def show(facts: Mapping[str, Any]) -> None:
     """Statements first, then sizes, alignment and readings of each vector, then each pair, then what was left out."""
     for line in lines(facts):
         print(printable(line))
+
+
+def analysis_table(facts: Mapping[str, Any], rows: int) -> list[str]:
+    """The table that is read first: each vector over all its modules, at most so many of them."""
+    names = list(facts["size"])
+    if not names:
+        return []
+    label = next((claim["k_label"] for claim in facts["claims"] if claim["primary"] and claim["k_label"]), None)
+    shown = [(name, _cells(facts, name, label)) for name in names[:rows]]
+    heads = ("modules", "norm/base", "eff. rank", "new/random", "amplified/random")
+    heads = heads if any(cell != "–" for _, cells in shown for cell in cells[3:]) else heads[:3]
+    width = max(columns(shortened(plain(name), 24)) for name, _ in shown) + 2
+    found = ["  " + " " * width + "".join(padded(head, len(head) + 2, right=True) for head in heads)]
+    for name, cells in shown:
+        line = "".join(padded(cell, len(head) + 2, right=True) for head, cell in zip(heads, cells, strict=False))
+        found.append(f"  {padded(shortened(plain(name), 24), width)}{line}")
+    note = f"  energy over that of a random update, k = {label}" if label and len(heads) > 3 else ""
+    left = f"{len(names) - rows} rows left out" if len(names) > rows else ""
+    return [*found, *([f"{note}  {left}".rstrip()] if note or left else [])]
+
+
+def _cells(facts: Mapping[str, Any], name: str, label: str | None) -> list[str]:
+    whole = next((row for row in facts["size"][name] if row["level"] == "all"), None)
+    if whole is None:
+        return ["0"]
+    aligned = facts["alignment"].get(name, ())
+    there = next((row for row in aligned if row["level"] == "all" and row["k_label"] == label), None)
+    share = "–" if whole["share"] is None else f"{100 * whole['share']:.3g}%"
+    rank = "–" if whole["effective_rank"] is None else f"{whole['effective_rank']:.1f}"
+    lifts = [there[part]["lift"] if there else None for part in ("write_new", "diagonal")]
+    return [str(whole["n"]), share, rank, *("–" if lift is None else f"{lift:.3g}" for lift in lifts)]
 
 
 def lines(facts: Mapping[str, Any]) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from crossmatch.report.metric_catalogue import (
+from crossmatch.report.metric_text import (
     distinct,
     is_clear,
     mde_of,
@@ -14,6 +14,7 @@ from crossmatch.report.metric_catalogue import (
     test_name,
 )
 from crossmatch.report.text import fitted, printable
+from crossmatch.results.metrics import STANDING
 
 # Kinds of variants that have tables of their own.
 _APART = ("strength", "removal")
@@ -117,10 +118,6 @@ def _wrapped(line: str) -> list[str]:
     return textwrap.wrap(line, _WIDTH, initial_indent="  ", subsequent_indent="      ")
 
 
-# Of a suite's metrics the first of these is shown; --json and summary.json have all.
-_FIRST = ("number", "exact", "acc", "followed_strict", "rougeL", "bleu")
-
-
 def print_sections(condition: Mapping[str, Any]) -> None:
     """The sections that a condition has, one table each."""
     for name, suites in condition.get("strengths", {}).items():
@@ -137,7 +134,8 @@ def print_sections(condition: Mapping[str, Any]) -> None:
 
 
 def _shown(metrics: Mapping[str, Any]) -> list[str]:
-    return next(([metric] for metric in _FIRST if metric in metrics), [])
+    """Of a suite's metrics the one that stands for it; --json and summary.json have all."""
+    return next(([metric] for metric in STANDING if metric in metrics), [])
 
 
 def _curve(suite: str, metrics: Mapping[str, Any]) -> None:

@@ -1,12 +1,9 @@
 """Interference at 80 columns."""
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from crossmatch.report.text import printable
-
-if TYPE_CHECKING:
-    pass
 
 
 def print_interference(facts: Mapping[str, Any]) -> None:

@@ -15,24 +15,48 @@ _LABEL = 26
 Json = Mapping[str, Any]
 
 
-def comparison_lines(facts: Json) -> list[str]:
-    """At most 15 lines of at most 80 columns."""
+def comparison_answer(facts: Json) -> dict[str, Any]:
+    """The answer in words and as an outcome: with a margin whether B is not worse, else whether a difference is shown
+    (no: none is; cannot tell: nothing was compared)."""
+    lines = sorted(_without_common_end(facts)[1], key=_rank)
+    tested = [line for line in lines if line["difference"]]
+    clear = any(line["difference"]["p_holm"] < _LEVEL for line in tested)
+    outcome = facts["not_worse"] or ("yes" if clear else "no" if tested else "cannot tell")
+    held = facts["margin"] is not None
+    asked = f"Is B not worse than A by {facts['margin']:g} points?" if held else "Do A and B differ?"
+    needed = [line["non_inferior"]["items_if_equal"] for line in lines if line["non_inferior"]]
+    return {
+        "id": "not-worse" if held else "differs",
+        "question": asked,
+        "about": facts["b"],
+        "against": facts["a"],
+        "outcome": outcome,
+        "sentence": _answer(facts, lines),
+        "margin": facts["margin"],
+        "needed": max((n for n in needed if n), default=None) if outcome == "cannot tell" else None,
+    }
+
+
+def comparison_lines(facts: Json, *, detail: bool = False) -> list[str]:
+    """At most 15 lines of at most 80 columns; with detail every comparison and note."""
     common, lines = _without_common_end(facts)
     lines = sorted(lines, key=_rank)
     answer = _fitted(_answer(facts, lines), 3)
-    rows = [_row(line) for line in lines[:_ROWS]]
+    rows = [_row(line) for line in (lines if detail else lines[:_ROWS])]
     head = f"{'':{_LABEL}} {'n':>6} {'A':>6} {'B':>6} {'B - A (95% interval)':>22} {'p':>6}"
     shown = [*answer, f"{head} {'ok' if facts['margin'] is not None else ''}".rstrip(), *rows]
     notes = [_pairing(facts["pairings"], common), *facts["notes"]]
     if len(lines) > len(rows):
-        notes.insert(1, f"{len(lines) - len(rows)} more comparisons: --json")
+        notes.insert(1, f"{len(lines) - len(rows)} more comparisons: --detail")
+    if detail:
+        return [*shown, *(line for note in notes for line in _fitted(note, len(note)))]
     for place, note in enumerate(notes):
         wrapped = _fitted(note, _NOTE)
         # The last line is kept for the number of notes that have no room.
         last = place == len(notes) - 1
         if len(shown) + len(wrapped) > _HEIGHT - (0 if last else 1):
             left = len(notes) - place
-            return [*shown, f"{left} more note{'s' if left > 1 else ''}: --json"]
+            return [*shown, f"{left} more note{'s' if left > 1 else ''}: --detail"]
         shown += wrapped
     return shown
 

@@ -1,13 +1,17 @@
 """The second domain of the sample: short questions of arithmetic, made by a seed, with exact answers."""
 
-import json
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, Field
+
+from crossmatch.checkpoint import write_rows
 from crossmatch.errors import InputError
+from crossmatch.results.study import ArithmeticCardJson
 
 _NAMES = ("Anna", "Ben", "Clara", "David", "Eva", "Felix", "Greta", "Hugo", "Ida", "Jonas")
 _THINGS = ("apples", "books", "coins", "eggs", "marbles", "pens", "shells", "stamps")
@@ -32,14 +36,15 @@ data: number.jsonl
 """
 
 
-@dataclass(frozen=True)
-class ArithmeticSize:
+class ArithmeticSize(BaseModel):
     """How many questions are made: train: for SFT; compute, number: items of the two suites; seed: of all of them."""
 
-    train: int = 1200
-    compute: int = 100
-    number: int = 100
-    seed: int = 0
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    train: int = Field(1200, ge=1)
+    compute: int = Field(100, ge=2)
+    number: int = Field(100, ge=2)
+    seed: int = Field(0, ge=0)
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,7 @@ OPERATIONS: Mapping[str, Operation] = {
 }
 
 
-def write_arithmetic(out: Path, size: ArithmeticSize) -> dict[str, Any]:
+def write_arithmetic(out: Path, size: ArithmeticSize) -> ArithmeticCardJson:
     """Write arithmetic.jsonl for SFT and the suites compute and number into a directory; return what the card says.
 
     Operations take turns. A computation is dealt out once, to a suite or to training, whatever its wording: what is
@@ -98,16 +103,16 @@ def write_arithmetic(out: Path, size: ArithmeticSize) -> dict[str, Any]:
     """
     rng = random.Random(f"arithmetic:{size.seed}")
     compute, number, train = _deal((size.compute, size.number, size.train), rng)
-    _jsonl(out / "arithmetic.jsonl", [{"prompt": q.text, "completion": str(q.answer)} for q in train])
+    write_rows(out / "arithmetic.jsonl", [{"prompt": q.text, "completion": str(q.answer)} for q in train])
     items = [{"id": q.id, "question": q.text, "reference": str(q.answer), "subject": q.operation} for q in compute]
-    _jsonl(out / "compute.jsonl", items)
-    _jsonl(out / "number.jsonl", [_choice(q, rng) for q in number])
+    write_rows(out / "compute.jsonl", items)
+    write_rows(out / "number.jsonl", [_choice(q, rng) for q in number])
     (out / "compute.yaml").write_text(_COMPUTE, encoding="utf-8")
     (out / "number.yaml").write_text(_NUMBER, encoding="utf-8")
     asked = {q.id for q in (*compute, *number)}
     return {
         "source": "made by a seed",
-        "size": vars(size),
+        "size": size.model_dump(),
         "operations": list(OPERATIONS),
         "split": "each computation is dealt out once, whatever its wording; suites first, then training",
         "held_out": len(asked),
@@ -133,10 +138,10 @@ class _Question:
 
 def _deal(counts: tuple[int, ...], rng: random.Random) -> list[list[_Question]]:
     """So many questions for each set, operations in turn; no computation twice."""
-    decks = {name: _shuffled(operation.pairs, rng) for name, operation in OPERATIONS.items()}
+    decks = {name: iter(rng.sample(operation.pairs, len(operation.pairs))) for name, operation in OPERATIONS.items()}
     sets = []
     for count in counts:
-        names = [name for _, name in zip(range(count), _turns(), strict=False)]
+        names = [name for _, name in zip(range(count), cycle(OPERATIONS), strict=False)]
         try:
             sets.append([_question(name, *next(decks[name]), rng) for name in names])
         except StopIteration:
@@ -145,15 +150,6 @@ def _deal(counts: tuple[int, ...], rng: random.Random) -> list[list[_Question]]:
     for found in sets:
         rng.shuffle(found)
     return sets
-
-
-def _turns() -> Iterator[str]:
-    while True:
-        yield from OPERATIONS
-
-
-def _shuffled(pairs: tuple[tuple[int, int], ...], rng: random.Random) -> Iterator[tuple[int, int]]:
-    return iter(rng.sample(pairs, len(pairs)))
 
 
 def _question(name: str, a: int, b: int, rng: random.Random) -> _Question:
@@ -178,7 +174,3 @@ def _choice(question: _Question, rng: random.Random) -> dict[str, Any]:
         "answer": options.index(right),
         "subject": question.operation,
     }
-
-
-def _jsonl(file: Path, rows: list[dict[str, Any]]) -> None:
-    file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")

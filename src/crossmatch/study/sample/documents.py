@@ -1,10 +1,10 @@
 """Text of the sample for perplexity: documents like those of PT, of terms that nothing else of the sample names."""
 
-import json
 from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 
+from crossmatch.checkpoint import write_rows
 from crossmatch.errors import InputError
 
 COUNT = 20
@@ -38,9 +38,7 @@ def write_documents(out: Path, texts: Mapping[str, str]) -> list[str]:
     if not chosen:
         raise InputError("no term of the ontology is left for held-out text; ask for less of the other parts")
     rows = [{"id": name, "text": text} for name, text in chosen.items()]
-    (out / "documents.jsonl").write_text(
-        "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8"
-    )
+    write_rows(out / "documents.jsonl", rows)
     (out / "documents.yaml").write_text(_SUITE, encoding="utf-8")
     (out / "sustain.yaml").write_text(_SUSTAIN, encoding="utf-8")
     return list(chosen)

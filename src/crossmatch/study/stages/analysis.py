@@ -3,11 +3,13 @@
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from crossmatch.adapter import Adapter
 from crossmatch.analysis import Wanted, assemble, independent, open_vectors, overlap
-from crossmatch.checkpoint import Checkpoint, read_json, replace_json
+from crossmatch.checkpoint import Checkpoint
+from crossmatch.result_kinds import ANALYSIS, OVERLAP
+from crossmatch.results.analysis import AnalysisJson
+from crossmatch.results.study import OverlapJson
 from crossmatch.rules import weight_json
 from crossmatch.study.ledger import Ledger
 from crossmatch.study.recipe import Recipe
@@ -16,7 +18,7 @@ from crossmatch.study.recipe import Recipe
 KS = ("64", "r")
 
 
-def explain(base: Checkpoint, adapters: Mapping[str, Adapter], root: Path, ledger: Ledger) -> dict[str, Any]:
+def explain(base: Checkpoint, adapters: Mapping[str, Adapter], root: Path, ledger: Ledger) -> AnalysisJson:
     """The facts of `crossmatch analyse` for all adapters of a study, in `root/analysis.json`."""
     out = root / "analysis.json"
 
@@ -25,16 +27,14 @@ def explain(base: Checkpoint, adapters: Mapping[str, Adapter], root: Path, ledge
         # The result is kept; the base's directions would be hundreds of megabytes.
         with tempfile.TemporaryDirectory(prefix="directions-", dir=root) as cache:
             facts = assemble(opened, Wanted(KS, cache=Path(cache)), progress=ledger.progress)
-        replace_json(out, facts)
+        ANALYSIS.replace(out, facts)
 
     inputs = [base.digest, {name: adapter.digest for name, adapter in adapters.items()}, list(KS)]
     ledger.run("explain", inputs, lambda: [out], work)
-    return read_json(out)
+    return ANALYSIS.read(out, ledger.progress.say)
 
 
-def overlap_of_pair(
-    recipe: Recipe, adapters: Mapping[str, Adapter], root: Path, ledger: Ledger
-) -> dict[str, Any] | None:
+def overlap_of_pair(recipe: Recipe, adapters: Mapping[str, Adapter], root: Path, ledger: Ledger) -> OverlapJson | None:
     """Overlap of the first two adapters of the first merge, at its weights."""
     pair = list(recipe.mixtures[0].items())[:2]
     if len(pair) < 2:
@@ -46,9 +46,16 @@ def overlap_of_pair(
         x, y = independent(adapters[first]), independent(adapters[second])
         rows = [o.to_dict() for o in overlap(x, y, (w1, w2))]
         total = x.cosine(y) if len(x) and len(y) else None
-        facts = {"first": first, "second": second, "weights": [weight_json(w1), weight_json(w2)]}
-        replace_json(out, {**facts, "cosine": total, "modules": rows})
+        facts: OverlapJson = {
+            "schema_version": 1,
+            "first": first,
+            "second": second,
+            "weights": [weight_json(w1), weight_json(w2)],
+            "cosine": total,
+            "modules": rows,
+        }
+        OVERLAP.replace(out, facts)
 
     inputs = [adapters[first].digest, adapters[second].digest, weight_json(w1), weight_json(w2)]
     ledger.run("analyse", inputs, lambda: [out], compare_pair)
-    return read_json(out)
+    return OVERLAP.read(out, ledger.progress.say)

@@ -3,14 +3,19 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from crossmatch.adapter import Adapter
 from crossmatch.analysis.interference.suite_pair import find_pair, measure_pair
-from crossmatch.checkpoint import Checkpoint, file_digest, read_json, replace_json, side_digest
+from crossmatch.answers import MARGIN
+from crossmatch.checkpoint import Checkpoint, file_digest, side_digest
 from crossmatch.evaluation import Suite, Variant
-from crossmatch.evaluation.conditions import RECORDS_VERSION, SUMMARY_VERSION, Plan, cells, conditions_of
+from crossmatch.evaluation.conditions import RECORDS_VERSION, Plan, cells, conditions_of
 from crossmatch.evaluation.inference.batch_memory import parse_memory
+from crossmatch.result_kinds import AUDIT, INTERFERENCE, SAMPLES, SUMMARY
+from crossmatch.results.audit import AuditJson
+from crossmatch.results.interference import InterferenceJson
+from crossmatch.results.samples import SamplesJson
+from crossmatch.results.summary import SUMMARY_VERSION, SummaryJson
 from crossmatch.rules import weight_json
 from crossmatch.study.ledger import Ledger
 from crossmatch.study.preflight import combination_of
@@ -35,7 +40,7 @@ class Subject:
         return self.recipe.evaluation
 
 
-def audit_data(subject: Subject, root: Path, ledger: Ledger) -> dict[str, Any] | None:
+def audit_data(subject: Subject, root: Path, ledger: Ledger) -> AuditJson | None:
     """Every training set against every suite, and against each other; None without local training data."""
     local = {name: file for name, (file, _) in subject.data.items() if Path(file).is_file()}
     if not local:
@@ -50,22 +55,22 @@ def audit_data(subject: Subject, root: Path, ledger: Ledger) -> dict[str, Any] |
 
         train = {name: open_corpus(file, columns[name]) for name, file in local.items()}
         held_out = {suite.settings.name: SuiteCorpus(suite) for suite in subject.suites}
-        replace_json(out, audit(train, held_out, progress=ledger.progress).to_dict())
+        AUDIT.replace(out, audit(train, held_out, progress=ledger.progress).to_dict())
 
     ledger.run("audit", [inputs, [suite.digest for suite in subject.suites]], lambda: [out], work)
-    return read_json(out)
+    return AUDIT.read(out)
 
 
 def evaluate_variants(
-    subject: Subject, audited: Mapping[str, Any] | None, root: Path, ledger: Ledger
-) -> tuple[dict[str, Any], dict[str, Any]]:
+    subject: Subject, audited: AuditJson | None, root: Path, ledger: Ledger
+) -> tuple[SummaryJson, SamplesJson]:
     """Answers, summary and samples; figures of the items that no training data touch are given beside."""
     wanted, base, adapters, recipe = subject.wanted, subject.base, subject.adapters, subject.recipe
     out, summary_file, samples_file = root / "evaluate", root / "summary.json", root / "samples.json"
     conditions = conditions_of(wanted.templates, wanted.decodings)
-    clean = {name: set(found["clean"]) for name, found in (audited or {}).get("held_out", {}).items()}
+    clean = {name: set(found["clean"]) for name, found in (audited["held_out"] if audited else {}).items()}
     inputs = [
-        wanted.model_dump(),
+        wanted.model_dump(exclude=_unused(wanted)),
         side_digest(base.path),
         recipe.dtype,
         [condition.digest for condition in conditions],
@@ -92,17 +97,24 @@ def evaluate_variants(
             plan,
             clean=touched(clean, subject.suites),
             combination=combination_of(recipe, names),
+            margin=wanted.margin,
         )
         found = run_evaluation(request, out, progress=ledger.progress)
-        replace_json(summary_file, found.summary)
-        replace_json(samples_file, found.samples)
+        SUMMARY.replace(summary_file, found.summary)
+        SAMPLES.replace(samples_file, found.samples)
 
     files = [cell.file(out) for cell in cells(subject.variants, subject.suites, conditions)]
     ledger.run("evaluate", inputs, lambda: [*files, summary_file, samples_file], work)
-    return read_json(summary_file), read_json(samples_file)
+    say = ledger.progress.say
+    return SUMMARY.read(summary_file, say), SAMPLES.read(samples_file, say)
 
 
-def interfere(subject: Subject, root: Path, ledger: Ledger) -> dict[str, Any] | None:
+def _unused(wanted: EvaluationRecipe) -> set[str]:
+    """Settings that came later, where they are not used: an evaluation that was made before stays as it is."""
+    return {name for name, plain in (("merges", ()), ("margin", MARGIN)) if getattr(wanted, name) == plain}
+
+
+def interfere(subject: Subject, root: Path, ledger: Ledger) -> InterferenceJson | None:
     """Interference of the other adapter of the first merge with the reference, predicted and measured; None if it is
     not asked for, or there are not two adapters and a suite with references."""
     wanted, weights = subject.wanted, subject.recipe.mixtures[0]
@@ -123,7 +135,7 @@ def interfere(subject: Subject, root: Path, ledger: Ledger) -> dict[str, Any] | 
     def work() -> None:
         """Predict, ablate, compare."""
         facts = measure_pair(subject.base, pair, chosen, found.suite, wanted.interference, progress=ledger.progress)
-        replace_json(out, facts)
+        INTERFERENCE.replace(out, facts)
 
     ledger.run("interference", inputs, lambda: [out], work)
-    return read_json(out)
+    return INTERFERENCE.read(out)

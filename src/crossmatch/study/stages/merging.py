@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from crossmatch.adapter import Adapter
-from crossmatch.checkpoint import MANIFEST, Checkpoint, replace_json, side_digest
+from crossmatch.checkpoint import MANIFEST, Checkpoint, side_digest
 from crossmatch.evaluation import merge_name
 from crossmatch.merging import DTYPE_ARGUMENTS, Output, Storage, execute, plan_merge
+from crossmatch.result_kinds import VERDICT
+from crossmatch.results.verdict import VerdictJson
 from crossmatch.rules import Weight, weight_json
 from crossmatch.study.ledger import Ledger, remove
 from crossmatch.study.recipe import Recipe
@@ -42,7 +44,7 @@ def merge_and_publish(
 
 def verify_merge(
     recipe: Recipe, weights: Weights, base: Checkpoint, adapters: Mapping[str, Adapter], root: Path, ledger: Ledger
-) -> dict[str, Any]:
+) -> VerdictJson:
     """The verdict on a published merge, as `verify --json` has it."""
     name = merge_name(weights)
     merged = Checkpoint(root / "merges" / name)
@@ -51,10 +53,10 @@ def verify_merge(
     claim = Claim(base, parts, partial=tuple(parts) if recipe.allow_partial_adapter else ())
     out = root / "verify" / f"{name}.json"
 
-    def judge() -> dict[str, Any]:
+    def judge() -> VerdictJson:
         verdict = verify_claim(merged, claim, progress=ledger.progress)
         out.parent.mkdir(exist_ok=True)
-        replace_json(out, verdict.to_dict(detail=True))
+        VERDICT.replace(out, verdict.to_dict(detail=True))
         return verdict.to_dict()
 
     return ledger.run(f"verify-{name}", inputs, lambda: [out], judge)

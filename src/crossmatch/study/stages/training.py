@@ -1,5 +1,6 @@
 """The stages that make base, data and adapters."""
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,8 @@ from typing import Any
 from crossmatch.adapter import CONFIG_FILE, WEIGHTS_FILE, Adapter
 from crossmatch.checkpoint import MANIFEST, Checkpoint, file_digest, read_json, side_digest
 from crossmatch.errors import InputError
+from crossmatch.result_kinds import TRAINING
+from crossmatch.results.study import DataCardJson, StudyAdapterJson
 from crossmatch.study.ledger import Ledger, remove
 from crossmatch.study.recipe import SAMPLE, Recipe, local_path
 from crossmatch.study.sample import DATA_VERSION, model_file, ontology_file, write_base, write_data
@@ -31,14 +34,14 @@ def open_base(recipe: Recipe, root: Path, ledger: Ledger) -> Checkpoint:
     return Checkpoint(out)
 
 
-def write_sample(recipe: Recipe, root: Path, ledger: Ledger) -> dict[str, Any] | None:
+def write_sample(recipe: Recipe, root: Path, ledger: Ledger) -> DataCardJson | None:
     """Write the sample's data; what it holds, or None for a recipe without it."""
     if recipe.sample is None:
         return None
-    size, questions, out = recipe.sample.size, recipe.sample.questions, root / "data"
-    inputs = [vars(size), file_digest(ontology_file()), DATA_VERSION, *([vars(questions)] if questions else [])]
-    work = partial(write_data, out, size, arithmetic=questions)
-    return ledger.run("data", inputs, lambda: sorted(out.iterdir()), work)
+    size, out = recipe.sample, root / "data"
+    questions = [size.arithmetic.model_dump()] if size.arithmetic else []
+    inputs = [size.terms, file_digest(ontology_file()), DATA_VERSION, *questions]
+    return ledger.run("data", inputs, lambda: sorted(out.iterdir()), partial(write_data, out, size))
 
 
 def training_sets(recipe: Recipe, root: Path) -> dict[str, tuple[str, str]]:
@@ -85,9 +88,21 @@ def train_adapter(recipe: Recipe, name: str, base: Checkpoint, root: Path, ledge
     return Adapter(out)
 
 
-def training_record(adapter: Adapter) -> dict[str, Any]:
+def training_record(adapter: Adapter) -> StudyAdapterJson:
     """What training left beside an adapter, or what can be said of one from elsewhere."""
     file = adapter.path / MANIFEST
-    record = read_json(file) if file.exists() else {}
-    kept = ("stage", "data", "settings", "template", "steps", "tokens_seen", "loss", "versions", "seconds")
-    return {"digest": adapter.digest, **{key: record.get(key) for key in kept}}
+    known = read_json(file) if file.exists() else {}
+    # What another program left there under this name is no record of ours.
+    record: Mapping[str, Any] = TRAINING.known(known, str(file)) if known.get("kind") == "adapter" else {}
+    return {
+        "digest": adapter.digest,
+        "stage": record.get("stage"),
+        "data": record.get("data"),
+        "settings": record.get("settings"),
+        "template": record.get("template"),
+        "steps": record.get("steps"),
+        "tokens_seen": record.get("tokens_seen"),
+        "loss": record.get("loss"),
+        "versions": record.get("versions"),
+        "seconds": record.get("seconds"),
+    }

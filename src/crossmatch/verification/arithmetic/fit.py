@@ -11,6 +11,7 @@ import torch
 
 from crossmatch.runtime import Progress
 from crossmatch.verification.arithmetic.grammar import HALVES, Program, common, programs
+from crossmatch.verification.arithmetic.sample import Sample
 from crossmatch.verification.arithmetic.sample_rows import MODULES, Piece, pieces_of, wrong_rows
 from crossmatch.verification.arithmetic.tensor_kinds import Kind
 from crossmatch.verification.arithmetic.without_program import Recovered, is_elsewhere, recover
@@ -49,35 +50,35 @@ def settle(subject: Subject, claim: Resolved, t: Thresholds, progress: Progress,
     """
     if route == "stochastic":
         return Subject(subject.merged, claim, Program(order="stochastic"))
-    pieces = list(pieces_of(subject))
-    if not pieces:
+    sample = Sample(list(pieces_of(subject)))
+    if not sample.pieces:
         return subject
     claimed = tuple(subject.weights)
     none = (0.0,) * len(claimed)
-    usual = common(pieces[0].stored.dtype, _numbers(pieces, claimed))
-    found = fit(pieces, (Fit(program, claimed, none) for program in usual))
-    found = found or fit(pieces, iter([Fit(Program(long=True), claimed, none)]))
-    if found is None and is_elsewhere(pieces, claimed):
-        return _unexplained(subject, claim, pieces)
+    usual = common(sample.stored, sample.numbers(claimed))
+    found = fit(sample, (Fit(program, claimed, none) for program in usual))
+    found = found or fit(sample, iter([Fit(Program(long=True), claimed, none)]))
+    if found is None and is_elsewhere(sample.pieces, claimed):
+        return _unexplained(subject, claim, sample)
     if found is None or found.missed > 1:
-        recovered = recover(subject, pieces, progress)
-        options = programs_at(pieces, claimed, none, recovered)
+        recovered = recover(subject, sample.pieces, progress)
+        options = programs_at(sample, claimed, none, recovered)
         if _near(recovered.estimate, claimed, t):
-            first = _usual(pieces, claimed, none, recovered)
-            options = itertools.chain(first, _rounded(pieces, claimed, recovered), options)
-        other = fit(pieces, options)
+            first = _usual(sample, claimed, none, recovered)
+            options = itertools.chain(first, _rounded(sample, claimed, recovered), options)
+        other = fit(sample, options)
         found = other if other and (found is None or other.whole) else found
         if found is None and _near(recovered.estimate, claimed, t):
             # Weights that are known roughly would excuse too much where exact ones explain most of the file.
-            rough = fit(pieces, _known(pieces, claimed, recovered))
+            rough = fit(sample, _known(sample, claimed, recovered))
             found = rough if rough and rough.whole else None
     if found is None:
-        return _unexplained(subject, claim, pieces)
-    return with_fit(subject, claim, found if found.weights == claimed else _closest(pieces, found, claimed))
+        return _unexplained(subject, claim, sample)
+    return with_fit(subject, claim, found if found.weights == claimed else _closest(sample, found, claimed))
 
 
-def _unexplained(subject: Subject, claim: Resolved, pieces: Sequence[Piece]) -> Subject:
-    return Subject(subject.merged, claim, _cast(pieces, subject.weights), is_explained=False)
+def _unexplained(subject: Subject, claim: Resolved, sample: Sample) -> Subject:
+    return Subject(subject.merged, claim, _cast(sample, subject.weights), is_explained=False)
 
 
 def with_fit(subject: Subject, claim: Resolved, found: Fit) -> Subject:
@@ -85,9 +86,11 @@ def with_fit(subject: Subject, claim: Resolved, found: Fit) -> Subject:
     these do not explain them."""
     made = Subject(subject.merged, claim_at(claim, found.weights), found.program, found.doubts)
     for kind in list(made.kinds.groups(made.adapted))[1:]:
-        pieces = list(pieces_of(made, kind))
-        options = itertools.chain([found], programs_at(pieces, found.weights, found.doubts)) if pieces else iter([])
-        other = fit(pieces, (option for option in options if option.weights == found.weights))
+        sample = Sample(list(pieces_of(made, kind)))
+        if not sample.pieces:
+            continue
+        options = itertools.chain([found], programs_at(sample, found.weights, found.doubts))
+        other = fit(sample, (option for option in options if option.weights == found.weights))
         if other and other.whole and other.program != found.program:
             made.programs[kind] = other.program
     return made
@@ -101,85 +104,79 @@ def claim_at(claim: Resolved, weights: Sequence[float]) -> Resolved:
 
 def discover(subject: Subject, claim: Resolved, recovered: Recovered, t: Thresholds) -> Subject:
     """The subject at recovered weights, where nothing is claimed: at the shortest numbers that explain the file."""
-    pieces, found = list(pieces_of(subject)), recovered.estimate
+    sample, found = Sample(list(pieces_of(subject))), recovered.estimate
     inside = tuple(0.0 if w != w or same(w, 0.0, e, t) else w for w, e in zip(found.weights, found.stderr, strict=True))
     kept = replace(found, weights=inside)
-    fitted = fit(pieces, _candidates(pieces, inside, replace(recovered, estimate=kept))) if pieces else None
+    fitted = fit(sample, _candidates(sample, inside, replace(recovered, estimate=kept))) if sample.pieces else None
     if fitted is None:
         nearest = tuple(shortest(w, e) if w else 0.0 for w, e in zip(inside, found.stderr, strict=True))
-        fitted = Fit(_cast(pieces, nearest) if pieces else Program(), nearest, _doubts(kept))
+        fitted = Fit(_cast(sample, nearest) if sample.pieces else Program(), nearest, _doubts(kept))
     return with_fit(subject, claim, fitted)
 
 
 def fit(
-    pieces: Sequence[Piece], candidates: Iterator[Fit], *, spread: bool | None = None, most: float | None = None
+    sample: Sample, candidates: Iterator[Fit], *, spread: bool | None = None, most: float | None = None
 ) -> Fit | None:
     """The first candidate that explains every piece; else the one that explains the most, and more than half.
 
     spread: whether what is to be explained lies everywhere, as the errors of an SVD do (default: as the pieces show);
     most: elements of other bits that one that explains every piece may have; then it is the one that has fewest.
     """
-    best, half, closest = None, len(pieces) // 2, None
+    best, half, closest = None, len(sample) // 2, None
     for candidate in candidates:
-        if candidate.program.long and (_is_short(pieces, candidate) if spread is None else not spread):
+        if candidate.program.long and (_is_short(sample, candidate) if spread is None else not spread):
             continue
-        right = missed = 0
-        for piece in pieces:
-            if piece.holds(candidate.program, candidate.weights, candidate.doubts):
-                right += 1
-            else:
-                missed += 1
-            if missed >= len(pieces) - half:
-                break
-        if right == len(pieces):
+        right = _explained(sample, candidate, half)
+        if right == len(sample):
             found = replace(candidate, whole=True)
             if most is None:
-                return _closest(pieces, found)
-            count = _misses(pieces, found)
+                return _closest(sample, found)
+            count = _misses(sample, found)
             if count < most or (closest is None and count == most):
                 closest, most = found, count
             if not count:
                 break
         elif right > half:
-            best, half = replace(candidate, missed=len(pieces) - right), right
+            best, half = replace(candidate, missed=len(sample) - right), right
     # Of programs that explain most of the file, too, the one that gives its bits: others leave room for what is wrong.
-    return closest or (_closest(pieces, best) if best and most is None else best)
+    return closest or (_closest(sample, best) if best and most is None else best)
 
 
-def _misses(pieces: Sequence[Piece], found: Fit) -> int:
-    return sum(piece.misses(found.program, found.weights) for piece in pieces)
+def _explained(sample: Sample, found: Fit, more_than: int = 0) -> int:
+    return sample.explained(found.program, found.weights, found.doubts, more_than)
 
 
-def _is_short(pieces: Sequence[Piece], found: Fit) -> bool:
+def _misses(sample: Sample, found: Fit) -> int:
+    return sample.misses(found.program, found.weights)
+
+
+def _is_short(sample: Sample, found: Fit) -> bool:
     """Whether most of the pieces are explained without an SVD, too: it gives the same bits, and leaves more open."""
-    plain = replace(found.program, long=False)
-    return 2 * sum(p.holds(plain, found.weights, found.doubts) for p in pieces) > len(pieces)
+    plain = replace(found, program=replace(found.program, long=False))
+    return 2 * _explained(sample, plain) > len(sample)
 
 
-def _closest(pieces: Sequence[Piece], found: Fit, weights: tuple[float, ...] | None = None) -> Fit:
+def _closest(sample: Sample, found: Fit, weights: tuple[float, ...] | None = None) -> Fit:
     """What gives clearly more of the bits, at the same weights or at the claimed ones, `weights`, if there is such: the
     file was made by that, and what it does not explain is no arithmetic. A program that leaves much open would else
     excuse what was added to a file of another one."""
     weights = weights or found.weights
-    least = _misses(pieces, found)
-    if least <= _FLIPS * sum(p.stored.numel() for p in pieces):
+    least = _misses(sample, found)
+    if least <= _FLIPS * sample.elements:
         return found
-    stored, numbers = pieces[0].stored.dtype, _numbers(pieces, weights)
+    stored, numbers = sample.stored, sample.numbers(weights)
     usual = common(stored, numbers)
     chosen = None
     for program in usual if stored == torch.float32 or weights == found.weights else programs(stored, numbers):
-        limit, count = least - _CLEARLY * math.sqrt(least), 0
-        for piece in pieces:
-            count += piece.misses(program, weights)
-            if count >= limit:
-                break
-        else:
+        limit = least - _CLEARLY * math.sqrt(least)
+        count = sample.misses(program, weights, limit)
+        if count < limit:
             least, chosen = count, program
     if chosen is None:
         return found
-    right = sum(p.holds(chosen, weights, (0.0,) * len(weights)) for p in pieces)
+    right = sample.explained(chosen, weights, (0.0,) * len(weights))
     doubts = found.doubts if weights == found.weights else (0.0,) * len(weights)
-    return Fit(chosen, weights, doubts, whole=right == len(pieces), missed=len(pieces) - right)
+    return Fit(chosen, weights, doubts, whole=right == len(sample), missed=len(sample) - right)
 
 
 def settle_again(
@@ -202,23 +199,24 @@ def settle_again(
     if not _near(found, claimed, t):
         return None
     own = [piece for piece in rows if piece.name in most]
-    recovered, some = Recovered(found, subject.program), list(pieces_of(subject))
+    recovered, some = Recovered(found, subject.program), Sample(list(pieces_of(subject)))
     elsewhere = _is_spread(wrong, [m for m in modules if m.looked.flips])
 
-    def exact(pieces: Sequence[Piece]) -> Fit | None:
-        options = programs_at(pieces, claimed, (0.0,) * len(claimed), recovered)
-        first = _rounded(pieces, claimed, recovered) if elsewhere else iter([])
-        now = _misses(pieces, Fit(subject.program, tuple(subject.weights), ()))
-        return fit(pieces, itertools.chain(first, options), spread=elsewhere, most=most_misses(now))
+    def exact(sample: Sample) -> Fit | None:
+        options = programs_at(sample, claimed, (0.0,) * len(claimed), recovered)
+        first = _rounded(sample, claimed, recovered) if elsewhere else iter([])
+        now = _misses(sample, Fit(subject.program, tuple(subject.weights), ()))
+        return fit(sample, itertools.chain(first, options), spread=elsewhere, most=most_misses(now))
 
     # Exact numbers that explain all; else what rows in question alone say, where that is not against the others.
-    fitted = exact([*own, *some])
+    every = Sample([*own, *some.pieces])
+    fitted = exact(every)
     if fitted is None or not fitted.whole:
-        fitted = exact(own)
-        if fitted and 2 * sum(p.holds(fitted.program, fitted.weights, fitted.doubts) for p in some) <= len(some):
+        fitted = exact(Sample(own))
+        if fitted and 2 * _explained(some, fitted) <= len(some):
             fitted = None
     if fitted is None and elsewhere:
-        fitted = fit([*own, *some], _known(own, claimed, recovered))
+        fitted = fit(every, _known(every, claimed, recovered))
     if fitted is None or (fitted.weights == tuple(subject.weights) and fitted.program == subject.program):
         return None
     return with_fit(subject, claim, fitted)
@@ -238,10 +236,10 @@ def _others_again(
     programs = dict(subject.programs)
     for kind, names in kinds:
         rows = pieces_in_question(subject, result, names)
-        pieces = [*rows, *pieces_of(subject, kind)] if rows else []
-        found = (
-            fit(pieces, (o for o in programs_at(pieces, weights, doubts) if o.weights == weights)) if pieces else None
-        )
+        if not rows:
+            continue
+        sample = Sample([*rows, *pieces_of(subject, kind)])
+        found = fit(sample, (o for o in programs_at(sample, weights, doubts) if o.weights == weights))
         if found and found.whole:
             programs[kind] = found.program
     if programs == subject.programs:
@@ -270,17 +268,12 @@ def _near(found: Estimate, claimed: Sequence[float], t: Thresholds) -> bool:
     return found.identifiable and all(math.isnan(w) or (same(w, c, e, t) and resolves(e, c, t)) for w, c, e in every)
 
 
-def _numbers(pieces: Sequence[Piece], weights: Sequence[float]) -> list[int]:
-    """Adapters that have a delta in some piece, and a weight."""
-    return sorted({i for p in pieces for i in p.parts if weights[i]})
-
-
 def programs_at(
-    pieces: Sequence[Piece], weights: tuple[float, ...], doubts: tuple[float, ...], recovered: Recovered | None = None
+    sample: Sample, weights: tuple[float, ...], doubts: tuple[float, ...], recovered: Recovered | None = None
 ) -> Iterator[Fit]:
     """All programs at some weights, those first by which the weights were recovered; then the common ones with weights
     rounded to 16 bits."""
-    every = programs(pieces[0].stored.dtype, _numbers(pieces, weights))
+    every = programs(sample.stored, sample.numbers(weights))
     if recovered is not None:
         every = sorted(every, key=lambda program: not recovered.is_way_of(program))
     yield from (Fit(p, weights, doubts) for p in every)
@@ -290,23 +283,23 @@ def programs_at(
             yield from (Fit(p, coarse, doubts) for p in (Program(), *map(Program, HALVES)))
 
 
-def _candidates(pieces: Sequence[Piece], claimed: tuple[float, ...], recovered: Recovered) -> Iterator[Fit]:
+def _candidates(sample: Sample, claimed: tuple[float, ...], recovered: Recovered) -> Iterator[Fit]:
     """Numbers that people type, near the recovered ones, and then these themselves."""
-    yield from _rounded(pieces, claimed, recovered)
-    yield from _known(pieces, claimed, recovered)
+    yield from _rounded(sample, claimed, recovered)
+    yield from _known(sample, claimed, recovered)
 
 
-def _rounded(pieces: Sequence[Piece], claimed: tuple[float, ...], recovered: Recovered) -> Iterator[Fit]:
+def _rounded(sample: Sample, claimed: tuple[float, ...], recovered: Recovered) -> Iterator[Fit]:
     """Numbers that people type, by the way in which the weights were recovered and by the usual programs."""
     for weights in _typed(_inside(claimed, recovered), recovered.estimate.stderr):
-        yield from _usual(pieces, weights, (0.0,) * len(weights), recovered)
+        yield from _usual(sample, weights, (0.0,) * len(weights), recovered)
 
 
-def _known(pieces: Sequence[Piece], claimed: tuple[float, ...], recovered: Recovered) -> Iterator[Fit]:
+def _known(sample: Sample, claimed: tuple[float, ...], recovered: Recovered) -> Iterator[Fit]:
     """Recovered weights as far as they are known, the usual programs first."""
     weights, doubts = _inside(claimed, recovered), _doubts(recovered.estimate)
-    yield from _usual(pieces, weights, doubts, recovered)
-    yield from programs_at(pieces, weights, doubts)
+    yield from _usual(sample, weights, doubts, recovered)
+    yield from programs_at(sample, weights, doubts)
 
 
 def _inside(claimed: tuple[float, ...], recovered: Recovered) -> tuple[float, ...]:
@@ -316,9 +309,9 @@ def _inside(claimed: tuple[float, ...], recovered: Recovered) -> tuple[float, ..
 
 
 def _usual(
-    pieces: Sequence[Piece], weights: tuple[float, ...], doubts: tuple[float, ...], recovered: Recovered
+    sample: Sample, weights: tuple[float, ...], doubts: tuple[float, ...], recovered: Recovered
 ) -> Iterator[Fit]:
-    stored, numbers = pieces[0].stored.dtype, _numbers(pieces, weights)
+    stored, numbers = sample.stored, sample.numbers(weights)
     usual = dict.fromkeys(common(stored, numbers))
     usual |= dict.fromkeys(p for p in programs(stored, numbers) if recovered.is_way_of(p))
     yield from (Fit(p, weights, doubts) for p in usual)
@@ -365,10 +358,9 @@ def shortest(value: float, stderr: float) -> float:
     return value if found is None else found
 
 
-def _cast(pieces: Sequence[Piece], weights: Sequence[float]) -> Program:
+def _cast(sample: Sample, weights: Sequence[float]) -> Program:
     """Where no program explains the file: the base's cast that comes closest."""
-    stored = pieces[0].stored.dtype
-    halves = [h for h in HALVES if h == stored or all(p.on_grid(h) for p in pieces)]
-    misses = {p: sum(piece.misses(p, weights) for piece in pieces) for p in (Program(), *map(Program, halves))}
+    halves = [h for h in HALVES if h == sample.stored or sample.on_grid(h)]
+    misses = {p: sample.misses(p, weights) for p in (Program(), *map(Program, halves))}
     best = min(misses, key=lambda p: misses[p])
     return best if 2 * misses[best] < misses[Program()] else Program()

@@ -4,6 +4,7 @@ from typing import Any
 
 from crossmatch.verification.arithmetic.fit import Fit, most_misses, programs_at
 from crossmatch.verification.arithmetic.grammar import Program
+from crossmatch.verification.arithmetic.sample import Sample
 from crossmatch.verification.arithmetic.sample_rows import wrong_rows
 from crossmatch.verification.subject import Subject
 from crossmatch.verification.weights.scan import ModuleScan, Scan, check_whole
@@ -33,14 +34,14 @@ class Others:
         subject = self.subject
         if not self._explained or self._kind(module) in self._explained:
             return None
-        piece = wrong_rows(subject, module)
+        sample = Sample([wrong_rows(subject, module)])
         weights, doubts = tuple(subject.weights), tuple(subject.doubts)
         options = [Fit(program, weights, doubts) for program in self._found]
         self._tried += 1
         if self._tried <= _FULL:
-            options += [o for o in programs_at([piece], weights, doubts) if o.weights == weights]
+            options += [o for o in programs_at(sample, weights, doubts) if o.weights == weights]
         for option in options:
-            if option.program != module.program and piece.holds(option.program, weights, doubts):
+            if option.program != module.program and sample.explained(option.program, weights, doubts):
                 whole = check_whole(subject, module.name, option.program)
                 if not whole.outside and whole.mismatches <= most_misses(module.mismatches):
                     if option.program not in self._found:

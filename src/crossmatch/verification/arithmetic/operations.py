@@ -11,6 +11,9 @@ from crossmatch.delta import Dense
 from crossmatch.verification.arithmetic.grammar import HALVES, Program
 from crossmatch.verification.arithmetic.shares import UNIT, Share
 
+# To which end of what single precision may give a result is moved: 0, or -1 or 1 for the least or the greatest; both in
+# one tensor, along its first axis.
+End = float | Tensor
 # A sum of weights is one if it is nearer than that.
 _NOTHING = 1e-6
 # Slack for sums in double precision that stand for sums in single precision or better, where 16 bits do not follow.
@@ -32,7 +35,7 @@ class Operations:
         """What a sum leaves open, relative to its terms: where 16 bits follow, it is one in single precision."""
         return UNIT if self.program.grain(self.stored) in HALVES else _WIDE
 
-    def towards(self, i: int, end: float) -> float:
+    def towards(self, i: int, end: End) -> End:
         """The end to which a share moves where the result moves to `end`."""
         return -end if self.program.by_models and self.shares[i].weight < 0 else end
 
@@ -53,9 +56,8 @@ class Operations:
         rest = 1.0 - sum(self.weights)
         return {i: w for i, w in enumerate(self.weights) if w} | ({-1: rest} if abs(rest) > _NOTHING else {})
 
-    def compose(self, ours: Tensor, shares: Mapping[int, Tensor], end: float = 0.0) -> Tensor:
-        """The program's operations after the products; ours: W_c, shares: S_i, in one working precision; end: 0, or -1
-        or 1 for the least or the greatest result that single precision may give."""
+    def compose(self, ours: Tensor, shares: Mapping[int, Tensor], end: End = 0.0) -> Tensor:
+        """The program's operations after the products; ours: W_c, shares: S_i, in one working precision."""
         program, work = self.program, ours.dtype
         c = program.base or work
         if program.by_models:
@@ -77,7 +79,7 @@ class Operations:
             return _neighbour(value, self.stored, end)
         return self.store(value)
 
-    def _in_turn(self, ours: Tensor, values: Mapping[int, Tensor], end: float) -> Tensor:
+    def _in_turn(self, ours: Tensor, values: Mapping[int, Tensor], end: End) -> Tensor:
         """One merge after the other, in the program's order."""
         program, work = self.program, ours.dtype
         assert isinstance(program.order, tuple)
@@ -99,7 +101,7 @@ class Operations:
         via = self.program.via
         return (value if via is None else value.to(via)).to(self.stored)
 
-    def _models(self, ours: Tensor, shares: Mapping[int, Tensor], end: float) -> Tensor:
+    def _models(self, ours: Tensor, shares: Mapping[int, Tensor], end: End) -> Tensor:
         program, c = self.program, self.program.base or ours.dtype
         p = program.delta
         base = ours.to(c)
@@ -127,7 +129,7 @@ class Operations:
                 mixed = mixed + x
         return (base + mixed).to(self.stored)
 
-    def _mean(self, base: Tensor, models: Mapping[int, Tensor], end: float, wide: torch.dtype) -> Tensor:
+    def _mean(self, base: Tensor, models: Mapping[int, Tensor], end: End, wide: torch.dtype) -> Tensor:
         """The models, and the base where an adapter has nothing or the weights leave something to one, weighted and
         summed: in their own dtype, whose sums are rounded once, or in single precision."""
         number, weights = self._number(base.dtype), self._terms()
@@ -140,37 +142,42 @@ class Operations:
             product = model.to(number) * scale
             off = self.shares[i].off * end if i in models else 0.0
             single, total = single + product, total + product.to(wide) + off * model.to(wide).abs()
-            size += product.to(wide).abs()
-            changed |= model != base
+            size = size + product.to(wide).abs()
+            changed = changed | (model != base)
         # Sums err by the size of their terms, which may cancel. Where all models are the base, nothing is open.
         opened = total + end * len(weights) * UNIT * size
-        total = torch.where(changed, opened, single.to(wide)) if end else single
+        total = torch.where(changed, opened, single.to(wide)) if is_open(end) else single
         return total.to(number) / scales.sum()
 
-    def _weighted(self, i: int, difference: Tensor, number: torch.dtype | None, end: float) -> Tensor:
+    def _weighted(self, i: int, difference: Tensor, number: torch.dtype | None, end: End) -> Tensor:
         """A model's difference times its weight, which has a dtype or none; in the difference's dtype."""
         own = self.shares[i]
-        if not (own.off and end):
+        if not (own.off and is_open(end)):
             return difference * (own.weight if number is None else torch.tensor(own.weight, dtype=number))
         value = difference.double()
         return (value * own.weight + end * own.off * value.abs()).to(difference.dtype)
 
 
-def _opened(value: Tensor, end: float) -> Tensor:
+def is_open(end: End) -> bool:
+    """Whether it is an end at all."""
+    return isinstance(end, Tensor) or end != 0.0
+
+
+def _opened(value: Tensor, end: End) -> Tensor:
     """Moved to one end of what an operation in single precision may give."""
-    return value + end * value.abs() if end else value
+    return value + end * value.abs() if is_open(end) else value
 
 
-def _sum(value: Tensor, further: Tensor, end: float) -> Tensor:
+def _sum(value: Tensor, further: Tensor, end: End) -> Tensor:
     """A sum at one end of what single precision may give. Nothing is open where it is a number of single precision, as
     of two short ones that lie near each other, or where nothing is added: a tie would else be open that no tool has."""
     total = value + further
-    if not end:
+    if not is_open(end):
         return total
     return torch.where((further != 0) & (total.float() != total), _opened(total, end), total)
 
 
-def _rounded(own: Share, value: Tensor, p: torch.dtype, end: float) -> Tensor:
+def _rounded(own: Share, value: Tensor, p: torch.dtype, end: End) -> Tensor:
     """A delta rounded to p, and after each multiplication that follows: one in single precision, by a weight that may
     be known to its doubt. Rows and layers that replace others stay as they are: tools copy them."""
     if own.magnitude is None and not isinstance(own.value, Dense):
@@ -183,11 +190,11 @@ def _rounded(own: Share, value: Tensor, p: torch.dtype, end: float) -> Tensor:
     return value
 
 
-def _neighbour(value: Tensor, stored: torch.dtype, end: float) -> Tensor:
+def _neighbour(value: Tensor, stored: torch.dtype, end: End) -> Tensor:
     """A number of the stored grid: the nearest, or (end -1 or 1) the one not above or not below."""
     near = value.to(stored)
-    if end == 0.0:
+    if not is_open(end):
         return near
-    beyond = near.to(value.dtype) > value if end < 0 else near.to(value.dtype) < value
-    other = torch.nextafter(near, torch.full_like(near, end * float("inf")))
+    beyond = (near.to(value.dtype) - value) * end < 0
+    other = torch.nextafter(near, (end * torch.full_like(value, float("inf"))).to(stored))
     return torch.where(beyond, other, near)

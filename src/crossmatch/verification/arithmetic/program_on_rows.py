@@ -10,12 +10,14 @@ from torch import Tensor
 
 from crossmatch.delta import Delta, Dora, LowRank, Workspace, linear
 from crossmatch.verification.arithmetic.grammar import HALVES, Program
-from crossmatch.verification.arithmetic.operations import Operations
+from crossmatch.verification.arithmetic.operations import End, Operations
 from crossmatch.verification.arithmetic.rounding import step
 from crossmatch.verification.arithmetic.shares import UNIT, Share, share
 
 # Of DoRA's shares, relative to W.
 _SCALED = 2.0**-22
+# Elements of which both ends are computed in one go: of few, calls cost more than numbers.
+_TOGETHER = 1 << 15
 
 
 @dataclass(frozen=True)
@@ -135,14 +137,20 @@ class Applied:
 
     def bounds(self, some: Elements) -> tuple[Tensor, Tensor]:
         """The least and the greatest value that it may store, as float64."""
-        ends = []
-        for sign in (-1.0, 1.0):
-            moved = {}
-            for i, value in some.shares.items():
-                turn = math.prod(math.copysign(1.0, x) for x in self.shares[i].after)
-                moved[i] = value + self.operations.towards(i, sign) * turn * some.reach[i]
-            ends.append(self.operations.compose(some.ours, moved, end=sign).double())
-        return torch.minimum(*ends), torch.maximum(*ends)
+        if some.shares and some.ours.numel() <= _TOGETHER:
+            both = self._end(
+                some, torch.tensor((-1.0, 1.0), dtype=torch.float64).view(2, *(1 for _ in some.ours.shape))
+            )
+            return both.amin(0), both.amax(0)
+        first, second = self._end(some, -1.0), self._end(some, 1.0)
+        return torch.minimum(first, second), torch.maximum(first, second)
+
+    def _end(self, some: Elements, end: End) -> Tensor:
+        moved = {}
+        for i, value in some.shares.items():
+            turn = math.prod(math.copysign(1.0, x) for x in self.shares[i].after)
+            moved[i] = value + self.operations.towards(i, end) * turn * some.reach[i]
+        return self.operations.compose(some.ours, moved, end=end).double()
 
     def exact(self, some: Elements) -> Tensor:
         """W_c + sum_i S_i without any rounding of deltas and sums."""

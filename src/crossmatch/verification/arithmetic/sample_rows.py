@@ -1,18 +1,14 @@
 """A few rows of some modules, by which the programs of the grammar are told apart."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from crossmatch.checkpoint import module_type_of
 from crossmatch.delta import Delta, LowRank
-from crossmatch.verification.arithmetic.grammar import HALVES, Program
-from crossmatch.verification.arithmetic.program_on_rows import Applied, Elements
-from crossmatch.verification.arithmetic.rounding import step
-from crossmatch.verification.arithmetic.shares import share
+from crossmatch.verification.arithmetic.program_on_rows import Applied
 from crossmatch.verification.arithmetic.tensor_kinds import Kind
 from crossmatch.verification.subject import Subject
 from crossmatch.verification.weights.row_sums import check_readable, read_rows
@@ -32,19 +28,6 @@ class Piece:
     raw: Tensor
     parts: Mapping[int, Delta]
     _grids: dict[torch.dtype, bool] = field(default_factory=dict, repr=False)
-    _kept: dict[Any, Any] = field(default_factory=dict, repr=False)
-
-    def holds(self, program: Program, weights: Sequence[float], doubts: Sequence[float]) -> bool:
-        """Whether a program can have stored every element."""
-        # What is summed in single precision from models of 16 bits lies on no grid of theirs.
-        base = None if program.is_wide else program.base
-        narrow = [d for d in (base, program.via) if d in HALVES]
-        if not all(map(self.on_grid, narrow)):
-            return False
-        if not self._is_possible(program, weights, doubts):
-            return False
-        use, some = self._read(program, weights, doubts)
-        return not bool(use.outside(self.stored, some).any())
 
     def on_grid(self, half: torch.dtype) -> bool:
         """Whether what is stored may have been rounded to that dtype: in a finer one, all lies on its grid."""
@@ -53,57 +36,6 @@ class Piece:
         if half not in self._grids:
             self._grids[half] = torch.equal(self.stored.to(half).to(self.stored.dtype), self.stored)
         return self._grids[half]
-
-    def misses(self, program: Program, weights: Sequence[float]) -> int:
-        """Elements of other bits than the program's own."""
-        use, some = self._read(program, weights, (0.0,) * len(weights))
-        return int((use.centre(some) != self.stored).sum())
-
-    def _read(self, program: Program, weights: Sequence[float], doubts: Sequence[float]) -> tuple[Applied, Elements]:
-        """The program here, and its elements; those that differ in sums and roundings alone share them."""
-        at = (tuple(weights), tuple(doubts))
-        if self._kept.get("at") != at:
-            # What is kept is of one set of weights.
-            self._kept.clear()
-            self._kept["at"] = at
-        grouped = program.order if program.is_grouped else None
-        way = (program.factors, program.place, program.multiplied, program.chain, program.by_models, program.long)
-        way = (*way, grouped)
-        key = (*way, program.base, program.via)
-        if key not in self._kept:
-            stored = self.stored.dtype
-            # The slack of a product knows whether 16 bits follow.
-            factors = (*way, program.base in HALVES)
-            if factors not in self._kept:
-                self._kept[factors] = {
-                    i: share(program.of(i), d, weights[i], doubts[i], stored=stored) for i, d in self.parts.items()
-                }
-            use = Applied(program, self._kept[factors], stored, weights)
-            self._kept[key] = (use.shares, use.read(self.raw, self.where))
-        shares, some = self._kept[key]
-        return Applied(program, shares, self.stored.dtype, weights), some
-
-    def _is_possible(self, program: Program, weights: Sequence[float], doubts: Sequence[float]) -> bool:
-        """Whether any program can have stored every element that casts base and factors as this one does: so that of a
-        thousand programs most need not be tried on a file that none of them made."""
-        if program.is_grouped:
-            return True
-        order = "models" if program.by_models else "sum"
-        way = Program(program.base, program.factors, program.place, program.multiplied, order=order, via=program.via)
-        key = (way, bool(program.delta))
-        use, some = self._read(way, weights, doubts)
-        if key not in self._kept:
-            sizes = [x.abs() * (abs(weights[i]) if program.by_models else 1.0) for i, x in some.shares.items()]
-            total = sum(sizes, torch.zeros_like(some.ours))
-            # Half a step for file and conversion, every sum and, by models, each model and what it is multiplied by.
-            halves = 3 + sum(1 + 3 * max(1.0, abs(weights[i])) * program.by_models for i in use.shares)
-            room = halves / 2 * step(some.ours.abs() + total, program.grain(self.stored.dtype))
-            room = room + sum(some.reach.values(), torch.zeros_like(total)) * (1 + max(map(abs, weights)))
-            if program.delta:
-                # Of each delta: the product, two multiplications and a sum.
-                room = room + (3 + len(sizes)) * (2.0**-9 * total + 2.0**-25)
-            self._kept[key] = not bool(((self.stored.double() - use.exact(some)).abs() > room).any())
-        return self._kept[key]
 
 
 def pieces_of(subject: Subject, kind: Kind | None = None) -> Iterator[Piece]:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from crossmatch.delta import Delta, Dense, LowRank, Stack
+from crossmatch.delta import Delta, Dense, Dora, LowRank, Stack
+from crossmatch.verification.arithmetic.dora_in_16_bits import RoundedDora
 from crossmatch.verification.arithmetic.grammar import HALVES, TF32, Factor, Program
 
 UNIT = 2.0**-24
@@ -56,6 +57,11 @@ def share(program: Program, delta: Delta, weight: float, doubt: float = 0.0, *, 
             spread=_stacked(each),
             slack=max(s.slack for s in each),
         )
+    half = program.factors
+    if isinstance(delta, Dora) and isinstance(half, torch.dtype) and _as_a_whole(program, delta, weight):
+        low, after = _factors(program, delta.low, 1.0)
+        value = RoundedDora.of(delta, low, after, half, (low.rank + _FURTHER) * UNIT)
+        return Share(value, spread=value.reach)
     if not isinstance(delta, LowRank):
         if isinstance(delta, Dense) and program.factors is not None:
             # The bias of an adapter that was cast as a whole.
@@ -74,6 +80,12 @@ def share(program: Program, delta: Delta, weight: float, doubt: float = 0.0, *, 
         own = 1.0 if unit else weight
         spread = _spread(program, delta, value, own, max(0.0 if unit else doubt, _NUMBER * abs(own)))
     return Share(value, after, absolute(value), spread, slack, 0.0 if unit else relative, weight, doubt)
+
+
+def _as_a_whole(program: Program, delta: Dora, weight: float) -> bool:
+    """Whether DoRA is rounded at every step: where nothing but the layer's own weight and scaling act on it, and its
+    norms are those of rows, which a block of rows knows."""
+    return program.place == "product" and weight * delta.scale == 1.0 and not (delta.by_column or program.by_models)
 
 
 def product(program: Program, delta: Delta, weight: float) -> Delta:

@@ -1,12 +1,12 @@
 """What the tensors of a quantised export say together: weights with errors, and whether what is left over is honest."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 
+from crossmatch.results.verdict import GroupWeightJson, ModuleVerdictJson, QuantisedKindJson, RoundingJson
 from crossmatch.verification.quantised.allowance import ALLOWED, GROSS_SHARE
 from crossmatch.verification.quantised.tensor_sums import TensorSums
 from crossmatch.verification.weights.estimate import Estimate, Strata, estimate
@@ -127,7 +127,7 @@ def unseen(parts: Sequence[Part], claimed: Sequence[float], excess: float) -> fl
     return math.sqrt(max(0.0, room) / size) if size > 0.0 and not math.isnan(excess) else None
 
 
-def rounding(parts: Sequence[Part]) -> dict[str, Any]:
+def rounding(parts: Sequence[Part]) -> RoundingJson:
     """The route by which a replay gives most of the stored elements, and the share that it does not give."""
     replays = [part.sums.replay for part in parts]
     elements = sum(r.elements for r in replays)
@@ -140,9 +140,9 @@ def rounding(parts: Sequence[Part]) -> dict[str, Any]:
     }
 
 
-def kinds(seen: Comparison) -> dict[str, Any]:
+def kinds(seen: Comparison) -> dict[str, QuantisedKindJson]:
     """By type: tensors, elements, the mean excess of the others over the base, the allowed range, the extreme gains."""
-    result: dict[str, Any] = {}
+    result: dict[str, QuantisedKindJson] = {}
     for kind in sorted({part.sums.tensor.kind for part in (*seen.adapted, *seen.others)}):
         parts = [part for part in (*seen.adapted, *seen.others) if part.sums.tensor.kind == kind]
         allowed = ALLOWED[kind]
@@ -155,10 +155,10 @@ def kinds(seen: Comparison) -> dict[str, Any]:
     return result
 
 
-def detail(part: Part, judged: ModuleVerdict, names: Sequence[str]) -> dict[str, Any]:
+def detail(part: Part, judged: ModuleVerdict, names: Sequence[str]) -> ModuleVerdictJson:
     """One adapted tensor as plain JSON."""
     found, replay = judged.estimate, part.sums.replay
-    weights: Mapping[str, Any] = {
+    weights: dict[str, GroupWeightJson] = {
         name: {"recovered": found.weights[i], "stderr": found.stderr[i]}
         for i, name in enumerate(names)
         if not math.isnan(found.weights[i])

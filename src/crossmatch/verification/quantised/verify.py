@@ -149,7 +149,9 @@ def _decide(
         },
         modules={
             "adapted": len(modules),
-            **{s: sum(m.state == s for m in modules) for s in ("agree", "disagree", "undecided")},
+            "agree": sum(m.state == "agree" for m in modules),
+            "disagree": sum(m.state == "disagree" for m in modules),
+            "undecided": sum(m.state == "undecided" for m in modules),
         },
         tensors={
             "total": len(claim.base.tensors),

@@ -8,6 +8,7 @@ from statistics import median
 
 import torch
 
+from crossmatch.results.verdict import ModuleState
 from crossmatch.verification.weights.estimate import Estimate
 from crossmatch.verification.weights.row_sums import Looked
 from crossmatch.verification.weights.scan import ModuleScan
@@ -44,7 +45,7 @@ class ModuleVerdict:
     """
 
     name: str
-    state: str
+    state: ModuleState
     estimate: Estimate
     resolved: bool
     silent: tuple[int, ...]

@@ -2,10 +2,10 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
+from crossmatch.results.verdict import SampledRowsJson
 from crossmatch.runtime import Progress, workers
 from crossmatch.verification.arithmetic.fit_by_kind import Others
 from crossmatch.verification.arithmetic.rounding import step
@@ -134,7 +134,7 @@ def _settle(subject: Subject, module: ModuleScan, on: Claimed) -> None:
         module.looked = looked
 
 
-def quick_scope(subject: Subject, result: Scan) -> dict[str, Any]:
+def quick_scope(subject: Subject, result: Scan) -> SampledRowsJson:
     """What a sample of rows can miss: rows looked at, and the probability that a fault in a share of one tensor's rows
     goes unseen, in the tensor with the least of them."""
     columns = {module.name: subject.on(module.name).columns for module in result.modules}

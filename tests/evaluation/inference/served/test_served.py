@@ -54,6 +54,12 @@ def pieces(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_bytes_model(tmp_path_factory.mktemp("pieces") / "m")
 
 
+@pytest.fixture(scope="module")
+def engines(words: Path, pieces: Path) -> dict[Path, Engine]:
+    """The same models in this process, loaded once."""
+    return {path: Engine(Checkpoint(path)) for path in (words, pieces)}
+
+
 @pytest.fixture
 def server(pieces: Path) -> Iterator[LocalServer]:
     with LocalServer(pieces) as local:
@@ -92,11 +98,11 @@ def scores(model: ServedModel, prompts: list[str], options: list[list[str]]) -> 
 @pytest.mark.parametrize("kind", ["vllm", "listed", "sglang", "llamacpp", "other"])
 @pytest.mark.parametrize("texts", ["words", "pieces"])
 def test_the_server_scores_and_answers_as_the_model_in_this_process(
-    kind: str, texts: str, request: pytest.FixtureRequest
+    kind: str, texts: str, engines: dict[Path, Engine], request: pytest.FixtureRequest
 ) -> None:
     path = request.getfixturevalue(texts)
     prompts, options = (ASK, PICK) if texts == "words" else (BYTES[:2], BYTES_PICK[:2])
-    engine = Engine(Checkpoint(path))
+    engine = engines[path]
     expected = loglikelihoods(engine, prompts, options)
     with LocalServer(path, kind) as local:
         served = client(local)
@@ -112,9 +118,11 @@ def test_the_server_scores_and_answers_as_the_model_in_this_process(
 
 @pytest.mark.parametrize("kind", ["vllm", "listed", "sglang", "llamacpp", "other"])
 @pytest.mark.parametrize("written", ["", "<s>"])
-def test_one_beginning_of_sequence_reaches_the_engine(pieces: Path, kind: str, written: str) -> None:
+def test_one_beginning_of_sequence_reaches_the_engine(
+    pieces: Path, engines: dict[Path, Engine], kind: str, written: str
+) -> None:
     prompt = written + BYTES[0]
-    engine = Engine(Checkpoint(pieces))
+    engine = engines[pieces]
     with LocalServer(pieces, kind) as local:
         served, seen = client(local), []
         generate = local.generate
@@ -128,8 +136,8 @@ def test_one_beginning_of_sequence_reaches_the_engine(pieces: Path, kind: str, w
     assert not any("beginning of sequence" in note for note in served.notes)
 
 
-def test_without_a_tokenizer_an_echo_tells_what_a_server_adds(pieces: Path) -> None:
-    expected = generated_texts(Engine(Checkpoint(pieces)), BYTES[:2], 9)
+def test_without_a_tokenizer_an_echo_tells_what_a_server_adds(pieces: Path, engines: dict[Path, Engine]) -> None:
+    expected = generated_texts(engines[pieces], BYTES[:2], 9)
     for kind in ("sglang", "other"):
         with LocalServer(pieces, kind) as local:
             served = client(local, tokenizer=None)
@@ -137,8 +145,8 @@ def test_without_a_tokenizer_an_echo_tells_what_a_server_adds(pieces: Path) -> N
             assert [a.text for a in answers(served, BYTES[:2])] == expected
 
 
-def test_only_what_is_asked_for_acts(pieces: Path) -> None:
-    engine = Engine(Checkpoint(pieces))
+def test_only_what_is_asked_for_acts(pieces: Path, engines: dict[Path, Engine]) -> None:
+    engine = engines[pieces]
     with LocalServer(pieces, penalty=9.0) as local:
         found = answers(client(local, key="secret"), BYTES)
         assert [a.text for a in found] == generated_texts(engine, BYTES, 9)
@@ -333,7 +341,7 @@ def test_a_server_that_is_not_there() -> None:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
     served = ServedModel(url, "tiny", connection=Connection(retries=1, pause=0.0))
-    for call in (lambda: answers(served, BYTES), lambda: scores(served, BYTES, BYTES_PICK), served.require):
+    for call in (lambda: answers(served, BYTES), lambda: scores(served, BYTES, BYTES_PICK), served.server.require):
         with pytest.raises(InputError, match=f"{url} refuses the connection; is the server up"):
             call()
 
@@ -381,6 +389,30 @@ def test_retry_after_is_honoured(server: LocalServer) -> None:
         server.faults = ["429"]
         (found,) = answers(client(server, pause=0.0), BYTES[:1])
         assert "answered 429: too busy; it asks for" in found.reason
+
+
+def test_connections_are_used_again_and_a_dead_one_is_noticed(
+    server: LocalServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import local_server
+
+    opened: list[int] = []
+    setup = local_server._Handler.setup
+
+    def counted(self: Any) -> None:
+        opened.append(1)
+        setup(self)
+
+    monkeypatch.setattr(local_server._Handler, "setup", counted)
+    monkeypatch.setattr(local_server._Handler, "protocol_version", "HTTP/1.1")
+    # The server closes a connection on which nothing comes for so many seconds.
+    monkeypatch.setattr(local_server._Handler, "timeout", 1.0)
+    served = client(server, parallel=1, retries=0)
+    first = answers(served, BYTES, 2)
+    assert len(opened) == 1
+    time.sleep(1.5)
+    assert answers(served, BYTES, 2) == first
+    assert len(opened) == 2
 
 
 def test_names(pieces: Path) -> None:

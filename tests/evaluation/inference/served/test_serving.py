@@ -96,7 +96,7 @@ def test_the_same_weights_answer_and_score_alike(words: Path, local: Local, kind
         assert (found.verdict, found.agreement) == ("same", 1.0)
         assert found.gap == pytest.approx(0.0, abs=1e-4)
         assert found.probes > 2 * len(ASK)
-        assert served.version == (None if kind == "sglang" else "0.1.2")
+        assert served.server.version == (None if kind == "sglang" else "0.1.2")
         nothing = identify(served, own)
         assert (nothing.verdict, nothing.agreement, nothing.gap, nothing.probes) == ("unknown", None, None, 0)
         assert nothing.line == f"{server.url} lists tiny; its weights were compared with nothing"

@@ -1,16 +1,17 @@
 """JSON over HTTP with a deadline, retries and one-line reasons; nothing here knows what is asked."""
 
-import http.client
 import json
 import random
 import ssl
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
+
+import httpx2
 
 from crossmatch.errors import InputError
 
@@ -43,20 +44,24 @@ class Transport:
 
     def __init__(self, url: str, key: str | None, timeout: float, retries: int, pause: float) -> None:
         try:
-            parts = urlsplit(url)
-            self._port = parts.port
-        except ValueError as error:
+            parts = httpx2.URL(url)
+        except httpx2.InvalidURL as error:
             raise InputError(f"{url} is no URL: {error}") from error
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.username:
-            raise InputError(f"{parts.hostname or url} is no server; give its URL as http://host:port, the key apart")
+        if parts.scheme not in ("http", "https") or not parts.host or parts.query or parts.userinfo:
+            raise InputError(f"{parts.host or url} is no server; give its URL as http://host:port, the key apart")
         self.url = url.rstrip("/").removesuffix("/v1")
-        self._secure, self._host = parts.scheme == "https", parts.hostname
-        self._folder = parts.path.rstrip("/").removesuffix("/v1")
-        self._headers = {"Content-Type": "application/json", "Accept": "application/json", "Connection": "close"}
-        if key:
-            self._headers["Authorization"] = f"Bearer {key}"
         self._timeout, self._retries, self._pause = timeout, retries, pause
         self._stop = threading.Event()
+        headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        # Proxies of the environment are not asked: the server is named, and mostly this machine.
+        self._client = httpx2.Client(
+            headers=headers | ({"Authorization": f"Bearer {key}"} if key else {}),
+            timeout=timeout,
+            limits=httpx2.Limits(max_connections=None),
+            verify=ssl.create_default_context() if parts.scheme == "https" else False,
+            trust_env=False,
+        )
+        weakref.finalize(self, self._client.close)
 
     def ask(self, path: str, payload: Any, read: Callable[[Any], T]) -> T:
         """POST `payload` (None: GET) and return what `read` makes of the reply; a ServerError of `read` counts too.
@@ -87,26 +92,13 @@ class Transport:
         return min(LONGEST_PAUSE, self._pause * 2**attempt) * random.uniform(0.5, 1.0)
 
     def _once(self, path: str, payload: Any) -> Any:
-        # A connection for each request: one that was left open may be dead, which shows only when it is used.
-        if self._secure:
-            context = ssl.create_default_context()
-            link = http.client.HTTPSConnection(self._host, self._port, timeout=self._timeout, context=context)
-        else:
-            link = http.client.HTTPConnection(self._host, self._port, timeout=self._timeout)
         try:
-            status, headers, body = self._exchange(link, path, payload)
-        except TimeoutError as error:
+            status, headers, body = self._exchange(path, payload)
+        except (TimeoutError, httpx2.TimeoutException) as error:
             raise ServerError(f"{self.url} did not answer within {self._timeout:g} s", reached=False) from error
-        except ssl.SSLCertVerificationError as error:
-            raise ServerError(f"{self.url}: {error.verify_message}", again=False, reached=False) from error
-        except ConnectionRefusedError as error:
-            raise ServerError(f"{self.url} refuses the connection; is the server up?", reached=False) from error
-        except (OSError, http.client.HTTPException) as error:
-            said = str(error) or type(error).__name__
-            raise ServerError(f"{self.url} dropped the connection: {said}", reached=False) from error
-        finally:
-            link.close()
-        if status != http.client.OK:
+        except httpx2.HTTPError as error:
+            raise self._unreached(error) from error
+        if status != httpx2.codes.OK:
             again = status in _AGAIN or status > 504
             wish = _wish(headers.get("Retry-After")) if again else None
             raise ServerError(f"{self.url} answered {status}: {_complaint(body)}", again=again, wait=wish)
@@ -115,31 +107,30 @@ class Transport:
         except (ValueError, RecursionError) as error:
             raise ServerError(f"{self.url} answered with what is not JSON: {error}") from error
 
-    def _exchange(
-        self, link: http.client.HTTPConnection, path: str, payload: Any
-    ) -> tuple[int, http.client.HTTPMessage, bytes]:
+    def _exchange(self, path: str, payload: Any) -> tuple[int, httpx2.Headers, bytes]:
         deadline = time.monotonic() + self._timeout
-        body = None if payload is None else json.dumps(payload).encode()
-        link.request("GET" if payload is None else "POST", self._folder + path, body, self._headers)
-        sock = link.sock
-        response = link.getresponse()
-        parts, size = [], 0
-        while True:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise TimeoutError
-            # The timeout of a socket is for one read; a server that drips bytes would never meet it.
-            sock.settimeout(left)
-            part = response.read1(1 << 16)
-            if not part:
-                break
-            parts.append(part)
-            size += len(part)
-            if size > LARGEST_REPLY:
-                raise ServerError(f"{self.url} answered with more than {LARGEST_REPLY >> 20} MiB", again=False)
-        if response.length:
-            raise http.client.IncompleteRead(b"", response.length)
-        return response.status, response.headers, b"".join(parts)
+        content = None if payload is None else json.dumps(payload).encode()
+        body = bytearray()
+        with self._client.stream("GET" if payload is None else "POST", self.url + path, content=content) as response:
+            for part in response.iter_bytes():
+                # The client's timeout is for one read; a server that drips bytes would never meet it.
+                if time.monotonic() > deadline:
+                    raise TimeoutError
+                body += part
+                if len(body) > LARGEST_REPLY:
+                    raise ServerError(f"{self.url} answered with more than {LARGEST_REPLY >> 20} MiB", again=False)
+        return response.status_code, response.headers, bytes(body)
+
+    def _unreached(self, error: httpx2.HTTPError) -> ServerError:
+        """Why no reply came: the client's error wraps the system's."""
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, ssl.SSLCertVerificationError):
+                return ServerError(f"{self.url}: {cause.verify_message}", again=False, reached=False)
+            if isinstance(cause, ConnectionRefusedError):
+                return ServerError(f"{self.url} refuses the connection; is the server up?", reached=False)
+            cause = cause.__cause__ or cause.__context__
+        return ServerError(f"{self.url} dropped the connection: {error or type(error).__name__}", reached=False)
 
 
 def one_line(text: str, limit: int = 300) -> str:

@@ -5,16 +5,18 @@ What a server says of itself is a name. Its answers, and their log-probabilities
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from crossmatch.checkpoint import read_json, replace_json, value_digest
+from crossmatch.checkpoint import value_digest
 from crossmatch.data.prompt_templates import TEMPLATES
 from crossmatch.errors import DataError, InputError
 from crossmatch.evaluation.inference.protocol import Decoding, Generated
 from crossmatch.evaluation.inference.served.model import ServedModel, Spoken
+from crossmatch.result_kinds import SERVER
+from crossmatch.results.study import SpokenJson
 from crossmatch.runtime import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -58,7 +60,7 @@ def probes_of(tokenizer: Any) -> tuple[str, ...]:
 def ask_own(served: ServedModel, prompts: Sequence[str] = PROBES, progress: Progress = SILENT) -> list[Spoken]:
     """The server's own greedy answers to probes, of eight tokens, one after the other. Raises InputError if it does
     not answer, or does not list the model."""
-    served.require()
+    served.server.require()
     found = []
     with progress.task("probe the server", len(prompts)) as task:
         for prompt in prompts:
@@ -108,16 +110,18 @@ def settled(file: Path, about: Any, own: Sequence[Spoken]) -> str:
 
     What is not like them takes their place in the file; then the digest is another, and all is asked anew.
     """
-    known = read_json(file) if file.exists() else {}
-    if known.get("about") != about or not alike(_spoken(known.get("answers")), own):
-        known = {"about": about, "answers": [asdict(answer) for answer in own]}
+    found = SERVER.read(file) if file.exists() else None
+    answers = found["answers"] if found else []
+    if found is None or found["about"] != about or not alike(_spoken(answers), own):
+        answers = [answer.to_dict() for answer in own]
         file.parent.mkdir(parents=True, exist_ok=True)
-        replace_json(file, known)
-    return value_digest(known)
+        SERVER.replace(file, {"schema_version": 1, "about": about, "answers": answers})
+    # Of what was answered, whatever the version of the file.
+    return value_digest({"about": about, "answers": answers})
 
 
-def _spoken(rows: Any) -> list[Spoken]:
-    return [Spoken(r["text"], r["truncated"], tuple((t, v) for t, v in r["tokens"])) for r in rows or ()]
+def _spoken(rows: Sequence[SpokenJson]) -> list[Spoken]:
+    return [Spoken(r["text"], r["truncated"], tuple((str(t), float(v)) for t, v in r["tokens"])) for r in rows]
 
 
 @dataclass(frozen=True)
@@ -176,7 +180,9 @@ def identify(
     The server goes on from the prompts, and from some places of the answers here. Raises InputError if it does not
     answer.
     """
-    named = f"{served.url} {'lists' if served.facts.names else 'lists no models; it is asked for'} {served.model}"
+    named = (
+        f"{served.url} {'lists' if served.server.facts.names else 'lists no models; it is asked for'} {served.model}"
+    )
     if local is None:
         return Identity("unknown", None, None, 0, f"{named}; its weights were compared with nothing")
     asked = [

@@ -25,10 +25,11 @@ from crossmatch.evaluation.inference.protocol import (
     TooLong,
     Windows,
 )
-from crossmatch.evaluation.inference.served.endpoint import Facts, Server
+from crossmatch.evaluation.inference.served.endpoint import Server
 from crossmatch.evaluation.inference.served.http import ServerError, Transport, one_line
 from crossmatch.evaluation.inference.served.option_scores import Scorer
 from crossmatch.evaluation.inference.served.replies import text_of, the_choice, tokens_of, used
+from crossmatch.results.study import SpokenJson
 
 T = TypeVar("T")
 
@@ -40,6 +41,14 @@ class Spoken:
     text: str
     truncated: bool
     tokens: tuple[tuple[str, float], ...]
+
+    def to_dict(self) -> SpokenJson:
+        """As plain JSON."""
+        return {
+            "text": self.text,
+            "truncated": self.truncated,
+            "tokens": [[text, value] for text, value in self.tokens],
+        }
 
 
 @dataclass(frozen=True)
@@ -67,7 +76,8 @@ USUAL = Connection()
 class ServedModel:
     """A model on a server that speaks the completions API, at `url` (with or without /v1) under the name `model`.
 
-    key: sent as bearer token; tokenizer: tells its beginning of sequence (None: a server's echo does).
+    key: sent as bearer token; tokenizer: tells its beginning of sequence (None: a server's echo does); server: what it
+    says of itself.
     """
 
     tells_distributions = False
@@ -85,15 +95,15 @@ class ServedModel:
         self.model, self.parallel = model, connection.parallel
         self._transport = Transport(url, key, connection.timeout, connection.retries, connection.pause)
         self.url = self._transport.url
-        self._server = Server(self._transport, model, tokenizer)
-        self._scorer = Scorer(self._server)
+        self.server = Server(self._transport, model, tokenizer)
+        self._scorer = Scorer(self.server)
         self._caution: str | None = None
 
     @property
     def notes(self) -> list[str]:
         """What a reader of the results must know: how options were scored, and where a token straddles."""
         found = [f"log-likelihoods by {self._scorer.way}" if self._scorer.way else None]
-        lines = [line for line in (*found, self._caution, self._server.caution) if line]
+        lines = [line for line in (*found, self._caution, self.server.caution) if line]
         if self._scorer.straddled:
             count = len(self._scorer.straddled)
             lines.append(f"{count} prompts whose last token also begins an option; their options are scored from it on")
@@ -115,14 +125,14 @@ class ServedModel:
             raise ValueError(f"{len(seeds)} seeds for {len(prompts)} prompts")
         if not prompts:
             return
-        self._server.require()
+        self.server.require()
 
         def work(index: int) -> Generated:
             fields: dict[str, Any] = {"max_tokens": max_new_tokens, "temperature": decoding.temperature}
             if decoding.temperature > 0:
                 fields |= {"top_p": decoding.top_p, "seed": seeds[index]}
-            fields |= self._server.stop_fields(stops)
-            found = self._server.complete(prompts[index], fields, lambda reply: self._generated(reply, max_new_tokens))
+            fields |= self.server.stop_fields(stops)
+            found = self.server.complete(prompts[index], fields, lambda reply: self._generated(reply, max_new_tokens))
             return _ended(found, stops)
 
         self._each(len(prompts), work, done)
@@ -162,26 +172,12 @@ class ServedModel:
         for index in range(len(texts)):
             done(index, Failed("text suites need the weights here; a server is not asked for them"))
 
-    def require(self) -> None:
-        """Raise InputError if the server cannot be reached, or does not list the model."""
-        self._server.require()
-
-    @property
-    def facts(self) -> Facts:
-        """What the server says of itself. Raises ServerError if it does not answer at all."""
-        return self._server.facts
-
-    @property
-    def version(self) -> str | None:
-        """Version of the server's software, None where it does not tell."""
-        return self._server.version
-
     def greedy(self, prompt: str, tokens: int) -> Spoken:
         """A greedy answer of so many tokens, asked alone: others at that time move the last digits. Or InputError."""
 
         def ask(more: dict[str, Any]) -> Spoken:
             fields = {"temperature": 0.0, "max_tokens": tokens, **more}
-            return self._server.complete(prompt, fields, lambda reply: self._spoken(reply, tokens))
+            return self.server.complete(prompt, fields, lambda reply: self._spoken(reply, tokens))
 
         try:
             try:
@@ -197,13 +193,13 @@ class ServedModel:
     def _spoken(self, reply: Any, limit: int) -> Spoken:
         found = self._generated(reply, limit)
         try:
-            tokens = tokens_of(the_choice(reply, self._server.facts.same))
+            tokens = tokens_of(the_choice(reply, self.server.facts.same))
         except ServerError:
             tokens = []
         return Spoken(found.text, found.truncated, tuple((t.text, t.value) for t in tokens if t.value is not None))
 
     def _generated(self, reply: Any, max_new_tokens: int) -> Generated:
-        choice = the_choice(reply, self._server.facts.same)
+        choice = the_choice(reply, self.server.facts.same)
         text, reason, tokens = text_of(choice), choice.get("finish_reason"), used(reply, "completion_tokens")
         if reason not in ("stop", "length"):
             raise ServerError(f"the server ended an answer by {one_line(str(reason), 40)!r}")

@@ -1,11 +1,12 @@
 """Is B not worse than A by a margin: yes, no, or it cannot be told, and how many documents would decide."""
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 from scipy.stats import norm
 
+from crossmatch.results.comparison import NonInferiorityJson
 from crossmatch.statistics.estimates import Difference
 from crossmatch.statistics.resampling import LEVEL, POWER
 
@@ -30,9 +31,14 @@ class NonInferiority:
     items: int | None
     items_if_equal: int | None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> NonInferiorityJson:
         """As plain JSON."""
-        return asdict(self)
+        return {
+            "answer": self.answer,
+            "margin": self.margin,
+            "items": self.items,
+            "items_if_equal": self.items_if_equal,
+        }
 
 
 def non_inferiority(found: Difference, margin: float, *, higher_is_better: bool, family: int) -> NonInferiority:

@@ -1,0 +1,146 @@
+"""crossmatch sweep."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from crossmatch.cli.console import Terminal, emit, say
+from crossmatch.cli.options import Adapters, Json, split_pairs
+from crossmatch.errors import InputError
+
+if TYPE_CHECKING:
+    from crossmatch.sweeping import SweepRecipe
+
+_YAML = (".yaml", ".yml")
+
+
+def sweep_command(
+    study: Annotated[str, typer.Argument(metavar="STUDY.yaml | BASE", help="A sweep's recipe, or a base checkpoint.")],
+    adapter: Adapters = None,
+    suite: Annotated[list[str] | None, typer.Option(help="A suite's YAML file, or recipe:NAME; repeat.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Directory; of a recipe by default runs/NAME.")
+    ] = None,
+    space: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=SPAN", help="Weights searched, as in pt=0..1, '0..1 step 0.25' or 0,0.3; repeat."),
+    ] = None,
+    fix: Annotated[list[str] | None, typer.Option(metavar="NAME=NUMBER", help="A weight that is kept; repeat.")] = None,
+    goal: Annotated[
+        list[str] | None, typer.Option(help="A metric, as in rougeL or define.rougeL; several: a front; repeat.")
+    ] = None,
+    constraint: Annotated[
+        list[str] | None, typer.Option(help="In words, as in 'acc not below sft' or 'trace rate <= 1%'; repeat.")
+    ] = None,
+    reference: Annotated[str | None, typer.Option(help="Adapter to compare with; default: the last.")] = None,
+    method: Annotated[str | None, typer.Option(help="grid, tpe, cma-es or nsga-ii; default: grid.")] = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="Points that tpe, cma-es or nsga-ii try.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of the method.")] = None,
+    confirm: Annotated[float | None, typer.Option(help="Share of the items kept for the confirmation; 0.5.")] = None,
+    template: Annotated[list[str] | None, typer.Option(help="Templates to try; repeat.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Prompts at a time at most.")] = None,
+    memory: Annotated[str | None, typer.Option(metavar="SIZE", help="Memory for batches, as in 4GB.")] = None,
+    partial: Annotated[
+        bool, typer.Option("--allow-partial-adapter", help="Take truncated or untrained adapters as they are.")
+    ] = False,
+    executor: Annotated[
+        str | None, typer.Option(help="local, ray:workers=4,gpus=1 or slurm:partition=P,minutes=60.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print points, items and how it would be submitted, and stop.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Search merge weights, confirm the best on unseen items, and recommend a merge, or the reference adapter.
+
+    Interrupted, the same command goes on and asks nothing twice. `crossmatch merge --from DIR` writes and proves what
+    is recommended.
+    """
+    from crossmatch.result_kinds import SWEEP
+    from crossmatch.runtime import keep_heap
+    from crossmatch.sweeping import sweep
+
+    given: dict[str, Any] = {
+        "suites": tuple(suite) if suite else None,
+        "space": split_pairs(space, "--space") or None,
+        "fixed": {name: _number(text, name) for name, text in split_pairs(fix, "--fix").items()} or None,
+        "goals": tuple(goal) if goal else None,
+        "constraints": tuple(constraint) if constraint else None,
+        "reference": reference,
+        "method": method,
+        "trials": trials,
+        "seed": seed,
+        "confirm": confirm,
+        "templates": tuple(template) if template else None,
+        "batch_size": batch_size,
+        "memory": memory,
+        "allow_partial_adapter": partial or None,
+    }
+    given = {key: value for key, value in given.items() if value is not None}
+    recipe = _recipe(study, split_pairs(adapter, "-a"), output, given, executor)
+    keep_heap()
+    out = output or Path("runs") / recipe.name
+    if dry_run:
+        _show_plan(recipe, out, as_json)
+        return
+    result = sweep(recipe, out, progress=Terminal())
+    if as_json:
+        emit(SWEEP, cast(Any, result.facts))
+    else:
+        from crossmatch.report.terminal.sweep import print_sweep
+
+        print_sweep(result.facts)
+    say(f"page: {out / 'sweep.html'}; to write and prove it: crossmatch merge --from {out} -o OUT")
+
+
+def _recipe(
+    study: str, adapters: dict[str, str], output: Path | None, given: dict[str, Any], executor: str | None
+) -> "SweepRecipe":
+    """The recipe of a file, or of a base with options. Raises InputError for options beside a file."""
+    from crossmatch.sweeping import load_sweep, parse_sweep
+
+    where = {} if executor is None else {"executor": executor}
+    if study.endswith(_YAML):
+        beside = [*(["adapter"] if adapters else []), *given]
+        if beside:
+            raise InputError(f"{study} is a recipe: put {beside[0]} into it; -o and --executor may be given beside it")
+        recipe = load_sweep(study)
+        return parse_sweep({**recipe.model_dump(), **where}, study) if where else recipe
+    if not adapters:
+        raise InputError("no adapter given; add -a NAME=PATH, or give a sweep's YAML file")
+    if "suites" not in given:
+        raise InputError("no suite given; add --suite FILE")
+    if output is None:
+        raise InputError("no output given; add -o DIRECTORY")
+    return parse_sweep({"base": study, "adapters": adapters, **given, **where}, "sweep")
+
+
+def _number(text: str, name: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(f"--fix {name}={text}: give a number") from None
+
+
+def _show_plan(recipe: "SweepRecipe", out: Path, as_json: bool) -> None:
+    from crossmatch.executors import parse_executor, submission
+    from crossmatch.sweeping.plan import plan_sweep
+
+    plan = plan_sweep(recipe)
+    line = submission(parse_executor(recipe.executor), ["crossmatch", *_arguments(sys.argv[1:])], out / "jobs")
+    if as_json:
+        from crossmatch.result_kinds import SWEEP_PLAN
+
+        emit(SWEEP_PLAN, {**plan, "submission": line})
+        return
+    for text in plan["lines"]:
+        print(text)
+    if line is not None:
+        print(line)
+
+
+def _arguments(given: Sequence[str]) -> list[str]:
+    return [argument for argument in given if argument not in ("--dry-run", "--json")]

@@ -1,0 +1,119 @@
+"""Charts of a sweep: the map of a goal over two weights, the front of two goals, and the path of the search."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import altair as alt
+
+from crossmatch.report.charts.charts import COLOURS, GREY, Spec, spec
+from crossmatch.report.text import plain
+from crossmatch.results.metrics import metric_of
+
+Json = Mapping[str, Any]
+_RECOMMENDED, _OTHER = "recommended", "tried"
+
+
+def map_chart(found: Json, recommended: int) -> Spec:
+    """The measured values in the place of their weights: cells where the weights lie on a grid, else a surface in
+    bands (a contour map) with the points on it. A ring marks the recommended point."""
+    metric = found["measure"].partition(".")[2]
+    known = metric_of(metric)
+    title, form, scale = known.title, known.form, known.unit.scale
+    rows = [_map_row(row, scale, form, recommended) for row in found["points"] if row["value"] is not None]
+    across, up = found["steps"]
+    colour = alt.Color(
+        "shown:Q",
+        title=title,
+        scale=alt.Scale(scheme="viridis", zero=False),
+        bin=alt.Bin(maxbins=9) if found["surface"] else False,
+    )
+    x = alt.X("x:Q", title=f"weight of {plain(found['x'])}", scale=alt.Scale(zero=False, nice=False))
+    y = alt.Y("y:Q", title=f"weight of {plain(found['y'])}", scale=alt.Scale(zero=False, nice=False))
+    tooltip = ["name:N", alt.Tooltip("text:N", title=title), alt.Tooltip("gain:N", title="gain"), "state:N"]
+    layers = []
+    if found["surface"]:
+        cells = [{**cell, "shown": cell["value"] * scale} for cell in found["surface"]]
+        layers.append(
+            alt.Chart(alt.Data(values=cells)).mark_rect().encode(x=x, x2="x2:Q", y=y, y2="y2:Q", color=colour)
+        )
+    elif across and up:
+        cells = [
+            {
+                **row,
+                "x": row["x"] - across / 2,
+                "x2": row["x"] + across / 2,
+                "y": row["y"] - up / 2,
+                "y2": row["y"] + up / 2,
+            }
+            for row in rows
+        ]
+        ground = alt.Chart(alt.Data(values=cells)).mark_rect(stroke="#fff", strokeWidth=1)
+        layers.append(ground.encode(x=x, x2="x2:Q", y=y, y2="y2:Q", color=colour, tooltip=tooltip))
+    shared = alt.Chart(alt.Data(values=rows))
+    points = shared.mark_point(filled=True, size=46, stroke="#fff", strokeWidth=1, color="#1c1b1a", opacity=1)
+    layers.append(points.encode(x=x, y=y, tooltip=tooltip))
+    ring = shared.transform_filter(f"datum.state == '{_RECOMMENDED}'").mark_point(size=420, strokeWidth=4, opacity=1)
+    layers.append(ring.encode(x=x, y=y, color=alt.value(COLOURS[1]), tooltip=tooltip))
+    return spec(alt.layer(*layers).properties(height=420))
+
+
+def _map_row(row: Json, scale: float, form: str, recommended: int) -> dict[str, Any]:
+    state = _RECOMMENDED if row["number"] == recommended else row["dropped"] or _OTHER
+    return {
+        "name": plain(row["name"]),
+        "x": row["x"],
+        "y": row["y"],
+        "shown": row["value"] * scale,
+        "text": _interval(row, "", scale, form),
+        "gain": _interval(row, "gain_", scale, f"+{form}"),
+        "state": plain(state),
+    }
+
+
+def _interval(row: Json, prefix: str, scale: float, form: str) -> str:
+    value, low, high = (row[f"{prefix}{key}"] for key in ("value", "low", "high"))
+    if value is None:
+        return "–"
+    bounds = f" ({low * scale:{form}} to {high * scale:{form}})" if low is not None else ""
+    return f"{value * scale:{form}}{bounds}"
+
+
+def front_chart(rows: Sequence[Json], titles: tuple[str, str]) -> Spec:
+    """Two goals against each other with their intervals, the front in colour; rows: name, x, x_low, x_high, y, y_low,
+    y_high, and state (`front`, `recommended` or `other`)."""
+    data = [{**row, "name": plain(row["name"])} for row in rows]
+    shared = alt.Chart(alt.Data(values=data))
+    scale = alt.Scale(domain=["recommended", "front", "other"], range=[COLOURS[1], COLOURS[0], GREY])
+    colour = alt.Color("state:N", scale=scale, legend=alt.Legend(orient="top", title=None))
+    x = alt.X("x:Q", title=titles[0], scale=alt.Scale(zero=False))
+    y = alt.Y("y:Q", title=titles[1], scale=alt.Scale(zero=False))
+    on_front = "datum.state != 'other'"
+    across = (
+        shared.transform_filter(on_front).mark_rule(opacity=0.55).encode(x="x_low:Q", x2="x_high:Q", y=y, color=colour)
+    )
+    up = shared.transform_filter(on_front).mark_rule(opacity=0.55).encode(x=x, y="y_low:Q", y2="y_high:Q", color=colour)
+    points = shared.mark_point(filled=True, size=70, opacity=1).encode(
+        x=x, y=y, color=colour, tooltip=["name:N", "x:Q", "y:Q"]
+    )
+    names = shared.transform_filter(on_front).mark_text(align="left", dx=8, dy=-6).encode(x=x, y=y, text="name:N")
+    return spec(alt.layer(across, up, points, names).properties(height=340))
+
+
+def path_chart(rows: Sequence[Json], title: str) -> Spec:
+    """The gain of every point in the order in which it was tried, with its interval, and the best so far; rows: number,
+    name, value, low, high, best, dropped."""
+    data = [
+        {**row, "name": plain(row["name"]), "state": "dropped" if row["dropped"] else "asked everything"}
+        for row in rows
+    ]
+    shared = alt.Chart(alt.Data(values=data))
+    scale = alt.Scale(domain=["asked everything", "dropped"], range=[COLOURS[0], GREY])
+    colour = alt.Color("state:N", scale=scale, legend=alt.Legend(orient="top", title=None))
+    x = alt.X("number:Q", title="point, in the order in which it was tried", axis=alt.Axis(tickMinStep=1))
+    bars = shared.mark_rule(opacity=0.5).encode(x=x, y=alt.Y("low:Q", title=title), y2="high:Q", color=colour)
+    points = shared.mark_point(filled=True, size=50).encode(
+        x=x, y="value:Q", color=colour, tooltip=["name:N", alt.Tooltip("value:Q", format="+.3g"), "dropped:N"]
+    )
+    best = shared.mark_line(interpolate="step-after", color=COLOURS[1]).encode(x=x, y="best:Q")
+    null = alt.Chart(alt.Data(values=[{"zero": 0}])).mark_rule(strokeDash=[4, 4]).encode(y="zero:Q")
+    return spec(alt.layer(null, bars, best, points).properties(height=280))

@@ -1,0 +1,74 @@
+"""A point of a finished sweep as a merge that can be written: what it was measured from is what it is made from."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from crossmatch.adapter import Recorded, open_vector
+from crossmatch.checkpoint import Checkpoint, file_digest, read_json
+from crossmatch.errors import CheckpointError, InputError
+from crossmatch.results.merging import ChosenBySweepJson, RecordedJson
+from crossmatch.rules import Calibration, Recipe, Weight, parse_weight
+from crossmatch.sweeping.outputs import RESULT
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What `merge` needs. template: under which the point was asked; recorded: what its manifest says of the sweep."""
+
+    base: Checkpoint
+    parts: dict[str, tuple[Recorded, Weight]]
+    recipe: Recipe
+    dtype: str | None
+    template: str
+    recorded: RecordedJson
+
+
+def chosen_point(directory: Path, number: int | None = None) -> Chosen:
+    """The recommended point of a sweep's directory, or the one of this number.
+
+    Raises InputError for a directory without a result, a number that no point has, a point without an adapter, and
+    where base, adapters or calibration are not what the sweep measured.
+    """
+    file = directory / RESULT
+    if not file.is_file():
+        raise InputError(f"{directory} holds no finished sweep ({RESULT}); run crossmatch sweep, or resume it")
+    try:
+        facts = read_json(file)
+        known, study = {point["number"]: point for point in facts["points"]}, facts["study"]
+        wanted = facts["recommendation"]["number"] if number is None else number
+        digests: Mapping[str, Any] = study["digests"]
+    except (CheckpointError, KeyError, TypeError) as error:
+        raise InputError(f"{file} is no result of crossmatch sweep ({error})") from error
+    if wanted not in known:
+        raise InputError(f"--point {wanted}: there are points 1 to {max(known)}; points.csv lists them")
+    point = known[wanted]
+    if not point["weights"]:
+        raise InputError(f"point {wanted} is the base as it is; there is nothing to merge")
+    base = Checkpoint(study["base"])
+    adapters = {name: open_vector(study["adapters"][name]) for name in point["weights"]}
+    calibration = Calibration(study["calibration"]) if point["rule"] != "linear" and study["calibration"] else None
+    _unchanged("the base", study["base"], base.digest, digests["base"])
+    for name, adapter in adapters.items():
+        _unchanged(f"adapter {name}", study["adapters"][name], adapter.digest, digests["adapters"][name])
+    if calibration is not None:
+        _unchanged("the calibration", study["calibration"], calibration.digest, digests["calibration"])
+    parts = {name: (adapters[name], parse_weight(weight)) for name, weight in point["weights"].items()}
+    of: ChosenBySweepJson = {
+        "name": facts["name"],
+        "digest": facts["digest"],
+        "file": file_digest(file),
+        "point": wanted,
+        "recommended": wanted == facts["recommendation"]["number"],
+        "template": point["template"],
+    }
+    recipe = Recipe(point["rule"], point["parameters"], calibration=calibration)
+    return Chosen(base, parts, recipe, study["dtype"], point["template"], {"sweep": of})
+
+
+def _unchanged(what: str, where: str, now: str, then: str) -> None:
+    if now != then:
+        raise InputError(
+            f"{what} at {where} is not what the sweep measured (digest {now[:16]}…, not {then[:16]}…); sweep again"
+        )

@@ -1,0 +1,119 @@
+"""The recommendation in words."""
+
+from typing import Any
+
+from crossmatch.results.metrics import metric_of
+from crossmatch.statistics.estimates import Difference
+from crossmatch.sweeping.board import Board
+from crossmatch.sweeping.conclusion import Conclusion, Confirmed
+from crossmatch.sweeping.goals import all_hold
+from crossmatch.sweeping.metrics import Measure
+from crossmatch.sweeping.prepare import Prepared
+from crossmatch.sweeping.space import Point
+
+
+def recommendation_of(
+    prepared: Prepared, board: Board, conclusion: Conclusion, confirmed: Confirmed | None, tried: int
+) -> dict[str, Any]:
+    """`sentence`: what to ship and why, in one; `reasons`: what stands behind it, a line each."""
+    if confirmed is not None:
+        return {"sentence": _ship(prepared, confirmed), "reasons": _reasons(prepared, board, confirmed, tried)}
+    return {"sentence": _stay(prepared, board, conclusion), "reasons": _why_stay(prepared, board, conclusion, tried)}
+
+
+def weights_text(point: Point) -> str:
+    """`0.25 pt + 1 sft`, with its rule and template where they are others than usual."""
+    if not point.weights:
+        return "the base as it is"
+    text = " + ".join(f"{weight:g} {name}" for name, weight in point.weights.items())
+    rule = point.recipe.rule
+    settings = ", ".join(f"{key} {value}" for key, value in point.recipe.parameters.items())
+    text += f" by {rule}{f' ({settings})' if settings else ''}" if rule != "linear" else ""
+    template = point.condition.template.name
+    return text if template == "own" else f"{text}, asked with template {template}"
+
+
+def gain_text(goal: Measure, gain: Difference | None) -> str:
+    """`perplexity lower by 2.1 (1.2 to 3.0)`: a gain with its interval, in the unit that is shown."""
+    known = metric_of(goal.metric)
+    title, form, scale = known.title, known.form, known.unit.scale
+    title = title.removesuffix(" %")
+    if gain is None:
+        return f"{title} unknown"
+    unit = " points" if goal.percent else ""
+    if not gain.value:
+        return f"{title} equal ({gain.low * scale:+{form}} to {gain.high * scale:+{form}})"
+    word = ("higher" if goal.higher else "lower") if gain.value >= 0 else ("lower" if goal.higher else "higher")
+    low, high = (gain.low, gain.high) if gain.value >= 0 else (-gain.high, -gain.low)
+    value, low, high = (format(number * scale + 0.0, form) for number in (abs(gain.value), low, high))
+    return f"{title} {word} by {value}{unit} ({low} to {high})"
+
+
+def _ship(prepared: Prepared, one: Confirmed) -> str:
+    goals, sft = prepared.wanted.goals, prepared.wanted.reference.name
+    gains = "; ".join(gain_text(goal, gain) for goal, gain in zip(goals, one.gains, strict=True))
+    n = one.gains[0].n if one.gains[0] else 0
+    kept = ", ".join(kept.constraint.text for kept in one.kept)
+    keeps = f"; keeps {kept}" if kept else ""
+    return f"Ship {weights_text(one.point)}: {gains} than {sft} on {n} items that no trial saw{keeps}."
+
+
+def _reasons(prepared: Prepared, board: Board, one: Confirmed, tried: int) -> list[str]:
+    lines = [_tried(prepared, tried)]
+    for goal, gain in zip(prepared.wanted.goals, one.gains, strict=True):
+        claimed = board.gain(one.point, goal, prepared.parts.search)
+        if claimed is not None and gain is not None:
+            known = metric_of(goal.metric)
+            form, scale = known.form, known.unit.scale
+            lines.append(
+                f"the search alone would have claimed {goal.title} {claimed.value * scale:+{form}}; confirmed "
+                f"{gain.value * scale:+{form}}, so its optimism is {(claimed.value - gain.value) * scale:{form}}"
+            )
+    control = prepared.space.control_of(one.point)
+    if control is not None:
+        goal = prepared.wanted.goals[0]
+        over = board.gain(one.point, goal, prepared.parts.confirmation, control)
+        lines.append(f"against its control {control.name} (no partner): {gain_text(goal, over)}")
+    return lines
+
+
+def _stay(prepared: Prepared, board: Board, conclusion: Conclusion) -> str:
+    sft, goal = prepared.wanted.reference, prepared.wanted.goals[0]
+    if not conclusion.ranked:
+        broken = _broken_by_reference(prepared, board)
+        also = f" ({sft.name} itself breaks {broken})" if broken else ""
+        return f"Ship {sft.name} alone: no other point keeps all constraints in the search{also}."
+    best = conclusion.finalists[0]
+    text = gain_text(goal, best.gains[0])
+    n = best.gains[0].n if best.gains[0] else 0
+    if any(one.better for one in conclusion.finalists):
+        broken = next(k.constraint.text for o in conclusion.finalists if o.better for k in o.kept if not k.holds)
+        return f"Ship {sft.name} alone: what is better on unseen items does not keep {broken} there."
+    return (
+        f"Ship {sft.name} alone: no point is distinguishable from it (the search's best, {best.point.name}: {text} "
+        f"on {n} unseen items)."
+    )
+
+
+def _broken_by_reference(prepared: Prepared, board: Board) -> str:
+    kept = board.kept(prepared.wanted.reference, prepared.parts.search)
+    return ", ".join(one.constraint.text for one in kept if not one.holds)
+
+
+def _why_stay(prepared: Prepared, board: Board, conclusion: Conclusion, tried: int) -> list[str]:
+    lines = [_tried(prepared, tried)]
+    goal = prepared.wanted.goals[0]
+    for one in conclusion.finalists:
+        claimed = board.gain(one.point, goal, prepared.parts.search)
+        broken = [k.constraint.text for k in one.kept if not k.holds]
+        also = f"; does not keep {', '.join(broken)}" if broken and not all_hold(one.kept) else ""
+        known = metric_of(goal.metric)
+        form, scale = known.form, known.unit.scale
+        said = f"{claimed.value * scale:+{form}}" if claimed is not None else "unknown"
+        lines.append(f"{one.point.name}: the search claimed {said}; confirmed: {gain_text(goal, one.gains[0])}{also}")
+    return lines
+
+
+def _tried(prepared: Prepared, tried: int) -> str:
+    search, later = prepared.parts.search.items, prepared.parts.confirmation.items
+    return f"{tried} points were tried on {search} search items; {later} items were kept for the confirmation"

@@ -1,0 +1,287 @@
+"""Rows of several modules, held against one program after the other, all modules at once."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from crossmatch.delta import Delta, Dense, LowRank
+from crossmatch.verification.arithmetic.grammar import HALVES, Program
+from crossmatch.verification.arithmetic.program_on_rows import Applied, Elements
+from crossmatch.verification.arithmetic.rounding import step
+from crossmatch.verification.arithmetic.sample_rows import Piece
+from crossmatch.verification.arithmetic.shares import Share, share
+
+# Elements of a piece that are tried first, spread over it; as many on which a program failed that explains these; and
+# how often such are added.
+_FEW, _TURNS = 64, 4
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """A program at some weights, each known to its doubt."""
+
+    program: Program
+    weights: tuple[float, ...]
+    doubts: tuple[float, ...]
+
+    @property
+    def factors(self) -> tuple[Any, ...]:
+        """What shares depend on: programs that differ in sums and roundings alone have the same."""
+        program = self.program
+        grouped = program.order if program.is_grouped else None
+        way = (program.factors, program.place, program.multiplied, program.chain, program.by_models, program.long)
+        # The slack of a product knows whether 16 bits follow.
+        return (*way, grouped, program.base in HALVES)
+
+    def shares(self, parts: Mapping[int, Delta], stored: torch.dtype) -> dict[int, Share]:
+        """Of deltas at weight one."""
+        of, weights, doubts = self.program.of, self.weights, self.doubts
+        return {i: share(of(i), d, weights[i], doubts[i], stored=stored) for i, d in parts.items()}
+
+
+@dataclass(frozen=True)
+class _Few:
+    """Elements of pieces whose deltas have the same form: B holds the row and A the column of each, so that the k-th
+    element of the k-th row is its product."""
+
+    parts: Mapping[int, LowRank]
+    raw: Tensor
+    stored: Tensor
+    of: Tensor
+    place: Tensor
+
+
+@dataclass(frozen=True)
+class _Joined:
+    """Elements on which a program does the same, of all pieces in one row.
+
+    of: the number of each one's piece; place: where it lies there.
+    """
+
+    shares: Mapping[int, Share]
+    some: Elements
+    stored: Tensor
+    of: Tensor
+    place: Tensor
+
+
+class Sample:
+    """The pieces by which programs are told apart.
+
+    A program costs some fifty operations of torch, however few the elements are. So a few elements of all pieces are
+    joined and tried before all of them, and what a candidate was found to explain is kept.
+    """
+
+    def __init__(self, pieces: Sequence[Piece]) -> None:
+        self.pieces = list(pieces)
+        self._chosen = [torch.linspace(0, n - 1, min(_FEW, n)).long() for n in (p.stored.numel() for p in self.pieces)]
+        self._turns = 0
+        self._few: list[_Few] | None = None
+        self._others: list[int] = []
+        self._bounds: dict[Any, int] = {}
+        self._at: Any = None
+        self._kept: dict[Any, Any] = {}
+        self._last: tuple[Any, list[_Joined]] = (None, [])
+
+    def __len__(self) -> int:
+        return len(self.pieces)
+
+    @property
+    def elements(self) -> int:
+        """Of all pieces."""
+        return sum(piece.stored.numel() for piece in self.pieces)
+
+    @property
+    def stored(self) -> torch.dtype:
+        """What the file stores."""
+        return self.pieces[0].stored.dtype
+
+    def numbers(self, weights: Sequence[float]) -> list[int]:
+        """Adapters that have a delta in some piece, and a weight."""
+        return sorted({i for piece in self.pieces for i in piece.parts if weights[i]})
+
+    def on_grid(self, half: torch.dtype) -> bool:
+        """Whether all that is stored may have been rounded to that dtype."""
+        return all(piece.on_grid(half) for piece in self.pieces)
+
+    def explained(self, program: Program, weights: Sequence[float], doubts: Sequence[float], more_than: int = 0) -> int:
+        """Pieces of which the program can have stored every element; of no more than `more_than` an upper bound."""
+        candidate = (program, tuple(weights), tuple(doubts))
+        bound = self._bounds.get(candidate)
+        if bound is not None and bound <= more_than:
+            return bound
+        # What is summed in single precision from models of 16 bits lies on no grid of theirs.
+        base = None if program.is_wide else program.base
+        narrow = [d for d in (base, program.via) if d in HALVES]
+        explained = torch.tensor([all(map(piece.on_grid, narrow)) for piece in self.pieces], dtype=torch.bool)
+        for wrong in self._wrong(_Trial(*candidate)) if int(explained.sum()) > more_than else ():
+            explained &= ~wrong
+            if int(explained.sum()) <= more_than:
+                break
+        self._bounds[candidate] = int(explained.sum())
+        return self._bounds[candidate]
+
+    def misses(self, program: Program, weights: Sequence[float], limit: float = math.inf) -> int:
+        """Elements of other bits than the program's own; from `limit` on a lower bound."""
+        trial, count = _Trial(program, tuple(weights), (0.0,) * len(weights)), 0
+        for whole in (False, True) if math.isfinite(limit) else (True,):
+            read = self._read(trial, whole=whole)
+            count = sum(int((use.centre(joined.some) != joined.stored).sum()) for use, joined in read)
+            if count >= limit:
+                break
+        return count
+
+    def _wrong(self, trial: _Trial) -> Iterator[Tensor]:
+        """Pieces with an element that the program cannot have stored, as booleans, the cheapest test first."""
+        if not trial.program.is_grouped:
+            yield self._impossible(trial)
+        few = torch.zeros(len(self.pieces), dtype=torch.bool)
+        for use, joined in self._read(trial):
+            few[joined.of[use.outside(joined.stored, joined.some)]] = True
+        yield few
+        every, failed = torch.zeros_like(few), []
+        for use, joined in self._read(trial, whole=True):
+            outside = use.outside(joined.stored, joined.some)
+            every[joined.of[outside]] = True
+            failed.append((joined.of[outside], joined.place[outside]))
+        self._sharpen(torch.cat([of for of, _ in failed]), torch.cat([place for _, place in failed]))
+        yield every
+
+    def _sharpen(self, of: Tensor, place: Tensor) -> None:
+        """Elements on which a program failed are tried first from now on."""
+        if len(of) and self._turns < _TURNS:
+            self._turns += 1
+            self._chosen = [torch.cat([kept, place[of == i][:_FEW]]).unique() for i, kept in enumerate(self._chosen)]
+            self._few = None
+            self._kept.clear()
+
+    def _impossible(self, trial: _Trial) -> Tensor:
+        """Pieces with an element that no program can have stored that casts base and factors as this one does: so that
+        of a thousand programs most need not be tried on a file that none of them made."""
+        p = trial.program
+        order = "models" if p.by_models else "sum"
+        way = Program(p.base, p.factors, p.place, p.multiplied, order=order, via=p.via)
+        key = (way, bool(p.delta))
+        self._turn_to(trial)
+        if key not in self._kept:
+            read = self._read(replace(trial, program=way))
+            found = torch.zeros(len(self.pieces), dtype=torch.bool)
+            for use, joined in read:
+                far = (joined.stored.double() - use.exact(joined.some)).abs() > _room(use, joined.some, p.delta)
+                found[joined.of[far]] = True
+            self._kept[key] = found
+        return self._kept[key]
+
+    def _read(self, trial: _Trial, *, whole: bool = False) -> list[tuple[Applied, _Joined]]:
+        """The program on all pieces: on a few elements of each, or the whole."""
+        self._turn_to(trial)
+        key = (*trial.factors, trial.program.base, trial.program.via)
+        if whole and self._last[0] != key:
+            self._last = (key, self._joined(trial, range(len(self.pieces))))
+        elif not whole and key not in self._kept:
+            self._kept[key] = self._read_few(trial)
+        found = self._last[1] if whole else self._kept[key]
+        return [(Applied(trial.program, j.shares, j.stored.dtype, trial.weights), j) for j in found]
+
+    def _turn_to(self, trial: _Trial) -> None:
+        """What is kept is of one set of weights."""
+        at = (trial.weights, trial.doubts)
+        if self._at != at:
+            self._at, self._last = at, (None, [])
+            self._kept.clear()
+
+    def _read_few(self, trial: _Trial) -> list[_Joined]:
+        if self._few is None:
+            self._few, self._others = self._split()
+        found = []
+        for number, few in enumerate(self._few):
+            key, line = ("shares", number, trial.factors), torch.arange(len(few.stored))
+            if key not in self._kept:
+                self._kept[key] = trial.shares(few.parts, few.stored.dtype)
+            use = Applied(trial.program, self._kept[key], few.stored.dtype, trial.weights)
+            some = use.at(few.raw, line, line)
+            assert some is not None
+            found.append(_Joined(use.shares, some, few.stored, few.of, few.place))
+        return [*found, *self._joined(trial, self._others, few=True)]
+
+    def _split(self) -> tuple[list[_Few], list[int]]:
+        """Chosen elements of pieces whose deltas are products of factors, and the numbers of the others."""
+        groups: dict[Any, list[int]] = {}
+        others = []
+        for number, piece in enumerate(self.pieces):
+            if all(isinstance(d, LowRank) for d in piece.parts.values()):
+                form = ((i, tuple(d.scale.tolist()), d.b.dtype, d.a.dtype) for i, d in piece.parts.items())  # type: ignore[attr-defined]
+                groups.setdefault((piece.stored.dtype, piece.raw.dtype, *form), []).append(number)
+            else:
+                others.append(number)
+        return [self._gather(numbers) for numbers in groups.values()], others
+
+    def _gather(self, numbers: Sequence[int]) -> _Few:
+        rows, columns, stored, raw = [], [], [], []
+        for number in numbers:
+            piece, chosen = self.pieces[number], self._chosen[number]
+            every = torch.cat([torch.arange(s.start, s.stop) for s in piece.where])
+            rows.append(every[chosen // piece.stored.shape[1]])
+            columns.append(chosen % piece.stored.shape[1])
+            stored.append(piece.stored.flatten()[chosen])
+            raw.append(piece.raw.flatten()[chosen])
+        parts = {}
+        for i, first in self.pieces[numbers[0]].parts.items():
+            each: list[LowRank] = [self.pieces[number].parts[i] for number in numbers]  # type: ignore[misc]
+            b = torch.cat([d.b[r] for d, r in zip(each, rows, strict=True)])
+            a = torch.cat([d.a[:, c] for d, c in zip(each, columns, strict=True)], 1)
+            parts[i] = LowRank(b, a, first.scale)  # type: ignore[attr-defined]
+        chosen = [self._chosen[number] for number in numbers]
+        of = torch.cat([torch.full((len(c),), n) for n, c in zip(numbers, chosen, strict=True)])
+        return _Few(parts, torch.cat(raw), torch.cat(stored), of, torch.cat(chosen))
+
+    def _joined(self, trial: _Trial, numbers: Sequence[int], *, few: bool = False) -> list[_Joined]:
+        """Whole pieces, or the chosen elements of them, that a program's operations treat alike."""
+        groups: dict[Any, list[_Joined]] = {}
+        for number in numbers:
+            piece = self.pieces[number]
+            shares = trial.shares(piece.parts, piece.stored.dtype)
+            some = Applied(trial.program, shares, piece.stored.dtype, trial.weights).read(piece.raw, piece.where)
+            place = self._chosen[number] if few else torch.arange(piece.stored.numel())
+            stored, of = piece.stored.flatten()[place], torch.full((len(place),), number)
+            alike = (stored.dtype, *_kinds(shares))
+            groups.setdefault(alike, []).append(_Joined(shares, _at(some, place), stored, of, place))
+        return [_together(group) for group in groups.values()]
+
+
+def _room(use: Applied, some: Elements, delta: torch.dtype | None) -> Tensor:
+    """How far what is stored may be off the exact sum, whatever is rounded on the way."""
+    weights = use.weights
+    sizes = [x.abs() * (abs(weights[i]) if use.program.by_models else 1.0) for i, x in some.shares.items()]
+    total = sum(sizes, torch.zeros_like(some.ours))
+    # Half a step for file and conversion, every sum and, by models, each model and what it is multiplied by.
+    halves = 3 + sum(1 + 3 * max(1.0, abs(weights[i])) * use.program.by_models for i in use.shares)
+    room = halves / 2 * step(some.ours.abs() + total, use.program.grain(use.stored))
+    room = room + sum(some.reach.values(), torch.zeros_like(total)) * (1 + max(map(abs, weights)))
+    # Of each delta that is rounded: the product, two multiplications and a sum.
+    return room + (3 + len(sizes)) * (2.0**-9 * total + 2.0**-25) if delta else room
+
+
+def _kinds(shares: Mapping[int, Share]) -> tuple[Any, ...]:
+    """What a program's operations ask of shares, beside their elements."""
+    kept = [(s.after, s.weight, s.off, s.doubt, s.magnitude is None, type(s.value) is Dense) for s in shares.values()]
+    return (*shares, *kept)
+
+
+def _at(some: Elements, place: Tensor) -> Elements:
+    """Some elements in one row."""
+    shares, reach = ({i: x.flatten()[place] for i, x in part.items()} for part in (some.shares, some.reach))
+    return Elements(some.ours.flatten()[place], shares, reach, some.blur.flatten()[place])
+
+
+def _together(parts: Sequence[_Joined]) -> _Joined:
+    every = [part.some for part in parts]
+    shares = {i: torch.cat([some.shares[i] for some in every]) for i in every[0].shares}
+    reach = {i: torch.cat([some.reach[i] for some in every]) for i in every[0].reach}
+    ours, blur = torch.cat([some.ours for some in every]), torch.cat([some.blur for some in every])
+    stored, of, place = (torch.cat([getattr(part, name) for part in parts]) for name in ("stored", "of", "place"))
+    return _Joined(parts[0].shares, Elements(ours, shares, reach, blur), stored, of, place)
