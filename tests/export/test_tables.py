@@ -162,7 +162,7 @@ def test_files_are_named_safely_and_listed(tmp_path: Path) -> None:
     written = write_tables(tables, tmp_path / "tables")
     assert sorted(p.name for p in written) == ["_x.csv", "_x.md", "_x.tex", "index.md", "m.csv"]
     assert {p.parent for p in written} == {tmp_path / "tables"}
-    assert "`m` (CSV, 1 rows): M. Columns: a." in (tmp_path / "tables" / "index.md").read_text()
+    assert "`m` (CSV, 1 row): M. Columns: a." in (tmp_path / "tables" / "index.md").read_text()
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="is a file"):
         check_directory(tmp_path / "file")

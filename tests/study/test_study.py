@@ -150,6 +150,27 @@ def test_finished_stages_are_skipped(finished: Path) -> None:
     assert changed == {"recipe.json", "report.json", "report.html"}
 
 
+def test_cards_carry_the_results_and_the_study_its_tables(finished: Path) -> None:
+    from huggingface_hub import ModelCard
+
+    from crossmatch.export.results import tables_of
+    from crossmatch.study import StudyResult
+
+    root = finished / "tiny"
+    summary = json.loads((root / "summary.json").read_text())
+    verdicts = json.loads((root / "report.json").read_text())["verdicts"]
+    for name, verdict in verdicts.items():
+        found = ModelCard.load(root / "merges" / name / "README.md").data.eval_results
+        assert {result.dataset_type for result in found} == {
+            suite for facts in summary["conditions"].values() for suite in facts["suites"]
+        }
+        result = StudyResult(root, root / "report.html", verdicts, summary, {})
+        frame = result.to_pandas("weights").set_index(["merge", "adapter"])
+        for adapter, weight in verdict["weights"].items():
+            assert frame.loc[(name, adapter), "recovered"] == weight["recovered"]
+    assert next(iter(tables_of(summary))).startswith("overview.")
+
+
 def test_report_has_the_same_bytes(finished: Path, tmp_path: Path) -> None:
     digest = file_digest(finished / "tiny" / "report.html")
     run_study(load_recipe(finished / "study.yaml"), finished)

@@ -84,7 +84,8 @@ def _index(tables: Mapping[str, Table]) -> str:
     for name, table in tables.items():
         ends = "CSV" if table.by_module else "CSV, Markdown, LaTeX"
         heads = ", ".join(column.heading for column in table.columns)
-        lines.append(f"- `{_stem(name)}` ({ends}, {len(table.rows)} rows): {table.title}. Columns: {heads}.")
+        rows = "1 row" if len(table.rows) == 1 else f"{len(table.rows)} rows"
+        lines.append(f"- `{_stem(name)}` ({ends}, {rows}): {table.title}. Columns: {heads}.")
     return "\n".join([*lines, ""])
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from crossmatch.errors import InputError
 from crossmatch.export.formats import to_html
-from crossmatch.export.table import Json, Table, columns, some, table
+from crossmatch.export.table import Json, Table, columns, flat, some, table
 from crossmatch.export.tables.analysis import analysis_tables
 from crossmatch.export.tables.evaluation import evaluation_tables
 from crossmatch.export.tables.others import audit_tables, comparison_tables, interference_tables, study_tables
@@ -84,16 +84,32 @@ class AnalysisResult(Result):
         return f"AnalysisResult({', '.join(self['vectors'])} on {self['base']['path']})"
 
 
-class MergeManifest(Result):
+class Manifest(Result):
+    """The statement that lies beside what was written, as `crossmatch.json` has it."""
+
+    def tables(self) -> dict[str, Table]:
+        """`files`: what was written, with digests; `facts`: how it was made."""
+        rows = [{"file": subject["name"], **subject["digest"]} for subject in self["subject"]]
+        facts = [{"fact": key, "value": value} for key, value in flat(self["predicate"]).items()]
+        found = table("files", "What was written", rows, columns("file", "blake3", "sha256"))
+        return by_name(some(found, table("facts", "How it was made", facts, columns("fact", "value"))))
+
+    def __repr__(self) -> str:
+        names = ", ".join(subject["name"] for subject in self["subject"])
+        return f"{type(self).__name__}({names}; {self['predicateType']})"
+
+
+class MergeManifest(Manifest):
     """The statement that lies beside a merge, as `crossmatch.json` has it."""
 
     def tables(self) -> dict[str, Table]:
-        """`adapters`: weight and digest of each; the tables of the verdict, if the merge was proved."""
+        """`adapters`: weight and digest of each; those of the verdict, if the merge was proved; files and facts."""
         predicate = self["predicate"]
         rows = [{"adapter": name, **facts} for name, facts in predicate["adapters"].items()]
         verdict = predicate.get("verdict")
         found = table("adapters", "What was merged", rows, columns("adapter", "weight", "path", "hub_id", "digest"))
-        return by_name(some(found) + (verdict_tables({None: verdict}) if verdict else []))
+        proof = verdict_tables({None: verdict}) if verdict else []
+        return by_name([*some(found), *proof, *super().tables().values()])
 
     def __repr__(self) -> str:
         predicate = self["predicate"]

@@ -1,6 +1,6 @@
 """A named table of plain rows: the one form from which CSV, Markdown, LaTeX, HTML and data frames are made."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,9 +81,27 @@ def data_table(name: str, title: str, rows: Iterable[Json], note: str = "") -> T
     return Table(name, title, columns(*names), kept, note, by_module=True)
 
 
+def inner_tables(name: str, title: str, rows: Sequence[Json]) -> list[Table]:
+    """Tables of the lists of facts inside of rows, `<name>.<where they are>`; each has the row's words and counts."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        head = {key: value for key, value in row.items() if isinstance(value, str | int)}
+        for place, items in _lists(row):
+            found.setdefault(place, []).extend({**head, **item} for item in items)
+    return some(*(data_table(f"{name}.{place}", f"{title}: {place}", items) for place, items in found.items()))
+
+
+def _lists(facts: Json, prefix: str = "") -> Iterator[tuple[str, Sequence[Json]]]:
+    for key, value in facts.items():
+        if isinstance(value, Mapping):
+            yield from _lists(value, f"{prefix}{key}.")
+        elif isinstance(value, list | tuple) and any(isinstance(item, Mapping) for item in value):
+            yield f"{prefix}{key}", [item for item in value if isinstance(item, Mapping)]
+
+
 def flat(facts: Json, prefix: str = "") -> dict[str, Cell]:
     """Nested facts on one level. Lists of numbers and words become one text, lists of facts are left out: they are
-    tables of their own."""
+    tables of their own (`inner_tables`)."""
     found: dict[str, Cell] = {}
     for key, value in facts.items():
         if isinstance(value, Mapping):

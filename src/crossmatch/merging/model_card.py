@@ -79,9 +79,12 @@ def add_results(out: Path, summary: Mapping[str, Any], variant: str) -> bool:
     """
     manifest, file = read_json(out / MANIFEST), out / CARD
     body = card_text(manifest, _title(manifest), CHECKPOINT)
-    if not file.is_file() or not without_answers(read_text(file)).endswith(f"\n---\n{body.rstrip()}\n"):
+    before = read_text(file) if file.is_file() else ""
+    if not without_answers(before).endswith(f"\n---\n{body.rstrip()}\n"):
         return False
     text = metadata(manifest, CHECKPOINT, eval_results(summary, variant), variant) + body
+    if text.rstrip() == without_answers(before).rstrip():
+        return True
     temporary = file.with_name(f".{CARD}.crossmatch-partial")
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(file)

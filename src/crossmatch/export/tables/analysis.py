@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from crossmatch.export.table import Column, Json, Table, columns, data_table, some, table
+from crossmatch.export.table import Column, Json, Table, columns, data_table, inner_tables, some, table
 from crossmatch.report.statements import answer
 
 # Figures with their null, as rows of an analysis have them.
@@ -37,6 +37,7 @@ def analysis_tables(facts: Json) -> list[Table]:
         data_table("overlap_by_module", "Overlap of every tensor's changes", _pairs(facts["overlap"])),
         data_table("heads", "Attention heads", _listed(facts.get("heads") or {})),
         data_table("left_out", "What was not measured", facts["left_out"]),
+        *inner_tables("overlap_by_module", "Overlap of every tensor's changes", list(_pairs(facts["overlap"]))),
         *_models(facts),
     )
 
@@ -45,13 +46,19 @@ _VECTORS = columns("vector", "path", "kind", "tensors", "on_its_base", "digest")
 
 
 def _models(facts: Json) -> Iterator[Table | None]:
-    """What running the models gave: representations by layer, attributions by module."""
+    """What running the models gave: representations by layer, attributions by module, and what taking out gave."""
     layers = [
         {"vector": name, **row} for name, one in _named(facts, "representations") for row in one.get("layers") or ()
     ]
     yield data_table("representations", "Hidden states by layer", layers)
-    found = [{"vector": name, **row} for name, one in _named(facts, "attribution") for row in one.get("modules") or ()]
-    yield data_table("attribution", "Parts of modules in the change", found)
+    yield from inner_tables("representations", "Hidden states by layer", layers)
+    parts = [
+        {"vector": name, "material": material, **one}
+        for name, found in _named(facts, "attribution")
+        for material, one in found.items()
+    ]
+    yield data_table("attribution", "Change of the log-odds, and what of it adds up", parts)
+    yield from inner_tables("attribution", "Change of the log-odds", parts)
 
 
 def _named(facts: Json, key: str) -> list[tuple[str, Json]]:

@@ -50,19 +50,18 @@ def comparison_tables(facts: Json) -> list[Table]:
 
 def interference_tables(facts: Json) -> list[Table]:
     """Tables of an interference (`interference.json`): by target, unit and class of tokens; CSV alone."""
-    by_target = [("attribution", "Gradients and integrated gradients by module", "modules")]
-    found = [
+    return some(
+        data_table(
+            "interference_change", "What the guest changes, and what of it adds up", _targets(facts["attribution"])
+        ),
         data_table("interference_activation", "Interference of activations by module", facts["activation"]),
         data_table("interference_classes", "Interference of activations, all modules", facts["classes"]),
         data_table("interference_residual", "Non-additivity by layer", facts["residual"]),
-        data_table("interference_measured", "Predicted and measured by unit", _targets(facts["measured"])),
+        data_table("interference_measured", "Predicted and measured by unit", _inside(facts["measured"], "units")),
         data_table("interference_agreement", "Rank correlation of predictions", _agreement(facts["agreement"])),
-        data_table("interference_weights", "Loss over the weights", _points(facts["weights_grid"])),
-    ]
-    for key, title, inner in by_target:
-        rows = [{"target": t, **row} for t, one in facts[key].items() for row in one[inner]]
-        found.append(data_table(f"interference_{key}", title, rows))
-    return some(*found)
+        data_table("interference_weights", "Loss over the weights", _inside(facts["weights_grid"], "points")),
+        data_table("interference_attribution", "Gradients by module", _inside(facts["attribution"], "modules")),
+    )
 
 
 def vector_tables(rows: Sequence[Json]) -> list[Table]:
@@ -98,8 +97,7 @@ def _line(line: Json) -> dict[str, Any]:
 
 
 def _targets(tables: Mapping[str, Any]) -> Iterator[Json]:
-    for target, rows in tables.items():
-        yield from ({"target": target, **row} for row in rows)
+    yield from ({"target": target, **found} for target, found in tables.items())
 
 
 def _agreement(tables: Mapping[str, Any]) -> Iterator[Json]:
@@ -109,6 +107,6 @@ def _agreement(tables: Mapping[str, Any]) -> Iterator[Json]:
                 yield {"target": target, "predictor": predictor, "way": way, **(found or {})}
 
 
-def _points(tables: Mapping[str, Any]) -> Iterator[Json]:
+def _inside(tables: Mapping[str, Any], key: str) -> Iterator[Json]:
     for target, found in tables.items():
-        yield from ({"target": target, **point} for point in found["points"])
+        yield from ({"target": target, **row} for row in found[key])
