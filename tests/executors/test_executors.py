@@ -110,7 +110,8 @@ def test_jobs_of_submitit_do_cells_and_lost_ones_are_submitted_again(
 def cluster() -> Iterator[Any]:
     """A real cluster of this machine, with room for two workers."""
     ray = pytest.importorskip("ray")
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    if not ray.is_initialized():
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     yield ray
     ray.shutdown()
 
