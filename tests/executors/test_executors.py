@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -89,8 +90,12 @@ def test_what_would_be_submitted_is_shown(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_jobs_of_submitit_do_cells_and_lost_ones_are_submitted_again(tmp_path: Path) -> None:
+def test_jobs_of_submitit_do_cells_and_lost_ones_are_submitted_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("submitit")
+    # Jobs find the workers of this file where it lies.
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
     executor = open_executor(parse_executor("slurm:cluster=local,workers=2"), Starting(tmp_path), tmp_path / "jobs")
     for cell in ("a", "b", "c", "kill1", "bad"):
         executor.submit(cell, cell)
@@ -105,7 +110,8 @@ def test_jobs_of_submitit_do_cells_and_lost_ones_are_submitted_again(tmp_path: P
 def cluster() -> Iterator[Any]:
     """A real cluster of this machine, with room for two workers."""
     ray = pytest.importorskip("ray")
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    if not ray.is_initialized():
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     yield ray
     ray.shutdown()
 
