@@ -86,7 +86,7 @@ def _sustained(rng: np.random.Generator, n: int) -> tuple[Array, Array]:
     tables = []
     for _ in range(2):
         before = (rng.random(n) < 0.6).astype(float)
-        tables.append(sustain(before, before * (rng.random(n) < 0.7)))
+        tables.append(sustain(before.tolist(), (before * (rng.random(n) < 0.7)).tolist()))
     return tables[0], tables[1]
 
 

@@ -117,17 +117,18 @@ def own_template(tokenizer: Any, name: str | None = None) -> str:
 def apply_template(tokenizer: Any, template: str | None) -> None:
     """Give the tokenizer one chat template, of a file or its own (`own:NAME` of several), with the day at rest.
     `restore_template` takes it back. Raises DataError if there is none at all, or none of that name."""
-    before, name = tokenizer.chat_template, None
+    # What the files have: a tokenizer that was given a template before holds that one.
+    before, name = getattr(tokenizer, "crossmatch_template", tokenizer.chat_template), None
     if template is not None and template.startswith(OWN):
         name = template.removeprefix(OWN)
     elif template is not None:
         path = Path(template)
         if not path.is_file():
             raise DataError(f"template {path} does not exist; give a Jinja file, or own:NAME")
-        before = tokenizer.chat_template = path.read_text(encoding="utf-8")
+        before = path.read_text(encoding="utf-8")
     if before is None:
         raise DataError("the base has no chat template, which SFT needs; give one with `template: FILE.jinja`")
-    tokenizer.crossmatch_template = before
+    tokenizer.crossmatch_template = tokenizer.chat_template = before
     tokenizer.chat_template = frozen(own_template(tokenizer, name))
 
 
