@@ -330,7 +330,11 @@ def test_8_bit_tensors_of_the_base_are_no_export(small: Path, tmp_path: Path) ->
     parts = {name: (Adapter(small / name), weight) for name, weight in CLAIM.items()}
     verdict = verify_claim(tmp_path / "merged", Claim(base, parts))
     assert (verdict.verdict, verdict.notes) == ("verified", ())
+    # A number of 8 bits that belongs to no weight does not make the others to be judged as an export's.
+    save_file(load_file(file) | {"model.x.k_scale": own["model.table"]}, file, metadata={"format": "pt"})
+    assert verify_claim(tmp_path / "merged", Claim(base, parts)).faults == ("tensors-extra",)
     # Another number there is a fault, and never the noise of a quantisation.
+    save_file({n: t for n, t in load_file(file).items() if "k_scale" not in n}, file, metadata={"format": "pt"})
     save_file(load_file(file) | {"model.table": 2 * own["model.table"]}, file, metadata={"format": "pt"})
     assert verify_claim(tmp_path / "merged", Claim(base, parts)).faults == ("untouched-changed",)
 

@@ -10,7 +10,7 @@ from crossmatch.checkpoint.quantised.checkpoint import (
     QuantisedTensor,
     find_gguf,
 )
-from crossmatch.checkpoint.quantised.scaled import EIGHTS, ScaledCheckpoint, with_scales
+from crossmatch.checkpoint.quantised.scaled import BESIDE, EIGHTS, ScaledCheckpoint, with_scales
 from crossmatch.checkpoint.same import by_names_of
 from crossmatch.errors import CheckpointError
 
@@ -19,7 +19,7 @@ __all__ = ["Levels", "QuantisedCheckpoint", "QuantisedTensor", "is_quantised", "
 
 def is_quantised(path: str | Path, base: Checkpoint | None = None) -> bool:
     """Whether a path is a GGUF file, a directory of one, or a directory with weights of 8 bits: with other ones than
-    the base itself has."""
+    the base itself has. What lies beside weights is none."""
     where = Path(path)
     if find_gguf(where) is not None:
         return True
@@ -27,7 +27,8 @@ def is_quantised(path: str | Path, base: Checkpoint | None = None) -> bool:
         return False
     ours = base.tensors if base is not None else {}
     theirs = {n: info for n, info in Checkpoint(where).tensors.items() if info.dtype in EIGHTS}
-    return any(n not in ours or ours[n].dtype != info.dtype for n, info in theirs.items())
+    weights = {n: info for n, info in theirs.items() if n.rpartition(".")[2] not in BESIDE}
+    return any(n not in ours or ours[n].dtype != info.dtype for n, info in weights.items())
 
 
 def open_quantised(path: str | Path, base: Checkpoint) -> QuantisedCheckpoint:

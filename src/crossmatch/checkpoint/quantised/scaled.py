@@ -15,7 +15,7 @@ from crossmatch.errors import CheckpointError
 EIGHTS = (torch.float8_e4m3fn, torch.float8_e5m2, torch.int8)
 _SCALES = ("weight_scale", "weight_scale_inv", "SCB")
 # Stored beside a weight, and no weight themselves: they concern activations, or say what the weight is.
-_BESIDE = ("input_scale", "output_scale", "k_scale", "v_scale", "q_scale", "weight_format", "weight_shape", *_SCALES)
+BESIDE = ("input_scale", "output_scale", "k_scale", "v_scale", "q_scale", "weight_format", "weight_shape", *_SCALES)
 _BLOCK = 128
 
 
@@ -29,7 +29,7 @@ class ScaledCheckpoint(QuantisedCheckpoint):
         self.config = checkpoint.config
         self._scales: dict[str, Tensor] = {}
         self.tensors = {}
-        beside = {n for n in checkpoint.tensors if n not in names and n.rpartition(".")[2] in _BESIDE}
+        beside = {n for n in checkpoint.tensors if n not in names and n.rpartition(".")[2] in BESIDE}
         for name, info in checkpoint.tensors.items():
             if name.endswith((".weight_zero_point", ".weight_packed", ".absmax", ".quant_map")):
                 raise CheckpointError(
@@ -117,7 +117,7 @@ class ScaledCheckpoint(QuantisedCheckpoint):
 def with_scales(names: Mapping[str, str], stored: Collection[str]) -> dict[str, str]:
     """Weights under other names, new name -> stored one, together with what is stored beside them."""
     pairs = ((new.removesuffix("weight"), old.removesuffix("weight")) for new, old in names.items())
-    beside = {new + part: old + part for new, old in pairs for part in _BESIDE if old + part in stored}
+    beside = {new + part: old + part for new, old in pairs for part in BESIDE if old + part in stored}
     return {**beside, **names}
 
 
