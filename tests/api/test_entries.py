@@ -49,7 +49,18 @@ def test_names_are_those_of_the_options(name: str) -> None:
     taken = set(inspect.signature(getattr(crossmatch, name)).parameters)
     for parameter in COMMANDS[name].params:
         wanted = RENAMED.get(parameter.name, parameter.name)
-        known = {"calibration", "dtype", "public_key", "partial", "output", "report_to", "attest", "bom"}
+        known = {
+            "calibration",
+            "dtype",
+            "public_key",
+            "partial",
+            "summary",
+            "margin",
+            "output",
+            "report_to",
+            "attest",
+            "bom",
+        }
         if wanted not in OF_THE_TERMINAL | known:
             assert wanted in taken, f"{name}: {wanted}"
 

@@ -123,6 +123,11 @@ SHOWN = {
             "sweep sweep.yaml --dry-run",
         ),
     ),
+    "predict": Shown(
+        MEASURE,
+        ("adapter", "weight", "reference", "sweep", "as_json"),
+        (f"predict models/base {_MERGE}", f"predict models/base {_MERGE} --sweep runs/sweep"),
+    ),
     "compare": Shown(
         MEASURE,
         ("margin", "metric", "task", "pooled", "detail", "tables", "as_json"),
