@@ -54,7 +54,7 @@ def metadata(manifest: Mapping[str, Any], what: str, results: Sequence[Any] = ()
     parts = [predicate["base"], *predicate["adapters"].values()]
     bases = list(dict.fromkeys(part["hub_id"].partition("@")[0] for part in parts if part.get("hub_id")))
     adapter = what != CHECKPOINT
-    relation = {"base_model_relation": "adapter" if adapter else "merge"} if bases else {}
+    relation: dict[str, Any] = {"base_model_relation": "adapter" if adapter else "merge"} if bases else {}
     data = ModelCardData(
         base_model=bases or None,
         library_name="peft" if adapter else "transformers",
