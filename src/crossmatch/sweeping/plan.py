@@ -50,5 +50,5 @@ def plan_sweep(recipe: SweepRecipe) -> dict[str, Any]:
 
 
 def _values(dimension: Dimension) -> str:
-    listed = [f"{value:g}" if isinstance(value, float) else value for value in dimension.values]
+    listed = [f"{value:g}" if isinstance(value, float) else str(value) for value in dimension.values]
     return ", ".join(listed) or f"{dimension.low:g} to {dimension.high:g}"
