@@ -18,7 +18,7 @@ class Chosen:
     """What `merge` needs. template: under which the point was asked; recorded: what its manifest says of the sweep."""
 
     base: Checkpoint
-    parts: dict[str, tuple[Recorded, Weight]]
+    parts: Mapping[str, tuple[Recorded, Weight]]
     recipe: Recipe
     dtype: str | None
     template: str

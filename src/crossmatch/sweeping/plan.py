@@ -49,5 +49,5 @@ def plan_sweep(recipe: SweepRecipe) -> SweepPlanJson:
 
 
 def _values(dimension: Dimension) -> str:
-    listed = [f"{value:g}" if isinstance(value, float) else value for value in dimension.values]
+    listed = [f"{value:g}" if isinstance(value, float) else str(value) for value in dimension.values]
     return ", ".join(listed) or f"{dimension.low:g} to {dimension.high:g}"

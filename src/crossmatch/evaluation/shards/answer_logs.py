@@ -11,6 +11,7 @@ import socket
 import uuid
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -69,7 +70,9 @@ class AnswerLogs:
     def close(self) -> None:
         """Let go of this process's file."""
         if self._own is not None:
-            self._own.close()
+            # Only a line that a full disk did not take, of which `append` has told, can be left to be written.
+            with suppress(OSError):
+                self._own.close()
             self._own = None
 
 
