@@ -36,13 +36,13 @@ READ = {
     "lines.json": LINES,
     "a.csv": '\ufeffprompt,completion\r\n"q\u2028“1”",a\r\nq 2,糖尿病\r\n'.encode(),
     "A.JSONL": LINES,
-    "a.jsonl.gz": gzip.compress(LINES),
-    "parts.jsonl.gz": gzip.compress(LINES[:20]) + gzip.compress(LINES[20:]),
+    "a.jsonl.gz": gzip.compress(LINES, mtime=0),
+    "parts.jsonl.gz": gzip.compress(LINES[:20], mtime=0) + gzip.compress(LINES[20:], mtime=0),
     "a.json.bz2": bz2.compress(LIST),
     "lines.json.xz": lzma.compress(LINES),
     "a.jsonl.zst": zst(LINES),
     "parts.jsonl.zst": zst(LINES[:20]) + zst(LINES[20:]),
-    "a.csv.gz": gzip.compress("prompt,completion\nq\u2028“1”,a\nq 2,糖尿病\n".encode()),
+    "a.csv.gz": gzip.compress("prompt,completion\nq\u2028“1”,a\nq 2,糖尿病\n".encode(), mtime=0),
 }
 
 
@@ -68,10 +68,10 @@ def test_parquet_and_texts(tmp_path: Path) -> None:
 
 
 REFUSED: list[tuple[str, bytes, str]] = [
-    ("a.jsonl", gzip.compress(LINES), "compressed with gzip; name it a.jsonl.gz"),
+    ("a.jsonl", gzip.compress(LINES, mtime=0), "compressed with gzip; name it a.jsonl.gz"),
     ("a.jsonl", zst(LINES), "compressed with zstd; name it a.jsonl.zst"),
     ("a.jsonl.gz", LINES, "no whole .gz file"),
-    ("a.jsonl.gz", gzip.compress(LINES * 99)[:-40], "no whole .gz file"),
+    ("a.jsonl.gz", gzip.compress(LINES * 99, mtime=0)[:-40], "no whole .gz file"),
     ("a.jsonl.zst", LINES, "no whole .zst file"),
     ("a.jsonl.xz", LINES, "no whole .xz file"),
     ("a.jsonl", LINES.decode().encode("utf-16"), "UTF-16; save it as UTF-8"),

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from crossmatch.evaluation import Suite, Variant, load_suite, standard_variants
-from crossmatch.evaluation.comparison.summary import PARTS, rows_of, summarise
+from crossmatch.evaluation.comparison.summary import rows_of, summarise
 from crossmatch.evaluation.conditions import Condition, conditions_of
 from crossmatch.evaluation.variants.variants import control_of, nulls_of
+from crossmatch.results.summary import FALL_PARTS
 
 N = 30
 MERGE, CONTROL = "pt0.3+sft0.7", "sft0.7"
@@ -109,7 +110,7 @@ def test_flips_and_falls_have_a_row_against_the_control(found: dict[str, Any]) -
         assert row["total"]["value"] == pytest.approx(row["dilution"]["value"] + row["content"]["value"])
         assert row["total"]["value"] == pytest.approx(row["length"]["value"] + row["rest"]["value"])
     for value in fall.values():
-        for part in (row[name] for row in rows_of(value) for name in PARTS):
+        for part in (row[name] for row in rows_of(value) for name in FALL_PARTS):
             assert part["n"] == N
             assert 0 < part["p"] <= part["p_holm"] <= 1
     # Six variants are compared with the reference in one suite, and one with its control.
