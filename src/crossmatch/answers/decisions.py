@@ -17,8 +17,8 @@ from crossmatch.statistics.non_inferiority import non_inferiority
 Json = Mapping[str, Any]
 LEVEL = 0.05
 # Points of a score from 0 to 100, or percent of a perplexity, within which a merge is as good as what it replaces. A
-# convention: one answer in fifty may be lost. Whoever cannot afford that, or can afford more, sets another in the
-# recipe; the number of items needed grows with the square of its inverse.
+# convention: one answer in fifty may be lost. A recipe sets another; the number of items that are needed grows with the
+# square of its inverse.
 MARGIN = 2.0
 # Share of answers with a trace above which traces are back: one in twenty is met by every user.
 TRACES = 0.05

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 from crossmatch.adapter import Recorded
 from crossmatch.checkpoint import Checkpoint
@@ -16,6 +16,7 @@ from crossmatch.evaluation.runner.requests import records_of
 from crossmatch.evaluation.runner.runner import cell_digest, shared_inputs
 from crossmatch.evaluation.shards.answer_logs import AnswerLogs
 from crossmatch.evaluation.shards.worker import Asking, Shard, of_items, unanswered
+from crossmatch.results.record import RecordJson
 from crossmatch.statistics.estimates import Difference, Figure
 from crossmatch.sweeping.goals import Constraint, Kept
 from crossmatch.sweeping.metrics import OPENINGS, Measure
@@ -102,7 +103,7 @@ class Board:
             some = of_items(cell.suite, ids)
             questions = self._asking.questions(some, cell.condition, cell.scored)
             records = records_of(questions, self.logs.sheet(self.sheet(point, suite)))
-            self._measured[key] = measure(records, some)
+            self._measured[key] = measure(cast(list[RecordJson], records), some)
         return self._measured[key]
 
     def figure(self, point: Point, measure: Measure, part: Part) -> Figure:

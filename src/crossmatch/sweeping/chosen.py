@@ -54,7 +54,9 @@ def chosen_point(directory: Path, number: int | None = None) -> Chosen:
         _unchanged(f"adapter {name}", study["adapters"][name], adapter.digest, digests["adapters"][name])
     if calibration is not None:
         _unchanged("the calibration", study["calibration"], calibration.digest, digests["calibration"])
-    parts = {name: (adapters[name], parse_weight(weight)) for name, weight in point["weights"].items()}
+    parts: dict[str, tuple[Recorded, Weight]] = {
+        name: (adapters[name], parse_weight(weight)) for name, weight in point["weights"].items()
+    }
     of: ChosenBySweepJson = {
         "name": facts["name"],
         "digest": facts["digest"],

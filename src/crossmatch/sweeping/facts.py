@@ -6,6 +6,7 @@ from typing import Any
 
 from crossmatch.analysis.interference.weight_scores import WeightScores
 from crossmatch.checkpoint import value_digest
+from crossmatch.results.figures import DifferenceJson
 from crossmatch.statistics.estimates import Difference
 from crossmatch.sweeping.board import Board
 from crossmatch.sweeping.conclusion import Conclusion, Confirmed
@@ -117,7 +118,7 @@ def _figures(board: Board, point: Point, measures: Sequence[Measure], part: Part
     return found
 
 
-def _difference(found: Difference | None) -> Json | None:
+def _difference(found: Difference | None) -> DifferenceJson | None:
     return found.to_dict() if found is not None else None
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from crossmatch.errors import RecipeError, RuleError
 from crossmatch.evaluation.conditions import Condition
 from crossmatch.evaluation.variants.variants import Variant, merge_name
+from crossmatch.results.summary import VariantKind
 from crossmatch.rules import Calibration, Recipe, Weight, Weights, weight_json
 
 # Numbers that are searched for one adapter, and points of a grid, at most.
@@ -92,7 +93,7 @@ class Point:
     """
 
     weights: Mapping[str, Weight]
-    kind: str
+    kind: VariantKind
     condition: Condition
     recipe: Recipe = field(default_factory=Recipe)
 

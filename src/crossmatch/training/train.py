@@ -195,14 +195,14 @@ def _facts(base: Checkpoint, stage: Stage, examples: Sequence[Example], settings
         "base": base.digest,
         "data": examples_digest(examples),
         "settings": settings.model_dump(),
-        "text": [side_digest(base.path), file_digest(Path(settings.template)) if _is_file(settings.template) else None],
+        "text": [side_digest(base.path), _file_digest(settings.template)],
         "versions": {name: version(name) for name in _LIBRARIES},
     }
 
 
-def _is_file(template: str | None) -> bool:
-    """Whether a template is a file's; what a tokenizer holds is in the digest of its files."""
-    return template is not None and not template.startswith(OWN)
+def _file_digest(template: str | None) -> str | None:
+    """Of a template that is a file's; what a tokenizer holds is in the digest of its files."""
+    return None if template is None or template.startswith(OWN) else file_digest(Path(template))
 
 
 def _finished(out: Path, facts: dict[str, Any]) -> TrainingJson | None:
