@@ -18,7 +18,8 @@ from crossmatch.report.page.study import analysis_view, build_view, evaluation_v
 from crossmatch.report.page.sweep import sweep_view
 
 
-# Charts are not held to Vega-Lite's schema here: with the data in them that takes a minute, and tests do it.
+# Charts are not held to Vega-Lite's schema: with the data in them that takes a minute. Tests draw them, as SVG and in a
+# browser, and look at what stands there.
 def render_report(facts: Mapping[str, Any]) -> str:
     """The page of a study's facts (report.json). The same facts give the same bytes."""
     with debug_mode(False):
