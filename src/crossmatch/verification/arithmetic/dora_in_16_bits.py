@@ -17,7 +17,6 @@ from crossmatch.delta import Delta, Dora, LowRank
 
 # Of a norm that is summed in single precision, relative.
 _NORM = 2.0**-16
-_UNIT = 2.0**-24
 
 
 @dataclass(frozen=True, eq=False)

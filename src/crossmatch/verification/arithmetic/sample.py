@@ -69,6 +69,78 @@ class _Joined:
     place: Tensor
 
 
+class _Reader:
+    """What programs make of the pieces: of a few elements of each, which are tried first, and of all."""
+
+    def __init__(self, pieces: Sequence[Piece]) -> None:
+        self.pieces = pieces
+        self._chosen = [torch.linspace(0, n - 1, min(_FEW, n)).long() for n in (p.stored.numel() for p in pieces)]
+        self._turns = 0
+        self._few: list[_Few] | None = None
+        self._others: list[int] = []
+        self._at: Any = None
+        self._kept: dict[Any, Any] = {}
+        self._last: tuple[Any, list[_Joined]] = (None, [])
+
+    def read(self, trial: _Trial, *, whole: bool = False) -> list[tuple[Applied, _Joined]]:
+        """The program on all pieces: on a few elements of each, or the whole."""
+        self._turn_to(trial)
+        key = (*trial.factors, trial.program.base, trial.program.via)
+        if whole and self._last[0] != key:
+            every = {n: torch.arange(p.stored.numel()) for n, p in enumerate(self.pieces)}
+            self._last = (key, _joined(trial, self.pieces, every))
+        elif not whole and key not in self._kept:
+            self._kept[key] = self._read_few(trial)
+        found = self._last[1] if whole else self._kept[key]
+        return [(Applied(trial.program, j.shares, j.stored.dtype, trial.weights), j) for j in found]
+
+    def impossible(self, trial: _Trial) -> Tensor:
+        """Pieces with an element that no program can have stored that casts base and factors as this one does: so that
+        of a thousand programs most need not be tried on a file that none of them made."""
+        p = trial.program
+        order = "models" if p.by_models else "sum"
+        way = Program(p.base, p.factors, p.place, p.multiplied, order=order, via=p.via)
+        key = (way, bool(p.delta))
+        self._turn_to(trial)
+        if key not in self._kept:
+            read = self.read(replace(trial, program=way))
+            found = torch.zeros(len(self.pieces), dtype=torch.bool)
+            for use, joined in read:
+                far = (joined.stored.double() - use.exact(joined.some)).abs() > _room(use, joined.some, p.delta)
+                found[joined.of[far]] = True
+            self._kept[key] = found
+        return self._kept[key]
+
+    def sharpen(self, of: Tensor, place: Tensor) -> None:
+        """Elements on which a program failed are tried first from now on."""
+        if len(of) and self._turns < _TURNS:
+            self._turns += 1
+            self._chosen = [torch.cat([kept, place[of == i][:_FEW]]).unique() for i, kept in enumerate(self._chosen)]
+            self._few = None
+            self._kept.clear()
+
+    def _turn_to(self, trial: _Trial) -> None:
+        """What is kept is of one set of weights."""
+        at = (trial.weights, trial.doubts)
+        if self._at != at:
+            self._at, self._last = at, (None, [])
+            self._kept.clear()
+
+    def _read_few(self, trial: _Trial) -> list[_Joined]:
+        if self._few is None:
+            self._few, self._others = _split(self.pieces, self._chosen)
+        found = []
+        for number, few in enumerate(self._few):
+            key, line = ("shares", number, trial.factors), torch.arange(len(few.stored))
+            if key not in self._kept:
+                self._kept[key] = trial.shares(few.parts, few.stored.dtype)
+            use = Applied(trial.program, self._kept[key], few.stored.dtype, trial.weights)
+            some = use.at(few.raw, line, line)
+            assert some is not None
+            found.append(_Joined(use.shares, some, few.stored, few.of, few.place))
+        return [*found, *_joined(trial, self.pieces, {n: self._chosen[n] for n in self._others})]
+
+
 class Sample:
     """The pieces by which programs are told apart.
 
@@ -78,14 +150,8 @@ class Sample:
 
     def __init__(self, pieces: Sequence[Piece]) -> None:
         self.pieces = list(pieces)
-        self._chosen = [torch.linspace(0, n - 1, min(_FEW, n)).long() for n in (p.stored.numel() for p in self.pieces)]
-        self._turns = 0
-        self._few: list[_Few] | None = None
-        self._others: list[int] = []
         self._bounds: dict[Any, int] = {}
-        self._at: Any = None
-        self._kept: dict[Any, Any] = {}
-        self._last: tuple[Any, list[_Joined]] = (None, [])
+        self._reader = _Reader(self.pieces)
 
     def __len__(self) -> int:
         return len(self.pieces)
@@ -129,7 +195,7 @@ class Sample:
         """Elements of other bits than the program's own; from `limit` on a lower bound."""
         trial, count = _Trial(program, tuple(weights), (0.0,) * len(weights)), 0
         for whole in (False, True) if math.isfinite(limit) else (True,):
-            read = self._read(trial, whole=whole)
+            read = self._reader.read(trial, whole=whole)
             count = sum(int((use.centre(joined.some) != joined.stored).sum()) for use, joined in read)
             if count >= limit:
                 break
@@ -138,119 +204,64 @@ class Sample:
     def _wrong(self, trial: _Trial) -> Iterator[Tensor]:
         """Pieces with an element that the program cannot have stored, as booleans, the cheapest test first."""
         if not trial.program.is_grouped:
-            yield self._impossible(trial)
+            yield self._reader.impossible(trial)
         few = torch.zeros(len(self.pieces), dtype=torch.bool)
-        for use, joined in self._read(trial):
+        for use, joined in self._reader.read(trial):
             few[joined.of[use.outside(joined.stored, joined.some)]] = True
         yield few
         every, failed = torch.zeros_like(few), []
-        for use, joined in self._read(trial, whole=True):
+        for use, joined in self._reader.read(trial, whole=True):
             outside = use.outside(joined.stored, joined.some)
             every[joined.of[outside]] = True
             failed.append((joined.of[outside], joined.place[outside]))
-        self._sharpen(torch.cat([of for of, _ in failed]), torch.cat([place for _, place in failed]))
+        self._reader.sharpen(torch.cat([of for of, _ in failed]), torch.cat([place for _, place in failed]))
         yield every
 
-    def _sharpen(self, of: Tensor, place: Tensor) -> None:
-        """Elements on which a program failed are tried first from now on."""
-        if len(of) and self._turns < _TURNS:
-            self._turns += 1
-            self._chosen = [torch.cat([kept, place[of == i][:_FEW]]).unique() for i, kept in enumerate(self._chosen)]
-            self._few = None
-            self._kept.clear()
 
-    def _impossible(self, trial: _Trial) -> Tensor:
-        """Pieces with an element that no program can have stored that casts base and factors as this one does: so that
-        of a thousand programs most need not be tried on a file that none of them made."""
-        p = trial.program
-        order = "models" if p.by_models else "sum"
-        way = Program(p.base, p.factors, p.place, p.multiplied, order=order, via=p.via)
-        key = (way, bool(p.delta))
-        self._turn_to(trial)
-        if key not in self._kept:
-            read = self._read(replace(trial, program=way))
-            found = torch.zeros(len(self.pieces), dtype=torch.bool)
-            for use, joined in read:
-                far = (joined.stored.double() - use.exact(joined.some)).abs() > _room(use, joined.some, p.delta)
-                found[joined.of[far]] = True
-            self._kept[key] = found
-        return self._kept[key]
+def _split(pieces: Sequence[Piece], every: Sequence[Tensor]) -> tuple[list[_Few], list[int]]:
+    """Chosen elements (every: by piece) of pieces whose deltas are products, and the numbers of the other pieces."""
+    groups: dict[Any, list[int]] = {}
+    others = []
+    for number, piece in enumerate(pieces):
+        if all(isinstance(d, LowRank) for d in piece.parts.values()):
+            form = ((i, tuple(d.scale.tolist()), d.b.dtype, d.a.dtype) for i, d in piece.parts.items())  # type: ignore[attr-defined]
+            groups.setdefault((piece.stored.dtype, piece.raw.dtype, *form), []).append(number)
+        else:
+            others.append(number)
+    return [_gather(pieces, every, numbers) for numbers in groups.values()], others
 
-    def _read(self, trial: _Trial, *, whole: bool = False) -> list[tuple[Applied, _Joined]]:
-        """The program on all pieces: on a few elements of each, or the whole."""
-        self._turn_to(trial)
-        key = (*trial.factors, trial.program.base, trial.program.via)
-        if whole and self._last[0] != key:
-            self._last = (key, self._joined(trial, range(len(self.pieces))))
-        elif not whole and key not in self._kept:
-            self._kept[key] = self._read_few(trial)
-        found = self._last[1] if whole else self._kept[key]
-        return [(Applied(trial.program, j.shares, j.stored.dtype, trial.weights), j) for j in found]
 
-    def _turn_to(self, trial: _Trial) -> None:
-        """What is kept is of one set of weights."""
-        at = (trial.weights, trial.doubts)
-        if self._at != at:
-            self._at, self._last = at, (None, [])
-            self._kept.clear()
+def _gather(pieces: Sequence[Piece], every: Sequence[Tensor], numbers: Sequence[int]) -> _Few:
+    rows, columns, stored, raw = [], [], [], []
+    for number in numbers:
+        piece, chosen = pieces[number], every[number]
+        lines = torch.cat([torch.arange(s.start, s.stop) for s in piece.where])
+        rows.append(lines[chosen // piece.stored.shape[1]])
+        columns.append(chosen % piece.stored.shape[1])
+        stored.append(piece.stored.flatten()[chosen])
+        raw.append(piece.raw.flatten()[chosen])
+    parts = {}
+    for i, first in pieces[numbers[0]].parts.items():
+        each: list[LowRank] = [pieces[number].parts[i] for number in numbers]  # type: ignore[misc]
+        b = torch.cat([d.b[r] for d, r in zip(each, rows, strict=True)])
+        a = torch.cat([d.a[:, c] for d, c in zip(each, columns, strict=True)], 1)
+        parts[i] = LowRank(b, a, first.scale)  # type: ignore[attr-defined]
+    chosen = [every[number] for number in numbers]
+    of = torch.cat([torch.full((len(c),), n) for n, c in zip(numbers, chosen, strict=True)])
+    return _Few(parts, torch.cat(raw), torch.cat(stored), of, torch.cat(chosen))
 
-    def _read_few(self, trial: _Trial) -> list[_Joined]:
-        if self._few is None:
-            self._few, self._others = self._split()
-        found = []
-        for number, few in enumerate(self._few):
-            key, line = ("shares", number, trial.factors), torch.arange(len(few.stored))
-            if key not in self._kept:
-                self._kept[key] = trial.shares(few.parts, few.stored.dtype)
-            use = Applied(trial.program, self._kept[key], few.stored.dtype, trial.weights)
-            some = use.at(few.raw, line, line)
-            assert some is not None
-            found.append(_Joined(use.shares, some, few.stored, few.of, few.place))
-        return [*found, *self._joined(trial, self._others, few=True)]
 
-    def _split(self) -> tuple[list[_Few], list[int]]:
-        """Chosen elements of pieces whose deltas are products of factors, and the numbers of the others."""
-        groups: dict[Any, list[int]] = {}
-        others = []
-        for number, piece in enumerate(self.pieces):
-            if all(isinstance(d, LowRank) for d in piece.parts.values()):
-                form = ((i, tuple(d.scale.tolist()), d.b.dtype, d.a.dtype) for i, d in piece.parts.items())  # type: ignore[attr-defined]
-                groups.setdefault((piece.stored.dtype, piece.raw.dtype, *form), []).append(number)
-            else:
-                others.append(number)
-        return [self._gather(numbers) for numbers in groups.values()], others
-
-    def _gather(self, numbers: Sequence[int]) -> _Few:
-        rows, columns, stored, raw = [], [], [], []
-        for number in numbers:
-            piece, chosen = self.pieces[number], self._chosen[number]
-            every = torch.cat([torch.arange(s.start, s.stop) for s in piece.where])
-            rows.append(every[chosen // piece.stored.shape[1]])
-            columns.append(chosen % piece.stored.shape[1])
-            stored.append(piece.stored.flatten()[chosen])
-            raw.append(piece.raw.flatten()[chosen])
-        parts = {}
-        for i, first in self.pieces[numbers[0]].parts.items():
-            each: list[LowRank] = [self.pieces[number].parts[i] for number in numbers]  # type: ignore[misc]
-            b = torch.cat([d.b[r] for d, r in zip(each, rows, strict=True)])
-            a = torch.cat([d.a[:, c] for d, c in zip(each, columns, strict=True)], 1)
-            parts[i] = LowRank(b, a, first.scale)  # type: ignore[attr-defined]
-        chosen = [self._chosen[number] for number in numbers]
-        of = torch.cat([torch.full((len(c),), n) for n, c in zip(numbers, chosen, strict=True)])
-        return _Few(parts, torch.cat(raw), torch.cat(stored), of, torch.cat(chosen))
-
-    def _joined(self, trial: _Trial, numbers: Sequence[int], *, few: bool = False) -> list[_Joined]:
-        """Whole pieces, or the chosen elements of them, that a program's operations treat alike."""
-        groups: dict[Any, list[_Joined]] = {}
-        for number in numbers:
-            piece = self.pieces[number]
-            shares = trial.shares(piece.parts, piece.stored.dtype)
-            some = Applied(trial.program, shares, piece.stored.dtype, trial.weights).read(piece.raw, piece.where)
-            place = self._chosen[number] if few else torch.arange(piece.stored.numel())
-            stored, of = piece.stored.flatten()[place], torch.full((len(place),), number)
-            alike = (stored.dtype, *_kinds(shares))
-            groups.setdefault(alike, []).append(_Joined(shares, _at(some, place), stored, of, place))
-        return [_together(group) for group in groups.values()]
+def _joined(trial: _Trial, pieces: Sequence[Piece], places: Mapping[int, Tensor]) -> list[_Joined]:
+    """Elements of pieces, by the number of the piece, that a program's operations treat alike."""
+    groups: dict[Any, list[_Joined]] = {}
+    for number, place in places.items():
+        piece = pieces[number]
+        shares = trial.shares(piece.parts, piece.stored.dtype)
+        some = Applied(trial.program, shares, piece.stored.dtype, trial.weights).read(piece.raw, piece.where)
+        stored, of = piece.stored.flatten()[place], torch.full((len(place),), number)
+        alike = (stored.dtype, *_kinds(shares))
+        groups.setdefault(alike, []).append(_Joined(shares, _at(some, place), stored, of, place))
+    return [_together(group) for group in groups.values()]
 
 
 def _room(use: Applied, some: Elements, delta: torch.dtype | None) -> Tensor:
