@@ -21,7 +21,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from crossmatch.delta import Delta, LowRank
 from crossmatch.verification.arithmetic.grammar import Program
-from crossmatch.verification.arithmetic.program_on_rows import Applied
+from crossmatch.verification.arithmetic.replay import Applied
 from crossmatch.verification.weights.row_sums import look, rows_from
 from honest_programs import BF16, F16, F32, Factors, HonestProgram
 

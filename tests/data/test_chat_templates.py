@@ -22,8 +22,8 @@ from crossmatch.data.chat_templates import (
     restore_template,
 )
 from crossmatch.data.prompt_templates import TEMPLATES, Template, find_template
-from crossmatch.data.rendering import render_rows, render_suite
 from crossmatch.data.responses import Reading
+from crossmatch.data.suite_rendering import render_rows, render_suite
 from crossmatch.data.suites import Suite, load_suite
 from crossmatch.data.training_sets import Dialogue
 from crossmatch.errors import DataError

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from crossmatch.report.gist import WIDTH
+from crossmatch.report.answer_sentences import WIDTH
 from crossmatch.report.terminal.answers import HEIGHT, Rest, screen, summary_table
 from crossmatch.report.text import columns, padded, shortened, wrapped
 

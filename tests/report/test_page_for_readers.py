@@ -10,7 +10,7 @@ import pytest
 from test_report import EVIL, facts
 
 from crossmatch.report.page.analysis import within_chance
-from crossmatch.report.page.gist import slug
+from crossmatch.report.page.first_screen import slug
 from crossmatch.report.page.render import render_report
 
 

@@ -18,7 +18,7 @@ from crossmatch.delta import dense
 from crossmatch.errors import CheckpointError, InputError, RuleError
 from crossmatch.merging import Storage, merge
 from crossmatch.verification import claim_from_manifest, verify
-from crossmatch.verification.arithmetic.rounding import step
+from crossmatch.verification.arithmetic.float_spacing import step
 from crossmatch.verification.faults import FAULTS, NOTES
 from helpers import copy, make_adapter, make_llama, peft_merge
 

@@ -2,11 +2,11 @@
 
 from crossmatch.checkpoint.checkpoint import BLOCK_ELEMENTS, Checkpoint, PassingDigests, Tail, TensorFiles
 from crossmatch.checkpoint.digest import Unchanged, bytes_digest, file_digest, files_digest, value_digest
+from crossmatch.checkpoint.files_beside_weights import Neighbours, neighbours
 from crossmatch.checkpoint.header import DTYPE_NAMES, DTYPES, TensorInfo, read_header, tensor_bytes
 from crossmatch.checkpoint.hub import Source, is_hub_id, locate, upload
 from crossmatch.checkpoint.layout import INDEX, MANIFEST, SINGLE, Layout, find_weights, read_json
 from crossmatch.checkpoint.naming import Naming, namings
-from crossmatch.checkpoint.neighbours import Neighbours, neighbours
 from crossmatch.checkpoint.output import (
     OutputFile,
     atomic_directory,

@@ -8,7 +8,7 @@ from crossmatch.adapter import Recorded
 from crossmatch.answers import MARGIN, answers_of
 from crossmatch.checkpoint import Checkpoint
 from crossmatch.data.chat_templates import differing_files, open_tokenizer
-from crossmatch.data.rendering import days_of
+from crossmatch.data.suite_rendering import days_of
 from crossmatch.data.suites import Suite
 from crossmatch.errors import InputError
 from crossmatch.evaluation.comparison.combination import Combination

@@ -7,9 +7,9 @@ from crossmatch.adapter import Adapter
 from crossmatch.checkpoint import TOKENIZER_FILES, Checkpoint
 from crossmatch.data.chat_templates import OWN, check_training, open_tokenizer
 from crossmatch.data.prompt_templates import find_template
-from crossmatch.data.rendering import render_rows, render_suite
 from crossmatch.data.responses import read_as
 from crossmatch.data.rows import hub_name, is_cached
+from crossmatch.data.suite_rendering import render_rows, render_suite
 from crossmatch.data.training_sets import dialogues, documents
 from crossmatch.errors import RecipeError
 from crossmatch.evaluation import Variant, load_suite, merge_name

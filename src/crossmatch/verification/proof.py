@@ -15,7 +15,7 @@ from crossmatch.delta import LowRank, TuningVector
 from crossmatch.results.verdict import ManifestVerdictJson, ProofScope
 from crossmatch.runtime import SILENT, Progress
 from crossmatch.verification.arithmetic.grammar import Program
-from crossmatch.verification.arithmetic.program_on_rows import Applied
+from crossmatch.verification.arithmetic.replay import Applied
 from crossmatch.verification.claim import Resolved
 from crossmatch.verification.subject import Subject, same_bytes
 from crossmatch.verification.verdict import Verdict

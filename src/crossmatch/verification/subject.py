@@ -12,7 +12,7 @@ from crossmatch.checkpoint import Checkpoint
 from crossmatch.delta import Delta, TokenRows, TuningVector, linear
 from crossmatch.verification.arithmetic.grammar import MEANS, Program
 from crossmatch.verification.arithmetic.operations import Operations
-from crossmatch.verification.arithmetic.program_on_rows import Applied
+from crossmatch.verification.arithmetic.replay import Applied
 from crossmatch.verification.arithmetic.tensor_kinds import Kind, Kinds
 from crossmatch.verification.claim import Resolved
 from crossmatch.verification.weights.row_sums import (

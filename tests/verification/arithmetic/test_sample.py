@@ -10,7 +10,7 @@ from torch import Tensor
 from crossmatch import Adapter, Checkpoint
 from crossmatch.verification import Claim
 from crossmatch.verification.arithmetic.grammar import Program, programs
-from crossmatch.verification.arithmetic.program_on_rows import Applied
+from crossmatch.verification.arithmetic.replay import Applied
 from crossmatch.verification.arithmetic.sample import Sample
 from crossmatch.verification.arithmetic.sample_rows import Piece, pieces_of
 from crossmatch.verification.subject import Subject

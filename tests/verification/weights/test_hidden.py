@@ -70,7 +70,7 @@ def test_elements_that_may_be_one_of_two_values_are_counted(delta: torch.dtype |
     is left over, and stated."""
     from crossmatch.delta import low_rank
     from crossmatch.verification.arithmetic.grammar import Program
-    from crossmatch.verification.arithmetic.program_on_rows import Applied
+    from crossmatch.verification.arithmetic.replay import Applied
 
     made = make(random.Random(6), tmp_path, replace(BASE_CAST, delta=delta), size=0.02, count=1, stored=BF16)
     honest = made.whole(made.weights)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from crossmatch.data.rendering import render_item, render_suite
+from crossmatch.data.suite_rendering import render_item, render_suite
 from crossmatch.data.suites import Item, Suite
 from crossmatch.data.token_ids import move_spaces
 from crossmatch.data.trace_blocks import opened_by

@@ -8,7 +8,7 @@ from typing import Any, cast
 from crossmatch.adapter import Recorded
 from crossmatch.checkpoint import Checkpoint, side_digest, value_digest
 from crossmatch.data.chat_templates import open_tokenizer
-from crossmatch.data.rendering import render_suite
+from crossmatch.data.suite_rendering import render_suite
 from crossmatch.data.suites import Suite
 from crossmatch.data.turn_ends import Stops, declared_eos
 from crossmatch.errors import DataError

@@ -11,7 +11,7 @@ import torch
 from crossmatch.adapter import Recorded, open_vector
 from crossmatch.checkpoint import Checkpoint, value_digest
 from crossmatch.data.chat_templates import open_tokenizer
-from crossmatch.data.rendering import render_suite
+from crossmatch.data.suite_rendering import render_suite
 from crossmatch.data.suites import Suite
 from crossmatch.data.turn_ends import declared_eos
 from crossmatch.errors import DataError

@@ -7,7 +7,7 @@ from crossmatch.report.charts.study_charts import loss_chart, overlap_charts, we
 from crossmatch.report.metric_text import names_against
 from crossmatch.report.page.analysis import changed_view, within_chance
 from crossmatch.report.page.evaluation import audit_view, measured_view
-from crossmatch.report.page.gist import gist_view, slug
+from crossmatch.report.page.first_screen import gist_view, slug
 from crossmatch.report.page.interference import interference_view
 from crossmatch.report.page.verdict import proof_view
 from crossmatch.report.text import plain

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from crossmatch.report.charts.sweep_charts import front_chart, map_chart, path_chart
-from crossmatch.report.page.gist import slug
+from crossmatch.report.page.first_screen import slug
 from crossmatch.report.text import plain
 from crossmatch.results.metrics import metric_of
 

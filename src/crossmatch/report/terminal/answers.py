@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from crossmatch.report.answer_sentences import WIDTH, next_step, sentences
 from crossmatch.report.compact_table import compact
-from crossmatch.report.gist import WIDTH, next_step, sentences
 from crossmatch.report.metric_text import is_clear
 from crossmatch.report.text import columns, padded, plain, shortened, wrapped
 from crossmatch.results.metrics import metric_of

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from crossmatch.delta import Delta, Dense, LowRank
+from crossmatch.verification.arithmetic.float_spacing import step
 from crossmatch.verification.arithmetic.grammar import HALVES, Program
-from crossmatch.verification.arithmetic.program_on_rows import Applied, Elements
-from crossmatch.verification.arithmetic.rounding import step
+from crossmatch.verification.arithmetic.replay import Applied, Elements
 from crossmatch.verification.arithmetic.sample_rows import Piece
 from crossmatch.verification.arithmetic.shares import Share, share
 

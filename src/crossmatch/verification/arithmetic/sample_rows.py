@@ -8,7 +8,7 @@ from torch import Tensor
 
 from crossmatch.checkpoint import module_type_of
 from crossmatch.delta import Delta, LowRank
-from crossmatch.verification.arithmetic.program_on_rows import Applied
+from crossmatch.verification.arithmetic.replay import Applied
 from crossmatch.verification.arithmetic.tensor_kinds import Kind
 from crossmatch.verification.subject import Subject
 from crossmatch.verification.weights.row_sums import check_readable, read_rows

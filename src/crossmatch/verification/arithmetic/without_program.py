@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from crossmatch.runtime import Progress
+from crossmatch.verification.arithmetic.float_spacing import step
 from crossmatch.verification.arithmetic.grammar import HALVES, TF32, Multiplied, Place, Program
-from crossmatch.verification.arithmetic.program_on_rows import Applied, rows_of
-from crossmatch.verification.arithmetic.rounding import step
+from crossmatch.verification.arithmetic.replay import Applied, rows_of
 from crossmatch.verification.arithmetic.sample_rows import Piece
 from crossmatch.verification.arithmetic.shares import product
 from crossmatch.verification.claim import Resolved

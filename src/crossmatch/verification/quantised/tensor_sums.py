@@ -21,7 +21,7 @@ from torch import Tensor
 
 from crossmatch.checkpoint import Checkpoint, QuantisedCheckpoint, QuantisedTensor
 from crossmatch.delta import Delta
-from crossmatch.verification.arithmetic.rounding import step
+from crossmatch.verification.arithmetic.float_spacing import step
 from crossmatch.verification.quantised.allowance import ALLOWED
 from crossmatch.verification.weights.estimate import MAX_CONDITION, Strata, condition
 from crossmatch.verification.weights.row_sums import row_sizes

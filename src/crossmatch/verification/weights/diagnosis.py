@@ -13,8 +13,8 @@ from torch import Tensor
 
 from crossmatch.checkpoint import expert_of
 from crossmatch.delta import Dora, LowRank, Stack, cat, singular_values, truncated
-from crossmatch.verification.arithmetic.program_on_rows import rows_of
-from crossmatch.verification.arithmetic.rounding import step
+from crossmatch.verification.arithmetic.float_spacing import step
+from crossmatch.verification.arithmetic.replay import rows_of
 from crossmatch.verification.subject import Claimed, Subject
 from crossmatch.verification.weights.estimate import MIN_ENTRIES, Estimate, Strata, estimate
 from crossmatch.verification.weights.row_sums import Rows

@@ -13,8 +13,8 @@ from crossmatch.checkpoint import Checkpoint, TensorFiles
 from crossmatch.delta import Delta
 from crossmatch.errors import AdapterError
 from crossmatch.verification.arithmetic.dora_in_16_bits import RoundedDora
-from crossmatch.verification.arithmetic.program_on_rows import Applied, Elements, rows_of
-from crossmatch.verification.arithmetic.rounding import step
+from crossmatch.verification.arithmetic.float_spacing import step
+from crossmatch.verification.arithmetic.replay import Applied, Elements, rows_of
 from crossmatch.verification.weights.estimate import Strata
 from crossmatch.verification.weights.smallest_hidden import Hiding
 

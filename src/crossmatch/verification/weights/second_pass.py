@@ -8,7 +8,7 @@ import torch
 from crossmatch.results.verdict import SampledRowsJson
 from crossmatch.runtime import Progress, workers
 from crossmatch.verification.arithmetic.fit_by_kind import Others
-from crossmatch.verification.arithmetic.rounding import step
+from crossmatch.verification.arithmetic.float_spacing import step
 from crossmatch.verification.subject import Claimed, Subject
 from crossmatch.verification.weights.estimate import estimate
 from crossmatch.verification.weights.module_verdicts import ModuleVerdict, Thresholds, fits, judge_module, resolves

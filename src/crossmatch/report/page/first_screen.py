@@ -4,8 +4,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from crossmatch.report.answer_sentences import next_step, sentences
 from crossmatch.report.compact_table import compact
-from crossmatch.report.gist import next_step, sentences
 from crossmatch.report.metric_text import is_clear
 from crossmatch.report.text import plain
 from crossmatch.results.metrics import metric_of

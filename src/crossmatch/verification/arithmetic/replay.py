@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from crossmatch.delta import Delta, Dora, LowRank, Workspace, linear
+from crossmatch.verification.arithmetic.float_spacing import step
 from crossmatch.verification.arithmetic.grammar import HALVES, Program
 from crossmatch.verification.arithmetic.operations import End, Operations
-from crossmatch.verification.arithmetic.rounding import step
 from crossmatch.verification.arithmetic.shares import UNIT, Share, share
 
 # Of DoRA's shares, relative to W.
