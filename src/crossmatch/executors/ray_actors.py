@@ -1,6 +1,7 @@
 """Cells done by actors of a Ray cluster: each holds a worker, with the model that it has loaded."""
 
 import logging
+import socket
 from collections import deque
 from collections.abc import Iterator
 from typing import Any
@@ -11,6 +12,9 @@ from ray.exceptions import RayActorError, RayError
 from crossmatch.errors import CrossmatchError, ExecutorError, InputError
 from crossmatch.executors.options import ExecutorOptions
 from crossmatch.executors.protocol import Outcome, Start, Worker
+
+# Seconds that a cluster's head may take to accept a connection.
+_PATIENCE = 10
 
 
 class _Actor:
@@ -30,11 +34,25 @@ class _Actor:
         return None
 
 
+def _knock(address: str | None) -> None:
+    """Raise InputError if nothing listens at an address: Ray itself tries again for minutes."""
+    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE).close()
+    except OSError as error:
+        raise InputError(
+            f"--executor ray: the cluster at {address} is not reached: {error}; is it started, and the port right?"
+        ) from error
+
+
 class RayExecutor:
     """As many actors as workers, each with one cell at a time. The cell of a lost actor goes to its successor."""
 
     def __init__(self, options: ExecutorOptions, start: Start) -> None:
         self._options, self._start = options, start
+        _knock(options.address)
         self._owner = not ray.is_initialized()
         if self._owner:
             here: dict[str, Any] = {} if options.address else {"num_cpus": options.workers * options.cpus}
