@@ -61,3 +61,15 @@ def test_a_long_error_is_wrapped_on_a_terminal_alone(
     wrapped = capsys.readouterr().err
     assert wrapped.count("\n") > 1
     assert wrapped.split() == plain_line.split()
+
+
+def test_what_is_left_over_says_why_it_is_honest(capsys: pytest.CaptureFixture[str]) -> None:
+    evidence = {"left_over": 0.0081, "unseen": 0.0001}
+    out = " ".join(shown(made("verified", evidence=evidence), capsys).split())
+    assert "at most 0.81% of the claimed delta, in any module: what the rounding above leaves open" in out
+    assert "0.01%, spread over a module, would be seen (99%), by single elements" in out
+    # A rounding that no program has: the larger remainder is noise, and nothing is said of single elements.
+    odd = {"route": "twice", "violations": 0.01}
+    out = shown(made("verified", evidence=evidence, rounding=odd), capsys)
+    assert "noise no larger than one more rounding" in " ".join(out.split())
+    assert "by single elements" not in out

@@ -135,7 +135,7 @@ def _facts(verdict: "Verdict") -> Iterator[str]:
     if rounding.get("violations") is not None:
         yield f"rounding: {rounding_line(rounding)}"
     if verdict.verified:
-        yield from hiding_lines(verdict.evidence)
+        yield from hiding_lines({"evidence": verdict.evidence, "rounding": rounding})
     if verdict.evidence.get("sampled"):
         scope = verdict.evidence["sampled"]
         missed = ", ".join(f"{where} {chance:.2g}" for where, chance in scope["missed"].items())
