@@ -6,6 +6,10 @@ from crossmatch.cli import run
 from crossmatch.cli.verdict_output import show
 from crossmatch.report.text import columns, paragraph
 from crossmatch.verification.verdict import Finding, RecoveredWeight, Verdict
+from crossmatch.verification.verdict_record import swallowed
+from crossmatch.verification.weights.estimate import Estimate
+from crossmatch.verification.weights.findings import weights_text
+from crossmatch.verification.weights.module_verdicts import Thresholds
 
 _NAMES = tuple(f"model.layers.{n}.self_attn.q_proj.weight" for n in range(210))
 _ROUTE = "PEFT, combined in bfloat16: base in bfloat16, factors rounded to bfloat16, weight on A, delta rounded"
@@ -73,3 +77,36 @@ def test_what_is_left_over_says_why_it_is_honest(capsys: pytest.CaptureFixture[s
     out = shown(made("verified", evidence=evidence, rounding=odd), capsys)
     assert "noise no larger than one more rounding" in " ".join(out.split())
     assert "by single elements" not in out
+
+
+def test_weights_beside_something_unexplained_have_no_error(capsys: pytest.CaptureFixture[str]) -> None:
+    finding = Finding("unexplained-delta", _NAMES, "a remainder", unclaimed=True)
+    weights, none = {"pt": RecoveredWeight(None, 0.31427, 5e-4)}, {"adapted": 210, "agree": 0}
+    out = shown(made("failed", finding, weights=weights, modules=none), capsys)
+    assert "recovered 0.31\n" in out
+    assert "±" not in out
+    assert "not reliable beside what is unexplained" in out
+    # Nobody claimed anything: what to do speaks of what was given.
+    assert "claim" not in out
+    assert "give it as one more -a" in " ".join(out.split())
+    # Where the others agree, one odd module shifts nothing.
+    assert "0.31427 ± 0.0005" in shown(made("failed", finding, weights=weights), capsys)
+    assert "beside the claimed adapters" in shown(made("failed", Finding("unexplained-delta")), capsys)
+
+
+def test_an_adapter_alone_is_said_and_a_weight_within_its_error_is_0() -> None:
+    names, claimed, t = ("pt", "sft"), (0.3, 0.7), Thresholds()
+    alone = Estimate((1.945e-6, 1.00001), (6e-6, 9e-6), 1000, 1.0, True)
+    assert weights_text(alone, claimed, names, t) == "pt 0 for 0.3; sft 1 for 0.7: this is sft alone"
+    both = Estimate((0.09, 0.49), (6e-6, 9e-6), 1000, 1.0, True)
+    assert weights_text(both, claimed, names, t) == "pt 0.09 for 0.3; sft 0.49 for 0.7"
+
+
+def test_the_note_on_swallowed_energy_has_its_figures() -> None:
+    lost = {"swallowed_energy": 0.2486, "swallowed_by_adapter": {"pt": 0.4838, "sft": 0.29, "none": None}}
+    noted = swallowed(("rounding-swallow",), lost)  # pyright: ignore[reportArgumentType]
+    assert noted == {"rounding-swallow": "25% of the delta's energy is lost (48% of pt's, 29% of sft's)"}
+    assert swallowed((), lost) == {}  # pyright: ignore[reportArgumentType]
+    verdict = made("verified", notes=("rounding-swallow",), evidence={"noted": noted})
+    assert "the file may ship" in verdict.explained("rounding-swallow")
+    assert verdict.explained("rounding-swallow").endswith("29% of sft's)")

@@ -13,7 +13,7 @@ import typer
 from crossmatch.cli.console import emit
 from crossmatch.errors import ExitCode, OutputError
 from crossmatch.report.text import columns, paragraph, plain
-from crossmatch.report.verdict_text import finding_lines, hiding_lines, rounding_line
+from crossmatch.report.verdict_text import finding_lines, hiding_lines, reliable, rounding_line
 
 if TYPE_CHECKING:
     from crossmatch.verification import Verdict
@@ -118,10 +118,15 @@ def show(merged: str, verdict: "Verdict") -> None:
 
 def _facts(verdict: "Verdict") -> Iterator[str]:
     """What stands below the verdict: weights, counts, rounding, what could hide."""
+    believed = reliable(verdict.faults, verdict.modules)
     for name, w in verdict.weights.items():
         found = "not identifiable" if w.recovered is None else f"{w.recovered:.5f} ± {w.stderr:.1g}"
+        if w.recovered is not None and not believed:
+            found = f"{w.recovered:.2g}"
         claimed = "" if w.claimed is None else f"claimed {w.claimed:<8g} "
         yield f"{plain(name):12} {claimed}recovered {found}"
+    if not believed and any(w.recovered is not None for w in verdict.weights.values()):
+        yield "the recovered weights are not reliable beside what is unexplained"
     for known in verdict.evidence.get("sums", ()):
         terms = " + ".join(plain(name) if c == 1 else f"{c:.3g} {plain(name)}" for name, c in known["terms"].items())
         yield f"{terms} = {known['recovered']:.5f} ± {known['stderr']:.1g}"

@@ -1,7 +1,7 @@
 """A verdict (the dict of `verify --json`) in sentences, the same wherever it is shown. Its names are strangers'."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from crossmatch.report.text import plain
@@ -42,6 +42,13 @@ def with_error(value: float | None, error: float | None) -> str:
     digits = 5 if error < 1e-5 else max(2, 1 - math.floor(math.log10(error)))
     shown = "<0.00001" if error < 1e-5 else f"{error:.{digits}f}"
     return f"{value:.{digits}f} ± {shown}"
+
+
+def reliable(faults: Iterable[str], modules: Mapping[str, Any]) -> bool:
+    """Whether recovered weights can be believed to their standard errors: these know of rounding alone, and what is
+    unexplained in most modules shifts the weights of adapters that resemble it by many of them."""
+    unexplained = {"unexplained-delta", "wrong-adapter", "base-differs"} & set(faults)
+    return not unexplained or 2 * modules["agree"] >= modules["adapted"] > 0
 
 
 def percent(share: float) -> str:
