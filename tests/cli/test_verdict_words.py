@@ -1,5 +1,7 @@
 """How a verdict reads on a terminal of 80 columns."""
 
+from pathlib import Path
+
 import pytest
 
 from crossmatch.cli import run
@@ -10,6 +12,7 @@ from crossmatch.verification.verdict_record import swallowed
 from crossmatch.verification.weights.estimate import Estimate
 from crossmatch.verification.weights.findings import weights_text
 from crossmatch.verification.weights.module_verdicts import Thresholds
+from helpers import make_llama
 
 _NAMES = tuple(f"model.layers.{n}.self_attn.q_proj.weight" for n in range(210))
 _ROUTE = "PEFT, combined in bfloat16: base in bfloat16, factors rounded to bfloat16, weight on A, delta rounded"
@@ -110,3 +113,38 @@ def test_the_note_on_swallowed_energy_has_its_figures() -> None:
     verdict = made("verified", notes=("rounding-swallow",), evidence={"noted": noted})
     assert "the file may ship" in verdict.explained("rounding-swallow")
     assert verdict.explained("rounding-swallow").endswith("29% of sft's)")
+
+
+def test_detail_lists_the_modules_that_do_not_agree(capsys: pytest.CaptureFixture[str]) -> None:
+    def module(name: str, state: str) -> dict[str, object]:
+        return {"name": name, "state": state, "weights": {"pt": {"recovered": 0.09, "stderr": 1e-5}}}
+
+    details = (*(module(name, "disagree") for name in _NAMES[:25]), module("agreeing", "agree"))
+    show("merged", made("failed", Finding("weights-squared"), details=details), detail=True)
+    out = capsys.readouterr().out
+    assert "modules that do not agree, 25 of 26:" in out
+    assert f"  {_NAMES[19]}: disagree, holds pt 0.09\n" in out
+    assert _NAMES[20] not in out
+    assert "and 5 more" in out
+    assert "agreeing" not in out
+    show("merged", made("verified", details=(module("agreeing", "agree"),)), detail=True)
+    assert "modules: all agree." in capsys.readouterr().out
+    assert "modules" not in shown(made("failed", details=details), capsys).replace("adapted modules", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--base", "b", "-a", "pt=p"], "-w NAME=NUMBER is missing"),
+        (["--base", "b", "-a", "pt=p"], "if nobody knows the weights: crossmatch identify"),
+        (["-a", "pt=p", "-w", "pt=1"], "--base BASE is missing"),
+        (["--base", "b"], "-a NAME=PATH and -w NAME=NUMBER are missing"),
+        (["--base", "b", "-a", "pt=p", "-w", "pt=0,3"], "decimals take a point: 0.3"),
+    ],
+)
+def test_a_claim_in_part_says_what_is_missing(
+    words: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_llama(tmp_path / "b")
+    assert run(["verify", str(tmp_path / "b"), *(str(tmp_path / "b") if word == "b" else word for word in words)]) == 2
+    assert said in capsys.readouterr().err

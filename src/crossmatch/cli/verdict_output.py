@@ -18,7 +18,8 @@ from crossmatch.report.verdict_text import finding_lines, hiding_lines, reliable
 if TYPE_CHECKING:
     from crossmatch.verification import Verdict
 
-_WIDTH = 79
+# Columns of a line, and modules that are listed.
+_WIDTH, _MODULES = 79, 20
 EXIT = dict.fromkeys(("verified", "identified"), ExitCode.OK)
 EXIT |= {"failed": ExitCode.FAILED, "inconclusive": ExitCode.INCONCLUSIVE}
 Sarif = Annotated[Path | None, typer.Option("--sarif", metavar="FILE", help="Also write the verdict as SARIF 2.1.0.")]
@@ -71,7 +72,7 @@ def conclude(merged: str, verdict: "Verdict", shown: Shown, files: Mapping[str, 
 
         emit(VERDICT, facts)
     else:
-        show(merged, verdict)
+        show(merged, verdict, detail=shown.detail)
     if shown.annotate:
         for line in annotations(facts, merged):
             print(line, file=sys.stderr if shown.as_json else sys.stdout)
@@ -101,8 +102,9 @@ def replace_text(file: Path, text: str) -> None:
         raise disk_error(error, file) from error
 
 
-def show(merged: str, verdict: "Verdict") -> None:
-    """The verdict for people: one line, the weights, then only what is wrong and what to do about it."""
+def show(merged: str, verdict: "Verdict", *, detail: bool = False) -> None:
+    """The verdict for people: one line, the weights, then only what is wrong and what to do about it; with `detail`
+    modules that do not agree, too."""
     print(f"{verdict.verdict.upper()}  {plain(merged)}")
     for line in _facts(verdict):
         _print_under(line)
@@ -114,6 +116,22 @@ def show(merged: str, verdict: "Verdict") -> None:
         _print_block(f"not checked: {plain(text)}.")
     for note in verdict.notes:
         _print_block(f"note {note}: {plain(verdict.explained(note))}.")
+    if detail:
+        _print_modules(verdict)
+
+
+def _print_modules(verdict: "Verdict") -> None:
+    """A line for each module that does not agree, at most 20."""
+    apart = [module for module in verdict.details if module["state"] != "agree"]
+    if not apart:
+        _print_block("modules: all agree." if verdict.details else "modules: none was judged.")
+        return
+    _print_block(f"modules that do not agree, {len(apart)} of {len(verdict.details)}:")
+    for module in apart[:_MODULES]:
+        weights = ", ".join(f"{plain(name)} {w['recovered']:.4g}" for name, w in module["weights"].items())
+        _print_under(f"{plain(module['name'])}: {module['state']}" + (f", holds {weights}" if weights else ""))
+    if len(apart) > _MODULES:
+        _print_under(f"and {len(apart) - _MODULES} more; --json --detail gives all")
 
 
 def _facts(verdict: "Verdict") -> Iterator[str]:
