@@ -111,19 +111,25 @@ def test_the_note_on_swallowed_energy_has_its_figures() -> None:
     assert noted == {"rounding-swallow": "25% of the delta's energy is lost (48% of pt's, 29% of sft's)"}
     assert swallowed((), lost) == {}  # pyright: ignore[reportArgumentType]
     verdict = made("verified", notes=("rounding-swallow",), evidence={"noted": noted})
-    assert "the file may ship" in verdict.explained("rounding-swallow")
+    assert "before it ships, evaluate the file" in verdict.explained("rounding-swallow")
     assert verdict.explained("rounding-swallow").endswith("29% of sft's)")
 
 
 def test_detail_lists_the_modules_that_do_not_agree(capsys: pytest.CaptureFixture[str]) -> None:
     def module(name: str, state: str) -> dict[str, object]:
-        return {"name": name, "state": state, "weights": {"pt": {"recovered": 0.09, "stderr": 1e-5}}}
+        found = {"pt": {"recovered": 0.09, "stderr": 1e-5}, "sft": {"recovered": -3e-6, "stderr": 1e-5}}
+        return {"name": name, "state": state, "weights": found}
 
     details = (*(module(name, "disagree") for name in _NAMES[:25]), module("agreeing", "agree"))
-    show("merged", made("failed", Finding("weights-squared"), details=details), detail=True)
+    show(
+        "merged",
+        made("failed", Finding("weights-squared"), details=details, thresholds=vars(Thresholds())),
+        detail=True,
+    )
     out = capsys.readouterr().out
     assert "modules that do not agree, 25 of 26:" in out
-    assert f"  {_NAMES[19]}: disagree, holds pt 0.09\n" in out
+    assert f"  {_NAMES[5]}: disagree, holds pt 0.09, sft 0\n" in out
+    assert _NAMES[19] in out
     assert _NAMES[20] not in out
     assert "and 5 more" in out
     assert "agreeing" not in out

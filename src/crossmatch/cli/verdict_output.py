@@ -16,6 +16,7 @@ from crossmatch.report.text import columns, paragraph, plain
 from crossmatch.report.verdict_text import finding_lines, hiding_lines, reliable, rounding_line
 
 if TYPE_CHECKING:
+    from crossmatch.results.verdict import GroupWeightJson
     from crossmatch.verification import Verdict
 
 # Columns of a line, and modules that are listed.
@@ -128,10 +129,17 @@ def _print_modules(verdict: "Verdict") -> None:
         return
     _print_block(f"modules that do not agree, {len(apart)} of {len(verdict.details)}:")
     for module in apart[:_MODULES]:
-        weights = ", ".join(f"{plain(name)} {w['recovered']:.4g}" for name, w in module["weights"].items())
+        weights = ", ".join(_held(name, w, verdict.thresholds) for name, w in module["weights"].items())
         _print_under(f"{plain(module['name'])}: {module['state']}" + (f", holds {weights}" if weights else ""))
     if len(apart) > _MODULES:
         _print_under(f"and {len(apart) - _MODULES} more; --json --detail gives all")
+
+
+def _held(name: str, weight: "GroupWeightJson", thresholds: Mapping[str, float]) -> str:
+    """An adapter's weight in one module: 0 where it is within its error of that."""
+    value = weight["recovered"]
+    near = abs(value) <= thresholds.get("sigmas", 0.0) * weight["stderr"]
+    return f"{plain(name)} {0.0 if near else value:.4g}"
 
 
 def _facts(verdict: "Verdict") -> Iterator[str]:

@@ -94,7 +94,8 @@ def hiding_lines(verdict: Mapping[str, Any]) -> list[str]:
         )
         lines.append(f"left over beside it: at most {percent(left)} of the claimed delta, in any module: {why}")
     elif left is not None:
-        lines.append("nothing is left over beside it")
+        where = " in the rows that were looked at" if evidence.get("sampled") else ""
+        lines.append(f"nothing is left over beside it{where}")
     if unseen is not None:
         line = f"a further delta of {percent(unseen)}, spread over a module, would be seen (99%)"
         # Smaller than what is left over: it shows in single elements, not in the size of the whole.

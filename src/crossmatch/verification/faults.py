@@ -210,8 +210,8 @@ NOTES: Mapping[str, str] = {
     "not-identifiable": "the file does not hold the evidence to separate these weights",
     "rounded-twice": "the weights were rounded more than once on the way; an honest route, a little less exact",
     "rounded-stochastically": "each element was rounded to one of its two neighbours at random, as the manifest says",
-    "rounding-swallow": "much of the delta is below the rounding step and lost: the file may ship, but evaluate it as "
-    "it is, since it does not act as its adapters do, or store float32 or float16",
+    "rounding-swallow": "much of the delta is below the rounding step and lost, which is no fault in itself; before it "
+    "ships, evaluate the file, not its adapters, or store float32 or float16",
     "dtype-changed": "stored in another dtype than the base",
     "weight-in-bf16": "the weights were rounded to bfloat16 before they were used; within the tolerance",
     "merged-as-models": "each adapter was merged into a model of its own first; an honest route, a little less exact",
