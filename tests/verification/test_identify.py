@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,8 @@ from crossmatch import Adapter, Checkpoint, TuningVector, identify, write
 from crossmatch.cli import run
 from crossmatch.delta import Dense
 from crossmatch.errors import InputError
+from crossmatch.verification.weights import findings
+from crossmatch.verification.weights.diagnosis import Diagnosis
 from helpers import make_adapter, make_llama
 
 NAMES = [f"a{number}" for number in range(12)]
@@ -53,6 +56,26 @@ def test_one_that_is_no_candidate(candidates: Path, tmp_path: Path) -> None:
     assert verdict.faults == ("unexplained-delta",)
     assert "effective rank" in verdict.findings[0].evidence
     assert verdict.weights["a0"].recovered == pytest.approx(0.5, abs=0.02)
+
+
+def test_a_lower_rank_that_fits_few_modules_beside_something_unknown_is_no_fault(
+    candidates: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With one adapter missing, the sum of the others, cut to a lower rank, seemed to fit 4 of 210 modules."""
+    rightly, seen = findings.diagnose, []
+
+    def fitted(*args: Any) -> Diagnosis:
+        seen.append(args)
+        return Diagnosis("rank-truncated", "the sum, pressed into rank 5 of 16") if len(seen) == 2 else rightly(*args)
+
+    monkeypatch.setattr(findings, "diagnose", fitted)
+    out = mixed(candidates, tmp_path / "out", a0=0.5, a11=0.8)
+    verdict = identify(out, Checkpoint(candidates / "base"), {"a0": Adapter(candidates / "a0")})
+    assert len(seen) > 2
+    assert verdict.faults == ("unexplained-delta",)
+    found = verdict.findings[0].to_dict()
+    assert "as one more -a" in found["remedy"]
+    assert "claim" not in found["consequence"] + found["remedy"]
 
 
 def test_nothing_but_the_base(candidates: Path) -> None:

@@ -28,7 +28,7 @@ from crossmatch.cli.train import train_command
 from crossmatch.cli.vectors import app as vectors
 from crossmatch.cli.verify import verify_command
 from crossmatch.errors import CrossmatchError, ExitCode
-from crossmatch.report.text import printable
+from crossmatch.report.text import paragraph, printable
 from crossmatch.runtime import quiet_libraries
 
 # Newer typer carries its own copy of click: its error class is found by what every typer exports.
@@ -134,5 +134,7 @@ def _fail(error: BaseException, code: ExitCode, text: str | None = None) -> int:
     line = printable(" ".join((text or str(error)).split()))
     if len(line) > _LONGEST:
         line = f"{line[: _LONGEST // 2]} … {line[-_LONGEST // 2 :]}"
-    print(f"error: {line}", file=sys.stderr)
+    # A log keeps one line for each error; on a terminal a long one is wrapped at words.
+    shown = paragraph(f"error: {line}") if sys.stderr.isatty() else f"error: {line}"
+    print(shown, file=sys.stderr)
     return code

@@ -92,7 +92,7 @@ SHOWN = {
         ("base", "adapter", "detail", "as_json", "sarif", "junit", "annotate"),
         (
             "identify THEIRS --base models/base -a pt=runs/pt -a sft=runs/sft",
-            "identify model.gguf --base models/base -a sft=runs/sft --json",
+            "identify THEIRS --base models/base -a sft=runs/sft --json",
         ),
     ),
     "inspect": Shown(PROVE, ("as_json",), ("inspect models/merged", "inspect runs/sft --json")),

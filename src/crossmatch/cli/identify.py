@@ -13,7 +13,7 @@ def identify_command(
     merged: Annotated[str, typer.Argument(help="Merged checkpoint: a directory or a hub id.")],
     base: Annotated[str, typer.Option(help="The base that it is said to stand on.")],
     adapter: Adapters = None,
-    detail: Annotated[bool, typer.Option("--detail", help="With --json: one entry per module.")] = False,
+    detail: Annotated[bool, typer.Option("--detail", help="Also modules that do not agree; --json: all.")] = False,
     as_json: Json = False,
     sarif: Sarif = None,
     junit: Junit = None,

@@ -3,7 +3,7 @@
 import json
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,11 +12,15 @@ import typer
 
 from crossmatch.cli.console import emit
 from crossmatch.errors import ExitCode, OutputError
-from crossmatch.report.verdict_text import hiding_lines, rounding_line
+from crossmatch.report.text import columns, paragraph, plain
+from crossmatch.report.verdict_text import finding_lines, hiding_lines, reliable, rounding_line
 
 if TYPE_CHECKING:
+    from crossmatch.results.verdict import GroupWeightJson
     from crossmatch.verification import Verdict
 
+# Columns of a line, and modules that are listed.
+_WIDTH, _MODULES = 79, 20
 EXIT = dict.fromkeys(("verified", "identified"), ExitCode.OK)
 EXIT |= {"failed": ExitCode.FAILED, "inconclusive": ExitCode.INCONCLUSIVE}
 Sarif = Annotated[Path | None, typer.Option("--sarif", metavar="FILE", help="Also write the verdict as SARIF 2.1.0.")]
@@ -69,7 +73,7 @@ def conclude(merged: str, verdict: "Verdict", shown: Shown, files: Mapping[str, 
 
         emit(VERDICT, facts)
     else:
-        show(merged, verdict)
+        show(merged, verdict, detail=shown.detail)
     if shown.annotate:
         for line in annotations(facts, merged):
             print(line, file=sys.stderr if shown.as_json else sys.stdout)
@@ -99,43 +103,84 @@ def replace_text(file: Path, text: str) -> None:
         raise disk_error(error, file) from error
 
 
-def show(merged: str, verdict: "Verdict") -> None:
-    """The verdict for people: one line, the weights, then only what is wrong and what to do about it."""
-    from crossmatch.report.text import plain
-    from crossmatch.report.verdict_text import seen
-
+def show(merged: str, verdict: "Verdict", *, detail: bool = False) -> None:
+    """The verdict for people: one line, the weights, then only what is wrong and what to do about it; with `detail`
+    modules that do not agree, too."""
     print(f"{verdict.verdict.upper()}  {plain(merged)}")
+    for line in _facts(verdict):
+        _print_under(line)
+    for finding in (f.to_dict() for f in verdict.findings):
+        _print_block(f"{finding['fault']}: {finding['consequence']}.")
+        for line in finding_lines(finding)[1:]:
+            _print_under(line)
+    for text in verdict.evidence.get("not_checked", ()):
+        _print_block(f"not checked: {plain(text)}.")
+    for note in verdict.notes:
+        _print_block(f"note {note}: {plain(verdict.explained(note))}.")
+    if detail:
+        _print_modules(verdict)
+
+
+def _print_modules(verdict: "Verdict") -> None:
+    """A line for each module that does not agree, at most 20."""
+    apart = [module for module in verdict.details if module["state"] != "agree"]
+    if not apart:
+        _print_block("modules: all agree." if verdict.details else "modules: none was judged.")
+        return
+    _print_block(f"modules that do not agree, {len(apart)} of {len(verdict.details)}:")
+    for module in apart[:_MODULES]:
+        weights = ", ".join(_held(name, w, verdict.thresholds) for name, w in module["weights"].items())
+        _print_under(f"{plain(module['name'])}: {module['state']}" + (f", holds {weights}" if weights else ""))
+    if len(apart) > _MODULES:
+        _print_under(f"and {len(apart) - _MODULES} more; --json --detail gives all")
+
+
+def _held(name: str, weight: "GroupWeightJson", thresholds: Mapping[str, float]) -> str:
+    """An adapter's weight in one module: 0 where it is within its error of that."""
+    value = weight["recovered"]
+    near = abs(value) <= thresholds.get("sigmas", 0.0) * weight["stderr"]
+    return f"{plain(name)} {0.0 if near else value:.4g}"
+
+
+def _facts(verdict: "Verdict") -> Iterator[str]:
+    """What stands below the verdict: weights, counts, rounding, what could hide."""
+    believed = reliable(verdict.faults, verdict.modules)
     for name, w in verdict.weights.items():
         found = "not identifiable" if w.recovered is None else f"{w.recovered:.5f} ± {w.stderr:.1g}"
+        if w.recovered is not None and not believed:
+            found = f"{w.recovered:.2g}"
         claimed = "" if w.claimed is None else f"claimed {w.claimed:<8g} "
-        print(f"  {plain(name):12} {claimed}recovered {found}")
+        yield f"{plain(name):12} {claimed}recovered {found}"
+    if not believed and any(w.recovered is not None for w in verdict.weights.values()):
+        yield "the recovered weights are not reliable beside what is unexplained"
     for known in verdict.evidence.get("sums", ()):
         terms = " + ".join(plain(name) if c == 1 else f"{c:.3g} {plain(name)}" for name, c in known["terms"].items())
-        print(f"  {terms} = {known['recovered']:.5f} ± {known['stderr']:.1g}")
+        yield f"{terms} = {known['recovered']:.5f} ± {known['stderr']:.1g}"
     if verdict.evidence.get("absent"):
-        print(f"  not in the file: {', '.join(map(plain, verdict.evidence['absent']))}")
+        yield f"not in the file: {', '.join(map(plain, verdict.evidence['absent']))}"
     modules, tensors, rounding = verdict.modules, verdict.tensors, verdict.rounding
     if modules["adapted"]:
-        others = tensors["total"] - modules["adapted"]
-        print(f"  {modules['agree']} of {modules['adapted']} adapted modules agree; ", end="")
-        print(f"{tensors['untouched_identical']} of {others} other tensors are the base's")
+        same = f"{tensors['untouched_identical']} of {tensors['total'] - modules['adapted']}"
+        agree = f"{modules['agree']} of {modules['adapted']}"
+        yield f"{agree} adapted modules agree; {same} other tensors are the base's"
     if rounding.get("violations") is not None:
-        print(f"  rounding: {rounding_line(rounding)}")
+        yield f"rounding: {rounding_line(rounding)}"
     if verdict.verified:
-        for line in hiding_lines(verdict.evidence):
-            print(f"  {line}")
+        yield from hiding_lines({"evidence": verdict.evidence, "rounding": rounding})
     if verdict.evidence.get("sampled"):
         scope = verdict.evidence["sampled"]
         missed = ", ".join(f"{where} {chance:.2g}" for where, chance in scope["missed"].items())
-        print(f"  looked at {scope['rows']} of {scope['of']} rows of {plain(scope['tensor'])}, the tensor seen least;")
-        print(f"  the chance to miss a fault there, in: {missed}")
-    for finding in (f.to_dict() for f in verdict.findings):
-        print(f"\n{finding['fault']}: {finding['consequence']}.")
-        what, remedy = seen(finding), finding["remedy"]
-        if what:
-            print(f"  Seen: {what}.")
-        print(f"  {remedy[0].upper()}{remedy[1:]}.")
-    for text in verdict.evidence.get("not_checked", ()):
-        print(f"\nnot checked: {plain(text)}.")
-    for note in verdict.notes:
-        print(f"\nnote {note}: {plain(verdict.explained(note))}.")
+        looked = f"{scope['rows']} of {scope['of']} rows of {plain(scope['tensor'])}"
+        yield f"looked at {looked}, the tensor seen least; the chance to miss a fault there, in: {missed}"
+
+
+def _print_under(line: str) -> None:
+    """A line below a heading, wrapped where it is long; a short one keeps its columns."""
+    head, *rest = paragraph(line, 4).splitlines()
+    print("\n".join([f"  {head.strip()}", *rest]) if columns(line) + 2 > _WIDTH else f"  {line}")
+
+
+def _print_block(line: str) -> None:
+    """A heading after an empty line."""
+    head, *rest = paragraph(line, 2).splitlines()
+    print("\n".join(["", head.strip(), *rest]))

@@ -27,7 +27,7 @@ def verify_command(
     public_key: Annotated[Path | None, typer.Option(help="Check model.sig, too, against this key (PEM).")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Judge some rows of every tensor, in seconds.")] = False,
     partial: AllowPartial = False,
-    detail: Annotated[bool, typer.Option("--detail", help="With --json: one entry per module.")] = False,
+    detail: Annotated[bool, typer.Option("--detail", help="Also modules that do not agree; --json: all.")] = False,
     as_json: Json = False,
     sarif: Sarif = None,
     junit: Junit = None,
@@ -60,10 +60,13 @@ def verify_command(
         eight = is_quantised(merged)
         unclaimed = f"{merged} is a quantised export, so the claim must be given: --base, -a and -w"
         if eight and not given and not (Path(merged) / MANIFEST).is_file():
+            _refuse_a_part(merged, base, adapter, weight)
             raise InputError(unclaimed)
         if given:
             claim = Claim(Checkpoint(str(base)), pair_up(adapter, weight))
         else:
+            if not (Path(merged) / MANIFEST).is_file():
+                _refuse_a_part(merged, base, adapter, weight)
             claim = claim_from_manifest(Checkpoint(merged), base, split_pairs(adapter, "-a"), calibration)
             claim = _with_weights(claim, weight)
         quantised = eight and is_quantised(merged, claim.base)
@@ -85,6 +88,20 @@ def verify_command(
     conclude(merged, verdict, shown, files)
     write_statements(merged, verdict, claim, shown, watch)
     raise typer.Exit(EXIT[verdict.verdict])
+
+
+def _refuse_a_part(merged: str, base: str | None, adapters: list[str] | None, weights: list[str] | None) -> None:
+    """Raise InputError for a part of a claim on a file beside which no manifest can give the rest."""
+    from crossmatch.checkpoint import MANIFEST
+
+    options = {"--base BASE": base, "-a NAME=PATH": adapters, "-w NAME=NUMBER": weights}
+    lacking = [option for option, given in options.items() if not given]
+    # A hub id may have a manifest there.
+    if not 0 < len(lacking) < len(options) or not Path(merged).exists():
+        return
+    unknown = "; if nobody knows the weights: crossmatch identify" if weights is None else ""
+    verb = "is" if len(lacking) == 1 else "are"
+    raise InputError(f"{' and '.join(lacking)} {verb} missing ({merged} has no {MANIFEST} that says it){unknown}")
 
 
 def _with_weights(claim: "Claim", weights: list[str] | None) -> "Claim":

@@ -83,3 +83,14 @@ def wrapped(text: str, width: int = 80, indent: int = 0) -> list[str]:
             lines.append(" " * (indent if lines else 0) + line[:cut])
             line, room = line[cut:], width - indent
     return [*lines, " " * (indent if lines else 0) + line] if line else lines
+
+
+def paragraph(text: str, indent: int = 0, width: int = 79) -> str:
+    """A text in lines of so many columns, each indented; longer words stay whole, since paths and names are copied."""
+    lines: list[str] = []
+    for word in text.split():
+        if lines and columns(lines[-1]) + 1 + columns(word) <= width - indent:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return "\n".join(" " * indent + line for line in lines)

@@ -1,7 +1,7 @@
 """A verdict (the dict of `verify --json`) in sentences, the same wherever it is shown. Its names are strangers'."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from crossmatch.report.text import plain
@@ -44,6 +44,13 @@ def with_error(value: float | None, error: float | None) -> str:
     return f"{value:.{digits}f} ± {shown}"
 
 
+def reliable(faults: Iterable[str], modules: Mapping[str, Any]) -> bool:
+    """Whether recovered weights can be believed to their standard errors: these know of rounding alone, and what is
+    unexplained in most modules shifts the weights of adapters that resemble it by many of them."""
+    unexplained = {"unexplained-delta", "wrong-adapter", "base-differs"} & set(faults)
+    return not unexplained or 2 * modules["agree"] >= modules["adapted"] > 0
+
+
 def percent(share: float) -> str:
     """A share to two digits, as at most so much: 0.34%, and 0.01% for what is less."""
     return f"{max(100 * share, 0.01):.2g}%"
@@ -72,16 +79,28 @@ def rounding_line(rounding: Mapping[str, Any]) -> str:
     return f"{_ROUTES.get(route, plain(route))}{exact}, {share:.2%} of the elements outside it"
 
 
-def hiding_lines(evidence: Mapping[str, Any]) -> list[str]:
-    """What the file holds beyond the claim, and how small a further delta would be seen; sizes are of the claimed
-    one's, in the module where that is the most."""
+def hiding_lines(verdict: Mapping[str, Any]) -> list[str]:
+    """What a verified file holds beyond the claim and why that is honest, and how small a further delta would be seen;
+    sizes are of the claimed one's, in the module where that is the most."""
+    evidence, outside = verdict.get("evidence", {}), verdict.get("rounding", {}).get("violations")
     left, unseen = evidence.get("left_over"), evidence.get("unseen")
     lines = []
-    if left is not None:
-        most = f"at most {percent(left)} of the claimed delta, in any module"
-        lines.append(f"left over beside it: {most}" if left else "nothing is left over beside it")
+    if left:
+        # With elements outside the named arithmetic, only noise of one more rounding passes.
+        why = (
+            "noise no larger than one more rounding, without a direction"
+            if outside
+            else "what the rounding above leaves open, since sums may be added in any order; no element is beyond that"
+        )
+        lines.append(f"left over beside it: at most {percent(left)} of the claimed delta, in any module: {why}")
+    elif left is not None:
+        where = " in the rows that were looked at" if evidence.get("sampled") else ""
+        lines.append(f"nothing is left over beside it{where}")
     if unseen is not None:
-        lines.append(f"a further delta of {percent(unseen)}, spread over a module, would be seen (99%)")
+        line = f"a further delta of {percent(unseen)}, spread over a module, would be seen (99%)"
+        # Smaller than what is left over: it shows in single elements, not in the size of the whole.
+        beyond = left and not outside and unseen < left
+        lines.append(f"{line}, by single elements that it carries beyond that rounding" if beyond else line)
     return lines
 
 

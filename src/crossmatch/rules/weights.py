@@ -76,7 +76,8 @@ class Weights:
         for entry in others:
             selector, colon, weight = entry.rpartition(":")
             if not colon:
-                raise RuleError(f"{entry!r} in the weights {text!r} is not SELECTOR:NUMBER, as in mlp:0.2")
+                point = f"; decimals take a point: {first}.{entry}" if entry.isdecimal() and first.isdecimal() else ""
+                raise RuleError(f"{entry!r} in the weights {text!r} is not SELECTOR:NUMBER, as in mlp:0.2{point}")
             overrides.append((selector.strip(), _number(weight, text)))
         return cls(_number(first, text), tuple(overrides))
 

@@ -184,6 +184,25 @@ FAULTS: Mapping[str, tuple[str, str]] = {
         "copy generation_config.json from the base or from the adapter",
     ),
 }
+# Where nobody claims anything (identify), these read otherwise.
+UNCLAIMED: Mapping[str, tuple[str, str]] = {
+    "unexplained-delta": (
+        "beside the adapters that were given something else is in the file",
+        "if another adapter was merged, give it as one more -a; else find out what was done after the merge",
+    ),
+    "wrong-adapter": (
+        "a delta is in the file, but not that of an adapter that was given",
+        "give the adapter that was merged as one more -a",
+    ),
+    "base-differs": (
+        "the merge stands on another base, or another revision of it, than the one given",
+        "give the base that was merged (--base)",
+    ),
+    "quantised-base": (
+        "the deltas lie on a base that was quantised and dequantised, not on the one given",
+        "merge again into the base in 16 bits",
+    ),
+}
 NOTES: Mapping[str, str] = {
     "partial-adapter-allowed": "an adapter holds only a part of what was trained, or nothing; that was allowed",
     "adapter-partial": "an adapter holds only a part of what was trained, or nothing: see evidence.adapters",
@@ -191,7 +210,8 @@ NOTES: Mapping[str, str] = {
     "not-identifiable": "the file does not hold the evidence to separate these weights",
     "rounded-twice": "the weights were rounded more than once on the way; an honest route, a little less exact",
     "rounded-stochastically": "each element was rounded to one of its two neighbours at random, as the manifest says",
-    "rounding-swallow": "much of the delta is below the rounding step and lost; store float32 or float16",
+    "rounding-swallow": "much of the delta is below the rounding step and lost, which is no fault in itself; before it "
+    "ships, evaluate the file, not its adapters, or store float32 or float16",
     "dtype-changed": "stored in another dtype than the base",
     "weight-in-bf16": "the weights were rounded to bfloat16 before they were used; within the tolerance",
     "merged-as-models": "each adapter was merged into a model of its own first; an honest route, a little less exact",

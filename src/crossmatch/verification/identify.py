@@ -67,4 +67,5 @@ def identify(
     renamed = {"partial-adapter-allowed": "adapter-partial"}
     notes = tuple(renamed.get(note, note) for note in verdict.notes if note != "claim-rounded")
     evidence = {**verdict.evidence, "absent": absent}
-    return replace(verdict, verdict=word, weights=weights, notes=notes, evidence=evidence)
+    findings = tuple(replace(finding, unclaimed=True) for finding in verdict.findings)
+    return replace(verdict, verdict=word, findings=findings, weights=weights, notes=notes, evidence=evidence)

@@ -23,21 +23,23 @@ from crossmatch.results.verdict import (
     VerdictJson,
     VerdictWord,
 )
-from crossmatch.verification.faults import FAULTS, NOTES
+from crossmatch.verification.faults import FAULTS, NOTES, UNCLAIMED
 
 
 @dataclass(frozen=True)
 class Finding:
     """One thing that is wrong: the fault's id, the tensors, files or fields in which it shows, and what was seen there,
-    as a sentence for people."""
+    as a sentence for people; unclaimed: whether adapters were given and nothing was claimed of them."""
 
     fault: str
     where: tuple[str, ...] = ()
     evidence: str = ""
+    unclaimed: bool = False
 
     def to_dict(self) -> FindingJson:
         """As plain JSON, with what it means and what to do about it."""
-        consequence, remedy = FAULTS[self.fault]
+        known = UNCLAIMED.get(self.fault) if self.unclaimed else None
+        consequence, remedy = known or FAULTS[self.fault]
         return {
             "fault": self.fault,
             "where": list(self.where),

@@ -138,6 +138,16 @@ def sums(judged: Judged, names: Sequence[str]) -> list[SumJson]:
     ]
 
 
+def swallowed(notes: Sequence[str], rounding: RoundingJson) -> dict[str, str]:
+    """The figures of the note `rounding-swallow`, by its name; nothing where it is not noted."""
+    lost = rounding.get("swallowed_energy")
+    if "rounding-swallow" not in notes or lost is None:
+        return {}
+    each = rounding.get("swallowed_by_adapter", {}).items()
+    parts = ", ".join(f"{share:.0%} of {name}'s" for name, share in each if share is not None)
+    return {"rounding-swallow": f"{lost:.0%} of the delta's energy is lost" + (f" ({parts})" if parts else "")}
+
+
 def left_over(judged: Judged) -> float | None:
     """By how much a module's elements are off what its program gives, over the size of the claimed sum, where that is
     the most: all that can have been added to the file. None where nothing adapted was looked at, or is no number."""

@@ -188,7 +188,7 @@ def decide(
             "unseen": record.unseen(judged),
             "modules_in_question": [m.name for m in modules if m.state == "disagree"],
             "sums": record.sums(judged, subject.names),
-            "noted": dict(beside.noted),
+            "noted": {**beside.noted, **record.swallowed(notes, rounding)},
             "checked": list(beside.checked),
             "not_checked": list(beside.not_checked),
         },

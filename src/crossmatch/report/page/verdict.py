@@ -104,6 +104,6 @@ def _facts(verdict: Mapping[str, Any]) -> list[str]:
     same = f"{tensors['untouched_identical']} of {others} other tensors are the base's own, bit for bit"
     checked = verdict.get("evidence", {}).get("checked", ())
     # As on the terminal: what could hide in a file that failed is not the question.
-    hidden = hiding_lines(verdict.get("evidence", {})) if verdict["verdict"] == "verified" else []
+    hidden = hiding_lines(verdict) if verdict["verdict"] == "verified" else []
     looked = [f"also checked: {', '.join(name.replace('_', ' ') for name in checked)}"] if checked else []
     return [states, same, f"rounding: {rounding_line(verdict['rounding'])}", *hidden, *looked]

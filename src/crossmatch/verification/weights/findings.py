@@ -18,6 +18,7 @@ from crossmatch.verification.weights.module_verdicts import (
     config_hypotheses,
     fits,
     read_weights,
+    same,
 )
 from crossmatch.verification.weights.scan import ModuleScan, Scan
 
@@ -70,7 +71,7 @@ def weight_findings(subject: Subject, claim: Resolved, judged: Judged, t: Thresh
         rest = [m for m in reading.others if m.state == "disagree" and m.name not in {u.name for u in unclean}]
     else:
         if reading.fault:
-            found.add(reading.fault, (), _weights_text(judged, reading, subject.names))
+            found.add(reading.fault, (), _weights_text(judged, reading, subject.names, t))
         rest = list(reading.others)
     for module in rest:
         if module.name not in spoilt:
@@ -118,8 +119,13 @@ class _Findings:
         self.add(fault, [m.name for m in unclean] if 2 * count > len(examined) else [], evidence)
         if fault == "quantised-base":
             self._absent([d.weights for _, d in examined if d.fault == fault])
+        passed_over = {diagnosed, fault, "unexplained-delta"}
+        if diagnosed == "unexplained-delta":
+            # A sum is pressed into a lower rank in a whole file. Where most modules hold something unknown, a lower
+            # rank that fits a few of them was fitted to that.
+            passed_over.add("rank-truncated")
         for module, other in examined:
-            if other.fault not in (diagnosed, fault, "unexplained-delta"):
+            if other.fault not in passed_over:
                 self.add(other.fault, [module.name], other.evidence)
 
     def _absent(self, weights: Sequence[Sequence[float]]) -> None:
@@ -223,8 +229,21 @@ def _factor(by_name: Mapping[str, float]) -> Callable[[str], float]:
     return lambda name: by_name.get(name, 1.0)
 
 
-def _weights_text(judged: Judged, reading: Reading, names: Sequence[str]) -> str:
+def _weights_text(judged: Judged, reading: Reading, names: Sequence[str], t: Thresholds) -> str:
     others = {m.name for m in reading.others}
     found = judged.pool([m for m in judged.modules if m.name not in others and m.estimate.identifiable])
-    pairs = zip(names, found.weights, judged.claimed, strict=True)
-    return "; ".join(f"{name} {weight:.4g} for {claimed:g}" for name, weight, claimed in pairs if weight == weight)
+    return weights_text(found, judged.claimed, names, t)
+
+
+def weights_text(found: Estimate, claimed: Sequence[float], names: Sequence[str], t: Thresholds) -> str:
+    """Recovered weights beside the claimed ones, 0 where they are within their error of it; and which adapter it is
+    where it is there alone, at 1."""
+    known = [i for i, weight in enumerate(found.weights) if weight == weight]
+    zero = {i for i in known if abs(found.weights[i]) <= t.sigmas * found.stderr[i]}
+    text = "; ".join(f"{names[i]} {0.0 if i in zero else found.weights[i]:.4g} for {claimed[i]:g}" for i in known)
+    there = [i for i in known if i not in zero]
+    if len(there) == 1 and len(known) == len(names) > 1:
+        (one,) = there
+        if same(found.weights[one], 1.0, found.stderr[one], t):
+            return f"{text}: this is {names[one]} alone"
+    return text
