@@ -235,3 +235,24 @@ def test_numbers_and_lists_in_words() -> None:
     assert change_text({"value": 0.0, "low": -0.047, "high": 0.047}, 100) == "0.0, -4.7 to +4.7"
     assert change_text({"value": 0.001, "low": -0.002, "high": 0.004}) == "+0.001, -0.002 to +0.004"
     assert joined(["a", "b", "c"]) == "a, b and c"
+
+
+def claim_of(low: float, high: float, verdict: str) -> dict[str, Any]:
+    """The answer to a statement whose one part has these bounds."""
+    part = {"what": "MLP less attention", "value": 0.0, "low": low, "high": high, "ceiling": high, "null": 0.0}
+    part |= {"effect": 0.05, "layers": 8, "test": "layers", "holds": None}
+    claim = {"id": "mlp-writes", "vector": "sft", "statement": "s", "k_label": "64", "primary": True, "why": None}
+    (answer,) = answers_of({"analysis": {"overlap": [], "claims": [{**claim, "verdict": verdict, "parts": [part]}]}})
+    return dict(answer)
+
+
+@pytest.mark.parametrize("verdict", ["no difference that matters", "not decided at this size", "undecided"])
+def test_a_statement_whose_interval_lies_within_the_margin_is_answered(verdict: str) -> None:
+    answer = claim_of(-0.026, 0.014, verdict)
+    assert answer["outcome"] == "no"
+    words = "makes no difference that matters (MLP less attention 0 (-0.026 to 0.014), within 0.05 of 0)."
+    assert answer["sentence"] == f"No: in sft, “MLPs write new directions” {words}"
+    wide = claim_of(-0.06, 0.014, "not decided at this size")
+    assert wide["outcome"] == "cannot tell"
+    assert "is not decided at this size" in wide["sentence"]
+    assert "no difference" not in wide["sentence"]
