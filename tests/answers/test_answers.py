@@ -147,7 +147,7 @@ def test_questions_are_answered_from_the_summary_each_with_its_figures() -> None
     open_ = answers["chooses-as-well", "sft"]
     assert open_["sentence"].startswith("Cannot tell: a loss of 2 points is neither shown nor excluded")
     assert open_["needed"] > 1000
-    assert open_["next"] == f"ask about {open_['needed']:,} questions of name"
+    assert open_["next"] == f"ask about {open_['needed']:,} questions of “name”"
     assert "worse than sft0.7 by more than 2 points (accuracy -20.0" in answers["chooses-as-well", "sft0.7"]["sentence"]
 
 

@@ -258,13 +258,13 @@ def _more(parts: Sequence[_Part], noun: str) -> str | None:
     missing = next((part for part in parts if part.why), None)
     if missing is not None:
         if "no answer" in missing.why:
-            return f"run the same command again to get the missing answers to {missing.suite}"
-        return f"ask more {noun} of {missing.suite}"
+            return f"run the same command again to get the missing answers to “{missing.suite}”"
+        return f"ask more {noun} of “{missing.suite}”"
     known = [part for part in parts if part.evidence.needed is not None]
     if not known:
         return None
     most = max(known, key=lambda part: part.evidence.needed or 0)
-    return f"ask about {most.evidence.needed:,} {noun} of {most.suite}"
+    return f"ask about {most.evidence.needed:,} {noun} of “{most.suite}”"
 
 
 def _knows_more(asked: _Asked) -> Answer | None:
