@@ -163,6 +163,11 @@ def test_documents_are_unseen_only_if_an_audit_found_none_of_them() -> None:
     assert "held-out documents" in told({"summary": summary()})["knows-more", "sft"]["sentence"]
     clean = answers["test-set-clean", None]
     assert (clean["outcome"], clean["sentence"]) == ("no", "Training data hold text of test items: define (3 of 40).")
+    as_well = answers["answers-as-well", "sft"]
+    figures = "(ROUGE-L -0.4, -1.5 to +0.7; 3 of 40 items are in training data)"
+    assert as_well["sentence"] == f"Yes: pt0.3+sft0.7 answers as well as sft within 2 points {figures}."
+    assert as_well["short"].endswith(figures)
+    assert "training data" not in answers["knows-more", "sft"]["sentence"]
     audit["held_out"]["define"]["found"] = 0
     assert told({"audit": audit})["test-set-clean", None]["outcome"] == "yes"
 
