@@ -162,6 +162,21 @@ def test_links_are_named_as_found_and_a_colleagues_file_is_offered(built: Path, 
     assert whole.evaluation.checkpoints == {"theirs": "work/theirs"}
 
 
+def test_a_plan_with_long_paths_fits_a_terminal(built: Path, laid: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    home = laid / "a-folder-with-a-long-name" / "and-another-one-below-it" / "and-a-third-one"
+    home.mkdir(parents=True)
+    copy(built / "sft", home / "sft")
+    write_rows(home / "choice.jsonl", CHOICES)
+    (laid / "study.yaml").write_text(
+        f"name: long\nquestion: q\nbase: {laid / 'models/base'}\nadapters:\n  sft: {{path: {home / 'sft'}}}\n"
+        f"  mine: {{stage: sft, data: {write_rows(home / 'dialogues.jsonl', DIALOGUES)}}}\nmerges: [{{sft: 1.0}}]\n"
+    )
+    assert run(["run", "study.yaml", "--dry-run"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert any("…" in line and line.endswith("sft") for line in lines)
+
+
 def test_nothing_is_overwritten(built: Path, laid: Path, capsys: pytest.CaptureFixture[str]) -> None:
     copy(built / "sft", laid / "sft")
     (laid / "study.yaml").write_text("mine")
