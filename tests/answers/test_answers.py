@@ -147,7 +147,7 @@ def test_questions_are_answered_from_the_summary_each_with_its_figures() -> None
     open_ = answers["chooses-as-well", "sft"]
     assert open_["sentence"].startswith("Cannot tell: a loss of 2 points is neither shown nor excluded")
     assert open_["needed"] > 1000
-    assert open_["next"] == f"ask about {open_['needed']:,} questions of name"
+    assert open_["next"] == f"ask about {open_['needed']:,} questions of “name”"
     assert "worse than sft0.7 by more than 2 points (accuracy -20.0" in answers["chooses-as-well", "sft0.7"]["sentence"]
 
 
@@ -163,6 +163,11 @@ def test_documents_are_unseen_only_if_an_audit_found_none_of_them() -> None:
     assert "held-out documents" in told({"summary": summary()})["knows-more", "sft"]["sentence"]
     clean = answers["test-set-clean", None]
     assert (clean["outcome"], clean["sentence"]) == ("no", "Training data hold text of test items: define (3 of 40).")
+    as_well = answers["answers-as-well", "sft"]
+    figures = "(ROUGE-L -0.4, -1.5 to +0.7; 3 of 40 items are in training data)"
+    assert as_well["sentence"] == f"Yes: pt0.3+sft0.7 answers as well as sft within 2 points {figures}."
+    assert as_well["short"].endswith(figures)
+    assert "training data" not in answers["knows-more", "sft"]["sentence"]
     audit["held_out"]["define"]["found"] = 0
     assert told({"audit": audit})["test-set-clean", None]["outcome"] == "yes"
 
@@ -235,3 +240,24 @@ def test_numbers_and_lists_in_words() -> None:
     assert change_text({"value": 0.0, "low": -0.047, "high": 0.047}, 100) == "0.0, -4.7 to +4.7"
     assert change_text({"value": 0.001, "low": -0.002, "high": 0.004}) == "+0.001, -0.002 to +0.004"
     assert joined(["a", "b", "c"]) == "a, b and c"
+
+
+def claim_of(low: float, high: float, verdict: str) -> dict[str, Any]:
+    """The answer to a statement whose one part has these bounds."""
+    part = {"what": "MLP less attention", "value": 0.0, "low": low, "high": high, "ceiling": high, "null": 0.0}
+    part |= {"effect": 0.05, "layers": 8, "test": "layers", "holds": None}
+    claim = {"id": "mlp-writes", "vector": "sft", "statement": "s", "k_label": "64", "primary": True, "why": None}
+    (answer,) = answers_of({"analysis": {"overlap": [], "claims": [{**claim, "verdict": verdict, "parts": [part]}]}})
+    return dict(answer)
+
+
+@pytest.mark.parametrize("verdict", ["no difference that matters", "not decided at this size", "undecided"])
+def test_a_statement_whose_interval_lies_within_the_margin_is_answered(verdict: str) -> None:
+    answer = claim_of(-0.026, 0.014, verdict)
+    assert answer["outcome"] == "no"
+    words = "makes no difference that matters (MLP less attention 0 (-0.026 to 0.014), within 0.05 of 0)."
+    assert answer["sentence"] == f"No: in sft, “MLPs write new directions” {words}"
+    wide = claim_of(-0.06, 0.014, "not decided at this size")
+    assert wide["outcome"] == "cannot tell"
+    assert "is not decided at this size" in wide["sentence"]
+    assert "no difference" not in wide["sentence"]

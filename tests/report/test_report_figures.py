@@ -110,6 +110,19 @@ def test_the_terminal_shows_all_differences_in_80_columns(capsys: pytest.Capture
         assert line in [shown.rstrip() for shown in out.splitlines()], line
 
 
+def test_detail_leaves_no_figure_out(capsys: pytest.CaptureFixture[str]) -> None:
+    summary = told()["summary"]
+    suite = next(iter(next(iter(summary["conditions"].values()))["suites"].values()))
+    figure = {v: {"value": 7.5, "low": 7.25, "high": 7.75, "n": 9} for v in summary["variants"]}
+    suite["metrics"] |= {"sentence_bleu": figure, "chrf": figure, "chrf_raw": figure}
+    print_summary(summary)
+    out = capsys.readouterr().out
+    assert "  sentence_bleu (n = 9)" in out
+    assert "7.5 (7.25 to 7.75)" in out
+    assert "  chrF raw: the same, no output has a trace" in out
+    assert "more: --json" not in out
+
+
 def test_a_suite_that_is_not_here_says_why() -> None:
     first, second = build_view(facts())["conditions"]
     assert first["elsewhere"] == []

@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from crossmatch import Adapter, Checkpoint, merge
 from crossmatch.cli import run
+from crossmatch.cli.vectors.extract import _rounding
 from crossmatch.delta import dense
 from crossmatch.errors import RuleError
 from crossmatch.vectors import LowRankForm, extract_adapter
@@ -176,3 +177,25 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
         LowRankForm()
     with pytest.raises(RuleError, match="at least 1"):
         LowRankForm(rank=0)
+
+
+@pytest.mark.parametrize("stored", [torch.bfloat16, torch.float32])
+def test_the_share_that_is_rounding_is_said(stored: torch.dtype, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    make_llama(tmp_path / "base", dtype=torch.float32)
+    deltas = low_rank(tensors_of(tmp_path / "base"))
+    tune(tmp_path / "base", tmp_path / "tuned", lambda tensors: {n: deltas[n].to(stored) for n in tensors})
+    pair = str(tmp_path / "base"), str(tmp_path / "tuned")
+    capsys.readouterr()
+    assert run(["vectors", "extract", *pair, "--rank", "4", "-o", str(tmp_path / "low"), "--json"]) == 0
+    share = json.loads(capsys.readouterr().out)["rounding"]
+    if stored == torch.float32:
+        assert share is None
+        return
+    base = tensors_of(tmp_path / "base")
+    lost = sum(float((t.to(stored).double() - t.double()).square().sum()) for t in base.values())
+    whole = sum(float((deltas[n].to(stored).double() - t.double()).square().sum()) for n, t in base.items())
+    assert share == pytest.approx(lost / whole, rel=1e-6)
+    assert _rounding({"rounding": share}) == []
+    told = _rounding({"rounding": 0.34, "form": {}})
+    assert told[0] == "the base's rounding to 16 bits alone is 34% of the difference's energy, of full rank"
+    assert "crossmatch identify" in told[1]

@@ -9,7 +9,7 @@ from typing import Any
 
 from crossmatch.answers.analysis import analysis_answers, interference_answer
 from crossmatch.answers.answer import Answer
-from crossmatch.answers.audit import audited_in, clean_answer, clean_suites
+from crossmatch.answers.audit import audited_in, clean_answer
 from crossmatch.answers.decisions import MARGIN
 from crossmatch.answers.evaluation import evaluation_answers
 from crossmatch.answers.proof import claim_answer
@@ -28,7 +28,7 @@ def answers_of(facts: Json, margin: float = MARGIN) -> list[AnswerJson]:
     summary = facts.get("summary")
     audit = facts.get("audit") or (audited_in(summary) if summary else None)
     if summary:
-        found += evaluation_answers(summary, margin=margin, clean=clean_suites(audit))
+        found += evaluation_answers(summary, margin=margin, audited=(audit or {}).get("held_out"))
     if audit and (clean := clean_answer(audit)) is not None:
         found.append(clean)
     if facts.get("interference"):

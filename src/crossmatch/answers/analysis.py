@@ -6,15 +6,15 @@ from typing import Any
 
 from crossmatch.answers.answer import CANNOT_TELL, NO, YES, Answer, Evidence, Outcome
 from crossmatch.answers.decisions import MARGIN
-from crossmatch.report.statements import answer as said
-from crossmatch.report.statements import side
+from crossmatch.report.statements import answer_of, negligible, side
 from crossmatch.report.text import plain
 
 Json = Mapping[str, Any]
 # The smallest cosine of two updates that matters, as for the statements of the literature.
 EFFECT = 0.05
 _Z = 1.959963984540054
-_OUTCOMES: Mapping[str, Outcome] = {"supported": YES, "contradicted": NO}
+_NONE = "no difference that matters"
+_OUTCOMES: Mapping[str, Outcome] = {"supported": YES, "contradicted": NO, _NONE: NO}
 # Beginning of a statement's id, or the statement itself in files of earlier versions -> question, its short form.
 _QUESTIONS: Mapping[str, tuple[str, str]] = {
     "mlp-writes": ("Does {} write new directions into MLPs, more than into attention?", "MLPs write new directions"),
@@ -111,20 +111,24 @@ def _overlap_answer(pair: Json) -> Answer | None:
 
 
 def _claim_answer(claim: Json) -> Answer:
-    """A statement of the literature: supported, contradicted, or not decided at this size."""
+    """A statement of the literature: supported, contradicted, no difference that matters, or not decided."""
     vector = plain(claim["vector"])
     key = claim.get("id") or _FORMER.get(claim["statement"], "statement")
     question, short = _QUESTIONS.get(key, (claim["statement"] + " ({})?", claim["statement"]))
-    outcome = _OUTCOMES.get(said(claim["verdict"]), CANNOT_TELL)
+    said = answer_of(claim)
+    outcome = _OUTCOMES.get(said, CANNOT_TELL)
     opens = {YES: "Yes", NO: "No", CANNOT_TELL: "Cannot tell"}[outcome]
     parts = _named(claim["parts"])
     wanted = {YES: True, NO: False, CANNOT_TELL: None}[outcome]
-    telling = next((part for part in parts if part["holds"] is wanted), None)
-    why = claim["why"] or (_figure(telling) if telling else "no figure is defined")
+    if said == _NONE:
+        telling = next((part for part in parts if negligible(part)), None)
+    else:
+        telling = next((part for part in parts if part["holds"] is wanted), None)
+    why = claim["why"] or (_figure(telling).removesuffix(f": {_NONE}") if telling else "no figure is defined")
     evidence = tuple(
         Evidence(f"analysis.json: claims/{key}/{vector}", _figure(part), part.get("layers")) for part in parts
     )
-    line = f"in {vector}, “{short}” is {said(claim['verdict'])} ({why})."
+    line = f"in {vector}, “{short}” {'makes' if said == _NONE else 'is'} {said} ({why})."
     sentence, line = f"{opens}: {line}", f"I{line[1:]}"
     return Answer(
         key,

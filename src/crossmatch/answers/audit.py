@@ -31,11 +31,6 @@ def clean_answer(audit: Json) -> Answer | None:
     return Answer(_ID, _QUESTION, NO, text, text, evidence=evidence, next=step)
 
 
-def clean_suites(audit: Json | None) -> frozenset[str]:
-    """Held-out sets of which nothing was found."""
-    return frozenset(name for name, found in ((audit or {}).get("held_out") or {}).items() if not found["found"])
-
-
 def audited_in(summary: Json) -> Json | None:
     """What a summary itself tells of an audit, in the audit's form: suites with fewer clean items than items."""
     touched = {

@@ -35,8 +35,8 @@ _TRACES = ("trace_structural", "trace_untagged")
 
 @dataclass(frozen=True)
 class _Asked:
-    """What one answer is about. key: which difference of an entry; other: the variant that it is taken from; clean:
-    suites of which an audit found no item in training data."""
+    """What one answer is about. key: which difference of an entry; other: the variant that it is taken from;
+    audited: of suites that an audit looked at, how many items there are (n), and are in training data (found)."""
 
     summary: Json
     condition: str
@@ -44,7 +44,7 @@ class _Asked:
     key: str
     other: str
     margin: float
-    clean: frozenset[str] = frozenset()
+    audited: Mapping[str, Json]
 
     @property
     def suites(self) -> Mapping[str, Json]:
@@ -64,25 +64,33 @@ class _Asked:
 
 @dataclass(frozen=True)
 class _Part:
-    """One suite's figure in an answer: its decision, the figure in words, and why there is none."""
+    """One suite's figure in an answer: its decision, the figure in words, why there is none; what an audit found."""
 
     suite: str
     decision: Decision
     evidence: Evidence
     title: str
     why: str = ""
+    trained: str = ""
+
+    @property
+    def figure(self) -> str:
+        """The figure, and how many of its items are in training data, if any are."""
+        return f"{self.evidence.text}; {self.trained}" if self.trained else self.evidence.text
 
 
-def evaluation_answers(summary: Json, *, margin: float = MARGIN, clean: frozenset[str] = frozenset()) -> list[Answer]:
+def evaluation_answers(
+    summary: Json, *, margin: float = MARGIN, audited: Mapping[str, Json] | None = None
+) -> list[Answer]:
     """Every question that the summary can answer, of each variant that somebody may ship and under each condition.
 
-    margin: points of a score, or percent of a perplexity; clean: suites of which an audit found every item clean.
+    margin: points of a score, or percent of a perplexity; audited: `held_out` of an audit, by suite.
     """
     found: list[Answer] = []
     for condition in summary["conditions"]:
         for variant in subjects(summary):
             for key, other in _others(summary, condition, variant):
-                asked = _Asked(summary, condition, variant, key, other, margin, clean)
+                asked = _Asked(summary, condition, variant, key, other, margin, audited or {})
                 answers = [_answers_as_well(asked), _knows_more(asked), _chooses_as_well(asked)]
                 answers += [_traces(asked)] if key != "difference_control" else []
                 found += [answer for answer in answers if answer]
@@ -161,7 +169,9 @@ def _part(
     text = f"{title} {change_text(difference, form[1])}" if difference else _missing(suite)
     n = difference["n"] if difference else suite["n"]
     evidence = Evidence(asked.where(name, metric), text, n, decision.needed)
-    return _Part(name, decision, evidence, title, "" if difference else _missing(suite))
+    audit = asked.audited.get(name, {"found": 0})
+    trained = f"{audit['found']:,} of {audit['n']:,} items are in training data" if audit["found"] else ""
+    return _Part(name, decision, evidence, title, "" if difference else _missing(suite), trained)
 
 
 def _title(title: str) -> str:
@@ -172,7 +182,7 @@ def _title(title: str) -> str:
 def _figures(parts: Sequence[_Part]) -> str:
     """The figures of some parts, each with its suite where there are several."""
     several = len(parts) > 1
-    return "; ".join(f"{f'{part.suite} ' if several else ''}{part.evidence.text}" for part in parts)
+    return "; ".join(f"{f'{part.suite} ' if several else ''}{part.figure}" for part in parts)
 
 
 def _needed(parts: Sequence[_Part]) -> str:
@@ -258,13 +268,13 @@ def _more(parts: Sequence[_Part], noun: str) -> str | None:
     missing = next((part for part in parts if part.why), None)
     if missing is not None:
         if "no answer" in missing.why:
-            return f"run the same command again to get the missing answers to {missing.suite}"
-        return f"ask more {noun} of {missing.suite}"
+            return f"run the same command again to get the missing answers to “{missing.suite}”"
+        return f"ask more {noun} of “{missing.suite}”"
     known = [part for part in parts if part.evidence.needed is not None]
     if not known:
         return None
     most = max(known, key=lambda part: part.evidence.needed or 0)
-    return f"ask about {most.evidence.needed:,} {noun} of {most.suite}"
+    return f"ask about {most.evidence.needed:,} {noun} of “{most.suite}”"
 
 
 def _knows_more(asked: _Asked) -> Answer | None:
@@ -287,7 +297,9 @@ def _knows_more(asked: _Asked) -> Answer | None:
     else:
         outcome = YES if any(one.outcome == YES for one in found) else CANNOT_TELL
     deciding = [part for part in parts if part.decision.outcome == outcome] or parts
-    documents = ("unseen" if {part.suite for part in parts} <= asked.clean else "held-out") + " documents"
+    documents = (
+        "unseen" if all(asked.audited.get(part.suite, {}).get("found") == 0 for part in parts) else "held-out"
+    ) + " documents"
     figures, worse, step = _figures(deciding), any(part.decision.clear < 0 for part in deciding), None
     if outcome == YES:
         sentence = f"Yes: {asked.variant} knows more of {documents} than {asked.other} ({figures})."

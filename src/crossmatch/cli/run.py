@@ -12,7 +12,8 @@ from crossmatch.cli.console import Terminal, emit, say
 from crossmatch.cli.exports import Figures, ReportTo, Tables, export, wanted_exports
 from crossmatch.cli.options import Detail, Json, Margin, check_margin
 from crossmatch.errors import ExitCode, InputError
-from crossmatch.report.text import duration
+from crossmatch.report.answer_sentences import WIDTH
+from crossmatch.report.text import columns, duration, padded, plain, shortened, wrapped
 
 if TYPE_CHECKING:
     from crossmatch.results.study import StudyPlanJson
@@ -92,13 +93,22 @@ def _print_plan(plan: "StudyPlanJson") -> None:
         tokens = f"{stage['tokens']:,}" if stage["tokens"] is not None else "-"
         seconds = duration(stage["seconds"]) if stage["seconds"] is not None else "-"
         gib = f"{stage['gib']:.1f}" if stage["gib"] is not None else "-"
-        print(f"{stage['name']:18} {tokens:>10} {seconds:>8} {gib:>5}  {stage['what']}")
+        head = f"{padded(shortened(plain(stage['name']), 18), 18)} {tokens:>10} {seconds:>8} {gib:>5}  "
+        what = _short_paths(plain(stage["what"]), WIDTH - columns(head))
+        for number, line in enumerate(wrapped(what, WIDTH - columns(head))):
+            print(f"{head if not number else ' ' * columns(head)}{line}")
     for line in plan["rendered"]:
-        print(line)
+        print("\n".join(wrapped(_short_paths(plain(line), WIDTH), WIDTH, 2)))
     done = list(dict.fromkeys(stage["name"] for stage in plan["stages"] if stage["finished"]))
     if done:
-        print(f"finished already, skipped if nothing that they read has changed: {', '.join(done)}")
+        text = f"finished already, skipped if nothing that they read has changed: {', '.join(done)}"
+        print("\n".join(wrapped(plain(text), WIDTH, 2)))
     print(f"about {duration(plan['seconds'])} on this machine, {plan['flops'] / 1e9:,.0f} GFLOP/s measured")
+
+
+def _short_paths(text: str, width: int) -> str:
+    """A text in which paths that are wider than the room there is lose their middle."""
+    return " ".join(shortened(word, width) if "/" in word else word for word in text.split(" "))
 
 
 def _with_margin(recipe: "Recipe", margin: float) -> "Recipe":

@@ -117,7 +117,7 @@ def _settings(name: str) -> tuple[SuiteSettings, Path]:
     if not name.startswith(RECIPE):
         path = Path(name)
         if path.suffix in SUFFIXES:
-            raise DataError(f"{path} is a suite's data; give the YAML file that names it")
+            raise DataError(f"{path} is a suite's data; give the YAML file that names it; `crossmatch init` writes one")
         return parse_settings(read_yaml(path), path), path.parent
     recipe, _, data = name.removeprefix(RECIPE).partition(":")
     if recipe not in known_recipes():

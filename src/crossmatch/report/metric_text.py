@@ -23,11 +23,13 @@ def order(present: Sequence[str]) -> list[str]:
     return [*(m for m in CATALOGUE if m in present), *(m for m in present if m not in CATALOGUE)]
 
 
-def telling(metrics: Json, variants: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Which metrics of a suite are read first, and a line for each of these that has nothing to tell: why not."""
+def telling(metrics: Json, variants: Sequence[str], *, every: bool = False) -> tuple[list[str], list[str]]:
+    """Which metrics of a suite are read first (every: all that it has), and a line for each of these that has nothing
+    to tell: why not."""
     shown, lines = [], []
-    for metric, facts in CATALOGUE.items():
-        if not facts.first or metric not in metrics:
+    for metric in order(list(metrics)):
+        facts = metric_of(metric)
+        if not (facts.first or every):
             continue
         title, form, scale = facts.title, facts.form, facts.unit.scale
         entries = [metrics[metric][variant] for variant in variants if variant in metrics[metric]]

@@ -5,12 +5,26 @@ from typing import Any
 
 # What analyses said before.
 _FORMER = {"confirmed": "supported", "refuted": "contradicted", "undecided": "not decided at this size"}
+_OPEN, _NONE = "not decided at this size", "no difference that matters"
 _CLASSES = {"supported": "confirmed", "contradicted": "refuted"}
 
 
 def answer(verdict: str) -> str:
-    """supported, contradicted or not decided at this size."""
+    """supported, contradicted, no difference that matters or not decided at this size."""
     return _FORMER.get(verdict, verdict)
+
+
+def answer_of(claim: Mapping[str, Any]) -> str:
+    """The same of a whole statement: files from before the third answer left it open, but hold the intervals."""
+    said = answer(claim["verdict"])
+    return _NONE if said == _OPEN and any(negligible(part) for part in claim["parts"]) else said
+
+
+def negligible(part: Mapping[str, Any]) -> bool:
+    """Whether a number's whole interval lies within the smallest effect that matters."""
+    low, high, null, effect = part["low"], part["high"], part["null"], part.get("effect", 0.0)
+    known = effect and low is not None and high is not None
+    return bool(known and null - effect <= low and high <= null + effect)
 
 
 def style(verdict: str) -> str:
@@ -26,6 +40,6 @@ def side(part: Mapping[str, Any]) -> str:
         return f"above {above:g}"
     if high is not None and high < below:
         return f"below {below:g}"
-    if effect and low is not None and high is not None and below <= low and high <= above:
-        return f"within {effect:g} of {null:g}: no difference that matters"
+    if negligible(part):
+        return f"within {effect:g} of {null:g}: {_NONE}"
     return f"not apart from {f'{below:g} to {above:g}' if effect else f'{null:g}'}"

@@ -213,7 +213,7 @@ class ClaimJson(TypedDict):
     primary: bool
     """Whether this k is read first."""
     verdict: str
-    """`supported`, `contradicted`, or `not decided at this size`."""
+    """`supported`, `contradicted`, `no difference that matters`, or `not decided at this size`."""
     why: str | None
     parts: list[ClaimPartJson]
 

@@ -105,6 +105,8 @@ class PairFactsJson(TypedDict):
     heads: HeadsJson | None
     changed: int
     unchanged: int
+    rounding: float | None
+    """Share of the squared norm that rounding to 16 bits makes by itself; none where the base is not wider."""
     notes: list[str]
 
 
@@ -117,6 +119,8 @@ class VectorFactsJson(TypedDict):
     heads: HeadsJson | None
     changed: NotRequired[int]
     unchanged: NotRequired[int]
+    rounding: NotRequired[float | None]
+    """Share of the squared norm that rounding to 16 bits makes by itself; none where the base is not wider."""
     notes: NotRequired[list[str]]
     dtype: NotRequired[str]
     exactness: NotRequired[ExactnessJson]

@@ -15,7 +15,7 @@ from crossmatch.analysis.weights.delta_matrix import Change, Place
 from crossmatch.analysis.weights.heads import head_groups
 from crossmatch.analysis.weights.norms import entropy_bounds, grouped, size
 from crossmatch.analysis.weights.overlap import sign_conflict
-from crossmatch.analysis.weights.paper_claims import claims
+from crossmatch.analysis.weights.paper_claims import ClaimPart, claims
 from crossmatch.analysis.weights.random_baselines import SplitNull, inside, overlap_of_spaces, purity
 from crossmatch.delta import LowRank, Rows, Singular, all_singular, dense, low_rank, random_like, top_singular
 from crossmatch.errors import DataError
@@ -323,7 +323,15 @@ def test_claims_are_supported_contradicted_and_left_open(layers: int) -> None:
     assert set(planted_claims(3.0, 1.0, layers).values()) == {"supported"}
     # MLP modules write existing directions alone; attention shrinks its own.
     assert set(planted_claims(0.0, -1.0, layers).values()) == {"contradicted"}
-    assert planted_claims(3.0, 0.0, layers)["attention-amplifies"] == "not decided at this size"
+    assert planted_claims(3.0, 0.0, layers)["attention-amplifies"] == "no difference that matters"
+
+
+def test_a_part_within_the_margin_is_no_difference_that_matters() -> None:
+    def part(low: float | None, high: float | None) -> ClaimPart:
+        return ClaimPart("x", 0.0, low, high, high, 0.0, 8, "layers")
+
+    assert part(-0.026, 0.014).negligible
+    assert not any(part(*bounds).negligible for bounds in ((-0.06, 0.01), (0.01, 0.06), (None, 0.0), (0.0, None)))
 
 
 def test_a_claim_without_enough_layers_says_why() -> None:
@@ -342,7 +350,7 @@ def test_random_vectors_leave_claims_open(layers: int) -> None:
                 one = change(random(100 * seed + place, SIGMA), module, part, layer)
                 rows += alignment.align(one, SPACE, [("64", 12)])
         answers.update(claim.verdict for claim in claims("x", rows))
-    assert set(answers) == {"not decided at this size"}
+    assert set(answers) <= {"not decided at this size", "no difference that matters"}
 
 
 def test_a_change_of_nothing_and_shapes_that_differ() -> None:

@@ -354,6 +354,28 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def test_detail_prints_every_figure_of_a_comparison(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a", "b"):
+        logged(tmp_path / name, {"quiz": accuracies(A)})
+    asked = ["compare", str(tmp_path / "a"), str(tmp_path / "b"), "--margin", "1"]
+    run(asked)
+    short = capsys.readouterr().out
+    run([*asked, "--detail"])
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    (found,) = compared(tmp_path / "a", tmp_path / "b", margin=1.0).to_dict()["lines"]
+    told = " ".join(" ".join(lines).split())
+    for figure in (
+        f"{found['difference']['test']} over {len(A)} pairs: p = {found['difference']['p']:.2g}",
+        f"B alone right {found['difference']['gained']}",
+        f"{found['non_inferior']['items_if_equal']:,} documents if equal",
+    ):
+        assert figure in told
+        assert figure not in short
+    # Equal runs are as they were seen: one number, said once.
+    assert "documents would decide." in " ".join(short.split())
+
+
 def test_two_variants_of_one_evaluation(evaluated: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = evaluated / "out"
     capsys.readouterr()

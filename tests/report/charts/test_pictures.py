@@ -145,4 +145,4 @@ def test_the_page_is_made_again(analysed: Path, tmp_path: Path, capsys: pytest.C
     (tmp_path / "analysis.json").write_text("{}")
     capsys.readouterr()
     assert run(["report", str(tmp_path)]) == 2
-    assert "no report of ours" in capsys.readouterr().err
+    assert "is no analysis" in capsys.readouterr().err

@@ -128,6 +128,55 @@ def test_a_merge_is_asked_as_well(built: Path, laid: Path) -> None:
     assert (recipe.base, recipe.evaluation and recipe.evaluation.checkpoints) == ("models/base", {"merged": "merged"})
 
 
+def test_links_are_named_as_found_and_a_colleagues_file_is_offered(built: Path, laid: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store-elsewhere"
+    work = tmp_path / "work"
+    work.mkdir()
+    for name in ("base", "sft"):
+        copy(built / name, store / name)
+    copy(built / "base", store / "theirs")
+    for name in ("base", "sft", "theirs"):
+        (work / name).symlink_to(store / name)
+    write_rows(store / "choice.jsonl", CHOICES)
+    (work / "choice.jsonl").symlink_to(store / "choice.jsonl")
+    write_rows(work / "a.jsonl", DOCUMENTS)
+    write_rows(work / "b.jsonl", DIALOGUES)
+    proposal = init("work")
+    text = Path("work/study.yaml").read_text()
+    recipe = load_recipe("work/study.yaml")
+    assert recipe.base == "work/base"
+    assert {name: one.path for name, one in recipe.adapters.items()} == {"sft": "work/sft"}
+    assert "elsewhere" not in text + Path("work/choice.suite.yaml").read_text()
+    assert "  # checkpoints:" in text
+    assert "  #   theirs: work/theirs" in text
+    assert any(line.startswith("work/theirs: neither the base nor") for line in proposal.left)
+    # What stands there as a comment is a recipe, too, when the marks are taken away.
+    kept = [line for line in text.splitlines() if "Not trained on" not in line and "templates:" not in line]
+    Path("all.yaml").write_text("\n".join(line.replace("  # ", "  ", 1) for line in kept if "decodings:" not in line))
+    whole = load_recipe("all.yaml")
+    assert {n: (o.stage, o.data) for n, o in whole.adapters.items() if o.stage} == {
+        "mine-1": ("pt", "work/a.jsonl"),
+        "mine-2": ("sft", "work/b.jsonl"),
+    }
+    assert whole.evaluation is not None
+    assert whole.evaluation.checkpoints == {"theirs": "work/theirs"}
+
+
+def test_a_plan_with_long_paths_fits_a_terminal(built: Path, laid: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    home = laid / "a-folder-with-a-long-name" / "and-another-one-below-it" / "and-a-third-one"
+    home.mkdir(parents=True)
+    copy(built / "sft", home / "sft")
+    write_rows(home / "choice.jsonl", CHOICES)
+    (laid / "study.yaml").write_text(
+        f"name: long\nquestion: q\nbase: {laid / 'models/base'}\nadapters:\n  sft: {{path: {home / 'sft'}}}\n"
+        f"  mine: {{stage: sft, data: {write_rows(home / 'dialogues.jsonl', DIALOGUES)}}}\nmerges: [{{sft: 1.0}}]\n"
+    )
+    assert run(["run", "study.yaml", "--dry-run"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert any("…" in line and line.endswith("sft") for line in lines)
+
+
 def test_nothing_is_overwritten(built: Path, laid: Path, capsys: pytest.CaptureFixture[str]) -> None:
     copy(built / "sft", laid / "sft")
     (laid / "study.yaml").write_text("mine")

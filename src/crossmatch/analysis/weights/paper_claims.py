@@ -1,4 +1,5 @@
-"""Two statements about tuning vectors, put to the numbers: supported, contradicted, or not decided at this size.
+"""Two statements about tuning vectors, put to the numbers: supported, contradicted, no difference
+that matters, or not decided at this size.
 
 The second paper (2510.09359) says that tuning vectors mainly write new directions into MLPs and amplify existing ones
 in attention. Each statement is cut into comparisons. For each it is stated beforehand how large an effect matters
@@ -23,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t as student
 
-from crossmatch.analysis.answers import CONTRADICTED, NOT_DECIDED, SUPPORTED
+from crossmatch.analysis.answers import CONTRADICTED, NO_DIFFERENCE, NOT_DECIDED, SUPPORTED
 from crossmatch.analysis.weights.alignment import Alignment
 from crossmatch.results.analysis import ClaimJson, ClaimPartJson
 from crossmatch.statistics.permutation import Bounds, exchange_bounds, flip_bounds
@@ -67,6 +68,13 @@ class ClaimPart:
             return True
         return False if self.ceiling is not None and self.ceiling < self.null - self.effect else None
 
+    @property
+    def negligible(self) -> bool:
+        """Whether the whole interval lies within `effect` of null."""
+        if self.low is None or self.high is None:
+            return False
+        return self.null - self.effect <= self.low and self.high <= self.null + self.effect
+
     def to_dict(self) -> ClaimPartJson:
         """As plain JSON."""
         return {
@@ -86,8 +94,8 @@ class ClaimPart:
 @dataclass(frozen=True)
 class Claim:
     """A statement about one vector at one k: supported if every part holds, contradicted if one holds the other way
-    round, else not decided. why: in words, where nothing could be decided; primary: whether this k is the one to read
-    first."""
+    round, no difference that matters if else one is negligible, else not decided. why: in words, where nothing
+    could be decided; primary: whether this k is the one to read first."""
 
     id: str
     vector: str
@@ -99,11 +107,15 @@ class Claim:
 
     @property
     def verdict(self) -> str:
-        """supported, contradicted or not decided at this size."""
+        """supported, contradicted, no difference that matters or not decided at this size."""
         found = [part.holds for part in self.parts]
         if not found:
             return NOT_DECIDED
-        return CONTRADICTED if False in found else NOT_DECIDED if None in found else SUPPORTED
+        if False in found:
+            return CONTRADICTED
+        if any(part.negligible for part in self.parts):
+            return NO_DIFFERENCE
+        return NOT_DECIDED if None in found else SUPPORTED
 
     def to_dict(self) -> ClaimJson:
         """As plain JSON."""

@@ -50,6 +50,8 @@ def extract_command(
     _show(base, output, manifest["predicate"], as_json, _errors)
 
 
+# A smaller share of rounding is not worth a line.
+_TELLING = 0.005
 Lines = Callable[["VectorPredicateJson"], list[str]]
 
 
@@ -61,9 +63,20 @@ def _show(base: str, output: Path, facts: "VectorPredicateJson", as_json: bool, 
     else:
         for line in lines(facts):
             print(line)
+        for line in _rounding(facts):
+            print(line)
     for note in facts.get("notes", ()):
         say(f"note: {note}")
     say(f"to put it on a model: crossmatch vectors apply {base} {output} -o OUT")
+
+
+def _rounding(facts: "VectorPredicateJson") -> list[str]:
+    share = facts.get("rounding")
+    if share is None or share < _TELLING:
+        return []
+    lines = [f"the base's rounding to 16 bits alone is {share:.0%} of the difference's energy, of full rank"]
+    lines += ["  so the error says little about adapters: try crossmatch identify"] if "form" in facts else []
+    return lines
 
 
 def _exactness(facts: "VectorPredicateJson") -> list[str]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from crossmatch.export.table import Column, Json, Table, columns, data_table, inner_tables, some, table
-from crossmatch.report.statements import answer
+from crossmatch.report.statements import answer_of
 
 # Figures with their null, as rows of an analysis have them.
 _ALIGNED = ("write_existing", "write_new", "read_existing", "diagonal", "gain")
@@ -115,6 +115,6 @@ def _listed(tables: Mapping[str, Sequence[Json]]) -> Iterator[Json]:
 def _statements(claims: Sequence[Json]) -> Iterator[Json]:
     for claim in claims:
         head = {"vector": claim["vector"], "statement": claim["statement"], "k": claim.get("k_label")}
-        head |= {"answer": answer(claim["verdict"]), "why": claim.get("why")}
+        head |= {"answer": answer_of(claim), "why": claim.get("why")}
         for part in claim["parts"] or ({},):
             yield {**head, **part, "part": part.get("what"), "n": part.get("layers") or part.get("n")}

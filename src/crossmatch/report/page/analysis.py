@@ -11,7 +11,7 @@ from typing import Any
 from crossmatch.report.charts import charts as pictures
 from crossmatch.report.charts.charts import Spec
 from crossmatch.report.page.representations import inside_charts, inside_groups, inside_sentences
-from crossmatch.report.statements import answer, side, style
+from crossmatch.report.statements import answer_of, side, style
 from crossmatch.report.text import plain
 
 Json = Mapping[str, Any]
@@ -299,8 +299,8 @@ def _claims(claims: Sequence[Json]) -> dict[str, Any]:
         key = claim["statement"], plain(claim["vector"])
         row = rows.setdefault(key, {"statement": key[0], "vector": key[1], "cells": dict.fromkeys(labels)})
         row["cells"][claim.get("k_label")] = {
-            "verdict": answer(claim["verdict"]),
-            "style": style(claim["verdict"]),
+            "verdict": answer_of(claim),
+            "style": style(answer_of(claim)),
             "lines": [claim["why"]] if claim["why"] else [_part(part) for part in claim["parts"]],
         }
     heads = [f"k = {label}" if label else "" for label in labels]

@@ -5,7 +5,7 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from crossmatch.report.statements import answer, side
+from crossmatch.report.statements import answer_of, side
 from crossmatch.report.text import columns, padded, plain, printable, shortened
 
 Row = Mapping[str, Any]
@@ -102,7 +102,7 @@ def _overlap(row: Row) -> tuple[Any, ...]:
 
 
 def _claim(claim: Row) -> Iterator[str]:
-    said = f"{claim['vector']}: {claim['statement']}: {answer(claim['verdict']).upper()}"
+    said = f"{claim['vector']}: {claim['statement']}: {answer_of(claim).upper()}"
     label = f" (k = {claim['k_label']})" if claim["k_label"] else ""
     why = f" ({claim['why']})" if claim["why"] else label
     yield from textwrap.wrap(said + why, 79, subsequent_indent="  ")

@@ -8,6 +8,7 @@ from crossmatch.report.metric_text import (
     is_clear,
     mde_of,
     names_against,
+    order,
     p_text,
     seeds_note,
     telling,
@@ -26,7 +27,7 @@ _ENOUGH = 20
 
 
 def print_summary(summary: Mapping[str, Any]) -> None:
-    """One table a suite and condition, of the metrics that are read first: every value with its interval, every
+    """One table a suite and condition, of every metric: every value with its interval, every
     difference with interval, adjusted p and what the test would find."""
     names = names_against(summary)
     for name, condition in summary["conditions"].items():
@@ -66,9 +67,11 @@ def _suite(name: str, facts: Mapping[str, Any], shared: tuple[Sequence[str], Map
     print(f"\n  {name}, n = {facts['n']}{left}")
     for variant, fault in (facts["incomplete"] or {}).items():
         print(f"    INCOMPLETE: {variant} has no answer to {fault['failed']} items ({printable(fault['reason'][:60])})")
-    shown, lines = telling(facts["metrics"], kept)
+    shown, lines = telling(facts["metrics"], kept, every=True)
     for metric in shown:
-        entries = {variant: facts["metrics"][metric][variant] for variant in kept}
+        entries = {
+            variant: facts["metrics"][metric][variant] for variant in kept if variant in facts["metrics"][metric]
+        }
         about = [f"n = {max(e['n'] for e in entries.values())}", test_name(entries), seeds_note(metric, seeds)]
         print(f"  {metric} ({', '.join(filter(None, about))})")
         for variant, entry in entries.items():
@@ -76,8 +79,6 @@ def _suite(name: str, facts: Mapping[str, Any], shared: tuple[Sequence[str], Map
                 print(f"    {line}".rstrip())
     for line in lines:
         print("\n".join(_wrapped(line)))
-    if further := len(facts["metrics"]) - len(shown) - len(lines):
-        print(f"  {further} more: --json, summary.json")
 
 
 def _rows(variant: str, entry: Mapping[str, Any], names: Mapping[str, str]) -> Iterator[str]:
@@ -135,8 +136,9 @@ def print_sections(condition: Mapping[str, Any]) -> None:
 
 
 def _shown(metrics: Mapping[str, Any]) -> list[str]:
-    """Of a suite's metrics the one that stands for it; --json and summary.json have all."""
-    return next(([metric] for metric in STANDING if metric in metrics), [])
+    """All of a suite's metrics, the one that stands for it first."""
+    first = next(([metric] for metric in STANDING if metric in metrics), [])
+    return [*first, *(metric for metric in order(list(metrics)) if metric not in first)]
 
 
 def _curve(suite: str, metrics: Mapping[str, Any]) -> None:

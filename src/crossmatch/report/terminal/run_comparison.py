@@ -39,18 +39,20 @@ def comparison_answer(facts: Json) -> ComparisonAnswerJson:
 
 
 def comparison_lines(facts: Json, *, detail: bool = False) -> list[str]:
-    """At most 15 lines of at most 80 columns; with detail every comparison and note."""
+    """At most 15 lines of at most 80 columns; with detail every comparison with all its figures, and every note."""
     common, lines = _without_common_end(facts)
     lines = sorted(lines, key=_rank)
     answer = _fitted(_answer(facts, lines), 3)
-    rows = [_row(line) for line in (lines if detail else lines[:_ROWS])]
+    told = lines if detail else lines[:_ROWS]
+    rows = [row for line in told for row in [_row(line), *(_figures(line) if detail else [])]]
     head = f"{'':{_LABEL}} {'n':>6} {'A':>6} {'B':>6} {'B - A (95% interval)':>22} {'p':>6}"
     shown = [*answer, f"{head} {'ok' if facts['margin'] is not None else ''}".rstrip(), *rows]
     notes = [_pairing(facts["pairings"], common), *facts["notes"]]
-    if len(lines) > len(rows):
-        notes.insert(1, f"{len(lines) - len(rows)} more comparisons: --detail")
+    if len(lines) > len(told):
+        notes.insert(1, f"{len(lines) - len(told)} more comparisons: --detail")
     if detail:
-        return [*shown, *(line for note in notes for line in _fitted(note, len(note)))]
+        pairs = [_pairing([one], "") + f" ({one['task']})" for one in facts["pairings"] if len(facts["pairings"]) > 1]
+        return [*shown, *(line for note in [*notes, *pairs] for line in _fitted(note, len(note)))]
     for place, note in enumerate(notes):
         wrapped = _fitted(note, _NOTE)
         # The last line is kept for the number of notes that have no room.
@@ -86,6 +88,28 @@ def _row(line: Json) -> str:
         return f"{head} {'(too few)':>22} {'':6} {answer}".rstrip()
     star = "*" if found["p_holm"] < _LEVEL else ""
     return f"{head} {_change(found, scale):>22} {_p(found['p_holm']) + star:>6} {answer}".rstrip()
+
+
+def _figures(line: Json) -> list[str]:
+    """Every figure of a comparison that its row has no room for, indented."""
+    scale, found, judged = _scale(line), line["difference"], line["non_inferior"]
+    parts = []
+    for name, side in (("A", line["a"]), ("B", line["b"])):
+        bounds = [_number(side[key], scale) for key in ("value", "low", "high")]
+        interval = "no interval" if side["low"] is None else f"{bounds[1]} to {bounds[2]}"
+        parts.append(f"{name} {bounds[0]} ({interval}, n = {side['n']:,})")
+    parts.append(f"{'more' if line['higher_is_better'] else 'less'} is better ({line['direction']})")
+    if found:
+        parts.append(f"{found['test']} over {found['n']:,} pairs: p = {found['p']:.2g}, adjusted {found['p_holm']:.2g}")
+        parts += (
+            [f"B alone right {found['gained']:,}, A alone {found['lost']:,}"] if found["gained"] is not None else []
+        )
+        parts += [f"detectable with 80% power {_number(found['mde'], scale)}"] if found["mde"] is not None else []
+    if judged:
+        counts = [f"{n:,}" if (n := judged[key]) else "no number" for key in ("items_if_equal", "items")]
+        parts.append(f"to decide the margin: {counts[0]} documents if equal, {counts[1]} if as seen")
+    text = printable("; ".join(parts))
+    return textwrap.wrap(text, _WIDTH, initial_indent="    ", subsequent_indent="      ")
 
 
 def _label(line: Json) -> str:
@@ -144,6 +168,9 @@ def _of_margin(facts: Json, lines: Sequence[Json]) -> str:
     found = needed["non_inferior"]
     of = f" of {_name(needed)}" if count > 1 else ""
     equal, seen = (f"about {n:,}" if (n := found[k]) else "no number" for k in ("items_if_equal", "items"))
+    if equal == seen:
+        equal = equal.replace("no number", "no number of")
+        return f"{text} {_upper(equal)} documents{of} would decide."
     return (
         f"{text} {_upper(equal)} documents{of} would decide if the runs are equal, {seen} if the difference is as seen."
     )

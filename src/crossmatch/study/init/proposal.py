@@ -1,6 +1,5 @@
 """From findings to a recipe: what is chosen, what is guessed, and the commented text."""
 
-import os
 import re
 import tempfile
 from collections import Counter
@@ -140,15 +139,28 @@ def _choose(findings: Findings, suites: Sequence[Path], name: str, guessed: list
     if every:
         guessed.append(f"the variants are compared with {reference}")
     merged = {name: _path(path) for name, path in _named(p for p in findings.merged if p != base).items()}
-    spare = tuple(_path(one.path) for one in trainable) if fitting else ()
-    return Chosen(_name(name), _path(base), adapters, weights, reference, tuple(every), merged, spare)
+    unused = {name: _path(path) for name, path in _named(_unused(findings, base)).items()}
+    why = "neither the base nor called a merge by a manifest; its line under checkpoints is a comment"
+    left += [f"{path}: {why}" for path in unused.values()]
+    spare: dict[str, dict[str, str]] = {}
+    for one in trainable if fitting else ():
+        label = f"mine-{len(spare) + 1}" if len(trainable) > 1 else "mine"
+        spare[label] = {"stage": one.stage, "data": _path(one.path)}
+    return Chosen(_name(name), _path(base), adapters, weights, reference, tuple(every), merged, unused, spare)
+
+
+def _unused(findings: Findings, base: Path) -> list[Path]:
+    """Checkpoints that are neither the base nor merges with a manifest, each once."""
+    taken = {path.resolve() for path in (base, *findings.merged)}
+    return list({path.resolve(): path for path in findings.checkpoints if path.resolve() not in taken}.values())
 
 
 def _base(findings: Findings, guessed: list[str]) -> Path:
     """The checkpoint that the adapters name, or the only one that is no merge."""
     named = {adapter.config.base for adapter in findings.adapters.values() if adapter.config.base}
     places = [path for path in findings.checkpoints if path not in findings.merged]
-    matching = [path for path in places if path.resolve().name in {Path(one).name for one in named}]
+    names = {Path(one).name for one in named}
+    matching = [path for path in places if names & {path.absolute().name, path.resolve().name}]
     elsewhere = [Path(one) for one in named if (Path(one) / "config.json").is_file()]
     if len(places) == 1:
         return places[0]
@@ -185,7 +197,7 @@ def _fitting(findings: Findings, base: Path, left: list[str]) -> list[Path]:
 
 def _named(paths: Iterable[Path]) -> dict[str, Path]:
     """Paths by the name of their last folder that says something; where two have the same, of the folder above, too."""
-    every = [path.resolve() for path in paths]
+    every = [path.absolute() for path in paths]
     shown = [path.parent.name if _NO_NAME.fullmatch(path.name) else path.name for path in every]
     count = Counter(shown)
     names = [
@@ -220,9 +232,8 @@ def _found(findings: Findings, suites: Iterable[Path]) -> list[str]:
 
 
 def _path(path: Path) -> str:
-    """Relative to the working directory where it lies below it."""
-    resolved = path.resolve()
-    return os.path.relpath(resolved) if resolved.is_relative_to(Path.cwd()) else str(resolved)
+    """As it was found, links included; relative to the working directory where it lies below it."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def _stem(path: Path) -> str:

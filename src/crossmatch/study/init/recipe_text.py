@@ -14,8 +14,8 @@ _PLAIN = re.compile(r"[A-Za-z0-9./][\w./-]*")
 
 @dataclass(frozen=True)
 class Chosen:
-    """What a recipe will hold: adapters by name with their fields; merged: written checkpoints by name; spare: data
-    sets on which nothing is trained."""
+    """What a recipe will hold: adapters by name with their fields; merged: written checkpoints by name; unused: other
+    checkpoints; spare: adapters that could be trained, with their fields."""
 
     name: str
     base: str
@@ -24,7 +24,8 @@ class Chosen:
     reference: str
     suites: tuple[str, ...]
     merged: Mapping[str, str]
-    spare: tuple[str, ...]
+    unused: Mapping[str, str]
+    spare: Mapping[str, Mapping[str, str]]
 
 
 def recipe_text(chosen: Chosen, guessed: Sequence[str]) -> str:
@@ -45,9 +46,9 @@ def recipe_text(chosen: Chosen, guessed: Sequence[str]) -> str:
         if "stage" in fields:
             lines.append(f"    train: {_training(fields['stage'])}")
     if chosen.spare:
-        lines += ["  # Not trained on, since adapters are there; an adapter of your own would be:"]
-        lines += ["  # mine:", "  #   stage: sft   # dialogues; pt: documents"]
-        lines += [f"  #   data: {_value(data)}" for data in chosen.spare]
+        lines += ["  # Not trained on, since adapters are there; adapters of your own would be (pt: documents):"]
+    for name, fields in chosen.spare.items():
+        lines += [f"  # {name}:", *(f"  #   {key}: {_value(value)}" for key, value in fields.items())]
     weights = ", ".join(f"{_value(name)}: {weight:g}" for name, weight in chosen.weights.items())
     lines += ["", "merges: # a line for each; a weight may differ by module, as in '0.3,mlp:0.2'", f"  - {{{weights}}}"]
     return "\n".join([*lines, "", *_evaluation(chosen)]) + "\n"
@@ -71,6 +72,10 @@ def _evaluation(chosen: Chosen) -> list[str]:
     if chosen.merged:
         lines.append("  checkpoints: # written ones, asked the same prompts")
         lines += [f"    {_value(name)}: {_value(path)}" for name, path in chosen.merged.items()]
+    if chosen.unused:
+        if not chosen.merged:
+            lines.append("  # checkpoints: # written ones, asked the same prompts")
+        lines += [f"  #   {_value(name)}: {_value(path)}" for name, path in chosen.unused.items()]
     if chosen.suites:
         return lines
     head = (
@@ -87,11 +92,20 @@ def suite_text(questions: Path, form: Questions, recipe: Path) -> str:
         f"name: {_value(re.sub(r'[^A-Za-z0-9_.-]+', '-', name))}",
         "version: 1",
         f"kind: {form.kind}",
-        f"data: {_value(os.path.relpath(questions.resolve(), recipe.resolve().parent))}",
+        f"data: {_value(_beside(questions, recipe))}",
     ]
     lines += ["max_new_tokens: 64"] if form.kind == "generation" else []
     lines += [] if form.ids else ["fields: {question: question} # no ids: questions are numbered by their row"]
     return "\n".join(lines) + "\n"
+
+
+def _beside(questions: Path, recipe: Path) -> str:
+    """The path from the recipe's folder: as it was found, unless a link on the way there leads elsewhere."""
+    found = os.path.relpath(questions.absolute(), recipe.absolute().parent)
+    there = recipe.parent / found
+    if there.exists() and there.samefile(questions):
+        return found
+    return os.path.relpath(questions.resolve(), recipe.resolve().parent)
 
 
 def _value(text: str) -> str:
