@@ -124,7 +124,7 @@ def test_the_command(finished: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert capsys.readouterr().out.startswith("pt0.3+sft0.7: verified (recovered pt 0.30000, sft 0.70000)")
     assert "merge-pt0.3+sft0.7: unchanged, skipped" in err
     assert run([*command, "--dry-run"]) == 0
-    shown = capsys.readouterr().out
+    shown = " ".join(capsys.readouterr().out.split())
     assert "finished already, skipped if nothing that they read has changed: train pt, train sft, merge" in shown
     assert run(["report", str(finished / "tiny"), "-o", str(finished / "again.html"), "--json"]) == 0
     assert file_digest(finished / "again.html") == file_digest(finished / "tiny" / "report.html")
@@ -164,7 +164,7 @@ def test_cards_carry_the_results_and_the_study_its_tables(finished: Path) -> Non
         assert {result.dataset_type for result in found} == {
             suite for facts in summary["conditions"].values() for suite in facts["suites"]
         }
-        result = StudyResult(root, root / "report.html", verdicts, summary, {})
+        result = StudyResult(root, root / "report.html", verdicts, summary, {}, [])
         frame = result.to_pandas("weights").set_index(["merge", "adapter"])
         for adapter, weight in verdict["weights"].items():
             assert frame.loc[(name, adapter), "recovered"] == weight["recovered"]

@@ -23,7 +23,7 @@ from crossmatch.checkpoint import (
 )
 from crossmatch.data.chat_templates import OWN
 from crossmatch.data.training_sets import Dialogue, Example, dialogues, documents, examples_digest, load_sets, notes
-from crossmatch.errors import InputError, OutputError
+from crossmatch.errors import DataError, InputError, OutputError
 from crossmatch.result_kinds import TRAINING, TRAINING_WORK
 from crossmatch.results.summary import TokenJson
 from crossmatch.results.training import TrainedTemplateJson, TrainingJson
@@ -223,7 +223,11 @@ def _claim_work(work: Path, facts: dict[str, Any]) -> None:
     """Make the work directory this run's own; one left by a run of other inputs, or by somebody else, is refused."""
     file, mine = work / "facts.json", value_digest(facts)
     if file.exists():
-        if TRAINING_WORK.read(file)["digest"] != mine:
+        try:
+            theirs = TRAINING_WORK.read(file)["digest"]
+        except DataError as error:
+            raise StaleWorkError(f"{work} cannot be gone on with: {error}") from error
+        if theirs != mine:
             raise StaleWorkError(f"{work} belongs to a run with other data or settings; remove it to begin again")
         return
     if work.exists() and any(work.iterdir()):
