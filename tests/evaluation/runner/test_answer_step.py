@@ -24,6 +24,7 @@ from crossmatch.evaluation.runner.answer_log import Sheet
 from crossmatch.evaluation.runner.questions import Questions
 from crossmatch.evaluation.runner.requests import ask
 from crossmatch.evaluation.variants.variants import Variant
+from crossmatch.results.record import RECORD_VERSION
 from crossmatch.runtime import SILENT
 from helpers import make_chat_model, make_tokenizer
 
@@ -69,12 +70,20 @@ def engine(room: Path) -> Thinks:
     return Thinks(Checkpoint(room / "base"))
 
 
+def stamped(suite: Suite, answers: Sequence[Record]) -> list[Record]:
+    """Answers with what an evaluation writes on each."""
+    stamp = {"schema_version": RECORD_VERSION, "variant": "v", "suite": suite.settings.name, "suite_version": 1}
+    stamp |= {"condition": "own.greedy", "model_digest": "0" * 64}
+    return [{**stamp, **answer} for answer in answers]
+
+
 def asked(engine: Thinks, suite: Suite, outputs: Sequence[dict[str, str]], out: Path, **more: Any) -> list[Record]:
     engine.outputs = outputs
     sheet = Sheet(out / "answers.jsonl", "digest")
     with sheet, SILENT.task("ask") as task:
         questions = Questions(suite, more.get("condition", Condition()), engine.tokenizer, more.get("scored", True))
-        rows = ask(engine, questions, sheet, task)
+        answers = ask(engine, questions, sheet, task)
+        rows = stamped(suite, answers)
         sheet.finish(rows)
     return rows
 
@@ -184,7 +193,7 @@ def test_an_interrupted_evaluation_asks_no_step_again(room: Path, engine: Thinks
         openings = engine.openings
         try:
             engine.openings = lambda *given: calls.append(given)  # type: ignore[method-assign]
-            assert ask(engine, questions, sheet, task) == first
+            assert stamped(suite, ask(engine, questions, sheet, task)) == first
         finally:
             engine.openings = openings  # type: ignore[method-assign]
     assert calls == []
