@@ -111,6 +111,9 @@ def test_jobs_of_submitit_do_cells_and_lost_ones_are_submitted_again(
 def cluster() -> Iterator[Any]:
     """A real cluster of this machine, with room for two workers."""
     ray = pytest.importorskip("ray")
+    patched = pytest.MonkeyPatch()
+    # Actors find the workers of this file where it lies.
+    patched.setenv("PYTHONPATH", os.pathsep.join(sys.path))
     for _ in range(3):
         # Its agent has 15 seconds to start, whatever else the machine does.
         with suppress(Exception):
@@ -120,6 +123,7 @@ def cluster() -> Iterator[Any]:
         pytest.skip("a local Ray cluster does not start here: its agent was too slow, three times")
     yield ray
     ray.shutdown()
+    patched.undo()
 
 
 @pytest.mark.slow

@@ -43,7 +43,7 @@ def test_the_result_of_two_adapters(models: Path, tmp_path: Path, capsys: pytest
     facts = analysed(capsys, models / "base", models / "pt", f"other={models / 'sft'}", *cache, "-o", tmp_path / "out")
     assert list(facts) == [
         "schema_version", "base", "vectors", "size", "heads", "subspaces", "alignment", "readings", "overlap",
-        "claims", "left_out", "seconds",
+        "claims", "left_out", "seconds", "answers",
     ]  # fmt: skip
     assert facts["schema_version"] == ANALYSIS_VERSION
     assert facts["base"]["digest"] == Checkpoint(models / "base").digest
