@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from crossmatch.report.metric_text import is_clear
 from crossmatch.results.metrics import metric_of
 
 Json = Mapping[str, Any]
@@ -30,6 +31,15 @@ class Column:
     several: bool
     n: int
     entries: Mapping[str, Json]
+
+    def shown(self, variant: str, blank: str = "") -> str:
+        """A variant's value, with * if it differs from the reference beyond chance, else with `blank` in its place."""
+        entry = self.entries.get(variant)
+        if entry is None or entry["value"] is None:
+            return f"–{blank}"
+        known, difference = metric_of(self.metric), entry.get("difference")
+        mark = "*" if difference and is_clear(difference) else blank
+        return f"{entry['value'] * known.unit.scale:{known.form}}{mark}"
 
 
 @dataclass(frozen=True)

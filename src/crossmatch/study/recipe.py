@@ -1,16 +1,15 @@
 """The recipe of a study: one YAML file, read strictly; what is not understood is refused by name."""
 
-import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, model_validator
 
 from crossmatch.answers import MARGIN
 from crossmatch.checkpoint import safe_name
-from crossmatch.data.suites import read_yaml
-from crossmatch.errors import DataError, InputError, RecipeError, RuleError
+from crossmatch.data.recipe_files import parse_recipe, read_recipe_file
+from crossmatch.errors import DataError, InputError, RuleError
 from crossmatch.evaluation.conditions import conditions_of
 from crossmatch.evaluation.inference.batch_memory import ROWS, parse_memory
 from crossmatch.evaluation.variants.strengths import MOST, parse_strengths
@@ -222,26 +221,7 @@ def load_recipe(file: str | Path) -> Recipe:
     Raises RecipeError with the field and, for an unknown one, the closest known.
     """
     path = Path(file)
-    if not path.is_file():
-        raise RecipeError(f"{path} does not exist; give a study's YAML file")
-    try:
-        raw = read_yaml(path)
-    except DataError as error:
-        raise RecipeError(str(error)) from error
-    if not isinstance(raw, Mapping):
-        raise RecipeError(f"{path} must hold a mapping")
-    try:
-        return Recipe.model_validate(raw)
-    except ValidationError as error:
-        problems = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-        first = problems[0]
-        place = ".".join(str(part) for part in first["loc"]) or "recipe"
-        if first["type"] == "extra_forbidden":
-            known = _fields(first["loc"])
-            close = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
-            hint = f"; did you mean {close[0]}?" if close else f"; there are {', '.join(known)}"
-            raise RecipeError(f"{path}: unknown key {place}{hint}") from error
-        raise RecipeError(f"{path}: {place}: {first['msg'].removeprefix('Value error, ')}") from error
+    return parse_recipe(Recipe, read_recipe_file(path, "give a study's YAML file"), str(path), _fields)
 
 
 def _fields(place: tuple[int | str, ...]) -> list[str]:

@@ -1,15 +1,15 @@
 """The recipe of a sweep: one YAML file, read strictly; what is not understood is refused by name."""
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from crossmatch.checkpoint import safe_name
-from crossmatch.data.suites import read_yaml
-from crossmatch.errors import DataError, InputError, RecipeError, RuleError
+from crossmatch.data.recipe_files import parse_recipe, read_recipe_file
+from crossmatch.errors import InputError, RecipeError, RuleError
 from crossmatch.evaluation.conditions import conditions_of
 from crossmatch.evaluation.inference.batch_memory import ROWS, parse_memory
 from crossmatch.executors import parse_executor
@@ -134,32 +134,10 @@ class SweepRecipe(BaseModel):
 def load_sweep(file: str | Path) -> SweepRecipe:
     """Read a recipe; paths in it are relative to the working directory. Raises RecipeError with the field."""
     path = Path(file)
-    if not path.is_file():
-        raise RecipeError(f"{path} does not exist; give a sweep's YAML file, or BASE with -a, --suite and -o")
-    try:
-        raw = read_yaml(path)
-    except DataError as error:
-        raise RecipeError(str(error)) from error
-    if not isinstance(raw, Mapping):
-        raise RecipeError(f"{path} must hold a mapping")
+    raw = read_recipe_file(path, "give a sweep's YAML file, or BASE with -a, --suite and -o")
     return parse_sweep(raw, str(path))
 
 
 def parse_sweep(raw: Mapping[str, Any], place: str) -> SweepRecipe:
     """A recipe from plain values. Raises RecipeError with the field and, for an unknown one, the closest known."""
-    try:
-        return SweepRecipe.model_validate(dict(raw))
-    except ValidationError as error:
-        first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-        where = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "extra_forbidden":
-            raise RecipeError(
-                f"{place}: unknown key {where}{_closest(where, list(SweepRecipe.model_fields))}"
-            ) from error
-        reason = first["msg"].removeprefix("Value error, ")
-        raise RecipeError(f"{place}: {where}: {reason}" if where else f"{place}: {reason}") from error
-
-
-def _closest(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {close[0]}?" if close else f"; there are {', '.join(known)}"
+    return parse_recipe(SweepRecipe, raw, place, lambda _: list(SweepRecipe.model_fields))

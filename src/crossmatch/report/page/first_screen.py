@@ -6,7 +6,6 @@ from typing import Any
 
 from crossmatch.report.answer_sentences import next_step, sentences
 from crossmatch.report.compact_table import compact
-from crossmatch.report.metric_text import is_clear
 from crossmatch.report.text import plain
 from crossmatch.results.metrics import metric_of
 
@@ -58,17 +57,7 @@ def _table(summary: Json) -> dict[str, Any] | None:
         for column in found.columns
     ]
     rows = [
-        {"name": name, "reference": name == found.reference, "cells": [_cell(c, name) for c in found.columns]}
+        {"name": name, "reference": name == found.reference, "cells": [c.shown(name) for c in found.columns]}
         for name in found.rows()
     ]
     return {"heads": heads, "rows": rows, "reference": found.reference, "condition": found.condition}
-
-
-def _cell(column: Any, variant: str) -> str:
-    entry = column.entries.get(variant)
-    if entry is None or entry["value"] is None:
-        return "–"
-    known = metric_of(column.metric)
-    form, scale = known.form, known.unit.scale
-    difference = entry.get("difference")
-    return f"{entry['value'] * scale:{form}}{'*' if difference and is_clear(difference) else ''}"

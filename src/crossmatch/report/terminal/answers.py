@@ -6,9 +6,7 @@ from typing import Any
 
 from crossmatch.report.answer_sentences import WIDTH, next_step, sentences
 from crossmatch.report.compact_table import compact
-from crossmatch.report.metric_text import is_clear
 from crossmatch.report.text import columns, padded, plain, shortened, wrapped
-from crossmatch.results.metrics import metric_of
 
 Json = Mapping[str, Any]
 HEIGHT = 15
@@ -85,7 +83,7 @@ def summary_table(summary: Json, answers: Sequence[Json], rows: int) -> list[str
     names = [shortened(plain(name), _NAME) for name in kept]
     width = max(columns(name) for name in names) + 2
     heads = [_head(column.title, column.suite if column.several else "") for column in found.columns]
-    cells = [[_cell(column, name) for column in found.columns] for name in kept]
+    cells = [[column.shown(name, " ") for column in found.columns] for name in kept]
     widths = [
         max(max(map(columns, heads[i])), *(columns(row[i]) for row in cells)) + 2 for i in range(len(found.columns))
     ]
@@ -109,16 +107,6 @@ def summary_table(summary: Json, answers: Sequence[Json], rows: int) -> list[str
 
 def _head(title: str, suite: str) -> tuple[str, str]:
     return (shortened(plain(suite), 12), title) if suite else ("", title)
-
-
-def _cell(column: Any, variant: str) -> str:
-    entry = column.entries.get(variant)
-    if entry is None or entry["value"] is None:
-        return "– "
-    known = metric_of(column.metric)
-    form, scale = known.form, known.unit.scale
-    difference = entry.get("difference")
-    return f"{entry['value'] * scale:{form}}{'*' if difference and is_clear(difference) else ' '}"
 
 
 def _ends(left: str, right: str) -> list[str]:

@@ -43,6 +43,7 @@ def overlap_of_pair(recipe: Recipe, adapters: Mapping[str, Adapter], root: Path,
     out = root / "overlap.json"
 
     def compare_pair() -> None:
+        """Measure how the two adapters relate, tensor by tensor."""
         x, y = independent(adapters[first]), independent(adapters[second])
         rows = [o.to_dict() for o in overlap(x, y, (w1, w2))]
         total = x.cosine(y) if len(x) and len(y) else None
