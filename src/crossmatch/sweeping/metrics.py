@@ -4,35 +4,21 @@ import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from crossmatch.data.suites import Suite
+from crossmatch.data.suites import Suite, SuiteSettings
 from crossmatch.errors import RecipeError
 from crossmatch.evaluation.comparison.paired import primary
-from crossmatch.results.metrics import STANDING, metric_of
+from crossmatch.results.metrics import CATALOGUE, SCORE, Metric, better_is_more, metric_of
 
-_OUTPUTS = (
-    *("trace_structural", "trace_lexical", "trace_share", "trace_untagged", "trace_unclosed"),
-    *("hesitating", "hesitations", "truncated", "output_tokens", "answer_entropy", "answer_margin"),
-)
-_OVERLAP = (
-    *("bleu", "chrf", "sentence_bleu", "rouge1", "rouge2", "rougeL"),
-    *("bleu_raw", "chrf_raw", "sentence_bleu_raw", "rouge1_raw", "rouge2_raw", "rougeL_raw"),
-    *("lf_bleu4", "lf_rouge1", "lf_rouge2", "lf_rougeL"),
-    *("lf_bleu4_stripped", "lf_rouge1_stripped", "lf_rouge2_stripped", "lf_rougeL_stripped"),
-    *("length_ratio", "openers_calibrated"),
-)
 # Of a generation suite these cost a further pass over every prompt, which is made only if one of them is wanted.
 OPENINGS = ("think_probability", "opener_probability", "first_entropy", "first_margin")
-_TEXT = ("perplexity", "token_nats", "bits_per_byte")
-_INSTRUCTIONS = (
-    *("followed_strict", "followed_loose", "instructions_strict", "instructions_loose"),
-    *("instructions_strict_raw", "instructions_loose_raw"),
-)
-_LOWER = frozenset(
+# Of a choice without a written answer, and of its options in other orders.
+_SCORED = ("acc", "acc_norm", "first_entropy", "first_margin")
+_ORDERS = ("acc_mean", "acc_majority", "acc_worst", "consistency")
+# Neither good nor bad in the catalogue; whoever names one in a goal of a sweep wants less of it.
+_UNWANTED = frozenset(
     (
-        *_TEXT,
-        *("trace_structural", "trace_lexical", "trace_share", "trace_untagged", "trace_unclosed"),
-        *("hesitating", "hesitations", "truncated", "invalid", "openers_calibrated"),
-        *("think_probability", "opener_probability"),
+        *("trace_structural", "trace_lexical", "trace_share", "trace_untagged", "openers_calibrated"),
+        *("hesitating", "hesitations", "think_probability", "opener_probability"),
     )
 )
 # What people call them.
@@ -50,21 +36,33 @@ _WORDS = {
 
 
 def metrics_of(suite: Suite) -> tuple[str, ...]:
-    """Metrics that the answers to a suite have, in the order of their groups."""
+    """Metrics that the answers to a suite have, in the order of the catalogue."""
     settings = suite.settings
-    sustained = ("sustained",) if settings.sustain else ()
-    if settings.kind == "text":
-        return _TEXT
-    if settings.kind == "choice":
-        orders = ("acc_mean", "acc_majority", "acc_worst", "consistency") if settings.permutations else ()
-        written = ("acc_generated", "invalid", *_OUTPUTS) if settings.generative else ()
-        return ("acc", "acc_norm", "first_entropy", "first_margin", *orders, *written, *sustained)
-    if settings.kind == "instructions":
-        return (*_INSTRUCTIONS, *_OUTPUTS, *OPENINGS)
-    matched = ("exact", "exact_raw") if settings.match else ()
-    if settings.match == "number":
-        return (*matched, "number", "number_raw", *_OUTPUTS, *OPENINGS, *sustained)
-    return (*matched, *_OVERLAP, *_OUTPUTS, *OPENINGS, *sustained)
+    return tuple(m.name for m in CATALOGUE.values() if settings.kind in m.suites and _is_made(m, settings))
+
+
+def _is_made(metric: Metric, settings: SuiteSettings) -> bool:
+    """Whether a suite's answers have a metric of its kind."""
+    name = metric.name
+    if name == "sustained":
+        return settings.sustain > 0
+    if name.startswith("kl_"):
+        # Along another model's answers: a sweep asks each point by itself.
+        return False
+    if settings.kind == "choice" and name not in _SCORED:
+        return settings.permutations > 0 if name in _ORDERS else settings.generative
+    if settings.kind == "generation":
+        if name.startswith("number"):
+            return settings.match == "number"
+        if name.startswith("exact"):
+            return settings.match is not None
+        if metric.unit is SCORE or name in ("length_ratio", "openers_calibrated"):
+            return settings.match != "number"
+    return True
+
+
+def _higher_is_better(metric: str) -> bool | None:
+    return False if metric in _UNWANTED else better_is_more(metric)
 
 
 @dataclass(frozen=True)
@@ -118,18 +116,10 @@ def find_measure(text: str, suites: Sequence[Suite], place: str, higher: bool | 
         raise RecipeError(_unknown(text.strip(), metric, named, place))
     if len(homes) > 1:
         raise RecipeError(f"{place}: suites {' and '.join(homes)} both have {metric}; write {homes[0]}.{metric}")
+    higher = _higher_is_better(metric) if higher is None else higher
     if higher is None:
-        if metric not in _LOWER and metric not in STANDING and not _is_score(metric):
-            raise RecipeError(f"{place}: is more {metric} better? Write maximise {metric}, or minimise {metric}")
-        higher = metric not in _LOWER
+        raise RecipeError(f"{place}: is more {metric} better? Write maximise {metric}, or minimise {metric}")
     return Measure(homes[0], metric, higher)
-
-
-def _is_score(metric: str) -> bool:
-    return metric.startswith(("acc", "exact", "number", "rouge", "bleu", "chrf", "lf_", "sentence_bleu")) or metric in (
-        *_INSTRUCTIONS,
-        *("consistency", "sustained"),
-    )
 
 
 def _unknown(text: str, metric: str, known: Mapping[str, Sequence[str]], place: str) -> str:
@@ -146,4 +136,4 @@ def default_measure(suite: Suite) -> Measure | None:
     """The metric that stands for a suite: its first score, or the perplexity of texts."""
     metrics = metrics_of(suite)
     found = "perplexity" if suite.settings.kind == "text" else primary(metrics)
-    return Measure(suite.settings.name, found, found not in _LOWER) if found else None
+    return Measure(suite.settings.name, found, bool(_higher_is_better(found))) if found else None
