@@ -138,3 +138,12 @@ def loglikelihoods(engine: Any, prompts: list[str], options: list[list[str]]) ->
     found: dict[int, list[float]] = {}
     engine.loglikelihoods(prompts, options, found.__setitem__)
     return [found[i] for i in range(len(prompts))]
+
+
+def make_chat_room(root: Path) -> Path:
+    """A chat model `base` with adapters `pt` and `sft` on it, and `foreign`, the adapter of a narrower model, `narrow`."""
+    make_chat_model(root / "base")
+    make_chat_model(root / "narrow", hidden_size=32)
+    for seed, (base, name) in enumerate((("base", "pt"), ("base", "sft"), ("narrow", "foreign")), 1):
+        make_adapter(root / base, root / name, seed=seed)
+    return root

@@ -12,19 +12,13 @@ from crossmatch.cli import run
 from crossmatch.errors import InputError
 from crossmatch.study.doctor import Checkup, Line, doctor
 from crossmatch.study.doctor.environment import environment
-from helpers import copy, make_adapter, make_chat_model, make_llama
+from helpers import copy, make_adapter, make_chat_room, make_llama
 
 
 @pytest.fixture(scope="module")
 def laid(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A chat model, two adapters on it, and one of a narrower model."""
-    root = tmp_path_factory.mktemp("doctor")
-    make_chat_model(root / "base")
-    make_chat_model(root / "other", hidden_size=32)
-    make_adapter(root / "base", root / "pt", seed=1)
-    make_adapter(root / "base", root / "sft", seed=2)
-    make_adapter(root / "other", root / "foreign", seed=3)
-    return root
+    return make_chat_room(tmp_path_factory.mktemp("doctor"))
 
 
 def lines(found: Checkup, topic: str) -> list[Line]:

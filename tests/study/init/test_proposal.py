@@ -9,7 +9,7 @@ from crossmatch.cli import run
 from crossmatch.errors import InputError, OutputError
 from crossmatch.study import load_recipe
 from crossmatch.study.init import init
-from helpers import copy, make_adapter, make_chat_model
+from helpers import copy, make_chat_room
 
 DIALOGUES = [{"prompt": "what is blood", "completion": "a cell"}, {"prompt": "what is bone", "completion": "a system"}]
 DOCUMENTS = [{"text": "blood is a name"}, {"text": "heart disease is old"}]
@@ -26,13 +26,7 @@ def write_rows(file: Path, rows: list[dict[str, object]]) -> Path:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("init")
-    make_chat_model(root / "base")
-    make_chat_model(root / "narrow", hidden_size=32)
-    make_adapter(root / "base", root / "pt", seed=1)
-    make_adapter(root / "base", root / "sft", seed=2)
-    make_adapter(root / "narrow", root / "foreign", seed=3)
-    return root
+    return make_chat_room(tmp_path_factory.mktemp("init"))
 
 
 @pytest.fixture
