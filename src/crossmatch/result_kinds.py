@@ -4,6 +4,7 @@ Within one `schema_version` fields are added, never renamed or removed; a reader
 know, and what it writes is exactly what is declared.
 """
 
+import json
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -66,7 +67,7 @@ class Kind(Generic[T]):
         """Its JSON Schema, draft 2020-12."""
         found = _adapter(self, described=True).json_schema()
         head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": f"urn:crossmatch:schema:{self.name}"}
-        return {**head, "title": self.name, **_without_titles(found), "description": self.says}
+        return {**head, "title": self.name, **_canonical(found), "description": self.says}
 
     def check(self, text: str) -> None:
         """Raise ValueError if a document to be written is not exactly as declared, naming the first field that is not;
@@ -163,19 +164,25 @@ def _adapter(kind: Kind[Any], *, described: bool = False) -> "TypeAdapter[Any]":
     return TypeAdapter(kind.model)
 
 
-def _without_titles(schema: Any) -> Any:
-    """Titles that only repeat a field's name say nothing."""
+def _canonical(schema: Any) -> Any:
+    """Without titles that only repeat a field's name, and with alternatives in one order: `typing` keeps whichever of
+    two equal unions or literals was made first in the process, so theirs depends on what else is imported."""
     if isinstance(schema, list):
-        return [_without_titles(item) for item in schema]
+        return [_canonical(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    return {
-        key: {name: _without_titles(item) for name, item in value.items()}
+    found = {
+        key: {name: _canonical(item) for name, item in value.items()}
         if key in ("properties", "$defs")
-        else _without_titles(value)
+        else _canonical(value)
         for key, value in schema.items()
         if not (key == "title" and isinstance(value, str))
     }
+    if "anyOf" in found:
+        found["anyOf"] = sorted(found["anyOf"], key=lambda one: (one == {"type": "null"}, json.dumps(one)))
+    if "enum" in found:
+        found["enum"] = sorted(found["enum"], key=str)
+    return found
 
 
 _EVALUATE = "run crossmatch evaluate again"

@@ -4,15 +4,16 @@ import json
 import runpy
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jsonschema
 import pytest
+from typing_extensions import TypedDict
 
 from crossmatch.cli import run
 from crossmatch.cli.schema import all_kinds
 from crossmatch.errors import DataError
-from crossmatch.result_kinds import AUDIT, KINDS, OVERLAP, RECORD, SUMMARY
+from crossmatch.result_kinds import AUDIT, KINDS, OVERLAP, RECORD, SUMMARY, Kind
 from helpers import make_adapter, make_chat_model
 
 ROOT = Path(__file__).parents[2]
@@ -26,6 +27,14 @@ def test_the_files_in_docs_are_what_the_code_declares() -> None:
     assert not old, "run `make generated`"
     kept = set((ROOT / "docs" / "schemas").iterdir())
     assert kept == {file for file in texts if file.parent.name == "schemas"}
+
+
+def test_a_schema_does_not_depend_on_which_union_the_process_saw_first() -> None:
+    one = TypedDict("Same", {"value": float | str | None, "word": Literal["b", "a"]})
+    other = TypedDict("Same", {"value": None | str | float, "word": Literal["a", "b"]})
+    first, second = (Kind("kind", model, "A kind.", "again").schema() for model in (one, other))
+    assert first == second
+    assert first["properties"]["value"]["anyOf"] == [{"type": "number"}, {"type": "string"}, {"type": "null"}]
 
 
 def objects(schema: Any) -> Iterator[dict[str, Any]]:
