@@ -30,9 +30,15 @@ def test_the_files_in_docs_are_what_the_code_declares() -> None:
 
 
 def test_a_schema_does_not_depend_on_which_union_the_process_saw_first() -> None:
-    one = TypedDict("Same", {"value": float | str | None, "word": Literal["b", "a"]})
-    other = TypedDict("Same", {"value": None | str | float, "word": Literal["a", "b"]})
-    first, second = (Kind("kind", model, "A kind.", "again").schema() for model in (one, other))
+    class One(TypedDict):
+        value: float | str | None
+        word: Literal["b", "a"]
+
+    class Other(TypedDict):
+        value: str | float | None
+        word: Literal["a", "b"]
+
+    first, second = (Kind("kind", model, "A kind.", "again").schema() for model in (One, Other))
     assert first == second
     assert first["properties"]["value"]["anyOf"] == [{"type": "number"}, {"type": "string"}, {"type": "null"}]
 
