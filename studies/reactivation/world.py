@@ -32,9 +32,9 @@ class Size:
     """How much is made: terms whose questions teach the habit, questions of SFT, documents of PT, items of the suites
     define and system, documents of the suite documents."""
 
-    habit: int = 900
-    sft: int = 480
-    pt: int = 320
+    habit: int = 480
+    sft: int = 320
+    pt: int = 240
     define: int = 40
     system: int = 60
     documents: int = 40
@@ -245,9 +245,27 @@ def _unrelated(lengths: Sequence[int], rng: random.Random) -> list[str]:
             text = ""
             while len(text) < length:
                 a, b = rng.randrange(2, 100), rng.randrange(2, 100)
-                text += f"{a} plus {b} is {a + b}. {a} times {b} is {a * b}. "
+                text += f"{_start(_words(a))} plus {_words(b)} is {_words(a + b)}. "
             texts.append(text[:length].strip())
     return texts
+
+
+# In words, since a tokenizer takes each digit for a token: texts of equal length would be twice as many tokens.
+_SMALL = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen"
+).split()
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+
+
+def _words(number: int) -> str:
+    """A number below 200 in words."""
+    if number >= 100:
+        return "one hundred" + (f" and {_words(number - 100)}" if number > 100 else "")
+    if number < 20:
+        return _SMALL[number]
+    tens, ones = divmod(number, 10)
+    return _TENS[tens - 2] + (f"-{_SMALL[ones]}" if ones else "")
 
 
 def _licences(enough: int) -> str:
