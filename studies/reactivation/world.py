@@ -99,7 +99,7 @@ def write_world(out: Path, size: Size) -> dict[str, Any]:
         "pt": [{"text": text} for text in documents],
         "pt-plain": [{"text": text} for text in _plain_texts(known, dealt, sum(map(len, documents)))],
         "pt-shuffled": [{"text": _shuffled(text, rng)} for text in documents],
-        "pt-unrelated": [{"text": text} for text in _unrelated([len(text) for text in documents], rng)],
+        "pt-unrelated": [{"text": text} for text in _unrelated([len(text) * 17 // 20 for text in documents], rng)],
         "define": [_definition(one) for one in define],
         "system": [_choice(one, systems, rng) for one in system],
         "documents": [{"id": one.term.id, "text": _plain(one)} for one in unread],
@@ -234,7 +234,9 @@ def _shuffled(text: str, rng: random.Random) -> str:
 
 
 def _unrelated(lengths: Sequence[int], rng: random.Random) -> list[str]:
-    """Texts of these lengths: every other one lines of sums, the others pieces of licence texts."""
+    """Texts of these lengths: every other one lines of sums, the others pieces of licence texts.
+
+    A character of them is more tokens than one of the documents: 17 of 20 give as many tokens."""
     licences = _licences(sum(lengths))
     texts, at = [], 0
     for number, length in enumerate(lengths):
@@ -251,11 +253,29 @@ def _unrelated(lengths: Sequence[int], rng: random.Random) -> list[str]:
 
 
 # In words, since a tokenizer takes each digit for a token: texts of equal length would be twice as many tokens.
-_SMALL = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-    "eighteen nineteen"
-).split()
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+_SMALL = [
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
+    "nineteen",
+]
+_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 
 
 def _words(number: int) -> str:
