@@ -6,6 +6,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 os.environ.setdefault("TQDM_DISABLE", "1")
+# Two test processes share two cores: threads beyond one each only wait for each other, spinning (the tests of evaluate
+# took six times as long), and what is this small gains nothing from a second. Before torch, which reads it once.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Everything that a test writes is held to its declared form (src/crossmatch/results).
 os.environ.setdefault("CROSSMATCH_CHECK_RESULTS", "1")
 
@@ -15,12 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from helpers import make_adapter, make_llama
 from sweeping_models import make_searched, make_study
-
-torch.set_num_threads(2)
 
 
 @pytest.fixture(scope="session")
@@ -46,15 +46,6 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def study(searched: Path) -> dict[str, Any]:
     """A small sweep over it, as plain values."""
     return make_study(searched)
-
-
-@pytest.fixture(scope="module")
-def one_thread() -> Iterator[None]:
-    """One thread for each product: what is this small is slower on several."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def chromium() -> str | None:

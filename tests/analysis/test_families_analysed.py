@@ -16,11 +16,8 @@ from crossmatch.causal import open_model, text_decoder
 from crossmatch.data.passages import Passage
 from crossmatch.data.token_classes import Text
 
-pytestmark = [
-    pytest.mark.usefixtures("one_thread"),
-    # PEFT's, of transposed weights and of models that it makes a second time.
-    pytest.mark.filterwarnings("ignore:fan_in_fan_out", "ignore:You are trying to modify"),
-]
+# PEFT's, of transposed weights and of models that it makes a second time.
+pytestmark = pytest.mark.filterwarnings("ignore:fan_in_fan_out", "ignore:You are trying to modify")
 # Experts, states, both, linear attention, windows, learned positions, ALiBi; text parts whose names differ in the file.
 FAMILIES = "mixtral mamba jamba qwen3_next gemma2 gpt2 opt bloom mpt gemma3 llava qwen2_vl".split()
 TEXTS = [tuple(range(10, 32)), tuple(range(40, 55)), (9, 60, 12, 33, 8)]

@@ -22,7 +22,6 @@ from crossmatch.evaluation.runner.kl import Answered, Divergences
 from crossmatch.evaluation.runner.model_slot import Held
 from helpers import WORDS, generate, make_tokenizer
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 # Experts, latent attention; states, states and attention, linear attention, convolutions, gated recurrence; windows,
 # windows with caps on logits; learned and sinusoidal positions; ALiBi; text parts of multimodal models.
 FAMILIES = (

@@ -15,8 +15,8 @@ CORE = (("bf16", 1e-1), ("fp32", 1e-3))
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Path:
-    """Bases and adapters, made when they are first asked for; one thread, since the models are tiny."""
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Bases and adapters, made when they are first asked for."""
     return tmp_path_factory.mktemp("benches")
 
 

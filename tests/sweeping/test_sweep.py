@@ -23,8 +23,6 @@ from crossmatch.report.terminal.sweep import sweep_lines
 from crossmatch.sweeping.lock import sole_driver
 from crossmatch.sweeping.recipe import parse_sweep
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture(scope="module")
 def swept(study: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:

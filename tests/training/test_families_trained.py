@@ -12,8 +12,6 @@ from architectures.zoo import tiny
 from crossmatch.cli import run
 from helpers import make_chat_model, make_tokenizer
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:

@@ -21,8 +21,6 @@ from crossmatch.vectors import add
 from helpers import copy, make_adapter, make_chat_model, make_llama
 from vector_helpers import differing, moved, tensors_of, tune
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture(scope="module")
 def room(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -15,8 +15,6 @@ from crossmatch.errors import CheckpointError, EqualError, OutputError
 from helpers import copy, make_gpt2, make_llama, make_tokenizer
 from vector_helpers import differing, moved, tensors_of, tune
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 FORMS = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
 

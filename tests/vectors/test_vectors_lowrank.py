@@ -18,8 +18,6 @@ from crossmatch.vectors import LowRankForm, extract_adapter
 from helpers import LINEAR, make_adapter, make_gpt2, make_llama
 from vector_helpers import moved, tensors_of, tune
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def logits(path: Path, adapter: Path | None = None) -> torch.Tensor:
     model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)

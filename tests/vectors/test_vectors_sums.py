@@ -20,8 +20,6 @@ from crossmatch.vectors import Summing, add, describe, strengths
 from helpers import make_adapter, make_gpt2, make_llama
 from vector_helpers import differing, moved, tune
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 Q, OUT, K = (f"model.layers.0.self_attn.{kind}_proj.weight" for kind in "qok")
 HEADS = Heads(queries=4, groups=2, width=16)
 

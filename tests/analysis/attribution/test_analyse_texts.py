@@ -15,7 +15,6 @@ from crossmatch.data.passages import Passage
 from crossmatch.errors import DataError, InputError
 from helpers import copy, make_adapter, make_chat_model, make_llama, peft_merge
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 WORDS = (
     "anaemia blood heart cell disease lung kidney bone system increase decrease level pressure high low answer".split()
 )

@@ -24,7 +24,6 @@ from crossmatch.delta import Dense, TuningVector, norm
 from crossmatch.errors import DataError, EqualError, InputError
 from helpers import copy, make_adapter, make_chat_model, make_gpt2
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 QUESTIONS = [
     Question("<|user|> what is anaemia ? <|end|> <|assistant|>", " low blood level", " high blood level"),
     Question("<|user|> what is bone ? <|end|> <|assistant|>", " the old system", " the old lung disease"),

@@ -28,7 +28,6 @@ from crossmatch.statistics.influence import ratio
 from crossmatch.statistics.rank_correlation import spearman
 from helpers import make_adapter, make_chat_model, make_gpt2, make_interfering, make_llama
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 WEIGHTS = {"pt": 0.3, "sft": 0.7}
 DOWN, Q = "model.layers.1.mlp.down_proj", "model.layers.0.self_attn.q_proj"
 DIALOGUES = [

@@ -35,7 +35,6 @@ from crossmatch.errors import AdapterError, DataError, InputError
 from crossmatch.statistics.influence import Figure, from_draws, from_influence, resamples
 from helpers import copy, make_adapter, make_gpt2, make_llama
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 N, D, TEXTS = 240, 12, 24
 
 

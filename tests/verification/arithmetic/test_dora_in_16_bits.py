@@ -12,7 +12,6 @@ from crossmatch import Adapter, Checkpoint, Verdict, verify
 from helpers import make_adapter, make_llama
 
 UP = "model.layers.0.mlp.up_proj"
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def judge(root: Path) -> Verdict:

@@ -38,7 +38,6 @@ NAMED: Mapping[str, tuple[HonestProgram, str]] = {
     "converted": (HonestProgram(stored=F16, detour=True), "stored in bfloat16, then in float16"),
     "TF32": (HonestProgram(tf32="nearest"), "TF32"),
 }
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.mark.parametrize("kind", NAMED)
@@ -117,7 +116,7 @@ def test_programs_come_once_and_the_usual_ones_first() -> None:
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Path:
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base in float32 and in bfloat16, and two adapters."""
     root = tmp_path_factory.mktemp("grammar")
     make_llama(root / "fp32", dtype=F32)

@@ -17,8 +17,6 @@ from crossmatch.verification.subject import Subject
 from honest_models import Made, judge, make
 from honest_programs import BF16, F32, HonestProgram
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def outside(piece: Piece, program: Program, weights: tuple[float, ...], doubts: tuple[float, ...]) -> Tensor:
     """By all elements of one piece, without anything that is tried before."""

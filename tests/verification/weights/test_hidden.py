@@ -18,7 +18,6 @@ from honest_programs import BF16, F32, HonestProgram
 
 BASE_CAST = HonestProgram(base=BF16, stored=BF16)
 VICTIM = "model.layers.0.mlp.down_proj.weight"
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def moved(stored: Tensor, base: Tensor, share: float, generator: torch.Generator) -> Tensor:
