@@ -1,7 +1,6 @@
 """Training: data checked line by line, the right tokens learnt, a record, and resuming to the same bytes."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import pytest
 
 from crossmatch import Adapter, Checkpoint
 from crossmatch.checkpoint import file_digest
+from crossmatch.cli import run
 from crossmatch.data.training_sets import dialogues, documents, examples_digest, parse_example
 from crossmatch.errors import DataError, InputError, OutputError
 from crossmatch.runtime import Silent
@@ -22,6 +22,13 @@ from helpers import make_chat_model
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 TINY = {"rank": 2, "batch_size": 2, "max_length": 16, "save_every_steps": 2, "learning_rate": 1e-2}
+# As `python -m crossmatch`; an interrupt counts even where the shell that started the tests ignores it.
+STARTED = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from crossmatch.cli import main
+sys.exit(main())
+"""
 PAIRS = [
     ("what is blood", "the blood is a disease of the heart"),
     ("define bone", "bone is old"),
@@ -288,61 +295,43 @@ def test_half_written_checkpoints_are_not_resumed(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", ["pt", "sft"])
-def test_killed_and_resumed_gives_the_same_bytes(room: Path, tmp_path: Path, stage: str) -> None:
-    def command(out: Path) -> list[str]:
-        options = [f"{k}={v}" for k, v in {**TINY, "epochs": 30, "dropout": 0.1}.items()]
+@pytest.mark.parametrize(("stage", "ended_by"), [("pt", signal.SIGKILL), ("sft", signal.SIGINT)])
+def test_ended_and_resumed_gives_the_same_bytes(
+    room: Path, tmp_path: Path, stage: str, ended_by: signal.Signals
+) -> None:
+    def arguments(out: Path) -> list[str]:
+        options = [f"{k}={v}" for k, v in {**TINY, "epochs": 10, "dropout": 0.1}.items()]
         flags = [x for o in options for x in ("--set", o)]
-        data = str(room / f"{stage}.jsonl")
         return [
-            sys.executable,
-            "-m",
-            "crossmatch",
             "train",
             str(room / "base"),
             "--stage",
             stage,
             "--data",
-            data,
+            str(room / f"{stage}.jsonl"),
             "-o",
             str(out),
             *flags,
         ]
 
-    subprocess.run(command(tmp_path / "whole"), check=True, capture_output=True)
-    out, work = tmp_path / "killed", tmp_path / "killed.work"
-    process = subprocess.Popen(command(out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    # What is not ended is trained in this process, which saves two starts of Python with the trainer.
+    assert run(arguments(tmp_path / "whole")) == 0
+    out, work = tmp_path / "ended", tmp_path / "ended.work"
+    command = [sys.executable, "-c", STARTED, *arguments(out)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     until = time.monotonic() + 120
     while time.monotonic() < until and process.poll() is None and last_complete(work) is None:
         time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    assert process.returncode == -signal.SIGKILL
+    process.send_signal(ended_by)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == (130 if ended_by == signal.SIGINT else -signal.SIGKILL)
+    assert "Traceback" not in err
+    assert ended_by == signal.SIGKILL or "the same command goes on" in err
     assert last_complete(work) is not None
     assert not out.exists()
-    done = subprocess.run(command(out), check=True, capture_output=True, text=True)
-    assert "Traceback" not in done.stderr
+    assert run(arguments(out)) == 0
     for name in ("adapter_model.safetensors", "adapter_config.json"):
         assert file_digest(out / name) == file_digest(tmp_path / "whole" / name)
     records = [json.loads((d / "crossmatch.json").read_text()) for d in (out, tmp_path / "whole")]
     assert records[0]["loss"] == records[1]["loss"]
     assert records[0]["tokens_seen"] == records[1]["tokens_seen"]
-
-
-@pytest.mark.slow
-def test_interrupt_exits_130_and_resumes(room: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    flags = [x for k, v in {**TINY, "epochs": 60}.items() for x in ("--set", f"{k}={v}")]
-    command = [sys.executable, "-m", "crossmatch", "train", str(room / "base"), "--stage", "pt"]
-    command += ["--data", str(room / "pt.jsonl"), "-o", str(out), *flags]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    until = time.monotonic() + 120
-    while time.monotonic() < until and process.poll() is None and last_complete(tmp_path / "out.work") is None:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "Traceback" not in err
-    assert "the same command goes on" in err
-    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
-    assert out.exists()
