@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from crossmatch.verification.files.sandbox import Rendered, render
@@ -28,6 +28,7 @@ _TALKS: Mapping[str, tuple[dict[str, str], ...]] = {
     "a question": (_USER,),
     "a question under a system prompt": (_SYSTEM, _USER),
     "several turns": (_SYSTEM, _USER, _ASSISTANT, _USER, _ASSISTANT, _USER),
+    "many turns": (_SYSTEM, *(_USER, _ASSISTANT) * 12, _USER),
     "a reasoning block in the history": (_USER, _THOUGHT, _USER),
     "reasoning_content in the history": (_USER, _REASONED, _USER),
     "empty contents": ({**_USER, "content": ""}, {**_ASSISTANT, "content": ""}, _USER),
@@ -35,6 +36,9 @@ _TALKS: Mapping[str, tuple[dict[str, str], ...]] = {
     "an answer": (_USER, _ASSISTANT, _USER, _ASSISTANT),
     "an answer with reasoning": (_USER, _REASONED),
 }
+# Words that templates hold, and of those that one alone holds, how many are said to both.
+_WORDS = re.compile(r"""'((?:[^'\\]|\\.){1,200})'|"((?:[^"\\]|\\.){1,200})\"""")
+_MOST_WORDS = 64
 _SWITCH: tuple[bool | None, ...] = (None, True, False)
 _NAMES = r"(?:seed:)?(?:think(?:ing)?|thought|reason(?:ing)?)"
 _OPEN = re.compile(rf"<\|?\s*{_NAMES}\s*\|?>|\[THINK\]|◁think▷|<\|begin_of_thought\|>", re.IGNORECASE)
@@ -43,18 +47,21 @@ _CLOSE = re.compile(rf"<\|?\s*/\s*{_NAMES}\s*\|?>|\[/THINK\]|◁/think▷|<\|end
 
 @dataclass(frozen=True)
 class Probe:
-    """One dialogue: its kind, whether the assistant is to begin, and the thinking switch (None: not passed)."""
+    """One dialogue: its kind, whether the assistant is to begin, the thinking switch (None: not passed), and what the
+    user says, where that is no question of ours."""
 
     talk: str
     begin: bool
     thinking: bool | None
+    said: str | None = None
 
     @property
     def variables(self) -> dict[str, Any]:
         """What a template is given."""
         switch = {} if self.thinking is None else {"enable_thinking": self.thinking}
         tools = [_TOOL] if self.talk == "a question with tools" else None
-        return {"messages": _TALKS[self.talk], "tools": tools, "add_generation_prompt": self.begin, **switch}
+        talk = _TALKS[self.talk] if self.said is None else [{**_USER, "content": self.said}]
+        return {"messages": talk, "tools": tools, "add_generation_prompt": self.begin, **switch}
 
     def __str__(self) -> str:
         begin = ", the assistant to begin" if self.begin else ""
@@ -71,6 +78,15 @@ PROBES = tuple(
 _ANSWER = PROBES.index(Probe("an answer", False, None))
 
 
+def probes_of(first: str, second: str | None) -> tuple[Probe, ...]:
+    """The probes of two templates; where these differ, users who say the words that either holds."""
+    if second is None or first.strip() == second.strip():
+        return PROBES
+    ours, theirs = ({"".join(found) for found in _WORDS.findall(text)} for text in sorted((first, second)))
+    said = [*sorted(ours ^ theirs)[:_MOST_WORDS], " ".join(sorted(ours | theirs))]
+    return (*PROBES, *(Probe(f"a user who says {word[:20]!r}", True, None, word) for word in said))
+
+
 @dataclass
 class Templates:
     """Templates under the probes; each is rendered once with the same special tokens."""
@@ -83,9 +99,10 @@ class Templates:
         if text is None:
             return None
         variables = side.variables(other)
-        key = (text, tuple(sorted(variables.items())))
+        probes = probes_of(text, other.templates.get(name))
+        key = (text, (*sorted(variables.items()), *((probe.talk, probe.said or "") for probe in probes)))
         if key not in self.done:
-            self.done[key] = render(text, variables, [probe.variables for probe in PROBES])
+            self.done[key] = render(text, variables, [probe.variables for probe in probes])
         return self.done[key]
 
     def texts(self) -> list[str]:
@@ -96,11 +113,13 @@ class Templates:
 
 @dataclass(frozen=True)
 class TemplateChange:
-    """Where two templates differ: whether one is gone, in which dialogues, and how their reasoning blocks begin."""
+    """Where two templates differ: whether one is gone, in which dialogues, and how their reasoning blocks begin;
+    rewritten: the number of dialogues that were tried, where their texts differ."""
 
     lost: bool = False
     turns: tuple[str, ...] = ()
     think: tuple[str, ...] = ()
+    rewritten: int = 0
 
     @property
     def size(self) -> int:
@@ -114,6 +133,7 @@ def compare_templates(
     """How the merged templates differ from a source's; `same`: whether two texts have the same token ids."""
     turns: list[str] = []
     think: list[str] = []
+    rewritten = 0
     for name in source.templates:
         ours, theirs = templates.of(merged, source, name), templates.of(source, merged, name)
         if ours is None or theirs is None:
@@ -124,9 +144,12 @@ def compare_templates(
         if ours is theirs:
             continue
         label = "" if name == "default" else f" of the template {name[:40]!r}"
-        index = {probe: i for i, probe in enumerate(PROBES)}
-        for probe, mine, other in zip(PROBES, ours, theirs, strict=True):
-            unset = index[Probe(probe.talk, probe.begin, None)]
+        probes = probes_of(merged.templates[name], source.templates[name])
+        if merged.templates[name].strip() != source.templates[name].strip():
+            rewritten += len(probes)
+        index = {probe: i for i, probe in enumerate(probes)}
+        for probe, mine, other in zip(probes, ours, theirs, strict=True):
+            unset = index[replace(probe, thinking=None)]
             if probe.thinking is not None and (mine, other) == (ours[unset], theirs[unset]):
                 continue
             states = (thinking(probe, mine.text), thinking(probe, other.text))
@@ -135,7 +158,7 @@ def compare_templates(
                 mine, other = (Rendered(_bare(r.text or "")) for r in (mine, other))
             if not _alike(mine, other, same):
                 turns.append(f"{probe}{label}" + (f" ({mine.error})" if mine.error else ""))
-    return TemplateChange(turns=tuple(turns), think=tuple(think))
+    return TemplateChange(turns=tuple(turns), think=tuple(think), rewritten=rewritten)
 
 
 def thinking(probe: Probe, text: str | None) -> str | None:
