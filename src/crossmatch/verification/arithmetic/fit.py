@@ -90,10 +90,9 @@ def with_fit(subject: Subject, claim: Resolved, found: Fit, *, exhausted: bool =
     """The subject at a fit's weights, made by its program, and tensors of other kinds by programs of their own, where
     these do not explain them; exhausted: whether no program explains the sample at the claimed weights."""
     made = Subject(subject.merged, claim_at(claim, found.weights), found.program, found.doubts)
-    first, *others = made.kinds.groups(made.adapted)
-    if exhausted:
-        made.unexplained.add(first)
-    for kind in others:
+    kinds = list(made.kinds.groups(made.adapted))
+    made.unexplained.update(kinds[:1] if exhausted else [])
+    for kind in kinds[1:]:
         sample = Sample(list(pieces_of(made, kind)))
         if not sample.pieces:
             continue
@@ -217,7 +216,7 @@ def settle_again(
         options = iter([]) if hopeless else programs_at(sample, claimed, (0.0,) * len(claimed), recovered)
         first = _rounded(sample, claimed, recovered) if elsewhere else iter([])
         now = _misses(sample, Fit(subject.program, tuple(subject.weights), ()))
-        spread = elsewhere or _is_turned(modules)
+        spread = elsewhere or (subject.program.grain(some.stored) in HALVES and _is_turned(modules))
         return fit(sample, itertools.chain(first, options), spread=spread, most=most_misses(now))
 
     # Exact numbers that explain all; else what rows in question alone say, where that is not against the others.
@@ -277,7 +276,8 @@ def _is_spread(wrong: Sequence[ModuleScan], modules: Sequence[ModuleScan]) -> bo
 
 def _is_turned(modules: Sequence[ModuleScan]) -> bool:
     """Whether most modules hold elements of other bits, and more of them than the order of additions turns: an SVD errs
-    everywhere, and seldom by so much that an element lies outside of what the plain sum may give."""
+    everywhere, and seldom by so much that an element lies outside of what the plain sum may give. In 16 bits: in single
+    precision all orders of additions turn many."""
     turned, elements = sum(m.mismatches for m in modules), sum(m.elements for m in modules)
     return turned > _TURNED * elements and 2 * sum(m.mismatches > 0 for m in modules) > len(modules)
 
