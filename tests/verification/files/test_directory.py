@@ -283,7 +283,7 @@ def test_a_template_by_any_name_is_the_same(bench: Path, out: Path) -> None:
     # Another way to write the same text.
     (out / "chat_template.jinja").write_text(CHATML.replace("m.role", "m['role']") + "{# #}")
     found = look(bench, out)
-    assert (faults(found), found.notes) == ([], ("two-chat-templates",))
+    assert (faults(found), found.notes) == ([], ("two-chat-templates", "chat-template-rewritten"))
 
 
 def test_the_file_wins_over_the_field(bench: Path, out: Path) -> None:

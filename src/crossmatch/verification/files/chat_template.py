@@ -44,6 +44,8 @@ _NAMES = r"(?:seed:)?(?:think(?:ing)?|thought|reason(?:ing)?)"
 _OPEN = re.compile(rf"<\|?\s*{_NAMES}\s*\|?>|\[THINK\]|◁think▷|<\|begin_of_thought\|>", re.IGNORECASE)
 _CLOSE = re.compile(rf"<\|?\s*/\s*{_NAMES}\s*\|?>|\[/THINK\]|◁/think▷|<\|end_of_thought\|>", re.IGNORECASE)
 
+_BLOCK = re.compile(f"{_OPEN.pattern}|{_CLOSE.pattern}", re.IGNORECASE)
+
 
 @dataclass(frozen=True)
 class Probe:
@@ -54,6 +56,11 @@ class Probe:
     begin: bool
     thinking: bool | None
     said: str | None = None
+
+    @property
+    def asked(self) -> str:
+        """What the user says last."""
+        return _ASKED if self.said is None else self.said
 
     @property
     def variables(self) -> dict[str, Any]:
@@ -82,7 +89,10 @@ def probes_of(first: str, second: str | None) -> tuple[Probe, ...]:
     """The probes of two templates; where these differ, users who say the words that either holds."""
     if second is None or first.strip() == second.strip():
         return PROBES
-    ours, theirs = ({"".join(found) for found in _WORDS.findall(text)} for text in sorted((first, second)))
+    ours, theirs = (
+        {word for found in _WORDS.findall(text) if not _BLOCK.search(word := "".join(found))}
+        for text in sorted((first, second))
+    )
     said = [*sorted(ours ^ theirs)[:_MOST_WORDS], " ".join(sorted(ours | theirs))]
     return (*PROBES, *(Probe(f"a user who says {word[:20]!r}", True, None, word) for word in said))
 
@@ -155,7 +165,7 @@ def compare_templates(
             states = (thinking(probe, mine.text), thinking(probe, other.text))
             if None not in states and states[0] != states[1]:
                 think.append(f"{probe}{label}: {states[0]} here, {states[1]} in {source.name}")
-                mine, other = (Rendered(_bare(r.text or "")) for r in (mine, other))
+                mine, other = (Rendered(_bare(probe, r.text or "")) for r in (mine, other))
             if not _alike(mine, other, same):
                 turns.append(f"{probe}{label}" + (f" ({mine.error})" if mine.error else ""))
     return TemplateChange(turns=tuple(turns), think=tuple(think), rewritten=rewritten)
@@ -163,9 +173,9 @@ def compare_templates(
 
 def thinking(probe: Probe, text: str | None) -> str | None:
     """How the assistant's turn begins: with `no reasoning block`, an `open` or a `closed` one; None: not to be said."""
-    if text is None or not probe.begin or _ASKED not in text:
+    if text is None or not probe.begin or probe.asked not in text:
         return None
-    tail = text.rpartition(_ASKED)[2]
+    tail = text.rpartition(probe.asked)[2]
     opened, closed = _last(_OPEN, tail), _last(_CLOSE, tail)
     if opened < 0 and closed < 0:
         return "no reasoning block"
@@ -188,9 +198,9 @@ def _alike(mine: Rendered, other: Rendered, same: Callable[[str, str], bool]) ->
     return mine.text == other.text or same(mine.text, other.text)
 
 
-def _bare(text: str) -> str:
+def _bare(probe: Probe, text: str) -> str:
     """The text without the reasoning block in which it ends."""
-    head, asked, tail = text.rpartition(_ASKED)
+    head, asked, tail = text.rpartition(probe.asked)
     found = [match.start() for pattern in (_OPEN, _CLOSE) if (match := pattern.search(tail))]
     return head + asked + tail[: min(found, default=len(tail))].rstrip()
 

@@ -191,9 +191,10 @@ def _vocabulary_texts(loaded: list[dict[str, Any]]) -> list[str]:
 
 
 def _decoded(tokenizer: Any, vocabulary: dict[str, int]) -> str:
-    """Digest of the text of every token."""
+    """Digest of the text of every token, without spaces around it: forms of one decoder differ in these for a token
+    that stands alone."""
     decode: Callable[..., str] = tokenizer.decode
-    return _digest(decode([i], skip_special_tokens=False) for i in sorted(vocabulary.values()))
+    return _digest(decode([i], skip_special_tokens=False).strip() for i in sorted(vocabulary.values()))
 
 
 def _model(model: dict[str, Any]) -> str:
