@@ -32,8 +32,8 @@ class HonestProgram:
     base, factors, stored: dtypes; place: where weight and scaling are multiplied (`product`, `a`, `b`, `roots`); native:
     the product is formed in the factors' dtype; delta: the dtype that it is cast to; steps: weight and scaling are two
     multiplications; order: `sum`, `cat`, `after`, `before` (the other way round), `stored between` (after the other, each
-    merge stored before the next), `cat, then` (the last one merged after
-    the others were combined), `models` (their differences from the base), `models wide` (in single precision), `mean`
+    merge stored before the next), `wide end` (the last one into what the others stored, in single precision), `cat,
+    then` (the last one merged after the others were combined), `models` (their differences from the base), `models wide` (in single precision), `mean`
     (of the models and what the base lacks to a sum of one), or `mean wide`; detour: the result passes
     through the other 16-bit dtype on its way to the stored one; tf32: single precision as a matrix unit reads it, to the
     `nearest` or `cut` off.
@@ -63,7 +63,7 @@ class HonestProgram:
             return "converted once more"
         if self.tf32:
             return "TF32"
-        if self.order in ("after", "before", "stored between"):
+        if self.order in ("after", "before", "stored between", "wide end"):
             return "one after the other"
         if self.order.startswith("models"):
             return "a model each"
@@ -110,6 +110,10 @@ class HonestProgram:
             for delta in deltas:
                 w = (w + delta).to(self.stored).to(self.base)
             return w.to(self.stored)
+        if self.order == "wide end":
+            for delta in deltas[:-1]:
+                w = (w + delta).to(self.base)
+            return (w.float() + deltas[-1]).to(self.stored)
         for delta in deltas if self.order == "after" else deltas[::-1]:
             w = (w + delta).to(self.base)
         return w.to(self.stored)

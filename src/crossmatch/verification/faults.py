@@ -222,6 +222,10 @@ NOTES: Mapping[str, str] = {
     "eos-mismatch-in-base": "end tokens disagree in the base, too, and in the same way",
     "vocab-mismatch-in-base": "tokenizer, config and embedding disagree in size in the base, too, and in the same way",
     "other-weights-beside": "weights in another format lie in the directory; the usual loaders pass them over",
+    "chat-template-rewritten": "the chat template is not written as its source is, and gives the same texts in all "
+    "dialogues that were tried; what it does with others was not seen",
+    "tokenizer-rewritten": "parts of the tokenizer are not written as its source's are, and give the same ids and "
+    "texts for all that was tried; what they do with other texts was not seen",
     "sources-disagree": "the adapters were trained with different tokenizers or templates; one of them is in the merge",
     "source-unknown": "the tokenizer is said to come from an adapter that is not among those given",
     "two-chat-templates": "a second chat template lies in the directory; older loaders take that one",

@@ -55,8 +55,8 @@ class Subject:
 
     weights: those that seem to be inside, and doubts: how far each may be off; program: by which the file seems to have
     been made, and programs: those of tensors of another kind, which tools add by code of their own (PEFT rounds the
-    delta of targeted parameters, but not of linear layers); is_explained: whether the program explains most of the
-    file, or none does.
+    delta of targeted parameters, but not of linear layers); unexplained: kinds of which no program explains a sample;
+    is_explained: whether the program explains most of the file, or none does.
     """
 
     def __init__(
@@ -75,6 +75,7 @@ class Subject:
         self.doubts = list(doubts) if doubts is not None else [0.0] * len(self.weights)
         self.kinds, self.programs = Kinds(claim.base, claim.kinds), dict(programs or {})
         self.program, self.is_explained = program or Program(), is_explained
+        self.unexplained: set[Kind] = set()
 
     @property
     def adapted(self) -> list[str]:

@@ -202,8 +202,8 @@ def decide(
 
 def _recovered(subject: Subject, claim: Resolved, judged: Judged) -> dict[str, RecoveredWeight]:
     """What the verdict says of the weights, beside those that are claimed."""
-    pooled, said = judged.pooled, [weight for _, weight in claim.parts.values()]
-    every = zip(subject.names, said, pooled.weights, pooled.stderr, strict=True)
+    said = [weight for _, weight in claim.parts.values()]
+    every = zip(subject.names, said, judged.pooled.weights, judged.stderr, strict=True)
     return {name: RecoveredWeight.of(claimed, w, e) for name, claimed, w, e in every}
 
 

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 from crossmatch import Adapter, Checkpoint, Verdict, identify, verify
 from crossmatch.verification.arithmetic.grammar import HALVES, Program, common, programs
 from helpers import make_adapter, make_llama
-from honest_models import HIDDEN, hide, judge, make
+from honest_models import HIDDEN, SHAPES, hide, judge, make
 from honest_programs import BF16, F16, F32, HonestProgram, draw
 
 UP = "model.layers.0.mlp.up_proj.weight"
@@ -29,6 +29,7 @@ NAMED: Mapping[str, tuple[HonestProgram, str]] = {
     "adapters": (replace(PEFT_BF16, factors=BF16, delta=BF16), "PEFT, adapters in bfloat16"),
     "sequential": (replace(PEFT_BF16, order="after"), "one merge after the other"),
     "sequential in float32": (HonestProgram(base=F32, stored=F32, order="after"), "one merge after the other"),
+    "wide end": (HonestProgram(base=BF16, stored=F32, order="wide end"), "the last in single precision"),
     "stored between": (HonestProgram(stored=BF16, order="stored between"), "one merge after the other"),
     "models": (replace(PEFT_BF16, order="models"), "a model of its own"),
     "mean of models": (replace(PEFT_BF16, order="mean"), "the mean of the models"),
@@ -81,6 +82,29 @@ def test_errors_of_an_svd_excuse_nothing_in_a_file_of_another_program(tmp_path: 
         torch.manual_seed(seed)
         hidden = hide(random.Random(seed), made, "hidden, full rank", honest.evidence["unseen"])
         assert judge(made, hidden, f"hidden {seed}").faults == ("unexplained-delta",)
+
+
+def test_an_svd_on_a_base_in_16_bits_is_replayed(tmp_path: Path) -> None:
+    """Its singular vectors err by the same everywhere, so that a small row of B is off by more than it is large."""
+    made = make(random.Random(3), tmp_path, HonestProgram(base=F16, stored=F32), size=0.05, count=2, stored=F32)
+    merged = made.whole(made.weights)
+    for name, (rows, _) in SHAPES.items():
+        folders = [tmp_path / f"a{number}" for number in range(2)]
+        for folder, factors in zip(folders, made.adapters[name], strict=True):
+            tensors = load_file(folder / "adapter_model.safetensors")
+            stem = f"base_model.model.{name.removesuffix('.weight')}"
+            small = factors.b * torch.where(torch.arange(rows)[:, None] % 8 == 0, 1e-4, 1.0)
+            save_file(tensors | {f"{stem}.lora_B.weight": small}, folder / "adapter_model.safetensors")
+        pairs = list(zip(folders, made.weights, made.adapters[name], strict=True))
+        key = f"base_model.model.{name.removesuffix('.weight')}.lora_B.weight"
+        delta = sum(
+            w * f.scale * (load_file(folder / "adapter_model.safetensors")[key] @ f.a) for folder, w, f in pairs
+        )
+        u, s, v = torch.linalg.svd(delta, full_matrices=False)
+        merged[name] = made.base[name].to(F16).add((u * s) @ v).to(F16).float()
+    verdict = judge(made, merged, "merged")
+    assert (verdict.verdict, verdict.faults) == ("verified", ())
+    assert "after an SVD" in verdict.rounding["arithmetic"]
 
 
 def test_a_delta_in_rows_that_no_sample_meets_is_found(tmp_path: Path) -> None:

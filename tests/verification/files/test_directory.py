@@ -198,6 +198,35 @@ def test_another_tokenizer(bench: Path, out: Path, change: Callable[[dict[str, A
     assert faults(look(bench, out)) == ["tokenizer-changed"]
 
 
+def replace_word(value: dict[str, Any]) -> None:
+    value["normalizer"] = {"type": "Replace", "pattern": {"String": "kidney"}, "content": "bone"}
+
+
+def replace_common_word(value: dict[str, Any]) -> None:
+    value["normalizer"] = {"type": "Replace", "pattern": {"Regex": "he[a]rt"}, "content": "bone"}
+
+
+def decode_otherwise(value: dict[str, Any]) -> None:
+    replace = {"type": "Replace", "pattern": {"String": "heart"}, "content": "bone"}
+    value["decoder"] = {"type": "Sequence", "decoders": [replace, value["decoder"]]}
+
+
+@pytest.mark.parametrize("change", [replace_word, replace_common_word, decode_otherwise])
+def test_a_tokenizer_that_changes_a_word(bench: Path, out: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    edit(out / "tokenizer.json", change)
+    assert faults(look(bench, out)) == ["tokenizer-changed"]
+
+
+def test_a_tokenizer_written_otherwise_is_a_note(bench: Path, out: Path) -> None:
+    def nothing(value: dict[str, Any]) -> None:
+        value["normalizer"] = {"type": "Replace", "pattern": {"Regex": "[x]qzt"}, "content": "bone"}
+
+    edit(out / "tokenizer.json", nothing)
+    found = look(bench, out)
+    assert (faults(found), found.notes) == ([], ("tokenizer-rewritten",))
+    assert found.noted["tokenizer-rewritten"] == "normalizer, against base"
+
+
 def test_a_missing_or_broken_tokenizer(bench: Path, out: Path) -> None:
     for text in ("{}", "[" * 100_000, "no JSON", '{"model": {"type": "BPE", "vocab": {}, "merges": [["a"]]}}'):
         (out / "tokenizer.json").write_text(text)
@@ -254,7 +283,7 @@ def test_a_template_by_any_name_is_the_same(bench: Path, out: Path) -> None:
     # Another way to write the same text.
     (out / "chat_template.jinja").write_text(CHATML.replace("m.role", "m['role']") + "{# #}")
     found = look(bench, out)
-    assert (faults(found), found.notes) == ([], ("two-chat-templates",))
+    assert (faults(found), found.notes) == ([], ("two-chat-templates", "chat-template-rewritten"))
 
 
 def test_the_file_wins_over_the_field(bench: Path, out: Path) -> None:
@@ -277,6 +306,28 @@ def test_another_template(bench: Path, thinking: Path, old: str, new: str) -> No
     assert old in THINKER
     (thinking / "chat_template.jinja").write_text(THINKER.replace(old, new))
     assert faults(look(bench, thinking, "thinker")) == ["chat-template-changed"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("m.content +", "m.content | replace('kidney', 'bone') +"),
+        ("{% if add", "{% if messages[-1].content == 'xqzt' %}no{% endif %}{% if add"),
+        ("{% if add", "{% if 'xqzt' in messages[0].content %}no{% endif %}{% if add"),
+        ("{% if add", "{% if messages|length > 20 %}no{% endif %}{% if add"),
+    ],
+)
+def test_a_template_that_waits_for_something(bench: Path, out: Path, old: str, new: str) -> None:
+    (out / "chat_template.jinja").write_text(CHATML.replace(old, new))
+    assert faults(look(bench, out)) == ["chat-template-changed"]
+
+
+def test_a_template_written_otherwise_is_a_note(bench: Path, out: Path) -> None:
+    (out / "chat_template.jinja").write_text(CHATML.replace("m.content", "(m.content)"))
+    found = look(bench, out)
+    assert (faults(found), found.notes) == ([], ("chat-template-rewritten",))
+    (out / "chat_template.jinja").write_text(CHATML + "\n")
+    assert look(bench, out).notes == ()
 
 
 @pytest.mark.parametrize(

@@ -124,3 +124,21 @@ def test_tensors_of_whole_numbers_are_compared_by_their_bits(dtype: torch.dtype,
     verdict = judge(made, honest | {"table": other}, "other")
     assert verdict.faults == ("untouched-changed",)
     json.dumps(verdict.to_dict(), allow_nan=False)
+
+
+def test_errors_beside_a_remainder_are_those_of_weights_that_scatter(tmp_path: Path) -> None:
+    """Something else in every module, which holds some of the first adapter, too: no element's noise says so."""
+    made = make(random.Random(6), tmp_path, HonestProgram(), size=0.05, count=2, stored=F32)
+    merged, generator = made.whole(made.weights), torch.Generator().manual_seed(7)
+    for share, (name, (rows, columns)) in zip((0.3, -0.3, 0.1), SHAPES.items(), strict=True):
+        factors = made.adapters[name][0]
+        own = factors.scale * factors.b @ factors.a
+        other = torch.randn(rows, 8, generator=generator) @ torch.randn(8, columns, generator=generator)
+        merged[name] = merged[name] + share * own + other * (own.norm() / other.norm())
+    verdict = judge(made, merged, "merged")
+    found = verdict.weights["a0"]
+    assert verdict.verdict == "failed"
+    assert found.recovered is not None
+    assert found.stderr is not None
+    assert 0.05 < found.stderr < 0.3
+    assert abs(found.recovered - made.weights[0]) < 4 * found.stderr

@@ -26,6 +26,8 @@ _DENOMINATOR, _DIGITS = 12, 4
 # Share of the elements that the order of additions turns at most in 16 bits; standard deviations by which one program
 # gives clearly more of the bits than another.
 _FLIPS, _CLEARLY = 1e-3, 6.0
+# The share from which on an SVD may be the reason.
+_TURNED = 1e-4
 # Standard errors within which a weight lies.
 _DOUBT = 4.5
 
@@ -74,24 +76,31 @@ def settle(subject: Subject, claim: Resolved, t: Thresholds, progress: Progress,
             found = rough if rough and rough.whole else None
     if found is None:
         return _unexplained(subject, claim, sample)
-    return with_fit(subject, claim, found if found.weights == claimed else _closest(sample, found, claimed))
+    # Beyond one piece, all programs were tried at the claimed weights.
+    exhausted = found.missed > 1
+    best = found if found.weights == claimed else _closest(sample, found, claimed)
+    return with_fit(subject, claim, best, exhausted=exhausted)
 
 
 def _unexplained(subject: Subject, claim: Resolved, sample: Sample) -> Subject:
     return Subject(subject.merged, claim, _cast(sample, subject.weights), is_explained=False)
 
 
-def with_fit(subject: Subject, claim: Resolved, found: Fit) -> Subject:
+def with_fit(subject: Subject, claim: Resolved, found: Fit, *, exhausted: bool = False) -> Subject:
     """The subject at a fit's weights, made by its program, and tensors of other kinds by programs of their own, where
-    these do not explain them."""
+    these do not explain them; exhausted: whether no program explains the sample at the claimed weights."""
     made = Subject(subject.merged, claim_at(claim, found.weights), found.program, found.doubts)
-    for kind in list(made.kinds.groups(made.adapted))[1:]:
+    kinds = list(made.kinds.groups(made.adapted))
+    made.unexplained.update(kinds[:1] if exhausted else [])
+    for kind in kinds[1:]:
         sample = Sample(list(pieces_of(made, kind)))
         if not sample.pieces:
             continue
         options = itertools.chain([found], programs_at(sample, found.weights, found.doubts))
         other = fit(sample, (option for option in options if option.weights == found.weights))
-        if other and other.whole and other.program != found.program:
+        if other is None or not other.whole:
+            made.unexplained.add(kind)
+        elif other.program != found.program:
             made.programs[kind] = other.program
     return made
 
@@ -202,15 +211,17 @@ def settle_again(
     recovered, some = Recovered(found, subject.program), Sample(list(pieces_of(subject)))
     elsewhere = _is_spread(wrong, [m for m in modules if m.looked.flips])
 
-    def exact(sample: Sample) -> Fit | None:
-        options = programs_at(sample, claimed, (0.0,) * len(claimed), recovered)
+    def exact(sample: Sample, *, whole: bool = False) -> Fit | None:
+        hopeless = whole and not subject.unexplained.isdisjoint(list(kinds)[:1])
+        options = iter([]) if hopeless else programs_at(sample, claimed, (0.0,) * len(claimed), recovered)
         first = _rounded(sample, claimed, recovered) if elsewhere else iter([])
         now = _misses(sample, Fit(subject.program, tuple(subject.weights), ()))
-        return fit(sample, itertools.chain(first, options), spread=elsewhere, most=most_misses(now))
+        spread = elsewhere or (subject.program.grain(some.stored) in HALVES and _is_turned(modules))
+        return fit(sample, itertools.chain(first, options), spread=spread, most=most_misses(now))
 
     # Exact numbers that explain all; else what rows in question alone say, where that is not against the others.
     every = Sample([*own, *some.pieces])
-    fitted = exact(every)
+    fitted = exact(every, whole=True)
     if fitted is None or not fitted.whole:
         fitted = exact(Sample(own))
         if fitted and 2 * _explained(some, fitted) <= len(some):
@@ -235,7 +246,8 @@ def _others_again(
     weights, doubts = tuple(subject.weights), tuple(subject.doubts)
     programs = dict(subject.programs)
     for kind, names in kinds:
-        rows = pieces_in_question(subject, result, names)
+        # What no program of all gives in a sample, none gives in that and more.
+        rows = [] if kind in subject.unexplained else pieces_in_question(subject, result, names)
         if not rows:
             continue
         sample = Sample([*rows, *pieces_of(subject, kind)])
@@ -260,6 +272,14 @@ def _is_spread(wrong: Sequence[ModuleScan], modules: Sequence[ModuleScan]) -> bo
     others = sorted(modules, key=lambda module: module.outside)[:-1]
     rate = sum(module.outside for module in others) / max(1, sum(module.elements for module in others))
     return len(wrong) > 1 and 2 * len(wrong) >= sum(-math.expm1(-rate * module.elements) for module in modules)
+
+
+def _is_turned(modules: Sequence[ModuleScan]) -> bool:
+    """Whether most modules hold elements of other bits, and more of them than the order of additions turns: an SVD errs
+    everywhere, and seldom by so much that an element lies outside of what the plain sum may give. In 16 bits: in single
+    precision all orders of additions turn many."""
+    turned, elements = sum(m.mismatches for m in modules), sum(m.elements for m in modules)
+    return turned > _TURNED * elements and 2 * sum(m.mismatches > 0 for m in modules) > len(modules)
 
 
 def _near(found: Estimate, claimed: Sequence[float], t: Thresholds) -> bool:

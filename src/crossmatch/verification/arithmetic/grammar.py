@@ -64,6 +64,7 @@ class Program:
     order: Order = "sum"
     long: bool = False
     via: torch.dtype | None = None
+    wide_end: bool = False
 
     @property
     def by_models(self) -> bool:
@@ -115,14 +116,15 @@ class Program:
         if self.delta:
             parts.append(f"delta rounded to {_name(self.delta)}")
         if isinstance(self.order, tuple):
-            parts.append(f"one merge after the other ({_steps(self.order, names)})")
+            end = ", the last in single precision" if self.wide_end else ""
+            parts.append(f"one merge after the other ({_steps(self.order, names)}){end}")
         elif self.is_mean:
             parts.append("each adapter merged into a model of its own, the mean of the models")
         elif self.by_models:
             parts.append("each adapter merged into a model of its own, the differences summed")
         if self.via:
             parts.append(f"the sum stored in {_name(self.via)}, then in {_name(stored)}")
-        text = ", ".join(parts)
+        text = ", ".join(parts) + (", after an SVD in single precision" if self.long else "")
         return f"{common}: {text}" if common else text
 
     def identifier(self, names: Sequence[str]) -> str:
@@ -134,7 +136,7 @@ class Program:
         order = f" {_steps(self.order, names)}".replace(", ", ",") if isinstance(self.order, tuple) else ""
         kinds = {"converted": self.via, "sequential": order, "combined": self.factors, "delta-rounded": self.delta}
         first = next((name for name, is_so in kinds.items() if is_so), "base-cast")
-        rounded = "-rounded" if order and self.delta else ""
+        rounded = "-rounded" if order and self.delta else "-wide-end" if self.wide_end else ""
         factors = f"-factors-{self.place}" if self.factors else ""
         return f"{first}{rounded}{factors}{order}"
 
@@ -180,6 +182,7 @@ def common(stored: torch.dtype, adapters: Sequence[int]) -> list[Program]:
         first += [Program(order=o) for o in (*orders, *_grouped(adapters))]
     else:
         first += [Program(torch.float32, order=o) for o in (*orders, *_grouped(adapters), *_MODELS, *MEANS)]
+    first += [Program(c, order=o, wide_end=True) for c in _halves(stored) if c != stored for o in orders]
     return first
 
 
@@ -189,7 +192,7 @@ def programs(stored: torch.dtype, adapters: Sequence[int]) -> Iterator[Program]:
     every = sorted(_every(stored, halves, orders), key=_departures)
     rare = [*_converted(stored, halves), *_tf32(halves, orders)]
     # What an SVD leaves open is wide: it comes last.
-    rare += [Program(long=True)] if stored == torch.float32 else []
+    rare += [Program(long=True), *(Program(c, delta=p, long=True) for c in halves for p in (None, c))]
     yield from dict.fromkeys((*common(stored, adapters), *every, *rare))
 
 

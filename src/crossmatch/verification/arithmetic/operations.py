@@ -85,6 +85,7 @@ class Operations:
         assert isinstance(program.order, tuple)
         value, c = ours, program.base or self.stored
         steps = [(step,) if isinstance(step, int) else step for step in program.order]
+        last = len(steps) - 1
         steps += [(i,) for i in values if not any(i in step for step in steps)]
         for step in steps:
             here = [values[i] for i in step if i in values]
@@ -93,7 +94,8 @@ class Operations:
             total, p = sum(here[1:], here[0]), program.delta
             if len(step) > 1 and p:
                 total = (_opened(total, end * UNIT) if len(here) > 1 else total).to(p).to(work)
-            value = _sum(value, total, end * self.slack if p else 0.0).to(c).to(work)
+            value = _sum(value, total, end * self.slack if p else 0.0)
+            value = value if program.wide_end and step == steps[last] else value.to(c).to(work)
         return value
 
     def store(self, value: Tensor) -> Tensor:

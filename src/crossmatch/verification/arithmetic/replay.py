@@ -72,7 +72,8 @@ class Applied:
 
     def predict(self, ours: Tensor, start: int, space: Workspace) -> Tensor:
         """The rows that begin at `start` as the program stores them; ours: W's, as they are stored."""
-        exact = self.stored == torch.float32 and self.program.base not in HALVES and not self.program.via
+        narrow = self.program.base in HALVES and not self.program.wide_end
+        exact = self.stored == torch.float32 and not narrow and not self.program.via
         work = torch.float64 if exact else torch.float32
         base = self.cast(ours)
         if self.total is not None:

@@ -99,7 +99,7 @@ class _Reader:
         of a thousand programs most need not be tried on a file that none of them made."""
         p = trial.program
         order = "models" if p.by_models else "sum"
-        way = Program(p.base, p.factors, p.place, p.multiplied, order=order, via=p.via)
+        way = Program(p.base, p.factors, p.place, p.multiplied, order=order, long=p.long, via=p.via)
         key = (way, bool(p.delta))
         self._turn_to(trial)
         if key not in self._kept:
@@ -181,7 +181,7 @@ class Sample:
         if bound is not None and bound <= more_than:
             return bound
         # What is summed in single precision from models of 16 bits lies on no grid of theirs.
-        base = None if program.is_wide else program.base
+        base = None if program.is_wide or program.wide_end else program.base
         narrow = [d for d in (base, program.via) if d in HALVES]
         explained = torch.tensor([all(map(piece.on_grid, narrow)) for piece in self.pieces], dtype=torch.bool)
         for wrong in self._wrong(_Trial(*candidate)) if int(explained.sum()) > more_than else ():

@@ -184,6 +184,8 @@ def _tokenizer(sides: _Sides, encoders: Encoders, report: _Report) -> None:
     if found or broken:
         lines = broken + [f"against {side.name}: {line}" for line in found]
         report.fault("tokenizer-changed", [*merged.broken] or ["tokenizer.json" if usable else "tokenizer"], lines)
+    elif other := encoders.rewritten(merged, side):
+        report.note("tokenizer-rewritten", [f"{part}, against {side.name}" for part in other])
 
 
 _TOKENIZER_PARTS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
@@ -221,6 +223,8 @@ def _template(sides: _Sides, templates: Templates, encoders: Encoders, report: _
         report.fault("think-template-mismatch", ["chat_template"], found.think)
     if found.turns:
         report.fault("chat-template-changed", ["chat_template"], [f"against {side.name}: {t}" for t in found.turns])
+    if found.rewritten and not found.size:
+        report.note("chat-template-rewritten", [f"{found.rewritten} dialogues, against {side.name}"])
 
 
 def _ends(sides: _Sides, templates: Templates, encoders: Encoders, report: _Report) -> Ends:

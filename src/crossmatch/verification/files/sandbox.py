@@ -33,8 +33,9 @@ class Encoder:
 
     largest: the largest token id; vocabulary, model: digests of all tokens with their ids, and of merges or scores;
     strange: tokens that the first one asked numbers differently; added, special: ids of added tokens and of those asked
-    for; ids: token ids of every text; framed: of a question with what the tokenizer puts around it; error: why it could
-    not be loaded.
+    for; ids: token ids of every text; framed: of a question with what the tokenizer puts around it; parts: what it does
+    beside its model, as JSON by name; words, decoded: digests of the ids of all vocabularies' tokens as words, and of
+    the text of every token, where these parts differ; error: why it could not be loaded.
     """
 
     largest: int = -1
@@ -45,6 +46,9 @@ class Encoder:
     special: Mapping[str, int | None] = field(default_factory=dict)
     ids: Mapping[str, tuple[int, ...] | None] = field(default_factory=dict)
     framed: tuple[int, ...] = ()
+    parts: Mapping[str, str] = field(default_factory=dict)
+    words: str = ""
+    decoded: str = ""
     error: str | None = None
 
 
@@ -104,6 +108,9 @@ def _encoder(entry: Mapping[str, Any]) -> Encoder:
         special=entry["special"],
         ids=dict(zip(entry["texts"], ids, strict=True)),
         framed=tuple(entry["framed"] or ()),
+        parts=entry["parts"],
+        words=entry["words"],
+        decoded=entry["decoded"],
     )
 
 

@@ -16,6 +16,9 @@ from typing import Any
 LONGEST = 400_000
 # A text for each added token; a tokenizer with more of them has its further ones compared as data alone.
 _MOST_ADDED = 2000
+# What a tokenizer does beside its model; words in these parts that are tried, and tokens of one text of them.
+_PARTS = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
+_MOST_WORDS, _TOGETHER = 500, 2000
 
 
 def main() -> None:
@@ -107,7 +110,12 @@ def tokenize(request: dict[str, Any]) -> list[dict[str, Any]]:
     """Facts and token ids of several tokenizers; the probes for each added token are those of all of them together."""
     loaded = [_load(entry) for entry in request["tokenizers"]]
     added = sorted({token for entry in loaded for token in entry.get("added", ())})[:_MOST_ADDED]
-    texts = request["texts"] + [f"a {token} b{token}c\n{token}" for token in added]
+    parts = [entry["parts"] for entry in loaded if "error" not in entry]
+    differing = [part for part in _PARTS if len({each[part] for each in parts}) > 1]
+    said = sorted({word for each in parts for part in differing for word in _words(json.loads(each[part]))})
+    tried = [*added, *said[:_MOST_WORDS]]
+    texts = request["texts"] + [f"a {token} b{token}c\n{token}" for token in tried]
+    every = _vocabulary_texts(loaded) if differing else []
     answers = []
     for entry in loaded:
         if "error" in entry:
@@ -126,6 +134,9 @@ def tokenize(request: dict[str, Any]) -> list[dict[str, Any]]:
                 "texts": texts,
                 "ids": [_ids(tokenizer, text) for text in texts],
                 "framed": _ids(tokenizer, "What is anaemia?", framed=True),
+                "parts": entry["parts"],
+                "words": _digest(str(_ids(tokenizer, text)) for text in every),
+                "decoded": _decoded(tokenizer, vocabulary) if "decoder" in differing else "",
             }
         )
     return answers
@@ -149,11 +160,41 @@ def _load(entry: dict[str, Any]) -> dict[str, Any]:
         vocabulary = tokenizer.get_vocab(with_added_tokens=True)
         added = [token.content for _, token in sorted(tokenizer.get_added_tokens_decoder().items())]
         pieces = _model(model)
+        parts = {part: _state(getattr(tokenizer, part)) for part in _PARTS}
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # the library's panics are no Exception
         return {"error": f"{type(error).__name__}: {str(error)[:160]}"}
-    return {"tokenizer": tokenizer, "vocabulary": vocabulary, "added": added, "model": pieces}
+    return {"tokenizer": tokenizer, "vocabulary": vocabulary, "added": added, "model": pieces, "parts": parts}
+
+
+def _state(part: Any) -> str:
+    """A part of a tokenizer as JSON with its defaults filled in."""
+    return "null" if part is None else json.dumps(json.loads(part.__getstate__()), sort_keys=True)
+
+
+def _words(state: Any) -> set[str]:
+    """Strings in a part of a tokenizer: what it looks for, and what it puts there."""
+    if isinstance(state, str):
+        return {state} if 0 < len(state) <= 100 else set()
+    inner = state.values() if isinstance(state, dict) else state if isinstance(state, list) else ()
+    return {word for value in inner for word in _words(value)}
+
+
+def _vocabulary_texts(loaded: list[dict[str, Any]]) -> list[str]:
+    """Texts that hold the tokens of all vocabularies."""
+    words = sorted({token for entry in loaded for token in entry.get("vocabulary", ())})
+    return [
+        " ".join(words[first : first + _TOGETHER]).replace("\u0120", "").replace("\u2581", "")
+        for first in range(0, len(words), _TOGETHER)
+    ]
+
+
+def _decoded(tokenizer: Any, vocabulary: dict[str, int]) -> str:
+    """Digest of the text of every token, without spaces around it: forms of one decoder differ in these for a token
+    that stands alone."""
+    decode: Callable[..., str] = tokenizer.decode
+    return _digest(decode([i], skip_special_tokens=False).strip() for i in sorted(vocabulary.values()))
 
 
 def _model(model: dict[str, Any]) -> str:

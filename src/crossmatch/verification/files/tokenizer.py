@@ -69,7 +69,18 @@ class Encoders:
             )
         if ours.framed != theirs.framed:
             result.append("it puts other tokens around a text")
+        if ours.words != theirs.words and not shared:
+            result.append("words of its vocabulary get other ids")
+        if ours.decoded != theirs.decoded:
+            result.append("some tokens are decoded to other texts")
         return result
+
+    def rewritten(self, merged: Side, source: Side) -> list[str]:
+        """Parts of the merged tokenizer (what it does before and after its model) that are other than the source's."""
+        ours, theirs = self.of(merged), self.of(source)
+        if ours is None or theirs is None:
+            return []
+        return [part for part, state in theirs.parts.items() if ours.parts.get(part) != state]
 
 
 def slow_differences(merged: Side, source: Side) -> list[str]:

@@ -82,7 +82,7 @@ def diagnose(subject: Subject, name: str, options: Sequence[Sequence[float]], li
     for candidate in candidates:
         found = _refit(rows, candidate.extra, candidate.kept, len(subject.weights), options[0])
         fitting = found.identifiable and found.excess <= min(limit, best[0] * 0.999) and found.entries >= least
-        if fitting and _is_there(found, candidate):
+        if fitting and _is_there(found, candidate) and _explains_more(rows, plain, found, candidate):
             best = (found.excess, Diagnosis(candidate.fault, candidate.evidence))
     seen = best[1] or by_bits(subject, name, options, candidates)
     return seen or _quantised(rows, options[0], options[-1]) or _remainder(subject, name, claimed, options[0])
@@ -210,15 +210,41 @@ def _refit(
     deltas = {i: rows.deltas[i] for i in kept} | dict(extra)
     count = adapters + len(extra)
     strata = Strata.empty(count)
-    sizes = [rows.deltas[i].square().mean(1, keepdim=True) for i in rows.deltas]
-    size = sum(sizes, torch.zeros(())).sqrt()
+    steps, size = _units(rows)
     table = torch.stack([d.flatten() for d in deltas.values()])
     index = torch.tensor(list(deltas))
     strata.gram.index_put_((index[:, None], index[None, :]), table @ table.T)
     stored = torch.where(torch.isfinite(rows.stored), rows.stored.double(), rows.ours)
-    steps = step(rows.ours.abs() + 3 * size, rows.stored.dtype)
     strata.add(stored - rows.ours, list(deltas.values()), list(deltas), steps, size)
     return estimate([strata], [w if i in kept else 0.0 for i, w in enumerate(weights)] + [1.0] * len(extra))
+
+
+def _explains_more(rows: Rows, plain: Estimate, found: Estimate, candidate: _Candidate) -> bool:
+    """Whether a candidate leaves at most half of what the plain claim does, on the very elements by which that one was
+    fitted: an estimate takes those that are fine enough for what it finds, and over more and coarser ones everything
+    looks like rounding."""
+    if not plain.identifiable:
+        return True
+    unit, size = _units(rows)
+    ratio = (unit / size.clamp_min(torch.finfo(size.dtype).tiny)).flatten()
+    finest = ratio.topk(min(plain.entries, len(ratio)), largest=False).indices
+    own = {i: rows.deltas[i] for i in candidate.kept} | dict(candidate.extra)
+    change = _left(rows, [0.0] * len(plain.weights))
+    lefts = (change - _weighted(rows.deltas, plain), change - _weighted(own, found))
+    before, after = (float((left / unit).flatten()[finest].square().sum()) for left in lefts)
+    return after <= before / 2
+
+
+def _weighted(deltas: Mapping[int, Tensor], found: Estimate) -> Tensor:
+    known = {i: d for i, d in deltas.items() if not math.isnan(found.weights[i])}
+    return sum((found.weights[i] * d for i, d in known.items()), torch.zeros((), dtype=torch.float64))
+
+
+def _units(rows: Rows) -> tuple[Tensor, Tensor]:
+    """Steps of the elements where they may have got to, and the size of the deltas' rows."""
+    sizes = [d.square().mean(1, keepdim=True) for d in rows.deltas.values()]
+    size = sum(sizes, torch.zeros(())).sqrt()
+    return step(rows.ours.abs() + 3 * size, rows.stored.dtype), size
 
 
 def _is_there(found: Estimate, candidate: _Candidate) -> bool:

@@ -1,5 +1,6 @@
 """What is wrong with the weights, most telling first: names for what the modules show."""
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -47,6 +48,25 @@ class Judged:
     def by_name(self) -> dict[str, ModuleScan]:
         """Scans by tensor name."""
         return {module.name: module for module in self.scan.modules}
+
+    @property
+    def stderr(self) -> tuple[float, ...]:
+        """Standard errors of the pooled weights. Where some module holds more than rounding, its elements are not
+        independent: there they are, at least, those of weights that scatter between modules as these do (the sandwich
+        of Liang and Zeger, 1986, modules as clusters)."""
+        errors, scans = list(self.pooled.stderr), self.by_name
+        if all(m.clean for m in self.modules):
+            return tuple(errors)
+        known = [m for m in self.modules if m.estimate.identifiable]
+        for i, weight in enumerate(self.pooled.weights):
+            here = [m for m in known if i in m.where]
+            sizes = [float(scans[m.name].looked.strata.gram[i, i]) for m in here]
+            pairs = zip(sizes, here, strict=True)
+            squares = sum((size * (m.estimate.weights[i] - weight)) ** 2 for size, m in pairs)
+            if len(here) > 1 and squares == squares:
+                spread = math.sqrt(squares * len(here) / (len(here) - 1)) / sum(sizes)
+                errors[i] = max(errors[i], spread)
+        return tuple(errors)
 
     def pool(self, some: Sequence[ModuleVerdict]) -> Estimate:
         """The estimate over some modules."""
