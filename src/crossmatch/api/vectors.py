@@ -33,8 +33,8 @@ def extract(
 
         >>> import crossmatch
         >>> manifest = crossmatch.vectors.extract("models/base", "models/merged", "tau")
-        >>> manifest["predicate"]["exactness"]["differ"]
-        0
+        >>> manifest["predicate"]["dtype"]
+        'float32'
     """
     from crossmatch.checkpoint import Checkpoint
     from crossmatch.cli.vectors.extract import extracted

@@ -17,15 +17,15 @@ DryRun = Annotated[
 ]
 
 
-def show_plan(plan: "StudyPlanJson", as_json: bool) -> None:
-    """The plan on stdout, for people within 80 columns."""
+def show_plan(plan: "StudyPlanJson", as_json: bool, what: str = "study") -> None:
+    """The plan on stdout, for people within 80 columns. what: is planned, as the first line calls it."""
     if as_json:
         from crossmatch.result_kinds import STUDY_PLAN
 
         emit(STUDY_PLAN, plan)
         return
     print(
-        f"study {plan['study']}: {plan['parameters'] / 1e6:,.0f} M parameters, {plan['adapted_modules']} linear modules"
+        f"{what} {plain(plan['study'])}: {plan['parameters'] / 1e6:,.0f} M parameters, {plan['adapted_modules']} linear modules"
     )
     print(f"{'stage':18} {'tokens':>10} {'time':>8} {'GiB':>5}  what")
     for stage in plan["stages"]:

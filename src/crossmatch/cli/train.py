@@ -42,7 +42,7 @@ def train_command(
         from crossmatch.study import AdapterRecipe, plan_training
 
         adapter = AdapterRecipe(stage=stage, data=tuple(data), columns=columns, train=settings)
-        show_plan(plan_training(Checkpoint(base).path, output.name, adapter), as_json)
+        show_plan(plan_training(Checkpoint(base).path, output.name, adapter), as_json, "train")
         return
     keep_heap()
     record = train_stage(Checkpoint(base), stage, data, output, settings=settings, columns=columns, progress=Terminal())

@@ -110,7 +110,7 @@ def evaluate_command(
     if dry_run:
         from crossmatch.study import plan_evaluation
 
-        show_plan(plan_evaluation(whole.path, output.name, suites, conditions, len(request.every)), as_json)
+        show_plan(plan_evaluation(whole.path, output.name, suites, conditions, len(request.every)), as_json, "evaluate")
         return
     found = run_evaluation(request, output, progress=Terminal())
     interfering = interfere(whole, wanted, pair, interference, output) if wanted and pair else None
