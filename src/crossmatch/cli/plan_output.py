@@ -24,9 +24,8 @@ def show_plan(plan: "StudyPlanJson", as_json: bool, what: str = "study") -> None
 
         emit(STUDY_PLAN, plan)
         return
-    print(
-        f"{what} {plain(plan['study'])}: {plan['parameters'] / 1e6:,.0f} M parameters, {plan['adapted_modules']} linear modules"
-    )
+    size = f"{plan['parameters'] / 1e6:,.0f} M parameters, {plan['adapted_modules']} linear modules"
+    print(f"{what} {plain(plan['study'])}: {size}")
     print(f"{'stage':18} {'tokens':>10} {'time':>8} {'GiB':>5}  what")
     for stage in plan["stages"]:
         tokens = f"{stage['tokens']:,}" if stage["tokens"] is not None else "-"
