@@ -45,7 +45,8 @@ def unused_columns(rows: Sequence[Mapping[str, Any]], settings: "SuiteSettings",
     Raises DataError for one that would change the question, unless the suite names it in `ignored`.
     """
     # Of a column that is empty in every row nothing is lost.
-    names = list(dict.fromkeys(str(name) for row in rows for name, value in row.items() if value not in (None, "", [], {})))
+    full = (str(name) for row in rows for name, value in row.items() if value not in (None, "", [], {}))
+    names = list(dict.fromkeys(full))
     used = {*_read(settings), *settings.where, *(column.split(".")[0] for column in settings.where)}
     left = [name for name in names if name not in {*used, *settings.ignored}]
     wrong = next((name for name in settings.ignored if name not in names), None)
