@@ -123,7 +123,7 @@ def test_golden_prompts_say_where_they_come_from() -> None:
         (f"{GENERATION}\ndescription: 'About {{subject}}'", {}, "subject} is asked for, but fields.subject"),
         (f"{GENERATION}\nfields: {{contxt: a}}", {}, "fields.contxt: unknown field; did you mean context"),
         (f"{GENERATION}\nfields: {{question: {{column: q, joins: a}}}}", {}, "question.joins: unknown .* join?"),
-        (f"{CHOOSE}\nfields: {{answer: {{column: a, sa: letter}}}}", {}, "answer.sa: unknown field; did you mean as"),
+        (f"{CHOOSE}\nfields: {{answer: {{column: a, ass: letter}}}}", {}, "answer.ass: unknown field; did you mean as"),
         (GENERATION.replace("data: d.jsonl", "hub: {path: x/y, nam: z}"), {}, "hub.nam: unknown .* mean name"),
         (f"{GENERATION}\nfields: {{question: q, options: o}}", {}, "fields.options is not read: .* reads .* reference"),
         (f"{CHOOSE}\nfields: {{question: q, reference: r}}", {}, "fields.reference is not read: .* options, answer"),
