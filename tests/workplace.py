@@ -21,7 +21,9 @@ FILES = {
         for n, word in enumerate(("anaemia", "lung", "kidney", "cell"))
     ],
 }
+FILES["exam.jsonl"] = [{**row, "id": f"{row['id']}-{n}"} for n in range(6) for row in FILES["choice.jsonl"]]
 SUITES = {
+    "exam.yaml": "name: exam\nversion: 1\nkind: choice\ndata: exam.jsonl\n",
     "choice.yaml": "name: choice\nversion: 1\nkind: choice\ndata: choice.jsonl\n",
     "define.yaml": "name: define\nversion: 1\nkind: generation\ndata: define.jsonl\nmax_new_tokens: 4\n",
 }

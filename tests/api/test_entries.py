@@ -14,29 +14,49 @@ from crossmatch.errors import InputError
 from workplace import workplace  # noqa: F401
 
 COMMANDS: Any = get_command(app).commands  # type: ignore[attr-defined]
-ENTRIES = ("verify", "identify", "inspect", "evaluate", "compare", "audit", "analyse", "train", "run", "doctor", "init")
-# What an option of the command is called where Python has a better word, or where the command alone has it.
-RENAMED = {"no_alignment": "alignment"}
-OF_THE_TERMINAL = {
-    "as_json",
-    "detail",
-    "sarif",
-    "junit",
-    "annotate",
-    "svg",
-    "fail_above",
-    "dry_run",
-    "tables",
-    "figures",
+# In an order in which the examples can build on each other.
+ENTRIES = (
+    *("verify", "identify", "inspect", "evaluate", "compare", "report", "audit", "predict", "sweep", "analyse"),
+    *("train", "calibrate", "merge", "run", "doctor", "init"),
+)
+VECTORS = ("extract", "add", "scale", "apply", "remove", "inspect")
+# What an option is called where Python has a better word, or keeps its own for itself.
+RENAMED = {"no_alignment": "alignment", "set": "setting"}
+# What the command alone has: the terminal, files for machines (the result has `tables()` and `to_pandas()`), a plan.
+OF_THE_COMMAND = {
+    *("json", "detail", "sarif", "junit", "annotate", "attest", "bom", "summary", "svg", "fail_above", "dry_run"),
+    *("report_to", "sign", "from", "point"),
 }
+TABLES = {"tables", "figures"}
 
 
-@pytest.mark.parametrize("name", ENTRIES)
+def entry_of(name: str) -> Any:
+    """`verify`, or `vectors.add`."""
+    found: Any = crossmatch
+    for part in name.split("."):
+        found = getattr(found, part)
+    return found
+
+
+EVERY = (*ENTRIES, *(f"vectors.{name}" for name in VECTORS))
+
+
+def test_every_command_has_an_entry() -> None:
+    # `schema` prints files of this package.
+    assert set(COMMANDS) == {*ENTRIES, "vectors", "schema"}
+    assert set(COMMANDS["vectors"].commands) == set(VECTORS)
+    reference = (Path(__file__).parents[2] / "docs/reference/python.md").read_text()
+    for name in EVERY:
+        entry = entry_of(name)
+        assert f"::: {entry.__module__}.{entry.__name__}\n" in reference, name
+
+
+@pytest.mark.parametrize("name", EVERY)
 def test_the_example_runs(name: str, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     monkeypatch.chdir(workplace)
-    entry = getattr(crossmatch, name)
+    entry = entry_of(name)
     # Others build on these.
-    if name == "compare" and not Path("answers").exists():
+    if name in ("compare", "report") and not Path("answers").exists():
         crossmatch.evaluate("models/base", "choice.yaml", "answers", adapter={"sft": "runs/sft"}, weight={"sft": 0.7})
     (found,) = doctest.DocTestFinder(recurse=False).find(entry, name, globs={})
     assert found.examples
@@ -44,25 +64,54 @@ def test_the_example_runs(name: str, workplace: Path, monkeypatch: pytest.Monkey
     assert not result.failed, "".join(seen)
 
 
-@pytest.mark.parametrize("name", ENTRIES)
+@pytest.mark.parametrize("name", EVERY)
 def test_names_are_those_of_the_options(name: str) -> None:
-    taken = set(inspect.signature(getattr(crossmatch, name)).parameters)
-    for parameter in COMMANDS[name].params:
-        wanted = RENAMED.get(parameter.name, parameter.name)
-        known = {
-            "calibration",
-            "dtype",
-            "public_key",
-            "partial",
-            "summary",
-            "margin",
-            "output",
-            "report_to",
-            "attest",
-            "bom",
-        }
-        if wanted not in OF_THE_TERMINAL | known:
+    taken = set(inspect.signature(entry_of(name)).parameters)
+    command = COMMANDS
+    for part in name.split("."):
+        command = (command if isinstance(command, dict) else command.commands)[part]
+    for parameter in command.params:
+        long = [text for text in parameter.opts if text.startswith("--")]
+        option = long[0][2:].replace("-", "_") if long else parameter.name
+        wanted = RENAMED.get(option, option)
+        if wanted not in OF_THE_COMMAND | (set() if name == "report" else TABLES):
             assert wanted in taken, f"{name}: {wanted}"
+
+
+def test_entries_stay_where_rooms_have_their_names() -> None:
+    import crossmatch.report
+    import crossmatch.vectors
+    from crossmatch.report import write_report
+    from crossmatch.vectors import Summing
+
+    assert inspect.isfunction(write_report)
+    assert inspect.isclass(Summing)
+    assert inspect.isfunction(crossmatch.report)
+    assert inspect.isfunction(crossmatch.vectors.apply)
+
+
+def test_a_margin_is_a_number_of_points(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    monkeypatch.chdir(workplace)
+    kept: Any = {"adapter": {"sft": "runs/sft"}, "weight": {"sft": 0.7}}
+    found = crossmatch.evaluate("models/base", "choice.yaml", "answers", margin=7.0, **kept)
+    margins = {answer.get("margin") for answer in found.summary["answers"]}
+    assert 7.0 in margins
+    with pytest.raises(InputError, match="margin 0"):
+        crossmatch.evaluate("models/base", "choice.yaml", "answers", margin=0.0, **kept)
+
+
+def test_a_merge_by_paths_and_by_objects(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    monkeypatch.chdir(workplace)
+    pair, weight = {"pt": "runs/pt", "sft": "runs/sft"}, {"pt": "0.3,mlp:0.2", "sft": 0.7}
+    both = crossmatch.merge("models/base", adapter=pair, weight=weight, output="runs/both", to="adapter")
+    assert both["predicate"]["form"]["exact"]
+    parts = {name: (crossmatch.Adapter(path), 0.5) for name, path in pair.items()}
+    plain = crossmatch.merge(crossmatch.Checkpoint("models/base"), parts, "models/plain")
+    assert plain["predicate"]["verdict"] is None
+    with pytest.raises(InputError, match="and not both"):
+        crossmatch.merge("models/base", parts, "models/x", adapter=pair, weight=weight)
+    with pytest.raises(InputError, match="no output"):
+        crossmatch.merge("models/base", adapter=pair, weight=weight)
 
 
 def test_a_claim_by_paths_by_parts_and_by_manifest(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811

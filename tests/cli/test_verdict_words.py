@@ -56,6 +56,15 @@ def test_long_words_stay_whole_when_a_text_is_wrapped() -> None:
     assert paragraph(f"look at {path} again", 2).splitlines() == ["  look at", f"  {path}", "  again"]
 
 
+def test_a_long_path_is_parted_behind_its_slashes(capsys: pytest.CaptureFixture[str]) -> None:
+    path = "/models/" + "a-directory-of-some-length/" * 6 + "merged"
+    show(path, made("failed", evidence={"not_checked": [f"{path}/tokenizer.json differs"]}))
+    out = capsys.readouterr().out
+    assert out.splitlines()[0] == "FAILED"
+    assert max(map(columns, out.splitlines())) <= 79
+    assert path in "".join(out.split())
+
+
 def test_a_long_error_is_wrapped_on_a_terminal_alone(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -121,7 +121,19 @@ def test_golden_prompts_say_where_they_come_from() -> None:
         (f"{GENERATION}\nprompt: Say", {}, "question} is missing"),
         (f"{GENERATION}\nprompt: '{{context}} {{question}}'", OWN, "no field 'context'"),
         (f"{GENERATION}\ndescription: 'About {{subject}}'", {}, "subject} is asked for, but fields.subject"),
-        (f"{GENERATION}\nfields: {{anwser: a}}", {}, "fields.anwser: Extra inputs"),
+        (f"{GENERATION}\nfields: {{contxt: a}}", {}, "fields.contxt: unknown field; did you mean context"),
+        (f"{GENERATION}\nfields: {{question: {{column: q, joins: a}}}}", {}, "question.joins: unknown .* join?"),
+        (f"{CHOOSE}\nfields: {{answer: {{column: a, ass: letter}}}}", {}, "answer.ass: unknown field; did you mean as"),
+        (GENERATION.replace("data: d.jsonl", "hub: {path: x/y, nam: z}"), {}, "hub.nam: unknown .* mean name"),
+        (f"{GENERATION}\nfields: {{question: q, options: o}}", {}, "fields.options is not read: .* reads .* reference"),
+        (f"{CHOOSE}\nfields: {{question: q, reference: r}}", {}, "fields.reference is not read: .* options, answer"),
+        (f"{GENERATION}\noption_line: '{{text}}'", {}, "option_line is for choice suites"),
+        (f"{GENERATION}\nwindow: 512", {}, "window is for text suites"),
+        (f"{GENERATION}\nfewshot_order: first", {}, "fewshot is 0"),
+        (f"{GENERATION}\nsubjects: {{a: A}}", {}, "fields.subject names no column"),
+        (GENERATION, {**OWN, "input": "Hb 7 g/l"}, "does not use 'input' of its data; map it, .*context: input"),
+        (GENERATION, {**OWN, "system": "You are"}, "does not use 'system' .* `system: TEXT`"),
+        (f"{GENERATION}\nignored: [inptu]", {**OWN, "input": "x"}, "no row of d.jsonl has 'inptu'; did you mean input"),
         (f"{GENERATION}\nfields: {{question: qustion}}", OWN, "no field 'qustion'; did you mean question"),
         (f"{GENERATION}\nwhere: {{topic: a}}", OWN, "no field 'topic'"),
         (f"{GENERATION}\nwhere: {{id: 2}}", OWN, "no items of those that `where` takes"),
@@ -423,6 +435,17 @@ def test_instructions_carry_their_checks(tmp_path: Path) -> None:
     (tmp_path / "d.jsonl").write_text(json.dumps(row).replace("Infinity", "1e999"))
     with pytest.raises(DataError, match="arguments of check 'a:b' are not plain JSON"):
         load_suite(tmp_path / "s.yaml")
+
+
+def test_columns_that_are_not_read_are_known(tmp_path: Path) -> None:
+    row = {**OWN, "topic": "blood", "exp": "", "input": "left out", "ctx": "a passage"}
+    fields = "fields: {id: id, question: question, reference: reference, context: ctx}"
+    found = load_suite(write(tmp_path, f"{GENERATION}\nignored: [input]\n{fields}", row))
+    # An empty column holds nothing that could be lost.
+    assert found.unused == ("ctx (the prompt has no {context})", "topic")
+    plain = load_suite(write(tmp_path, GENERATION, OWN))
+    assert plain.unused == ()
+    assert "ignored" not in plain.settings.to_dict()
 
 
 def test_settings_for_others_are_carried(tmp_path: Path) -> None:

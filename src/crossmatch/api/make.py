@@ -8,6 +8,7 @@ from crossmatch.runtime import SILENT, Progress
 
 if TYPE_CHECKING:
     from crossmatch.export.results import AnalysisResult
+    from crossmatch.results.training import RecordedJson
     from crossmatch.study import StudyResult
 
 
@@ -46,10 +47,13 @@ def train(
     return train_stage(checkpoint, kind, data, output, settings=settings, columns=named, progress=progress)
 
 
-def run(study: str | Path, runs: str | Path = "runs", *, progress: Progress = SILENT) -> "StudyResult":
+def run(
+    study: str | Path, runs: str | Path = "runs", *, margin: float | None = None, progress: Progress = SILENT
+) -> "StudyResult":
     """Run or resume a whole study: train, merge, prove, measure, explain, in `<runs>/<name>`.
 
-    study: a recipe, a YAML file. The result has the verdicts by merge, the summary of the evaluation, and the page.
+    study: a recipe, a YAML file; margin: the loss within which a variant is as good, in place of the recipe's. The
+    result has the verdicts by merge, the summary of the evaluation, and the page.
     Raises RecipeError for what the recipe does not say rightly, and what the stages raise.
 
         >>> import crossmatch
@@ -57,9 +61,53 @@ def run(study: str | Path, runs: str | Path = "runs", *, progress: Progress = SI
         >>> result.verified
         True
     """
+    from crossmatch.cli.options import check_margin
+    from crossmatch.cli.run import with_margin
     from crossmatch.study import load_recipe, run_study
 
-    return run_study(load_recipe(study), runs, progress=progress)
+    check_margin(margin)
+    recipe = load_recipe(study)
+    return run_study(recipe if margin is None else with_margin(recipe, margin), runs, progress=progress)
+
+
+def calibrate(
+    base: str | Path,
+    data: str | Mapping[str, str],
+    output: str | Path,
+    *,
+    adapter: Mapping[str, str | Path] | None = None,
+    positions: str = "all",
+    max_positions: int = 256,
+    max_length: int = 2048,
+    gradients: bool = False,
+    template: str | None = None,
+    thinking: bool | None = None,
+    turn_end: str = "auto",
+    seed: int = 0,
+    allow_partial_adapter: bool = False,
+    overwrite: bool = False,
+    progress: Progress = SILENT,
+) -> "RecordedJson":
+    """Record what the modules that each adapter changes take in, on base + adapter; without any, the base's modules.
+
+    base: a directory or hub id; data: one file for all, or adapter -> file; output: the .safetensors file, which rules
+    of `merge` take as their calibration; positions: `all`, `prompt-end` or `response`; the other names are the
+    command's options. What the file says of itself is returned. Raises InputError for data of no adapter, DataError for
+    a bad row.
+
+        >>> import crossmatch
+        >>> found = crossmatch.calibrate("models/base", "sft.jsonl", "in.safetensors", adapter={"sft": "runs/sft"})
+        >>> [one["adapter"] for one in found["sets"]]
+        ['sft']
+    """
+    from crossmatch.cli.calibrate import Job, files_of, record
+    from crossmatch.evaluation.inference.module_inputs import Calibration
+
+    asked = Calibration(positions, max_positions, max_length, gradients, template, thinking, seed, turn_end)
+    adapters = dict(adapter or {})
+    given = [data] if isinstance(data, str) else [f"{name}={file}" for name, file in data.items()]
+    job = Job(base, adapters, files_of(given, list(adapters)), Path(output), allow_partial_adapter, overwrite)
+    return record(job, asked, progress)
 
 
 def analyse(
@@ -76,14 +124,16 @@ def analyse(
     positions: int = 4096,
     nulls: int = 4,
     items: int = 32,
+    output: str | Path | None = None,
     progress: Progress = SILENT,
 ) -> "AnalysisResult":
     """Say what fine-tuning changed: size, place on the base's singular directions, overlap of two vectors.
 
     base: a directory or hub id; vectors: name -> adapter, stored vector, or checkpoint tuned from the base; alignment:
     False (`--no-alignment`) leaves the base's weights unread; texts, questions, openings: files on which the models are
-    run as well, in float32; the other names are the command's options. The fields are those of `crossmatch analyse
-    --json`. Raises InputError for what does not fit together, EqualError for a checkpoint that is the base itself.
+    run as well, in float32; output: a directory for analysis.json and its page; the other names are the command's
+    options. The fields are those of `crossmatch analyse --json`. Raises InputError for what does not fit together,
+    EqualError for a checkpoint that is the base itself.
 
         >>> import crossmatch
         >>> found = crossmatch.analyse("models/base", {"pt": "runs/pt", "sft": "runs/sft"})
@@ -91,14 +141,22 @@ def analyse(
         ['pt', 'sft']
     """
     from crossmatch.analysis import DEFAULT_KS, Wanted, assemble, open_vectors
+    from crossmatch.answers import analysis_answers, to_json
+    from crossmatch.cli.analyse.command import check_output, try_output, write
     from crossmatch.cli.analyse.options import Asked, read_material, run_texts
     from crossmatch.export.results import AnalysisResult
 
     place = Path(cache) if cache is not None else None
     wanted = Wanted(tuple(dict.fromkeys(k or DEFAULT_KS)), alignment, place, sign_conflict)
+    home = Path(output) if output is not None else None
+    try_output(home, pictures=False)
     opened = open_vectors(base, vectors)
+    check_output(home, opened)
     asked = Asked(texts, questions, openings, positions, nulls, items, tuple(k))
     material = read_material(opened, asked)
     facts = assemble(opened, wanted, progress=progress)
     run_texts(opened, material, facts)
+    facts["answers"] = to_json(analysis_answers(facts))
+    if home is not None:
+        write(home, facts, pictures=False)
     return AnalysisResult(facts)

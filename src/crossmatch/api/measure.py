@@ -2,15 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from crossmatch.errors import InputError
 from crossmatch.runtime import SILENT, Progress
 
 if TYPE_CHECKING:
+    from crossmatch.adapter import Recorded
     from crossmatch.evaluation.audit import AuditReport
     from crossmatch.evaluation.comparison.run_comparison import RunComparison
     from crossmatch.evaluation.pipeline import Evaluation
+    from crossmatch.results.sweep import PredictJson
+    from crossmatch.sweeping import SweepRecipe, SweepResult
 
 
 def evaluate(
@@ -34,14 +37,16 @@ def evaluate(
     model: str | None = None,
     same_as: str | None = None,
     clean: str | Path | None = None,
+    margin: float | None = None,
     progress: Progress = SILENT,
 ) -> "Evaluation":
     """Measure base, each adapter alone, their merge and its scale-matched control on the same prompts.
 
     base: a directory or hub id; suite: YAML files or `recipe:NAME`; output: directory of the answers, the summary and
-    the page, as the command leaves it; the other names are the command's options. Asked again, what was answered before
-    is kept. `summary` of the result holds every figure and difference, `samples` answers side by side. Raises
-    InputError or DataError for what cannot be asked.
+    the page, as the command leaves it; margin: the loss within which a variant is as good, in points of a score or
+    percent of a perplexity; the other names are the command's options. Asked again, what was answered before is kept.
+    `summary` of the result holds every figure and difference, `samples` answers side by side. Raises InputError or
+    DataError for what cannot be asked.
 
         >>> import crossmatch
         >>> found = crossmatch.evaluate(
@@ -50,6 +55,7 @@ def evaluate(
         >>> sorted(found.summary["conditions"])
         ['own.greedy']
     """
+    from crossmatch.answers import MARGIN, answers_of
     from crossmatch.checkpoint import Checkpoint
     from crossmatch.cli.evaluate.options import (
         clean_parts,
@@ -59,6 +65,7 @@ def evaluate(
         read_serving,
         wanted_pair,
     )
+    from crossmatch.cli.options import check_margin
     from crossmatch.data.suites import load_suite
     from crossmatch.evaluation.conditions import Plan, conditions_of
     from crossmatch.evaluation.inference.batch_memory import parse_memory
@@ -67,6 +74,7 @@ def evaluate(
     from crossmatch.report import write_evaluation
     from crossmatch.result_kinds import SAMPLES, SUMMARY
 
+    check_margin(margin)
     out = Path(output)
     suites = [load_suite(one) for one in ([suite] if isinstance(suite, str) else suite)]
     serving = read_serving(server, model, same_as)
@@ -85,13 +93,15 @@ def evaluate(
     variants = wanted.variants() if wanted else []
     variants += read_checkpoints(whole, _pairs(checkpoint), [*([SERVED] if serving else []), *variants])
     adapters = wanted.adapters if wanted else {}
-    request = EvaluationRequest(whole, tuple(suites), tuple(variants), adapters, plan, serving, parts)
+    within = margin or MARGIN
+    request = EvaluationRequest(whole, tuple(suites), tuple(variants), adapters, plan, serving, parts, margin=within)
     found = run_evaluation(request, out, progress=progress)
-    SUMMARY.replace(out / "summary.json", found.summary)
-    SAMPLES.replace(out / "samples.json", found.samples)
-    facts = {"name": out.resolve().name, "summary": found.summary, "samples": found.samples}
+    facts: dict[str, Any] = {"name": out.resolve().name, "summary": found.summary, "samples": found.samples}
     if wanted and pair:
         facts["interference"] = interfere(whole, wanted, pair, interference, out)
+    found.summary["answers"] = answers_of(facts, within)
+    SUMMARY.replace(out / "summary.json", found.summary)
+    SAMPLES.replace(out / "samples.json", found.samples)
     write_evaluation(facts, out / "summary.html")
     return found
 
@@ -131,14 +141,16 @@ def audit(
     train: Mapping[str, str],
     held_out: Mapping[str, str] | None = None,
     *,
+    output: str | Path | None = None,
     ngram_share: float = 0.5,
     processes: int | None = None,
     progress: Progress = SILENT,
 ) -> "AuditReport":
     """Look for held-out items in the train sets, and for each train set in those before it.
 
-    train, held_out: name -> data file of any format, suite YAML, or hub data set; ngram_share: share of an item's
-    n-grams from which on it is found; processes: None for one a core. `share(name)` of the result is the share of a
+    train, held_out: name -> data file of any format, suite YAML, or hub data set; output: a JSON file to write, too, as
+    `evaluate(clean=...)` takes it; ngram_share: share of an item's n-grams from which on it is found; processes: None
+    for one a core. `share(name)` of the result is the share of a
     held-out set that was found. Raises DataError for a file with a bad row.
 
         >>> import crossmatch
@@ -146,12 +158,116 @@ def audit(
         >>> report.share("choice")
         0.0
     """
+    from crossmatch.cli.audit import audit_facts, check_output
     from crossmatch.evaluation.audit import Criteria, Work, open_corpus
     from crossmatch.evaluation.audit import audit as look
+    from crossmatch.result_kinds import AUDIT
 
+    place = None if output is None else Path(output)
+    check_output(place)
     opened = [{name: open_corpus(file) for name, file in files.items()} for files in (train, held_out or {})]
     criteria, work = Criteria(share=ngram_share), Work(processes=processes)
-    return look(opened[0], opened[1], criteria=criteria, work=work, progress=progress)
+    report = look(opened[0], opened[1], criteria=criteria, work=work, progress=progress)
+    if place is not None:
+        AUDIT.replace(place, audit_facts(report, (train, held_out or {}), opened, None))
+    return report
+
+
+def predict(
+    base: str | Path,
+    adapter: Mapping[str, "str | Path | Recorded"],
+    weight: Mapping[str, float | str],
+    *,
+    reference: str | None = None,
+    sweep: str | Path | None = None,
+) -> "PredictJson":
+    """Score a merge from the adapters' factors alone: sizes, cosine, shared subspaces, PRISM. No model is run.
+
+    base: a directory or hub id; adapter, weight: by name; reference: the adapter to compare with (None: the last);
+    sweep: the directory of a finished sweep, which says how well each score put its points in order. The fields are
+    those of `crossmatch predict --json`. Raises InputError for fewer than two adapters.
+
+        >>> import crossmatch
+        >>> pair = {"pt": "runs/pt", "sft": "runs/sft"}
+        >>> found = crossmatch.predict("models/base", pair, {"pt": 0.3, "sft": 0.7})
+        >>> found["reference"], 0 <= found["scores"]["prism"]
+        ('sft', True)
+    """
+    from crossmatch.api.prove import parts_of
+    from crossmatch.cli.predict import predicted
+
+    return predicted(base, parts_of(adapter, weight), reference, None if sweep is None else Path(sweep))
+
+
+def sweep(
+    study: "SweepRecipe | Mapping[str, Any] | str | Path",
+    output: str | Path | None = None,
+    *,
+    adapter: Mapping[str, str] | None = None,
+    suite: Sequence[str] = (),
+    space: Mapping[str, Any] | None = None,
+    fix: Mapping[str, float] | None = None,
+    goal: Sequence[str] = (),
+    constraint: Sequence[str] = (),
+    reference: str | None = None,
+    method: str | None = None,
+    trials: int | None = None,
+    seed: int | None = None,
+    confirm: float | None = None,
+    template: Sequence[str] = (),
+    batch_size: int | None = None,
+    memory: str | None = None,
+    allow_partial_adapter: bool = False,
+    executor: str | None = None,
+    progress: Progress = SILENT,
+) -> "SweepResult":
+    """Search merge weights, confirm the best on unseen items, and recommend a merge, or the reference adapter.
+
+    study: a recipe (its YAML file, its values, or a SweepRecipe), or a base checkpoint, with adapter and suite; output:
+    the directory (None: `runs/<name>` of a recipe); space: adapter -> span, list or number; the other names are the
+    command's options. The same call after an interruption goes on and asks nothing twice. Raises OutputError if the
+    directory is of another sweep or another process works in it, RecipeError, InputError and DataError for what cannot
+    be searched.
+
+        >>> import crossmatch
+        >>> found = crossmatch.sweep(
+        ...     "models/base", "swept", adapter={"sft": "runs/sft"}, suite=["exam.yaml"], space={"sft": [0.5, 1]}
+        ... )
+        >>> found.facts["reference"]
+        'sft'
+    """
+    from crossmatch.cli.sweep import recipe_of
+    from crossmatch.sweeping import sweep as search
+
+    values: dict[str, Any] = {
+        "suites": _several(suite),
+        "space": dict(space) if space else None,
+        "fixed": dict(fix) if fix else None,
+        "goals": _several(goal),
+        "constraints": _several(constraint),
+        "templates": _several(template),
+        "reference": reference,
+        "method": method,
+        "trials": trials,
+        "seed": seed,
+        "confirm": confirm,
+        "batch_size": batch_size,
+        "memory": memory,
+        "allow_partial_adapter": allow_partial_adapter or None,
+    }
+    given = {key: value for key, value in values.items() if value is not None}
+    place = None if output is None else Path(output)
+    if not isinstance(study, str | Path):
+        beside = [*(["adapter"] if adapter else []), *given, *(["executor"] if executor else [])]
+        if beside:
+            raise InputError(f"the recipe is given as such: put {beside[0]} into it")
+        return search(study, place, progress=progress)
+    return search(recipe_of(str(study), dict(adapter or {}), place, given, executor), place, progress=progress)
+
+
+def _several(values: str | Sequence[str]) -> tuple[str, ...] | None:
+    """One text, or several; none is None."""
+    return (values,) if isinstance(values, str) else tuple(values) or None
 
 
 def _pairs(values: Mapping[str, object] | None) -> list[str]:

@@ -7,11 +7,21 @@ from typing import Any
 
 from crossmatch.adapter import open_vector
 from crossmatch.checkpoint import Checkpoint, is_quantised, locate
+from crossmatch.cli.options import DTYPES, one_of
 from crossmatch.delta import TuningVector
 from crossmatch.errors import InputError
 from crossmatch.rules import Recipe, Weight, parse_weight
 from crossmatch.runtime import SILENT, Progress
-from crossmatch.verification import DEFAULTS, Claim, Parts, Thresholds, Verdict, claim_from_manifest, verify_claim
+from crossmatch.verification import (
+    DEFAULTS,
+    Claim,
+    Parts,
+    Thresholds,
+    Verdict,
+    claim_from_manifest,
+    verify_claim,
+    with_signature,
+)
 from crossmatch.verification import identify as identify_vectors
 
 Model = str | Path | Checkpoint
@@ -28,6 +38,10 @@ def verify(
     recipe: Recipe | None = None,
     thresholds: Thresholds = DEFAULTS,
     quick: bool = False,
+    calibration: str | Path | None = None,
+    dtype: str | None = None,
+    public_key: str | Path | None = None,
+    allow_partial_adapter: bool = False,
     progress: Progress = SILENT,
 ) -> Verdict:
     """Judge the claim that `merged` is round(base + sum_i weight_i * D_i) and nothing else.
@@ -35,7 +49,9 @@ def verify(
     merged, base: a directory, a hub id, or an open Checkpoint; adapter: name -> directory, hub id or open vector, and
     weight: name -> its claimed weight; or both as parts: name -> (tuning vector, weight). What is left out comes from
     the manifest beside `merged`, whose inputs must be unchanged. recipe: another rule than the weighted sum; quick:
-    some rows of every tensor instead of all.
+    some rows of every tensor instead of all; calibration: the calibration file of a merge that used one; dtype: claim
+    that it is stored so (float32, bfloat16, float16); public_key: a PEM file, against which model.sig is checked, too;
+    allow_partial_adapter: take truncated or untrained adapters as they are.
 
     The verdict is `verified`, `failed` or `inconclusive`; `weights` holds what was claimed and recovered, with standard
     errors; `faults` names what is wrong. No forward pass; base and merged are read once. Raises CheckpointError or
@@ -48,17 +64,24 @@ def verify(
         >>> round(verdict.weights["pt"].recovered, 3)
         0.3
     """
+    one_of("dtype", dtype, (None, *DTYPES))
     if parts is None and adapter is not None and weight is not None:
-        parts = _parts(adapter, weight)
+        parts = parts_of(adapter, weight)
     if parts is not None and base is not None:
-        claim = Claim(_opened(base), parts, recipe or Recipe())
+        claim = Claim(opened(base), parts, recipe or Recipe())
     elif parts is not None or weight is not None or (not isinstance(merged, Checkpoint) and is_quantised(merged)):
         raise InputError("half a claim; give base, adapter and weight, or nothing but `merged` and its manifest")
     else:
         paths = {name: _path(one, name) for name, one in (adapter or {}).items()}
-        claim = claim_from_manifest(_opened(merged), None if base is None else _path(base, "base"), paths)
+        said = None if base is None else _path(base, "base")
+        claim = claim_from_manifest(opened(merged), said, paths, None if calibration is None else Path(calibration))
         claim = replace(claim, recipe=recipe) if recipe is not None else claim
-    return verify_claim(merged, claim, thresholds=thresholds, quick=quick, progress=progress)
+    claim = replace(claim, dtypes=(DTYPES[dtype],)) if dtype else claim
+    claim = replace(claim, partial=tuple(claim.parts)) if allow_partial_adapter else claim
+    verdict = verify_claim(merged, claim, thresholds=thresholds, quick=quick, progress=progress)
+    if public_key is None:
+        return verdict
+    return with_signature(verdict, locate(_path(merged, "merged")).path, Path(public_key))
 
 
 def identify(
@@ -83,7 +106,7 @@ def identify(
         {'pt': 0.3, 'sft': 0.7}
     """
     vectors = {name: _vector(one) for name, one in (adapter or candidates or {}).items()}
-    return identify_vectors(merged, _opened(base), vectors, thresholds=thresholds, progress=progress)
+    return identify_vectors(merged, opened(base), vectors, thresholds=thresholds, progress=progress)
 
 
 def inspect(path: str | Path) -> Mapping[str, Any]:
@@ -107,7 +130,8 @@ def inspect(path: str | Path) -> Mapping[str, Any]:
     return vector_facts(str(path)) if is_vector(directory) else checkpoint_facts(str(path), directory)
 
 
-def _parts(adapter: Mapping[str, Vector], weight: Mapping[str, Weight | str]) -> Parts:
+def parts_of(adapter: Mapping[str, Vector], weight: Mapping[str, Weight | str]) -> Parts:
+    """Adapters with their weights, by name. Raises InputError for one without the other."""
     lone = sorted(set(adapter) ^ set(weight))
     if lone:
         raise InputError(f"{lone[0]} has {'no weight' if lone[0] in adapter else 'no adapter'}; give both by one name")
@@ -115,7 +139,8 @@ def _parts(adapter: Mapping[str, Vector], weight: Mapping[str, Weight | str]) ->
     return {name: (_vector(one), read[name]) for name, one in adapter.items()}
 
 
-def _opened(model: Model) -> Checkpoint:
+def opened(model: Model) -> Checkpoint:
+    """A checkpoint, opened if it is not yet."""
     return model if isinstance(model, Checkpoint) else Checkpoint(model)
 
 

@@ -1,6 +1,7 @@
 """crossmatch audit."""
 
 import textwrap
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,7 +17,8 @@ from crossmatch.report.terminal.audit import audit_table
 from crossmatch.report.text import printable
 
 if TYPE_CHECKING:
-    from crossmatch.evaluation.audit import AuditReport, SetPair
+    from crossmatch.evaluation.audit import AuditReport, FileCorpus, SetPair, SuiteCorpus
+    from crossmatch.results.audit import AuditJson
 
 _FORMS = "a .jsonl, .json, .csv, .parquet, .txt (also .gz, .zst) or suite .yaml file, or a hub data set; repeat."
 
@@ -37,7 +39,6 @@ def audit_command(
     as_json: Json = False,
 ) -> None:
     """Look for held-out items in the train sets, and for each train set in those before it."""
-    from crossmatch.answers import clean_answer, to_json
     from crossmatch.evaluation.audit import Criteria, Work, audit, open_corpus
     from crossmatch.result_kinds import AUDIT
 
@@ -45,21 +46,14 @@ def audit_command(
         raise InputError(f"--fail-above {fail_above}: give a share from 0 to 1")
     if fail_above is not None and not held_out:
         raise InputError("--fail-above judges held-out sets; add --held-out NAME=FILE")
-    if output is not None and (output.is_dir() or not output.parent.is_dir()):
-        raise OutputError(f"{output} cannot be written; give the name of a file in a directory that exists")
+    check_output(output)
     exports = wanted_exports(tables, None, None)
     sources = split_pairs(train, "--train"), split_pairs(held_out, "--held-out")
     corpora = [{name: open_corpus(file) for name, file in files.items()} for files in sources]
     work = Work(processes=processes)
     report = audit(corpora[0], corpora[1], criteria=Criteria(share=ngram_share), work=work, progress=Terminal())
-    facts = report.to_dict()
-    for sets, files, read in zip((facts["train"], facts["held_out"]), sources, corpora, strict=True):
-        for name, file in files.items():
-            sets[name]["source"], sets[name]["digest"] = file, read[name].digest()
-    failed = [name for name in report.ids if fail_above is not None and (report.share(name) or 0) > fail_above]
-    facts["gate"] = None if fail_above is None else {"fail_above": fail_above, "failed": failed}
-    answer = clean_answer(facts)
-    facts["answers"] = to_json([answer] if answer else [])
+    facts = audit_facts(report, sources, corpora, fail_above)
+    failed = facts["gate"]["failed"] if facts["gate"] else []
     if output is not None:
         AUDIT.replace(output, facts)
     if as_json:
@@ -77,6 +71,32 @@ def audit_command(
         say(f"failed: of {name} {report.share(name):.2%} were found, more than {fail_above:.2%}")
     if failed:
         raise typer.Exit(ExitCode.FAILED)
+
+
+def check_output(output: Path | None) -> None:
+    """Raise OutputError for a file that cannot be written: before the work, not after it."""
+    if output is not None and (output.is_dir() or not output.parent.is_dir()):
+        raise OutputError(f"{output} cannot be written; give the name of a file in a directory that exists")
+
+
+def audit_facts(
+    report: "AuditReport",
+    sources: Sequence[Mapping[str, str]],
+    corpora: "Sequence[Mapping[str, FileCorpus | SuiteCorpus]]",
+    fail_above: float | None,
+) -> "AuditJson":
+    """The result as JSON has it: with each set's file and digest, the gate, and the answer."""
+    from crossmatch.answers import clean_answer, to_json
+
+    facts = report.to_dict()
+    for sets, files, read in zip((facts["train"], facts["held_out"]), sources, corpora, strict=True):
+        for name, file in files.items():
+            sets[name]["source"], sets[name]["digest"] = file, read[name].digest()
+    failed = [name for name in report.ids if fail_above is not None and (report.share(name) or 0) > fail_above]
+    facts["gate"] = None if fail_above is None else {"fail_above": fail_above, "failed": failed}
+    answer = clean_answer(facts)
+    facts["answers"] = to_json([answer] if answer else [])
+    return facts
 
 
 def show(report: "AuditReport") -> None:

@@ -63,7 +63,7 @@ SHOWN = {
     ),
     "train": Shown(
         MAKE,
-        ("stage", "data", "output", "setting", "column", "as_json"),
+        ("stage", "data", "output", "setting", "column", "dry_run", "as_json"),
         (
             "train models/base --stage pt --data pt.jsonl -o runs/pt",
             "train models/base --stage sft --data sft.jsonl -o runs/sft --set rank=16",
@@ -107,6 +107,7 @@ SHOWN = {
             "template",
             "decoding",
             "checkpoint",
+            "dry_run",
             "detail",
             "as_json",
         ),
@@ -125,7 +126,7 @@ SHOWN = {
     ),
     "predict": Shown(
         MEASURE,
-        ("adapter", "weight", "reference", "sweep", "as_json"),
+        ("adapter", "weight", "reference", "swept", "as_json"),
         (f"predict models/base {_MERGE}", f"predict models/base {_MERGE} --sweep runs/sweep"),
     ),
     "compare": Shown(

@@ -61,7 +61,7 @@ def merge_command(
     from crossmatch.runtime import keep_heap
 
     keep_heap()
-    _check_form(to, rank, checkpoint_only=bool(dtype or rounding != "nearest" or shard_size or sha256))
+    check_form(to, rank, checkpoint_only=bool(dtype or rounding != "nearest" or shard_size or sha256))
     if output is None and not dry_run:
         raise InputError("no output given; add -o DIRECTORY (or --dry-run)")
     if swept is not None:
@@ -120,7 +120,8 @@ def _check_place(output: str | None, overwrite: bool) -> None:
         check_output(Path(output), overwrite)
 
 
-def _check_form(to: str, rank: int | None, *, checkpoint_only: bool) -> None:
+def check_form(to: str, rank: int | None, *, checkpoint_only: bool) -> None:
+    """Raise InputError for options that do not go together."""
     one_of("--to", to, ("checkpoint", "adapter"))
     if to == "checkpoint" and rank is not None:
         raise InputError("--rank needs --to adapter: a checkpoint takes the whole sum")

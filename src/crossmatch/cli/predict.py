@@ -1,5 +1,6 @@
 """crossmatch predict."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +11,9 @@ from crossmatch.cli.options import Adapters, Json, Weights, pair_up
 from crossmatch.errors import InputError
 
 if TYPE_CHECKING:
+    from crossmatch.delta import TuningVector
     from crossmatch.results.sweep import PredictJson, SweptAgreementJson
+    from crossmatch.rules import Weight
 
 
 def predict_command(
@@ -30,13 +33,25 @@ def predict_command(
 
     What a score is worth is said by --sweep: its rank correlation with the measured gain, beside that of size alone.
     """
+    from crossmatch.result_kinds import PREDICT
+
+    facts = predicted(base, pair_up(adapter, weight), reference, swept)
+    if as_json:
+        emit(PREDICT, facts)
+    else:
+        _print(facts)
+
+
+def predicted(
+    base: str | Path, parts: "Mapping[str, tuple[TuningVector, Weight]]", reference: str | None, swept: Path | None
+) -> "PredictJson":
+    """The scores of one merge of parts (name -> vector, weight). Raises InputError for fewer than two parts, a
+    reference that is none of them, and a directory without a finished sweep."""
     from crossmatch.adapter import fit
     from crossmatch.analysis.interference.weight_scores import PRISM_THRESHOLD, WeightScores
     from crossmatch.checkpoint import Checkpoint
-    from crossmatch.result_kinds import PREDICT
     from crossmatch.rules import weight_json
 
-    parts = pair_up(adapter, weight)
     if len(parts) < 2:
         raise InputError("one adapter meets no other; give two with -a and -w")
     against = reference or list(parts)[-1]
@@ -44,7 +59,7 @@ def predict_command(
         raise InputError(f"--reference {against}: give one of {', '.join(parts)}")
     found = fit(Checkpoint(base), {name: vector for name, (vector, _) in parts.items()})
     scores, weights = WeightScores(found.vectors, against), {name: value for name, (_, value) in parts.items()}
-    facts: PredictJson = {
+    return {
         "schema_version": 1,
         "reference": against,
         "weights": {name: weight_json(value) for name, value in weights.items()},
@@ -54,10 +69,6 @@ def predict_command(
         "prism_threshold": PRISM_THRESHOLD,
         "agreement": _agreement(swept) if swept else None,
     }
-    if as_json:
-        emit(PREDICT, facts)
-    else:
-        _print(facts)
 
 
 def _agreement(swept: Path) -> "SweptAgreementJson":

@@ -23,6 +23,16 @@ def report_command(
     summary.json."""
     from crossmatch.result_kinds import PAGE
 
+    out = make_page(run, output, tables, figures)
+    if as_json:
+        emit(PAGE, {"schema_version": 1, "report": str(out)})
+    else:
+        print(out)
+        say(f"open {out} in a browser")
+
+
+def make_page(run: Path, output: Path | None, tables: str | None, figures: str | None) -> Path:
+    """Make the page of a result's directory, and what else is wanted (None: not; "": beside it); where the page is."""
     file = next(
         (run / name for name in ("report.json", "analysis.json", "summary.json") if (run / name).is_file()), None
     )
@@ -31,11 +41,7 @@ def report_command(
     exports = wanted_exports(tables, figures, run)
     out = output or file.with_suffix(".html")
     export(_write(file, out), exports, name=run.resolve().name)
-    if as_json:
-        emit(PAGE, {"schema_version": 1, "report": str(out)})
-    else:
-        print(out)
-        say(f"open {out} in a browser")
+    return out
 
 
 def _write(file: Path, out: Path) -> Mapping[str, Any]:

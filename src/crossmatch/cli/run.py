@@ -11,12 +11,10 @@ import typer
 from crossmatch.cli.console import Terminal, emit, say
 from crossmatch.cli.exports import Figures, ReportTo, Tables, export, wanted_exports
 from crossmatch.cli.options import Detail, Json, Margin, check_margin
+from crossmatch.cli.plan_output import DryRun, show_plan
 from crossmatch.errors import ExitCode, InputError
-from crossmatch.report.answer_sentences import WIDTH
-from crossmatch.report.text import columns, duration, padded, plain, shortened, wrapped
 
 if TYPE_CHECKING:
-    from crossmatch.results.study import StudyPlanJson
     from crossmatch.study import StudyResult
     from crossmatch.study.recipe import Recipe
 
@@ -24,10 +22,7 @@ if TYPE_CHECKING:
 def run_command(
     study: Annotated[Path, typer.Argument(help="A study's recipe, a YAML file.")],
     runs: Annotated[Path, typer.Option(help="Where run directories lie.")] = Path("runs"),
-    dry_run: Annotated[
-        bool,
-        typer.Option("--dry-run", help="Print stages, tokens, time and memory, render every prompt and row, and stop."),
-    ] = False,
+    dry_run: DryRun = False,
     margin: Margin = None,
     detail: Detail = False,
     tables: Tables = None,
@@ -39,7 +34,7 @@ def run_command(
 
     Exit code 0: every merge is verified; 1: one is not; 3: one could not be judged.
     """
-    from crossmatch.result_kinds import REPORT, RUN, STUDY_PLAN
+    from crossmatch.result_kinds import REPORT, RUN
     from crossmatch.runtime import keep_heap
     from crossmatch.study import load_recipe, plan_study, run_study
 
@@ -47,10 +42,10 @@ def run_command(
     check_margin(margin)
     recipe = load_recipe(study)
     if margin is not None:
-        recipe = _with_margin(recipe, margin)
+        recipe = with_margin(recipe, margin)
     if dry_run:
         plan = plan_study(recipe, runs)
-        emit(STUDY_PLAN, plan) if as_json else _print_plan(plan)
+        show_plan(plan, as_json)
         return
     keep_heap()
     wanted = wanted_exports(tables, figures, runs / recipe.name, report_to)
@@ -84,34 +79,7 @@ def run_command(
     raise typer.Exit(codes[result.worst])
 
 
-def _print_plan(plan: "StudyPlanJson") -> None:
-    print(
-        f"study {plan['study']}: {plan['parameters'] / 1e6:,.0f} M parameters, {plan['adapted_modules']} linear modules"
-    )
-    print(f"{'stage':18} {'tokens':>10} {'time':>8} {'GiB':>5}  what")
-    for stage in plan["stages"]:
-        tokens = f"{stage['tokens']:,}" if stage["tokens"] is not None else "-"
-        seconds = duration(stage["seconds"]) if stage["seconds"] is not None else "-"
-        gib = f"{stage['gib']:.1f}" if stage["gib"] is not None else "-"
-        head = f"{padded(shortened(plain(stage['name']), 18), 18)} {tokens:>10} {seconds:>8} {gib:>5}  "
-        what = _short_paths(plain(stage["what"]), WIDTH - columns(head))
-        for number, line in enumerate(wrapped(what, WIDTH - columns(head))):
-            print(f"{head if not number else ' ' * columns(head)}{line}")
-    for line in plan["rendered"]:
-        print("\n".join(wrapped(_short_paths(plain(line), WIDTH), WIDTH, 2)))
-    done = list(dict.fromkeys(stage["name"] for stage in plan["stages"] if stage["finished"]))
-    if done:
-        text = f"finished already, skipped if nothing that they read has changed: {', '.join(done)}"
-        print("\n".join(wrapped(plain(text), WIDTH, 2)))
-    print(f"about {duration(plan['seconds'])} on this machine, {plan['flops'] / 1e9:,.0f} GFLOP/s measured")
-
-
-def _short_paths(text: str, width: int) -> str:
-    """A text in which paths that are wider than the room there is lose their middle."""
-    return " ".join(shortened(word, width) if "/" in word else word for word in text.split(" "))
-
-
-def _with_margin(recipe: "Recipe", margin: float) -> "Recipe":
+def with_margin(recipe: "Recipe", margin: float) -> "Recipe":
     """The recipe with another margin. Raises InputError for one that measures nothing."""
     if recipe.evaluation is None:
         raise InputError(f"--margin {margin:g}: the recipe has no `evaluation:` that it could be a margin of")

@@ -80,7 +80,7 @@ def sweep_command(
         "allow_partial_adapter": partial or None,
     }
     given = {key: value for key, value in given.items() if value is not None}
-    recipe = _recipe(study, split_pairs(adapter, "-a"), output, given, executor)
+    recipe = recipe_of(study, split_pairs(adapter, "-a"), output, given, executor)
     keep_heap()
     out = output or Path("runs") / recipe.name
     if dry_run:
@@ -96,7 +96,7 @@ def sweep_command(
     say(f"page: {out / 'sweep.html'}; to write and prove it: crossmatch merge --from {out} -o OUT")
 
 
-def _recipe(
+def recipe_of(
     study: str, adapters: dict[str, str], output: Path | None, given: dict[str, Any], executor: str | None
 ) -> "SweepRecipe":
     """The recipe of a file, or of a base with options. Raises InputError for options beside a file."""

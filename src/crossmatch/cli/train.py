@@ -7,6 +7,7 @@ import typer
 
 from crossmatch.cli.console import Terminal, emit, say
 from crossmatch.cli.options import Json, split_pairs, train_settings
+from crossmatch.cli.plan_output import DryRun, show_plan
 from crossmatch.errors import InputError
 
 
@@ -26,6 +27,7 @@ def train_command(
         list[str] | None,
         typer.Option("--column", metavar="FIELD=NAME", help="A data field under another name; repeat."),
     ] = None,
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Train one stage to an adapter. Killed at any point, the same command goes on from the last checkpoint."""
@@ -36,6 +38,12 @@ def train_command(
     if stage not in ("pt", "sft"):
         raise InputError(f"--stage {stage}: give pt or sft")
     settings, columns = train_settings(setting), split_pairs(column, "--column")
+    if dry_run:
+        from crossmatch.study import AdapterRecipe, plan_training
+
+        adapter = AdapterRecipe(stage=stage, data=tuple(data), columns=columns, train=settings)
+        show_plan(plan_training(Checkpoint(base).path, output.name, adapter), as_json, "train")
+        return
     keep_heap()
     record = train_stage(Checkpoint(base), stage, data, output, settings=settings, columns=columns, progress=Terminal())
     if as_json:

@@ -106,7 +106,12 @@ def replace_text(file: Path, text: str) -> None:
 def show(merged: str, verdict: "Verdict", *, detail: bool = False) -> None:
     """The verdict for people: one line, the weights, then only what is wrong and what to do about it; with `detail`
     modules that do not agree, too."""
-    print(f"{verdict.verdict.upper()}  {plain(merged)}")
+    head = f"{verdict.verdict.upper()}  {plain(merged)}"
+    print(
+        head
+        if columns(head) <= _WIDTH
+        else f"{verdict.verdict.upper()}\n{paragraph(plain(merged), 2, part_paths=True)}"
+    )
     for line in _facts(verdict):
         _print_under(line)
     for finding in (f.to_dict() for f in verdict.findings):
@@ -176,11 +181,11 @@ def _facts(verdict: "Verdict") -> Iterator[str]:
 
 def _print_under(line: str) -> None:
     """A line below a heading, wrapped where it is long; a short one keeps its columns."""
-    head, *rest = paragraph(line, 4).splitlines()
+    head, *rest = paragraph(line, 4, part_paths=True).splitlines()
     print("\n".join([f"  {head.strip()}", *rest]) if columns(line) + 2 > _WIDTH else f"  {line}")
 
 
 def _print_block(line: str) -> None:
     """A heading after an empty line."""
-    head, *rest = paragraph(line, 2).splitlines()
+    head, *rest = paragraph(line, 2, part_paths=True).splitlines()
     print("\n".join(["", head.strip(), *rest]))

@@ -14,6 +14,7 @@ from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 
 from crossmatch.checkpoint import read_text
 from crossmatch.data.reasoning_formats import FORMATS, ReasoningFormat, written
+from crossmatch.data.suite_use import check_fields
 from crossmatch.data.trace_blocks import find_blocks
 from crossmatch.errors import CheckpointError, DataError
 
@@ -175,7 +176,8 @@ class SuiteSettings(_Strict):
     of options to try in addition; fewshot: solved examples before each question, from fewshot_data (a file beside the
     YAML, or a split of the hub data set; None: the other items), drawn by seed or the first ones.
 
-    reasoning: ways to mark reasoning in addition to the built-in ones.
+    reasoning: ways to mark reasoning in addition to the built-in ones. ignored: columns of the data that change a
+    question (system, context, passage, input, history) and are left out on purpose.
 
     sustain: so many constraints, which an answer meets already, are put below its question, and it is asked again (0:
     none). window, overlap: of text: tokens read at a time at most, and how many of them were read before.
@@ -212,6 +214,7 @@ class SuiteSettings(_Strict):
     window: int = Field(1024, ge=2)
     overlap: int = Field(256, ge=0)
     reasoning: tuple[Markers, ...] = ()
+    ignored: tuple[str, ...] = ()
 
     @field_validator("where", mode="before")
     @classmethod
@@ -274,11 +277,12 @@ class SuiteSettings(_Strict):
         named = self.fields.subject is not None or (self.hub is not None and len(self.hub.names) > 1)
         if "{subject}" in self.prompt + self.description and not named:
             raise ValueError("{subject} is asked for, but fields.subject names no column")
+        check_fields(self)
         return self
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON; what was added later is left out where it is not used, so that digests stay."""
-        unused = {name for name in ("match", "reasoning") if not getattr(self, name)}
+        unused = {name for name in ("match", "reasoning", "ignored") if not getattr(self, name)}
         unused |= {"too_long"} if self.too_long == "refuse" else set()
         return self.model_dump(mode="json", exclude=unused or None)
 
@@ -350,7 +354,18 @@ def parse_settings(raw: Any, file: Path) -> SuiteSettings:
         first = error.errors()[0]
         place = ".".join(shown(part) for part in first["loc"])
         reason = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "extra_forbidden":
+            reason = f"unknown field{closest(first['loc'][-1], _known(first['loc'][:-1]))}"
         raise DataError(f"{file}: {place}: {reason}" if place else f"{file}: {reason}") from error
+
+
+def _known(place: Sequence[int | str]) -> Sequence[str]:
+    """Names that a part of the YAML may have."""
+    parts = {"fields": Fields, "hub": HubSource, "reasoning": Markers}
+    inner = {"options": OptionsField, "answer": AnswerField, "checks": ChecksField}
+    head, *rest = [part for part in place if isinstance(part, str)]
+    model = inner.get(rest[0], TextField) if rest else parts[head]
+    return [str(field.alias or name) for name, field in model.model_fields.items()]
 
 
 def closest(name: object, known: Mapping[str, Any] | Sequence[str]) -> str:

@@ -22,6 +22,7 @@ from crossmatch.checkpoint import value_digest
 from crossmatch.data.columns import Item, read_item, taken
 from crossmatch.data.rows import SUFFIXES, Row, read_file, read_hub
 from crossmatch.data.suite_config import LETTERS, SuiteSettings, closest, parse_settings, read_yaml
+from crossmatch.data.suite_use import unused_columns
 from crossmatch.errors import DataError
 
 __all__ = ["Item", "Suite", "SuiteSettings", "known_recipes", "load_suite", "parse_settings", "read_yaml"]
@@ -37,7 +38,8 @@ class Suite:
     """A suite ready to run.
 
     digest: of its settings and its data; shots: item id -> solved examples shown before it; left_out: rows that could
-    not be asked, where `faulty: leave_out` allows it; source: the data, in words; places: item id -> file and line.
+    not be asked, where `faulty: leave_out` allows it; source: the data, in words; places: item id -> file and line;
+    unused: columns of the data that are not read.
     """
 
     settings: SuiteSettings
@@ -47,6 +49,7 @@ class Suite:
     left_out: int = 0
     source: str = ""
     places: Mapping[str, str] = field(default_factory=dict)
+    unused: tuple[str, ...] = ()
 
     def messages(self, item: Item) -> list[dict[str, str]]:
         """The dialogue that asks an item; solved examples are earlier turns of it."""
@@ -105,11 +108,12 @@ def load_suite(file: str | Path) -> Suite:
         rows, content = read_file(path)
         source = path.name
     items, places, left_out = _items(rows, settings, source)
+    unused = unused_columns([row.values for row in rows], settings, source)
     shots, pool = _shots(items, settings, home)
     if settings.hub is not None:
         content = value_digest([settings.hub.model_dump(), [asdict(item) for item in items]])
     digest = value_digest([settings.to_dict(), content, [asdict(item) for item in pool]])
-    return Suite(settings, items[: settings.limit], digest, shots, left_out, source, places)
+    return Suite(settings, items[: settings.limit], digest, shots, left_out, source, places, unused)
 
 
 def _settings(name: str) -> tuple[SuiteSettings, Path]:

@@ -89,6 +89,9 @@ def run_evaluation(request: EvaluationRequest, out: Path, *, progress: Progress 
     server: ServerJson | None = None
     trained: dict[str, dict[str, bool | None]] | None = None
     own: dict[str, bool | None] | None = None
+    for suite in request.suites:
+        if suite.unused:
+            progress.say(f"note: {suite.settings.name}: columns that are not read: {', '.join(suite.unused)}")
     plain = any(condition.template.source is None for condition in plan.conditions)
     if plain and (note := differing_files(base.path, open_tokenizer(base.path))):
         progress.say(note)

@@ -85,10 +85,27 @@ def wrapped(text: str, width: int = 80, indent: int = 0) -> list[str]:
     return [*lines, " " * (indent if lines else 0) + line] if line else lines
 
 
-def paragraph(text: str, indent: int = 0, width: int = 79) -> str:
-    """A text in lines of so many columns, each indented; longer words stay whole, since paths and names are copied."""
+def _parted(word: str, room: int) -> list[str]:
+    """A word, or a long path in pieces that end at slashes as far as they fit."""
+    if columns(word) <= room or "/" not in word:
+        return [word]
+    pieces = [""]
+    for step in word.replace("/", "/\0").split("\0"):
+        if pieces[-1] and columns(pieces[-1] + step) > room:
+            pieces.append("")
+        pieces[-1] += step
+    return [piece for piece in pieces if piece]
+
+
+def paragraph(text: str, indent: int = 0, width: int = 79, *, part_paths: bool = False) -> str:
+    """A text in lines of so many columns, each indented; longer words stay whole, since paths and names are copied.
+
+    part_paths: a path that is longer than a line is parted behind its slashes.
+    """
     lines: list[str] = []
-    for word in text.split():
+    room = width - indent
+    words = (part for word in text.split() for part in (_parted(word, room) if part_paths else [word]))
+    for word in words:
         if lines and columns(lines[-1]) + 1 + columns(word) <= width - indent:
             lines[-1] += f" {word}"
         else:

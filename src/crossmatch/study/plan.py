@@ -2,7 +2,7 @@
 
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from crossmatch.errors import RecipeError
 from crossmatch.evaluation import Suite, Variant, load_suite, merge_name
 from crossmatch.evaluation.conditions import Condition, cells, conditions_of
 from crossmatch.results.study import PlannedStageJson, StudyPlanJson
-from crossmatch.study.preflight import render_all, variants_of
+from crossmatch.study.preflight import render_all, rendered_sets, rendered_suites, variants_of
 from crossmatch.study.recipe import SAMPLE, AdapterRecipe, Recipe
 from crossmatch.study.sample import write_data
 from crossmatch.training import Dialogue, load_examples
@@ -85,22 +85,54 @@ def plan_study(recipe: Recipe, runs: str | Path = "runs") -> StudyPlanJson:
             said = f"{what}, {len(shape.linear)} modules, {sizes}"
             stages.append(PlannedStage("merge and verify", said, records=done))
         stages += _evaluation(recipe, shape, speed, data)
-    total = [s.seconds for s in stages if s.seconds is not None]
+    rendered = render_all(recipe, Path(runs) / recipe.name)
+    return _planned(recipe.name, shape, speed, stages, rendered, Path(runs) / recipe.name / "stages")
+
+
+def plan_training(base: Path, name: str, adapter: AdapterRecipe) -> StudyPlanJson:
+    """The same for one adapter that is trained on a base on this machine. Raises DataError for a bad row."""
+    shape, speed = shape_of(read_json(base / "config.json")), measured_flops()
+    return _planned(name, shape, speed, [_training(name, adapter, shape, speed, base)], rendered_sets(adapter, base))
+
+
+def plan_evaluation(
+    base: Path, name: str, suites: Sequence[Suite], conditions: Sequence[Condition], variants: int
+) -> StudyPlanJson:
+    """The same for suites of which a number of variants of a base on this machine is asked. Raises DataError for a
+    prompt that a template refuses."""
+    shape, speed = shape_of(read_json(base / "config.json")), measured_flops()
+    stages = [_asked(suite, conditions, variants, shape, speed) for suite in suites]
+    rendered = rendered_suites(suites, [condition.template for condition in conditions], base)
+    return _planned(name, shape, speed, stages, rendered)
+
+
+def _planned(
+    name: str,
+    shape: Shape,
+    speed: float,
+    stages: Sequence[PlannedStage],
+    rendered: Iterable[str],
+    ledger: Path | None = None,
+) -> StudyPlanJson:
     return {
         "schema_version": 1,
-        "study": recipe.name,
+        "study": name,
         "parameters": shape.parameters,
         "adapted_modules": len(shape.linear),
         "flops": speed,
-        "stages": [_shown(stage, Path(runs) / recipe.name / "stages") for stage in stages],
-        "rendered": render_all(recipe, Path(runs) / recipe.name),
-        "seconds": sum(total),
+        "stages": [_shown(stage, ledger) for stage in stages],
+        "rendered": list(rendered),
+        "seconds": sum(stage.seconds for stage in stages if stage.seconds is not None),
         "gib": max((s.gib for s in stages if s.gib is not None), default=None),
     }
 
 
-def _shown(stage: PlannedStage, ledger: Path) -> PlannedStageJson:
-    done = bool(stage.records) and all((ledger / f"{name}.json").is_file() for name in stage.records)
+def _shown(stage: PlannedStage, ledger: Path | None) -> PlannedStageJson:
+    done = (
+        ledger is not None
+        and bool(stage.records)
+        and all((ledger / f"{name}.json").is_file() for name in stage.records)
+    )
     return {
         "name": stage.name,
         "what": stage.what,
@@ -112,11 +144,16 @@ def _shown(stage: PlannedStage, ledger: Path) -> PlannedStageJson:
 
 
 def model_shape(recipe: Recipe) -> Shape:
-    """Shapes of the base, on the meta device: nothing is allocated."""
+    """Shapes of the base. Raises RecipeError without its config, or if transformers does not know the model type."""
+    return shape_of(recipe.architecture or _local_config(recipe.base))
+
+
+def shape_of(config_json: Mapping[str, Any]) -> Shape:
+    """Shapes of a model of this config, on the meta device: nothing is allocated. Raises RecipeError."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    raw = dict(recipe.architecture or _local_config(recipe.base))
+    raw = dict(config_json)
     try:
         config = AutoConfig.for_model(raw.pop("model_type"), **raw)
         with torch.device("meta"):
@@ -210,20 +247,23 @@ def _evaluation(recipe: Recipe, shape: Shape, speed: float, data: Path) -> list[
     for suite_name in wanted.suites:
         sampled = suite_name.startswith(SAMPLE)
         suite = load_suite(data / f"{suite_name.removeprefix(SAMPLE)}.yaml" if sampled else suite_name)
-        asked = [len(i.question) / CHARACTERS_PER_TOKEN + TEMPLATE_TOKENS for i in suite.items]
-        options = [sum(map(len, i.options)) / CHARACTERS_PER_TOKEN for i in suite.items]
-        read, answers = _passes(suite, conditions)
-        scored = (sum(asked) + sum(options)) * read
-        # Asked again, every answer is generated twice at most.
-        generated = suite.settings.max_new_tokens * len(suite.items) * answers * (1 + bool(suite.settings.sustain))
-        seconds = 2.0 * shape.parameters * (scored / EFFICIENCY["score"] + generated / EFFICIENCY["generate"]) / speed
-        under = f" under {len(conditions)} conditions" if len(conditions) > 1 else ""
-        what = f"{len(suite.items)} {suite.settings.kind} items x {variants} variants{under}"
-        tokens = int((scored + generated) * variants)
-        stages.append(
-            PlannedStage(f"evaluate {suite.settings.name}", what, tokens, seconds * variants, None, ("evaluate",))
-        )
+        stages.append(_asked(suite, conditions, variants, shape, speed))
     return stages
+
+
+def _asked(suite: Suite, conditions: Sequence[Condition], variants: int, shape: Shape, speed: float) -> PlannedStage:
+    """A suite, asked of a number of variants under some conditions."""
+    asked = [len(i.question) / CHARACTERS_PER_TOKEN + TEMPLATE_TOKENS for i in suite.items]
+    options = [sum(map(len, i.options)) / CHARACTERS_PER_TOKEN for i in suite.items]
+    read, answers = _passes(suite, conditions)
+    scored = (sum(asked) + sum(options)) * read
+    # Asked again, every answer is generated twice at most.
+    generated = suite.settings.max_new_tokens * len(suite.items) * answers * (1 + bool(suite.settings.sustain))
+    seconds = 2.0 * shape.parameters * (scored / EFFICIENCY["score"] + generated / EFFICIENCY["generate"]) / speed
+    under = f" under {len(conditions)} conditions" if len(conditions) > 1 else ""
+    what = f"{len(suite.items)} {suite.settings.kind} items x {variants} variants{under}"
+    tokens = int((scored + generated) * variants)
+    return PlannedStage(f"evaluate {suite.settings.name}", what, tokens, seconds * variants, None, ("evaluate",))
 
 
 def _passes(suite: Suite, conditions: Sequence[Condition]) -> tuple[int, int]:

@@ -1,18 +1,18 @@
 """What can be known to be wrong before hours of training begin."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from crossmatch.adapter import Adapter
 from crossmatch.checkpoint import TOKENIZER_FILES, Checkpoint
 from crossmatch.data.chat_templates import OWN, check_training, open_tokenizer
-from crossmatch.data.prompt_templates import find_template
+from crossmatch.data.prompt_templates import Template, find_template
 from crossmatch.data.responses import read_as
 from crossmatch.data.rows import hub_name, is_cached
 from crossmatch.data.suite_rendering import render_rows, render_suite
 from crossmatch.data.training_sets import dialogues, documents
 from crossmatch.errors import RecipeError
-from crossmatch.evaluation import Variant, load_suite, merge_name
+from crossmatch.evaluation import Suite, Variant, load_suite, merge_name
 from crossmatch.evaluation.comparison.combination import Combination
 from crossmatch.evaluation.variants.strengths import all_variants
 from crossmatch.rules import Weight
@@ -67,26 +67,37 @@ def render_all(recipe: Recipe, root: Path) -> list[str]:
     lines = []
     for name, adapter in recipe.adapters.items():
         if adapter.path is None:
-            lines += [f"adapter {name}: {line}" for line in _rendered_sets(recipe, adapter, base, root)]
+            places = {data: local_path(recipe, root, data, ".jsonl") for data in adapter.sets}
+            lines += [f"adapter {name}: {line}" for line in rendered_sets(adapter, base, places)]
     if recipe.evaluation is None:
         return lines
-    tokenizer = open_tokenizer(base)
+    suites = []
     for suite_name in recipe.evaluation.suites:
         file = local_path(recipe, root, suite_name, ".yaml")
         if suite_name.startswith(SAMPLE) and not Path(file).is_file():
             lines.append(f"suite {suite_name} is not rendered, it is not on this machine yet")
-            continue
-        suite = load_suite(file)
-        templates = [find_template(name) for name in recipe.evaluation.templates]
+        else:
+            suites.append(load_suite(file))
+    return [*lines, *rendered_suites(suites, [find_template(name) for name in recipe.evaluation.templates], base)]
+
+
+def rendered_suites(suites: Sequence[Suite], templates: Sequence[Template], base: Path) -> Iterator[str]:
+    """A line for each suite, every prompt of which is rendered under every template. Raises DataError."""
+    tokenizer = open_tokenizer(base)
+    for suite in suites:
         for template in templates:
             render_suite(suite, template, tokenizer)
         under = ", ".join(sorted({template.name for template in templates}))
-        lines.append(f"suite {suite.settings.name}: {len(suite.items)} prompts rendered under {under}")
-    return lines
+        yield f"suite {suite.settings.name}: {len(suite.items)} prompts rendered under {under}"
+        if suite.unused:
+            yield f"suite {suite.settings.name}: columns that are not read: {', '.join(suite.unused)}"
 
 
-def _rendered_sets(recipe: Recipe, adapter: AdapterRecipe, base: Path, root: Path) -> Iterator[str]:
-    """A line for each training set of an adapter: how many rows were read as they will be in training, or why none."""
+def rendered_sets(adapter: AdapterRecipe, base: Path, places: Mapping[str, str] | None = None) -> Iterator[str]:
+    """A line for each training set of an adapter: how many rows were read as they will be in training, or why none.
+
+    places: where a set lies, if that is not its name. Raises DataError for a bad row.
+    """
     settings, reading = adapter.train, None
     if adapter.stage == "sft":
         check_training(base, settings.template, settings.thinking)
@@ -95,7 +106,7 @@ def _rendered_sets(recipe: Recipe, adapter: AdapterRecipe, base: Path, root: Pat
         if note:
             yield note
     for data in adapter.sets:
-        file = local_path(recipe, root, data, ".jsonl")
+        file = (places or {}).get(data, data)
         if not Path(file).is_file() and data.startswith(SAMPLE):
             yield f"{data} was not looked at: it is made in the first stage of the run"
         elif not Path(file).is_file() and not is_cached(data):

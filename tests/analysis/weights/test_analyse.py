@@ -118,7 +118,7 @@ def test_the_terminal_says_the_claims_first_in_eighty_columns(
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("pt: MLP modules write new directions, more than attention: NOT DECIDED AT")
     assert max(map(len, lines)) <= 80
-    assert "pt and sft: cosine; overlap over its null" in lines
+    assert "pt and sft: cosine; overlap, times that of random spaces" in lines
 
 
 def test_without_alignment_the_weights_of_the_base_are_not_read(

@@ -28,6 +28,7 @@ from crossmatch.cli.evaluate.options import (
 )
 from crossmatch.cli.exports import Figures, ReportTo, Tables, export, wanted_exports
 from crossmatch.cli.options import Adapters, Detail, Json, Margin, Weights, check_margin
+from crossmatch.cli.plan_output import DryRun, show_plan
 from crossmatch.report.terminal.evaluation import print_summary
 from crossmatch.report.terminal.interference import print_interference
 
@@ -66,6 +67,7 @@ def evaluate_command(
     tables: Tables = None,
     figures: Figures = None,
     report_to: ReportTo = None,
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Measure base, each adapter alone, their merge and its scale-matched control on the same prompts.
@@ -105,6 +107,11 @@ def evaluate_command(
     request = EvaluationRequest(
         whole, tuple(suites), tuple(here), adapters, plan, serving, parts, margin=margin or MARGIN
     )
+    if dry_run:
+        from crossmatch.study import plan_evaluation
+
+        show_plan(plan_evaluation(whole.path, output.name, suites, conditions, len(request.every)), as_json, "evaluate")
+        return
     found = run_evaluation(request, output, progress=Terminal())
     interfering = interfere(whole, wanted, pair, interference, output) if wanted and pair else None
     found.summary["answers"] = answers_of({"summary": found.summary, "interference": interfering}, margin or MARGIN)

@@ -1,5 +1,6 @@
 """crossmatch vectors apply and remove."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -45,8 +46,8 @@ def apply_command(
     stored = _tuned_dtype(found.record.get("tuned"))
     if dtype is None and stored is not None and stored not in own:
         say(f"note: the tuned checkpoint is {stored}, this one is not; --dtype {stored} gives it back")
-    job = _Job(checkpoint, found, 1.0, storage(dtype, "nearest", None, tied), verify, any_base, partial)
-    results = _write(job, output, strength, overwrite)
+    job = Job(checkpoint, found, 1.0, storage(dtype, "nearest", None, tied), verify, any_base, partial)
+    results = write_strengths(job, output, strength or ["1"], overwrite)
     show_strengths(output, results, as_json)
 
 
@@ -72,20 +73,29 @@ def remove_command(
     """
     from crossmatch.adapter import open_vector
     from crossmatch.checkpoint import Checkpoint
+
+    stored = storage(dtype, "nearest", None, tied)
+    job = Job(Checkpoint(tuned), open_vector(vector), -1.0, stored, verify, True, partial)
+    show_strengths(output, taken_off(job, output, strength or ["1"], overwrite, base), as_json)
+
+
+def taken_off(
+    job: "Job", output: Path, strength: Sequence[str], overwrite: bool, base: str | Path | None
+) -> "dict[float, Made]":
+    """Write what the job makes of each strength; what strength 1 gives is compared with the vector's base."""
+    from crossmatch.checkpoint import Checkpoint
     from crossmatch.vectors import origin_of, strength_name, strengths
 
-    found, checkpoint = open_vector(vector), Checkpoint(tuned)
-    job = _Job(checkpoint, found, -1.0, storage(dtype, "nearest", None, tied), verify, True, partial)
-    results = _write(job, output, strength, overwrite)
-    source, why = origin_of(found, checkpoint, base)
-    numbers = strengths(strength or ["1"])
+    results = write_strengths(job, output, strength, overwrite)
+    source, why = origin_of(job.vector, job.checkpoint, base)
+    numbers = strengths(strength)
     if 1.0 in numbers:
         if source is None:
             say(f"note: not compared with the base: {why}")
         else:
             place = output / strength_name(1.0) if len(numbers) > 1 else output
             results[1.0].facts["against_base"] = against_base(source, Checkpoint(place))
-    show_strengths(output, results, as_json)
+    return results
 
 
 def _tuned_dtype(tuned: object) -> str | None:
@@ -94,7 +104,7 @@ def _tuned_dtype(tuned: object) -> str | None:
 
 
 @dataclass(frozen=True)
-class _Job:
+class Job:
     """One checkpoint, one vector, and how they are put together: the weight of a strength is `sign` times it."""
 
     checkpoint: "Checkpoint"
@@ -114,21 +124,22 @@ class _Job:
 
 
 @dataclass(frozen=True)
-class _Made:
+class Made:
     """One written strength: what its manifest says, and a sentence."""
 
     facts: "AppliedStrengthJson"
     sentence: str
 
 
-def _write(job: _Job, output: Path, strength: list[str] | None, overwrite: bool) -> dict[float, _Made]:
+def write_strengths(job: Job, output: Path, strength: Sequence[str], overwrite: bool) -> dict[float, Made]:
+    """Write what the job makes of each strength."""
     from crossmatch.merging import Output, plan_merge
     from crossmatch.runtime import keep_heap
     from crossmatch.vectors import grid, strengths
 
     keep_heap()
-    results: dict[float, _Made] = {}
-    with grid(output, strengths(strength or ["1"]), overwrite=overwrite) as places:
+    results: dict[float, Made] = {}
+    with grid(output, strengths(strength), overwrite=overwrite) as places:
         for number, place in places.items():
             # Not -0.0, which a manifest would show.
             parts = {job.name: (job.vector, job.sign * number + 0.0)}
@@ -136,13 +147,13 @@ def _write(job: _Job, output: Path, strength: list[str] | None, overwrite: bool)
             options = Output(overwrite=overwrite and place == output, any_base=job.any_base)
             written = write_checkpoint(plan, place, options, job.verify)
             facts: AppliedStrengthJson = {"strength": number, "weight": parts[job.name][1], **written.facts}
-            results[number] = _Made(facts, written.sentence)
+            results[number] = Made(facts, written.sentence)
             for line in written.hints[:-1]:
                 say(line)
     return results
 
 
-def show_strengths(output: Path, results: dict[float, "_Made"], as_json: bool) -> None:
+def show_strengths(output: Path, results: dict[float, "Made"], as_json: bool) -> None:
     """One line for each strength, and how the result compares with the base where that was counted."""
     if as_json:
         from crossmatch.result_kinds import APPLIED

@@ -1,11 +1,14 @@
 """crossmatch vectors inspect."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from crossmatch.cli.facts import vector_facts
+from crossmatch.cli.facts import show_facts, vector_facts
 from crossmatch.cli.options import Json
+
+if TYPE_CHECKING:
+    from crossmatch.results.inspection import InspectedAdapterJson, InspectedVectorJson
 
 
 def inspect_vector_command(
@@ -13,10 +16,14 @@ def inspect_vector_command(
     as_json: Json = False,
 ) -> None:
     """Print what a vector is: form, tensors, norm, ranks, digests, and what it was made from."""
+    show_facts(inspected(path), as_json)
+
+
+def inspected(path: str) -> "InspectedAdapterJson | InspectedVectorJson":
+    """What a stored vector or an adapter is, as plain JSON."""
     from crossmatch.adapter import CONFIG_FILE
     from crossmatch.checkpoint import locate
-    from crossmatch.cli.facts import adapter_facts, show_facts
+    from crossmatch.cli.facts import adapter_facts
 
     directory = locate(path).path
-    facts = adapter_facts(path, directory) if (directory / CONFIG_FILE).exists() else vector_facts(path)
-    show_facts(facts, as_json)
+    return adapter_facts(path, directory) if (directory / CONFIG_FILE).exists() else vector_facts(path)

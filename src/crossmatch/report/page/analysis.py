@@ -202,11 +202,11 @@ def _vector_charts(facts: Json, name: str) -> dict[str, tuple[Any, str]]:
     if rows:
         k = rows[0]["k_label"]
         for part, title, text in (
-            ("write_new", "written anew, over null", f"Energy outside the base's {k} leading output directions"),
-            ("diagonal", "amplified, over null", f"Energy on the base's {k} leading pairs of directions"),
+            ("write_new", "new directions", f"Energy outside the base's {k} leading output directions"),
+            ("diagonal", "existing pairs", f"Energy on the base's {k} leading pairs of directions"),
         ):
             flat = [{**_facets(row), "lift": row[part]["lift"], **_numbers(row[part])} for row in rows]
-            chart = pictures.heat_map(flat, "lift", title, centre=1.0, log=True)
+            chart = pictures.heat_map(flat, "lift", f"{title}: times a random change", centre=1.0, log=True)
             charts[part] = (
                 chart,
                 f"{text}, over that of a random change with the same singular values (1: as random).",

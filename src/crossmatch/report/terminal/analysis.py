@@ -79,7 +79,7 @@ def lines(facts: Mapping[str, Any]) -> Iterator[str]:
         )
     for pair in facts["overlap"]:
         yield from _table(
-            f"{pair['first']} and {pair['second']}: cosine; overlap over its null",
+            f"{pair['first']} and {pair['second']}: cosine; overlap, times that of random spaces",
             ("cosine", "+-", "columns", "rows", "2 in col", "2 in row"),
             pair["rows"],
             _overlap,

@@ -22,7 +22,7 @@ def main() -> None:
     request = json.load(sys.stdin)
     _limit(resource.RLIMIT_CPU, request["cpu"])
     _limit(resource.RLIMIT_CORE, 0)
-    # A config needs no torch, and reading one with it takes four times as long: transformers then loads its models, too.
+    # A config needs no torch, with which reading one takes four times as long: transformers then loads its models, too.
     sys.modules["torch"] = None  # type: ignore[assignment]
     from transformers import AutoConfig, PreTrainedConfig
 
