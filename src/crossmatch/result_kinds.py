@@ -157,11 +157,17 @@ def _adapter(kind: Kind[Any], *, described: bool = False) -> "TypeAdapter[Any]":
     """What validates a kind; described: with the descriptions of fields, which takes long."""
     from pydantic import TypeAdapter
 
+    # What is inside of a model takes its settings from it, unless it is another kind's model and has its own.
+    for each in KINDS.values() if described else (kind,):
+        _configure(each, described=described)
+    _configure(kind, described=described)
+    return TypeAdapter(kind.model)
+
+
+def _configure(kind: Kind[Any], *, described: bool) -> None:
     for model in getattr(kind.model, "__args__", ()) or (kind.model,):
         if not hasattr(model, "model_config"):
-            # What is inside of a model takes its settings from it.
             model.__pydantic_config__ = {"extra": "forbid", "use_attribute_docstrings": described}
-    return TypeAdapter(kind.model)
 
 
 def _canonical(schema: Any) -> Any:

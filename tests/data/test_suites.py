@@ -504,7 +504,7 @@ def test_names_that_are_no_suite(name: str, message: str) -> None:
         ({"path": "./set", "split": "tset"}, r"split tset: the data set cannot be read: .*tset"),
         ({"path": "./set", "name": "nope"}, r"\(nope\), split test: the data set cannot be read"),
         ({"path": ""}, "hub.path: "),
-        ({"path": "a/b", "splt": "x"}, "hub.splt: Extra inputs"),
+        ({"path": "a/b", "splt": "x"}, "hub.splt: unknown field; did you mean split?"),
     ],
 )
 def test_data_sets_that_cannot_be_read(tmp_path: Path, hub: dict[str, Any], message: str) -> None:

@@ -168,6 +168,7 @@ def page(tmp_path_factory: pytest.TempPathFactory, browser: Any) -> Iterator[Any
 
 @pytest.mark.browser
 def test_the_page_marks_what_was_counted(page: Any) -> None:
+    page.locator("#more").wait_for()
     while page.locator("#more").is_visible():
         page.click("#more")
     cards = page.locator(".sample").all()
