@@ -42,9 +42,15 @@ def run_command(
     from crossmatch.result_kinds import REPORT, RUN, STUDY_PLAN
     from crossmatch.runtime import keep_heap
     from crossmatch.study import load_recipe, plan_study, run_study
+    from crossmatch.training.processes import this_run
 
     started = time.monotonic()
     check_margin(margin)
+    if this_run().count > 1:
+        raise InputError(
+            "a study runs in one process; train its adapters with `accelerate launch -m crossmatch train ...`, and give "
+            "each as path in the recipe"
+        )
     recipe = load_recipe(study)
     if margin is not None:
         recipe = _with_margin(recipe, margin)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from crossmatch.cli.console import Terminal, emit, say
+from crossmatch.cli.exports import ReportTo, Tables, export, wanted_exports
 from crossmatch.cli.options import Adapters, Json, split_pairs
 from crossmatch.errors import InputError
 
@@ -49,6 +50,8 @@ def sweep_command(
     executor: Annotated[
         str | None, typer.Option(help="local, ray:workers=4,gpus=1 or slurm:partition=P,minutes=60.")
     ] = None,
+    tables: Tables = None,
+    report_to: ReportTo = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print points, items and how it would be submitted, and stop.")
     ] = False,
@@ -83,6 +86,7 @@ def sweep_command(
     recipe = _recipe(study, split_pairs(adapter, "-a"), output, given, executor)
     keep_heap()
     out = output or Path("runs") / recipe.name
+    exports = wanted_exports(tables, None, out, report_to)
     if dry_run:
         _show_plan(recipe, out, as_json)
         return
@@ -93,6 +97,7 @@ def sweep_command(
         from crossmatch.report.terminal.sweep import print_sweep
 
         print_sweep(result.facts)
+    export(result.facts, exports, name=recipe.name, page=out / "sweep.html")
     say(f"page: {out / 'sweep.html'}; to write and prove it: crossmatch merge --from {out} -o OUT")
 
 

@@ -188,13 +188,60 @@ class PredictJson(TypedDict):
     agreement: SweptAgreementJson | None
 
 
+class SweepDigestsJson(TypedDict):
+    """Digests of what a sweep reads."""
+
+    base: str
+    adapters: dict[str, str]
+    suites: dict[str, str]
+    calibration: str | None
+
+
+class SweepStudyJson(TypedDict):
+    """All that decides what a sweep does: the recipe with its defaults, where work is done left out."""
+
+    schema_version: Literal[1]
+    name: str
+    base: str
+    adapters: dict[str, str]
+    suites: list[str]
+    reference: str
+    space: dict[str, Any]
+    """As it is searched: `weights`, `rules`, `templates`."""
+    fixed: dict[str, float]
+    rules: dict[str, dict[str, Any]]
+    calibration: str | None
+    templates: list[str]
+    goals: list[str]
+    constraints: list[str]
+    method: str
+    trials: int
+    seed: int
+    halving: list[float]
+    finalists: int
+    confirm: float
+    shard: int
+    dtype: str | None
+    allow_partial_adapter: bool
+    digests: SweepDigestsJson
+
+
+class SweepSecondsJson(TypedDict):
+    """How long the last call of a sweep took."""
+
+    schema_version: Literal[1]
+    seconds: float
+    """From the search's first point to the last file."""
+    asked_seconds: float
+    """Of these, waiting for answers: models are loaded, weights changed, questions answered."""
+
+
 class SweepJson(TypedDict):
     """The result of a sweep."""
 
     schema_version: Literal[1]
     name: str
-    study: dict[str, Any]
-    """All that decides what the sweep does, with digests of what it reads."""
+    study: SweepStudyJson
     reference: str
     goals: list[MeasureJson]
     measures: list[MeasureJson]
