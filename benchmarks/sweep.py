@@ -190,7 +190,8 @@ def peer(recipe: dict[str, Any], root: Path) -> Iterator[str]:
     board.logs.refresh()
     asked = asked_of(prepared, board)
     (root / "asked.json").write_text(json.dumps(asked))
-    yield f"| three points, {len(asked['choices'])} choices and {len(asked['prompts'])} generations each | s | a point |"
+    count = len(asked["choices"]), len(asked["prompts"])
+    yield f"| three points, {count[0]} choices and {count[1]} generations each | s | a point |"
     yield "|---|---|---|"
     yield f"| crossmatch, with its start | {ours:.1f} | {ours / 3:.1f} |"
     yield f"| crossmatch, without start and imports | {asking:.1f} | {asking / 3:.1f} |"
@@ -215,11 +216,8 @@ def peer(recipe: dict[str, Any], root: Path) -> Iterator[str]:
     yield f"| lm-eval 0.4.13 on the file, with its start | {ran:.1f} | {ran / 3:.1f} |"
     yield f"| both | {theirs:.1f} | {theirs / 3:.1f} |"
     yield f"| both over crossmatch with its start | {theirs / ours:.1f} | |"
-    count = len(PEER_WEIGHTS)
-    yield (
-        f"| the same answers | {choices} of {count * len(asked['choices'])} choices, "
-        f"{texts} of {count * len(asked['prompts'])} texts | |"
-    )
+    of = [len(PEER_WEIGHTS) * number for number in count]
+    yield f"| the same answers | {choices} of {of[0]} choices, {texts} of {of[1]} texts | |"
 
 
 def alike(found: dict[str, Any], asked: dict[str, Any], point: Any, board: Any) -> tuple[int, int]:
@@ -276,7 +274,7 @@ def halving(recipe: dict[str, Any], root: Path, splits: int) -> Iterator[str]:
         yield f"| {seed} | {' | '.join(cells)} |"
     driver.close()
     mean = 100 * sum(saved) / len(saved)
-    yield f"\nsaved {mean:.0f}% of the questions on average; first and recommended are the same in {same} of {splits} splits"
+    yield f"\nsaved on average: {mean:.0f}% of the questions; first and recommended the same in {same} of {splits}"
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from crossmatch import Adapter, Checkpoint
 from crossmatch.checkpoint import read_json
+from crossmatch.delta import dense
 from crossmatch.errors import AdapterError, InputError
 from crossmatch.training import TrainSettings, train_stage
 from crossmatch.training.processes import Processes
@@ -62,10 +63,10 @@ def test_two_processes_train_the_adapter_of_one(room: Path, tmp_path: Path) -> N
     same = ("facts", "steps", "tokens_seen", "stage", "template")
     assert {key: record[key] for key in same} == {key: alone[key] for key in same}
     assert not (tmp_path / "two.work").exists()
-    one, two = (Adapter(tmp_path / name) for name in ("alone", "two"))
-    apart = sum(float((two[n].dense() - one[n].dense()).square().sum()) for n in one)
-    size = sum(float(one[n].dense().square().sum()) for n in one)
-    assert 0 < size
+    one, two = ({n: dense(d) for n, d in Adapter(tmp_path / name).items()} for name in ("alone", "two"))
+    apart = sum(float((two[n] - one[n]).square().sum()) for n in one)
+    size = sum(float(delta.square().sum()) for delta in one.values())
+    assert size > 0
     assert (apart / size) ** 0.5 < 1e-3
 
 
@@ -97,3 +98,12 @@ def test_what_was_saved_in_part_is_not_published(
         trained(room, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     assert (tmp_path / "out.work").exists()
+
+
+@pytest.mark.parametrize("name", ["fsdp2", "deepspeed-zero3"])
+def test_recipes_for_accelerate_are_read(name: str) -> None:
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    read = load_config_from_file(str(Path(__file__).parents[2] / "studies" / "accelerate" / f"{name}.yaml"))
+    assert read.num_processes == 8
+    assert str(read.distributed_type).endswith("FSDP" if name == "fsdp2" else "DEEPSPEED")

@@ -46,10 +46,13 @@ def train(
     return train_stage(checkpoint, kind, data, output, settings=settings, columns=named, progress=progress)
 
 
-def run(study: str | Path, runs: str | Path = "runs", *, progress: Progress = SILENT) -> "StudyResult":
+def run(
+    study: str | Path, runs: str | Path = "runs", *, executor: str = "local", progress: Progress = SILENT
+) -> "StudyResult":
     """Run or resume a whole study: train, merge, prove, measure, explain, in `<runs>/<name>`.
 
-    study: a recipe, a YAML file. The result has the verdicts by merge, the summary of the evaluation, and the page.
+    study: a recipe, a YAML file; executor: where the questions of its evaluation are asked. The result has the verdicts
+    by merge, the summary of the evaluation, and the page.
     Raises RecipeError for what the recipe does not say rightly, and what the stages raise.
 
         >>> import crossmatch
@@ -57,9 +60,10 @@ def run(study: str | Path, runs: str | Path = "runs", *, progress: Progress = SI
         >>> result.verified
         True
     """
+    from crossmatch.executors import parse_executor
     from crossmatch.study import load_recipe, run_study
 
-    return run_study(load_recipe(study), runs, progress=progress)
+    return run_study(load_recipe(study), runs, executor=parse_executor(executor), progress=progress)
 
 
 def analyse(

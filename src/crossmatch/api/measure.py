@@ -30,6 +30,7 @@ def evaluate(
     interference: int = 0,
     batch_size: int = 256,
     memory: str | None = None,
+    executor: str = "local",
     server: str | None = None,
     model: str | None = None,
     same_as: str | None = None,
@@ -64,6 +65,7 @@ def evaluate(
     from crossmatch.evaluation.inference.batch_memory import parse_memory
     from crossmatch.evaluation.pipeline import EvaluationRequest, run_evaluation
     from crossmatch.evaluation.variants.variants import SERVED
+    from crossmatch.executors import parse_executor
     from crossmatch.report import write_evaluation
     from crossmatch.result_kinds import SAMPLES, SUMMARY
 
@@ -79,7 +81,8 @@ def evaluate(
         pairs = _pairs(adapter), _pairs(weight), reference, _pairs(grids), nulls
         wanted = read_measuring(*pairs, bool(checkpoint or serving))
     against = wanted.reference if wanted else reference or "served"
-    plan = Plan(conditions_of(template, decoding), None, batch_size, kl, against, parse_memory(memory))
+    where = parse_executor(executor)
+    plan = Plan(conditions_of(template, decoding), None, batch_size, kl, against, parse_memory(memory), where)
     pair = wanted_pair(wanted, suites, interference) if wanted else None
     parts, whole = clean_parts(Path(clean) if clean is not None else None, suites), Checkpoint(base)
     variants = wanted.variants() if wanted else []

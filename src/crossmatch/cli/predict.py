@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from crossmatch.cli.console import emit
+from crossmatch.cli.console import Terminal, emit
 from crossmatch.cli.options import Adapters, Json, Weights, pair_up
 from crossmatch.errors import InputError
 
 if TYPE_CHECKING:
-    from crossmatch.results.sweep import PredictJson, SweptAgreementJson
+    from crossmatch.results.sweep import PredictJson, SweepJson
 
 
 def predict_command(
@@ -24,9 +24,19 @@ def predict_command(
             "--sweep", metavar="DIR", help="A finished sweep, which says how well each score put it in order."
         ),
     ] = None,
+    suite: Annotated[
+        str | None,
+        typer.Option(
+            help="A generation suite: load the model, and score hidden states and gates' gradients on a few items."
+        ),
+    ] = None,
+    items: Annotated[int, typer.Option(min=1, help="Items of the suite; with --sweep none that its search asked.")] = 8,
     as_json: Json = False,
 ) -> None:
-    """Score a merge from the adapters' factors alone: sizes, cosine, shared subspaces, PRISM. No model is run.
+    """Score a merge before it is made, from the adapters' factors alone: sizes, cosine, shared subspaces, PRISM.
+
+    With --suite also from passes of the model: how far hidden states move, and the change of the loss that the
+    gradients of the adapters' gates foretell.
 
     What a score is worth is said by --sweep: its rank correlation with the measured gain, beside that of size alone.
     """
@@ -42,39 +52,59 @@ def predict_command(
     against = reference or list(parts)[-1]
     if against not in parts:
         raise InputError(f"--reference {against}: give one of {', '.join(parts)}")
-    found = fit(Checkpoint(base), {name: vector for name, (vector, _) in parts.items()})
-    scores, weights = WeightScores(found.vectors, against), {name: value for name, (_, value) in parts.items()}
+    checkpoint, adapters = Checkpoint(base), {name: vector for name, (vector, _) in parts.items()}
+    scores = WeightScores(fit(checkpoint, adapters).vectors, against)
+    weights = {name: value for name, (_, value) in parts.items()}
+    known = _read(swept) if swept else None
     facts: PredictJson = {
         "schema_version": 1,
         "reference": against,
         "weights": {name: weight_json(value) for name, value in weights.items()},
         "sizes": scores.sizes(),
         "pairs": [pair.to_dict() for pair in scores.overlaps()],
-        "scores": scores.scores(weights),
+        "scores": {**scores.scores(weights)},
         "prism_threshold": PRISM_THRESHOLD,
-        "agreement": _agreement(swept) if swept else None,
+        "agreement": None,
     }
+    if known is not None:
+        found = known["prediction"]
+        facts["agreement"] = {"sweep": str(swept), "goal": found["goal"], "scores": list(found["agreement"])}
+    if suite is not None:
+        from crossmatch.sweeping.passes import Pair, predict_by_passes
+
+        pair = Pair(checkpoint, adapters, against)
+        passes = predict_by_passes(pair, weights, suite, items, known, Terminal())
+        facts["scores"] = {**facts["scores"], **passes.scores}
+        facts["texts"] = passes.texts
+        if facts["agreement"] is not None:
+            facts["agreement"]["scores"] += passes.agreement
     if as_json:
         emit(PREDICT, facts)
     else:
         _print(facts)
 
 
-def _agreement(swept: Path) -> "SweptAgreementJson":
-    """Goal and rank correlations of a sweep. Raises InputError for a directory that has none."""
+def _read(swept: Path) -> "SweepJson":
+    """A finished sweep with predictions. Raises InputError for a directory that has none."""
     from crossmatch.result_kinds import SWEEP
 
     file = swept / "sweep.json"
-    found = SWEEP.read(file).get("prediction") if file.is_file() else None
-    if not found:
+    found = SWEEP.read(file) if file.is_file() else None
+    if found is None or not found.get("prediction"):
         raise InputError(f"--sweep {swept}: no finished sweep with predictions; run crossmatch sweep first")
-    return {"sweep": str(swept), "goal": found["goal"], "scores": found["agreement"]}
+    return found
 
 
 def _print(facts: "PredictJson") -> None:
     from crossmatch.analysis.interference.weight_scores import SCORES
     from crossmatch.report.text import printable
 
+    titles = {name: title for name, (title, _) in SCORES.items()}
+    if texts := facts.get("texts"):
+        from crossmatch.analysis.interference.model_scores import MODEL_SCORES
+
+        titles |= {name: title for name, (title, _) in MODEL_SCORES.items()}
+        print(printable(f"hidden states and gates: on {texts['items']} items of {texts['suite']}"))
     known = {row["score"]: row for row in (facts["agreement"] or {"scores": []})["scores"]}
     for name, size in facts["sizes"].items():
         print(printable(f"{name}: norm {size:.4g} at weight 1, merge weight {facts['weights'][name]}"))
@@ -92,7 +122,7 @@ def _print(facts: "PredictJson") -> None:
                 if low
                 else "not defined"
             )
-        print(f"{SCORES[name][0]:28} {value:10.4g}  {said}".rstrip())
+        print(f"{titles[name]:28} {value:10.4g}  {said}".rstrip())
     above = facts["scores"]["prism"] > facts["prism_threshold"]
     print(f"PRISM is {'above' if above else 'below'} its published threshold {facts['prism_threshold']:.4g}")
     if facts["agreement"]:

@@ -1,6 +1,7 @@
 """crossmatch run."""
 
 import resource
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,7 @@ import typer
 
 from crossmatch.cli.console import Terminal, emit, say
 from crossmatch.cli.exports import Figures, ReportTo, Tables, export, wanted_exports
-from crossmatch.cli.options import Detail, Json, Margin, check_margin
+from crossmatch.cli.options import Detail, Executor, Json, Margin, check_margin, resubmitted
 from crossmatch.errors import ExitCode, InputError
 from crossmatch.report.answer_sentences import WIDTH
 from crossmatch.report.text import columns, duration, padded, plain, shortened, wrapped
@@ -28,6 +29,7 @@ def run_command(
         bool,
         typer.Option("--dry-run", help="Print stages, tokens, time and memory, render every prompt and row, and stop."),
     ] = False,
+    executor: Executor = None,
     margin: Margin = None,
     detail: Detail = False,
     tables: Tables = None,
@@ -39,6 +41,7 @@ def run_command(
 
     Exit code 0: every merge is verified; 1: one is not; 3: one could not be judged.
     """
+    from crossmatch.executors import parse_executor, submission
     from crossmatch.result_kinds import REPORT, RUN, STUDY_PLAN
     from crossmatch.runtime import keep_heap
     from crossmatch.study import load_recipe, plan_study, run_study
@@ -46,21 +49,23 @@ def run_command(
 
     started = time.monotonic()
     check_margin(margin)
+    where = parse_executor(executor or "local")
     if this_run().count > 1:
         raise InputError(
-            "a study runs in one process; train its adapters with `accelerate launch -m crossmatch train ...`, and give "
-            "each as path in the recipe"
+            "a study runs in one process; train its adapters with `accelerate launch -m crossmatch train ...`, and "
+            "give each as path in the recipe"
         )
     recipe = load_recipe(study)
     if margin is not None:
         recipe = _with_margin(recipe, margin)
     if dry_run:
         plan = plan_study(recipe, runs)
+        plan["submission"] = submission(where, ["crossmatch", *resubmitted(sys.argv[1:])], runs / recipe.name / "jobs")
         emit(STUDY_PLAN, plan) if as_json else _print_plan(plan)
         return
     keep_heap()
     wanted = wanted_exports(tables, figures, runs / recipe.name, report_to)
-    result = run_study(recipe, runs, progress=Terminal())
+    result = run_study(recipe, runs, executor=where, progress=Terminal())
     seconds = time.monotonic() - started
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     if as_json:
@@ -110,6 +115,8 @@ def _print_plan(plan: "StudyPlanJson") -> None:
         text = f"finished already, skipped if nothing that they read has changed: {', '.join(done)}"
         print("\n".join(wrapped(plain(text), WIDTH, 2)))
     print(f"about {duration(plan['seconds'])} on this machine, {plan['flops'] / 1e9:,.0f} GFLOP/s measured")
+    if plan.get("submission"):
+        print(plan["submission"])
 
 
 def _short_paths(text: str, width: int) -> str:

@@ -1,7 +1,6 @@
 """crossmatch sweep."""
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -9,7 +8,7 @@ import typer
 
 from crossmatch.cli.console import Terminal, emit, say
 from crossmatch.cli.exports import ReportTo, Tables, export, wanted_exports
-from crossmatch.cli.options import Adapters, Json, split_pairs
+from crossmatch.cli.options import Adapters, Executor, Json, resubmitted, split_pairs
 from crossmatch.errors import InputError
 
 if TYPE_CHECKING:
@@ -47,9 +46,7 @@ def sweep_command(
     partial: Annotated[
         bool, typer.Option("--allow-partial-adapter", help="Take truncated or untrained adapters as they are.")
     ] = False,
-    executor: Annotated[
-        str | None, typer.Option(help="local, ray:workers=4,gpus=1 or slurm:partition=P,minutes=60.")
-    ] = None,
+    executor: Executor = None,
     tables: Tables = None,
     report_to: ReportTo = None,
     dry_run: Annotated[
@@ -135,7 +132,7 @@ def _show_plan(recipe: "SweepRecipe", out: Path, as_json: bool) -> None:
     from crossmatch.sweeping.plan import plan_sweep
 
     plan = plan_sweep(recipe)
-    line = submission(parse_executor(recipe.executor), ["crossmatch", *_arguments(sys.argv[1:])], out / "jobs")
+    line = submission(parse_executor(recipe.executor), ["crossmatch", *resubmitted(sys.argv[1:])], out / "jobs")
     if as_json:
         from crossmatch.result_kinds import SWEEP_PLAN
 
@@ -145,7 +142,3 @@ def _show_plan(recipe: "SweepRecipe", out: Path, as_json: bool) -> None:
         print(text)
     if line is not None:
         print(line)
-
-
-def _arguments(given: Sequence[str]) -> list[str]:
-    return [argument for argument in given if argument not in ("--dry-run", "--json")]

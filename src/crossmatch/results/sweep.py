@@ -149,6 +149,27 @@ class WeightScoresJson(TypedDict):
     prism: float
 
 
+class ModelScoresJson(TypedDict):
+    """Scores that take passes of the model over a few texts."""
+
+    hidden: float
+    gates: float
+
+
+class PredictedScoresJson(WeightScoresJson):
+    """All scores of one merge."""
+
+    hidden: NotRequired[float]
+    gates: NotRequired[float]
+
+
+class PromptsJson(TypedDict):
+    """Of what texts the scores that take passes of the model are."""
+
+    suite: str
+    items: int
+
+
 class PointScoresJson(WeightScoresJson):
     """The same of a point that was measured."""
 
@@ -183,7 +204,8 @@ class PredictJson(TypedDict):
     sizes: dict[str, float]
     """Norm of each update at weight one."""
     pairs: list[PairOverlapJson]
-    scores: WeightScoresJson
+    scores: PredictedScoresJson
+    texts: NotRequired[PromptsJson | None]
     prism_threshold: float
     agreement: SweptAgreementJson | None
 

@@ -15,6 +15,7 @@ from crossmatch.evaluation.metrics.metrics import Measured, measure
 from crossmatch.evaluation.runner.requests import records_of
 from crossmatch.evaluation.runner.runner import cell_digest, shared_inputs
 from crossmatch.evaluation.shards.answer_logs import AnswerLogs
+from crossmatch.evaluation.shards.elsewhere import pieces
 from crossmatch.evaluation.shards.worker import Asking, Shard, of_items, unanswered
 from crossmatch.results.record import RecordJson
 from crossmatch.statistics.estimates import Difference, Figure
@@ -89,10 +90,7 @@ class Board:
                 cell, digest = self.cell(point, suite), self.sheet(point, suite)
                 questions = self.asking.questions(of_items(cell.suite, ids), cell.condition, cell.scored)
                 missing = unanswered(questions, self.logs.sheet(digest))
-                found += [
-                    Shard(cell, digest, tuple(missing[start : start + self._shard]))
-                    for start in range(0, len(missing), self._shard)
-                ]
+                found += pieces(cell, digest, missing, self._shard)
         return found
 
     def measured(self, point: Point, suite: str, ids: tuple[str, ...]) -> Measured:

@@ -1,4 +1,4 @@
-"""One training run in several processes, as `accelerate launch` and `torchrun` start them: one of them keeps the files."""
+"""One training run in several processes, as `accelerate launch` and `torchrun` start them."""
 
 import os
 from dataclasses import dataclass

@@ -9,7 +9,7 @@ _FIGURES = (*columns("suite", "metric"), *estimate("value"), *estimate("gain"), 
 
 
 def sweep_tables(facts: Json) -> list[Table]:
-    """Tables of a sweep (the dict of `sweep.json`): a row a point; a row a point and metric of both parts; predictions."""
+    """Tables of a sweep (the dict of `sweep.json`): a row a point; of both parts a row a figure; predictions."""
     adapters = list(facts["study"]["adapters"])
     points = [_point(point, adapters) for point in facts["points"]]
     head = columns("number", "name", "kind", *adapters, "rule", "template", "items", "dropped", "holds")
