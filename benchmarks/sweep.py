@@ -300,7 +300,8 @@ def main() -> None:
             "finalists": 1,
             "confirm": confirmed_share(two["define"], size.items),
         }
-        whole = recipe_of(given.study.resolve(), suites, size)
+        half = confirmed_share(two["define"], (size.items + CONFIRMED) // 2)
+        whole = recipe_of(given.study.resolve(), suites, size, confirm=half)
         for part in (
             grid({**whole, **timing}, root),
             peer({**whole, **timing}, root),

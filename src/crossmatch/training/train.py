@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
-from crossmatch.adapter import CONFIG_FILE, WEIGHTS_FILE, Adapter, Lack, examine
+from crossmatch.adapter import CONFIG_FILE, WEIGHTS_FILE, Adapter, examine
 from crossmatch.checkpoint import (
     MANIFEST,
     Checkpoint,
@@ -142,16 +142,18 @@ def _whole(saved: Path, base: Checkpoint, ranks: Processes, work: Path) -> list[
     """Notes on what a saved adapter lacks and may lack. Raises AdapterError for what no single process leaves out, and
     for what cannot be merged: sharded training is known to save one machine's part without a word."""
     try:
-        lacks = list(examine(Adapter(saved), base).lacks)
+        lacks = examine(Adapter(saved), base).lacks
     except AdapterError as error:
-        lacks = [Lack("adapter-unreadable", (), str(error), usable=False)]
+        if ranks.count > 1:
+            raise
+        return [f"note: the adapter could not be checked to be whole: {error}"]
     wrong = next((lack for lack in lacks if ranks.count > 1 or not lack.usable), None)
     if wrong is not None:
         raise AdapterError(
             f"the trained adapter is not whole, and is not published: {wrong.evidence}; checkpoints are kept in {work}",
             fault=wrong.fault,
         )
-    return [f"note: {lack.evidence}; merge takes it with --allow-partial-adapter alone" for lack in lacks]
+    return [f"note: {lack.evidence}; merge takes it only with --allow-partial-adapter" for lack in lacks]
 
 
 def _rendered_rows(
