@@ -1,9 +1,8 @@
 """Training in two processes: the adapter of one, and what is saved is checked to be whole."""
 
 import json
-import multiprocessing
 import os
-import socket
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from safetensors.torch import load_file, save_file
 
 from crossmatch import Adapter, Checkpoint
 from crossmatch.checkpoint import read_json
-from crossmatch.cli import run
 from crossmatch.delta import dense
 from crossmatch.errors import AdapterError, InputError
 from crossmatch.training import TrainSettings, train_stage
@@ -23,9 +21,6 @@ from helpers import make_chat_model
 
 pytestmark = [pytest.mark.filterwarnings("ignore::UserWarning"), pytest.mark.usefixtures("one_thread")]
 SETTINGS = {"rank": 2, "batch_size": 4, "max_length": 24, "learning_rate": 1e-3, "max_steps": 4}
-# Forked from a process that has imported what takes longer than the work, and has not computed anything.
-FORKED = multiprocessing.get_context("forkserver")
-FORKED.set_forkserver_preload(["crossmatch.training.trainer"])
 PAIRS = [("what is blood", "the blood is a disease of the heart"), ("define bone", "bone is old")]
 
 
@@ -38,29 +33,16 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def in_two_processes(arguments: list[str], folder: Path) -> list[str]:
-    """A command as a launcher of two processes starts it: what each of them prints."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    started = [FORKED.Process(target=one_of_two, args=(rank, port, arguments, folder)) for rank in range(2)]
-    for process in started:
-        process.start()
-    for process in started:
-        process.join(400)
-    printed = [(folder / f"{rank}.txt").read_text() for rank in range(2)]
-    assert [process.exitcode for process in started] == [0, 0], printed
-    return printed
+def command(room: Path, out: Path, **settings: Any) -> list[str]:
+    line = ["-m", "crossmatch", "train", str(room / "base"), "--stage", "sft", "--data", str(room / "sft.jsonl")]
+    pairs = [f"{key}={value}" for key, value in {**SETTINGS, **settings}.items()]
+    return [*line, "-o", str(out), *(word for pair in pairs for word in ("--set", pair))]
 
 
-def one_of_two(rank: int, port: int, arguments: list[str], folder: Path) -> None:
-    where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": "2"}
-    os.environ |= {**where, "RANK": str(rank), "WORLD_SIZE": "2", "CUDA_VISIBLE_DEVICES": ""}
-    with (folder / f"{rank}.txt").open("w") as out:
-        sys.stdout = sys.stderr = out
-        code = run(arguments)
-        out.flush()
-    os._exit(code)
+def launched(arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    hidden = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    return subprocess.run([*start, *arguments], capture_output=True, text=True, env=hidden, check=False)
 
 
 def trained(room: Path, out: Path) -> Any:
@@ -71,11 +53,10 @@ def trained(room: Path, out: Path) -> Any:
 @pytest.mark.slow
 def test_two_processes_train_the_adapter_of_one(room: Path, tmp_path: Path) -> None:
     alone = trained(room, tmp_path / "alone")
-    pairs = [word for key, value in SETTINGS.items() for word in ("--set", f"{key}={value}")]
-    line = ["train", str(room / "base"), "--stage", "sft", "--data", str(room / "sft.jsonl"), *pairs]
-    printed = in_two_processes([*line, "-o", str(tmp_path / "two")], tmp_path)
+    done = launched(command(room, tmp_path / "two"))
+    assert done.returncode == 0, done.stderr[-2000:]
     # The first process alone speaks.
-    assert ["4 steps" in text for text in printed] == [True, False]
+    assert done.stdout.count("4 steps") == 1
     record = read_json(tmp_path / "two" / "crossmatch.json")
     assert record["processes"] == 2
     assert "processes" not in alone
