@@ -317,6 +317,13 @@ SAMPLE_MANIFEST: Kind[SampleManifestJson] = Kind(
 SERVER: Kind[ServerAnswersJson] = Kind(
     "server", ServerAnswersJson, "What a server answered to the probes: served/server.json.", _EVALUATE, versioned=False
 )
+# Before what holds it: a schema has the descriptions of the parts whose own schema was made first.
+SWEEP_STUDY: Kind[SweepStudyJson] = Kind(
+    "sweep-study",
+    SweepStudyJson,
+    "What decides a sweep, with digests of all that it reads: study.json.",
+    "choose another directory",
+)
 SWEEP: Kind[SweepJson] = Kind(
     "sweep",
     SweepJson,
@@ -325,12 +332,6 @@ SWEEP: Kind[SweepJson] = Kind(
 )
 SWEEP_PLAN: Kind[SweepPlanJson] = Kind(
     "sweep-plan", SweepPlanJson, "What a sweep would ask: sweep --dry-run --json.", "plan again"
-)
-SWEEP_STUDY: Kind[SweepStudyJson] = Kind(
-    "sweep-study",
-    SweepStudyJson,
-    "What decides a sweep, with digests of all that it reads: study.json.",
-    "choose another directory",
 )
 SWEEP_SECONDS: Kind[SweepSecondsJson] = Kind(
     "sweep-seconds", SweepSecondsJson, "How long a sweep took: seconds.json.", "run the sweep again", versioned=False
