@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TORCH := $(shell grep '^torch==' constraints.txt)
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: install demo test lint docs faults models generated bench bench-merge bench-verify bench-evaluate bench-analysis clean help
+.PHONY: install demo test lint docs faults models generated bench bench-merge bench-verify bench-evaluate bench-analysis bench-sweep clean help
 
 help:
 	@echo "make install   environment with everything a user needs"
@@ -24,6 +24,8 @@ help:
 	@echo "make bench-evaluate  choices beside lm-evaluation-harness 0.4.13 in an environment of its own, generation beside"
 	@echo "               generate in batches, change of the merge weight: about 15 minutes"
 	@echo "make bench-analysis  analysing adapters of 14 B and a fine-tune of 1.1 B, beside dense SVD and weightwatcher: about 25 minutes"
+	@echo "make bench-sweep  a grid of 5 x 5 weights on the sample, beside files that lm-evaluation-harness asks, and what halving saves:"
+	@echo "               about an hour; the sample study is run first where it is not there"
 	@echo "make clean     remove environment, runs and caches"
 
 install: $(VENV)/.installed
@@ -69,7 +71,7 @@ models: $(VENV)/.developing
 generated: $(VENV)/.developing
 	@$(BIN)/python docs/_schemas.py
 
-bench: bench-merge bench-verify bench-evaluate bench-analysis
+bench: bench-merge bench-verify bench-evaluate bench-analysis bench-sweep
 
 bench-merge: $(VENV)/.installed
 	@$(BIN)/python benchmarks/merge.py
@@ -87,6 +89,11 @@ bench-evaluate: $(VENV)/.installed
 
 bench-analysis: $(VENV)/.installed
 	@$(BIN)/python benchmarks/analysis.py
+
+# The sample's models are trained first, unless they are there.
+bench-sweep: $(VENV)/.installed
+	@$(BIN)/crossmatch --quiet run studies/sample.yaml > /dev/null
+	@$(BIN)/python benchmarks/sweep.py runs/sample
 
 clean:
 	rm -rf $(VENV) runs site build dist .pytest_cache .ruff_cache .hypothesis

@@ -34,7 +34,7 @@ from crossmatch.results.study import (
     StudyPlanJson,
 )
 from crossmatch.results.summary import SUMMARY_VERSION, SummaryJson
-from crossmatch.results.sweep import PredictJson, SweepJson, SweepPlanJson
+from crossmatch.results.sweep import PredictJson, SweepJson, SweepPlanJson, SweepSecondsJson, SweepStudyJson
 from crossmatch.results.training import CalibrationJson, TrainingJson, TrainingWorkJson
 from crossmatch.results.vectors import AppliedJson, GridManifestJson, ScaledJson, VectorManifestJson, VectorResultJson
 from crossmatch.results.verdict import VERDICT_VERSION, VerdictJson
@@ -323,6 +323,13 @@ SAMPLE_MANIFEST: Kind[SampleManifestJson] = Kind(
 SERVER: Kind[ServerAnswersJson] = Kind(
     "server", ServerAnswersJson, "What a server answered to the probes: served/server.json.", _EVALUATE, versioned=False
 )
+# Before what holds it: a schema has the descriptions of the parts whose own schema was made first.
+SWEEP_STUDY: Kind[SweepStudyJson] = Kind(
+    "sweep-study",
+    SweepStudyJson,
+    "What decides a sweep, with digests of all that it reads: study.json.",
+    "choose another directory",
+)
 SWEEP: Kind[SweepJson] = Kind(
     "sweep",
     SweepJson,
@@ -331,6 +338,9 @@ SWEEP: Kind[SweepJson] = Kind(
 )
 SWEEP_PLAN: Kind[SweepPlanJson] = Kind(
     "sweep-plan", SweepPlanJson, "What a sweep would ask: sweep --dry-run --json.", "plan again"
+)
+SWEEP_SECONDS: Kind[SweepSecondsJson] = Kind(
+    "sweep-seconds", SweepSecondsJson, "How long a sweep took: seconds.json.", "run the sweep again", versioned=False
 )
 PREDICT: Kind[PredictJson] = Kind(
     "predict", PredictJson, "What the weights alone say of a merge: predict --json.", "predict again"

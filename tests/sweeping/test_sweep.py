@@ -337,3 +337,20 @@ def test_merge_from_a_sweep_refuses_an_adapter_that_has_changed(
     (tmp_path / "swept" / "sweep.json").write_text(json.dumps(facts))
     assert run(["merge", "--from", str(tmp_path / "swept"), "--point", "8", "-o", str(tmp_path / "merged")]) == 2
     assert "is not what the sweep measured" in capsys.readouterr().err
+
+
+def test_what_tables_and_trackers_get(swept: Path) -> None:
+    from crossmatch.export.results import tables_of
+    from crossmatch.export.tracking import tracked
+    from crossmatch.result_kinds import SWEEP_SECONDS, SWEEP_STUDY
+
+    facts = read_json(swept / "sweep.json")
+    tables = tables_of(facts)
+    assert [row["name"] for row in tables["points"].rows] == [point["name"] for point in facts["points"]]
+    assert {"search", "prediction"} <= set(tables)
+    told = tracked(facts, "small", swept / "sweep.html")
+    point = facts["points"][2]
+    assert told.metrics["pick/acc/sft/value"] == point["search"]["pick.acc"]["value"]
+    assert told.config["sentence"] == facts["recommendation"]["sentence"]
+    assert SWEEP_STUDY.read(swept / "study.json") == facts["study"]
+    assert SWEEP_SECONDS.read(swept / "seconds.json")["seconds"] >= 0

@@ -48,12 +48,18 @@ def train(
 
 
 def run(
-    study: str | Path, runs: str | Path = "runs", *, margin: float | None = None, progress: Progress = SILENT
+    study: str | Path,
+    runs: str | Path = "runs",
+    *,
+    executor: str = "local",
+    margin: float | None = None,
+    progress: Progress = SILENT,
 ) -> "StudyResult":
     """Run or resume a whole study: train, merge, prove, measure, explain, in `<runs>/<name>`.
 
-    study: a recipe, a YAML file; margin: the loss within which a variant is as good, in place of the recipe's. The
-    result has the verdicts by merge, the summary of the evaluation, and the page.
+    study: a recipe, a YAML file; executor: where the questions of its evaluation are asked; margin: the loss within
+    which a variant is as good, in place of the recipe's. The result has the verdicts by merge, the summary of the
+    evaluation, and the page.
     Raises RecipeError for what the recipe does not say rightly, and what the stages raise.
 
         >>> import crossmatch
@@ -63,11 +69,13 @@ def run(
     """
     from crossmatch.cli.options import check_margin
     from crossmatch.cli.run import with_margin
+    from crossmatch.executors import parse_executor
     from crossmatch.study import load_recipe, run_study
 
     check_margin(margin)
-    recipe = load_recipe(study)
-    return run_study(recipe if margin is None else with_margin(recipe, margin), runs, progress=progress)
+    recipe, where = load_recipe(study), parse_executor(executor)
+    recipe = recipe if margin is None else with_margin(recipe, margin)
+    return run_study(recipe, runs, executor=where, progress=progress)
 
 
 def calibrate(

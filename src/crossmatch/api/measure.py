@@ -33,6 +33,7 @@ def evaluate(
     interference: int = 0,
     batch_size: int = 256,
     memory: str | None = None,
+    executor: str = "local",
     server: str | None = None,
     model: str | None = None,
     same_as: str | None = None,
@@ -71,6 +72,7 @@ def evaluate(
     from crossmatch.evaluation.inference.batch_memory import parse_memory
     from crossmatch.evaluation.pipeline import EvaluationRequest, run_evaluation
     from crossmatch.evaluation.variants.variants import SERVED
+    from crossmatch.executors import parse_executor
     from crossmatch.report import write_evaluation
     from crossmatch.result_kinds import SAMPLES, SUMMARY
 
@@ -87,7 +89,8 @@ def evaluate(
         pairs = _pairs(adapter), _pairs(weight), reference, _pairs(grids), nulls
         wanted = read_measuring(*pairs, bool(checkpoint or serving))
     against = wanted.reference if wanted else reference or "served"
-    plan = Plan(conditions_of(template, decoding), None, batch_size, kl, against, parse_memory(memory))
+    where = parse_executor(executor)
+    plan = Plan(conditions_of(template, decoding), None, batch_size, kl, against, parse_memory(memory), where)
     pair = wanted_pair(wanted, suites, interference) if wanted else None
     parts, whole = clean_parts(Path(clean) if clean is not None else None, suites), Checkpoint(base)
     variants = wanted.variants() if wanted else []
@@ -180,11 +183,15 @@ def predict(
     *,
     reference: str | None = None,
     sweep: str | Path | None = None,
+    suite: str | None = None,
+    items: int = 8,
+    progress: Progress = SILENT,
 ) -> "PredictJson":
-    """Score a merge from the adapters' factors alone: sizes, cosine, shared subspaces, PRISM. No model is run.
+    """Score a merge before it is made, from the adapters' factors alone: sizes, cosine, shared subspaces, PRISM.
 
     base: a directory or hub id; adapter, weight: by name; reference: the adapter to compare with (None: the last);
-    sweep: the directory of a finished sweep, which says how well each score put its points in order. The fields are
+    sweep: the directory of a finished sweep, which says how well each score put its points in order; suite,
+    items: a generation suite, on so many items of which a model is run for hidden states and gates. The fields are
     those of `crossmatch predict --json`. Raises InputError for fewer than two adapters.
 
         >>> import crossmatch
@@ -194,9 +201,10 @@ def predict(
         ('sft', True)
     """
     from crossmatch.api.prove import parts_of
-    from crossmatch.cli.predict import predicted
+    from crossmatch.cli.predict import Evidence, predicted
 
-    return predicted(base, parts_of(adapter, weight), reference, None if sweep is None else Path(sweep))
+    evidence = Evidence(None if sweep is None else Path(sweep), suite, items)
+    return predicted(base, parts_of(adapter, weight), reference, evidence, progress)
 
 
 def sweep(

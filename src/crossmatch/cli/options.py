@@ -38,6 +38,15 @@ Strengths = Annotated[
 ]
 
 DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"} | {n: n for n in ("bfloat16", "float16", "float32")}
+Executor = Annotated[
+    str | None,
+    typer.Option(help="Where questions are asked: local, ray:workers=4,gpus=1 or slurm:partition=P,minutes=60."),
+]
+
+
+def resubmitted(given: Sequence[str]) -> list[str]:
+    """The arguments of a dry run as those of the run that it plans."""
+    return [argument for argument in given if argument not in ("--dry-run", "--json")]
 
 
 def check_margin(value: float | None) -> None:

@@ -42,6 +42,8 @@ def show_plan(plan: "StudyPlanJson", as_json: bool, what: str = "study") -> None
         text = f"finished already, skipped if nothing that they read has changed: {', '.join(done)}"
         print("\n".join(wrapped(plain(text), WIDTH, 2)))
     print(f"about {duration(plan['seconds'])} on this machine, {plan['flops'] / 1e9:,.0f} GFLOP/s measured")
+    if plan.get("submission"):
+        print(plan["submission"])
 
 
 def _short_paths(text: str, width: int) -> str:

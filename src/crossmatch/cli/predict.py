@@ -1,19 +1,21 @@
 """crossmatch predict."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from crossmatch.cli.console import emit
+from crossmatch.cli.console import Terminal, emit
 from crossmatch.cli.options import Adapters, Json, Weights, pair_up
 from crossmatch.errors import InputError
 
 if TYPE_CHECKING:
     from crossmatch.delta import TuningVector
-    from crossmatch.results.sweep import PredictJson, SweptAgreementJson
+    from crossmatch.results.sweep import PredictJson, SweepJson
     from crossmatch.rules import Weight
+    from crossmatch.runtime import Progress
 
 
 def predict_command(
@@ -27,23 +29,47 @@ def predict_command(
             "--sweep", metavar="DIR", help="A finished sweep, which says how well each score put it in order."
         ),
     ] = None,
+    suite: Annotated[
+        str | None,
+        typer.Option(
+            help="A generation suite: load the model, and score hidden states and gates' gradients on a few items."
+        ),
+    ] = None,
+    items: Annotated[int, typer.Option(min=1, help="Items of the suite; with --sweep none that its search asked.")] = 8,
     as_json: Json = False,
 ) -> None:
-    """Score a merge from the adapters' factors alone: sizes, cosine, shared subspaces, PRISM. No model is run.
+    """Score a merge before it is made, from the adapters' factors alone: sizes, cosine, shared subspaces, PRISM.
+
+    With --suite also from passes of the model: how far hidden states move, and the change of the loss that the
+    gradients of the adapters' gates foretell.
 
     What a score is worth is said by --sweep: its rank correlation with the measured gain, beside that of size alone.
     """
     from crossmatch.result_kinds import PREDICT
 
-    facts = predicted(base, pair_up(adapter, weight), reference, swept)
+    facts = predicted(base, pair_up(adapter, weight), reference, Evidence(swept, suite, items), Terminal())
     if as_json:
         emit(PREDICT, facts)
     else:
         _print(facts)
 
 
+@dataclass(frozen=True)
+class Evidence:
+    """What is looked at beside the factors. swept: directory of a finished sweep, which says what each score is worth;
+    suite: a generation suite, on `items` of which hidden states and gates are scored."""
+
+    swept: Path | None = None
+    suite: str | None = None
+    items: int = 8
+
+
 def predicted(
-    base: str | Path, parts: "Mapping[str, tuple[TuningVector, Weight]]", reference: str | None, swept: Path | None
+    base: str | Path,
+    parts: "Mapping[str, tuple[TuningVector, Weight]]",
+    reference: str | None,
+    evidence: Evidence,
+    progress: "Progress",
 ) -> "PredictJson":
     """The scores of one merge of parts (name -> vector, weight). Raises InputError for fewer than two parts, a
     reference that is none of them, and a directory without a finished sweep."""
@@ -57,35 +83,56 @@ def predicted(
     against = reference or list(parts)[-1]
     if against not in parts:
         raise InputError(f"--reference {against}: give one of {', '.join(parts)}")
-    found = fit(Checkpoint(base), {name: vector for name, (vector, _) in parts.items()})
-    scores, weights = WeightScores(found.vectors, against), {name: value for name, (_, value) in parts.items()}
-    return {
+    checkpoint, adapters = Checkpoint(base), {name: vector for name, (vector, _) in parts.items()}
+    scores = WeightScores(fit(checkpoint, adapters).vectors, against)
+    weights = {name: value for name, (_, value) in parts.items()}
+    known = _read(evidence.swept) if evidence.swept else None
+    facts: PredictJson = {
         "schema_version": 1,
         "reference": against,
         "weights": {name: weight_json(value) for name, value in weights.items()},
         "sizes": scores.sizes(),
         "pairs": [pair.to_dict() for pair in scores.overlaps()],
-        "scores": scores.scores(weights),
+        "scores": {**scores.scores(weights)},
         "prism_threshold": PRISM_THRESHOLD,
-        "agreement": _agreement(swept) if swept else None,
+        "agreement": None,
     }
+    if known is not None:
+        found = known["prediction"]
+        facts["agreement"] = {"sweep": str(evidence.swept), "goal": found["goal"], "scores": list(found["agreement"])}
+    if evidence.suite is not None:
+        from crossmatch.sweeping.passes import Pair, predict_by_passes
+
+        pair = Pair(checkpoint, adapters, against)
+        more = predict_by_passes(pair, weights, evidence.suite, evidence.items, known, progress)
+        facts["scores"] = {**facts["scores"], **more.scores}
+        facts["texts"] = more.texts
+        if facts["agreement"] is not None:
+            facts["agreement"]["scores"] += more.agreement
+    return facts
 
 
-def _agreement(swept: Path) -> "SweptAgreementJson":
-    """Goal and rank correlations of a sweep. Raises InputError for a directory that has none."""
+def _read(swept: Path) -> "SweepJson":
+    """A finished sweep with predictions. Raises InputError for a directory that has none."""
     from crossmatch.result_kinds import SWEEP
 
     file = swept / "sweep.json"
-    found = SWEEP.read(file).get("prediction") if file.is_file() else None
-    if not found:
+    found = SWEEP.read(file) if file.is_file() else None
+    if found is None or not found.get("prediction"):
         raise InputError(f"--sweep {swept}: no finished sweep with predictions; run crossmatch sweep first")
-    return {"sweep": str(swept), "goal": found["goal"], "scores": found["agreement"]}
+    return found
 
 
 def _print(facts: "PredictJson") -> None:
     from crossmatch.analysis.interference.weight_scores import SCORES
     from crossmatch.report.text import printable
 
+    titles = {name: title for name, (title, _) in SCORES.items()}
+    if texts := facts.get("texts"):
+        from crossmatch.analysis.interference.model_scores import MODEL_SCORES
+
+        titles |= {name: title for name, (title, _) in MODEL_SCORES.items()}
+        print(printable(f"hidden states and gates: on {texts['items']} items of {texts['suite']}"))
     known = {row["score"]: row for row in (facts["agreement"] or {"scores": []})["scores"]}
     for name, size in facts["sizes"].items():
         print(printable(f"{name}: norm {size:.4g} at weight 1, merge weight {facts['weights'][name]}"))
@@ -103,7 +150,7 @@ def _print(facts: "PredictJson") -> None:
                 if low
                 else "not defined"
             )
-        print(f"{SCORES[name][0]:28} {value:10.4g}  {said}".rstrip())
+        print(f"{titles[name]:28} {value:10.4g}  {said}".rstrip())
     above = facts["scores"]["prism"] > facts["prism_threshold"]
     print(f"PRISM is {'above' if above else 'below'} its published threshold {facts['prism_threshold']:.4g}")
     if facts["agreement"]:

@@ -1,6 +1,7 @@
 """crossmatch run."""
 
 import resource
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,7 @@ import typer
 
 from crossmatch.cli.console import Terminal, emit, say
 from crossmatch.cli.exports import Figures, ReportTo, Tables, export, wanted_exports
-from crossmatch.cli.options import Detail, Json, Margin, check_margin
+from crossmatch.cli.options import Detail, Executor, Json, Margin, check_margin, resubmitted
 from crossmatch.cli.plan_output import DryRun, show_plan
 from crossmatch.errors import ExitCode, InputError
 
@@ -23,6 +24,7 @@ def run_command(
     study: Annotated[Path, typer.Argument(help="A study's recipe, a YAML file.")],
     runs: Annotated[Path, typer.Option(help="Where run directories lie.")] = Path("runs"),
     dry_run: DryRun = False,
+    executor: Executor = None,
     margin: Margin = None,
     detail: Detail = False,
     tables: Tables = None,
@@ -34,22 +36,31 @@ def run_command(
 
     Exit code 0: every merge is verified; 1: one is not; 3: one could not be judged.
     """
+    from crossmatch.executors import parse_executor, submission
     from crossmatch.result_kinds import REPORT, RUN
     from crossmatch.runtime import keep_heap
     from crossmatch.study import load_recipe, plan_study, run_study
+    from crossmatch.training.processes import this_run
 
     started = time.monotonic()
     check_margin(margin)
+    where = parse_executor(executor or "local")
+    if this_run().count > 1:
+        raise InputError(
+            "a study runs in one process; train its adapters with `accelerate launch -m crossmatch train ...`, and "
+            "give each as path in the recipe"
+        )
     recipe = load_recipe(study)
     if margin is not None:
         recipe = with_margin(recipe, margin)
     if dry_run:
         plan = plan_study(recipe, runs)
+        plan["submission"] = submission(where, ["crossmatch", *resubmitted(sys.argv[1:])], runs / recipe.name / "jobs")
         show_plan(plan, as_json)
         return
     keep_heap()
     wanted = wanted_exports(tables, figures, runs / recipe.name, report_to)
-    result = run_study(recipe, runs, progress=Terminal())
+    result = run_study(recipe, runs, executor=where, progress=Terminal())
     seconds = time.monotonic() - started
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     if as_json:

@@ -1,14 +1,14 @@
 """crossmatch sweep."""
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from crossmatch.cli.console import Terminal, emit, say
-from crossmatch.cli.options import Adapters, Json, split_pairs
+from crossmatch.cli.exports import ReportTo, Tables, export, wanted_exports
+from crossmatch.cli.options import Adapters, Executor, Json, resubmitted, split_pairs
 from crossmatch.errors import InputError
 
 if TYPE_CHECKING:
@@ -46,9 +46,9 @@ def sweep_command(
     partial: Annotated[
         bool, typer.Option("--allow-partial-adapter", help="Take truncated or untrained adapters as they are.")
     ] = False,
-    executor: Annotated[
-        str | None, typer.Option(help="local, ray:workers=4,gpus=1 or slurm:partition=P,minutes=60.")
-    ] = None,
+    executor: Executor = None,
+    tables: Tables = None,
+    report_to: ReportTo = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print points, items and how it would be submitted, and stop.")
     ] = False,
@@ -83,6 +83,7 @@ def sweep_command(
     recipe = recipe_of(study, split_pairs(adapter, "-a"), output, given, executor)
     keep_heap()
     out = output or Path("runs") / recipe.name
+    exports = wanted_exports(tables, None, out, report_to)
     if dry_run:
         _show_plan(recipe, out, as_json)
         return
@@ -93,6 +94,7 @@ def sweep_command(
         from crossmatch.report.terminal.sweep import print_sweep
 
         print_sweep(result.facts)
+    export(result.facts, exports, name=recipe.name, page=out / "sweep.html")
     say(f"page: {out / 'sweep.html'}; to write and prove it: crossmatch merge --from {out} -o OUT")
 
 
@@ -130,7 +132,7 @@ def _show_plan(recipe: "SweepRecipe", out: Path, as_json: bool) -> None:
     from crossmatch.sweeping.plan import plan_sweep
 
     plan = plan_sweep(recipe)
-    line = submission(parse_executor(recipe.executor), ["crossmatch", *_arguments(sys.argv[1:])], out / "jobs")
+    line = submission(parse_executor(recipe.executor), ["crossmatch", *resubmitted(sys.argv[1:])], out / "jobs")
     if as_json:
         from crossmatch.result_kinds import SWEEP_PLAN
 
@@ -140,7 +142,3 @@ def _show_plan(recipe: "SweepRecipe", out: Path, as_json: bool) -> None:
         print(text)
     if line is not None:
         print(line)
-
-
-def _arguments(given: Sequence[str]) -> list[str]:
-    return [argument for argument in given if argument not in ("--dry-run", "--json")]

@@ -34,6 +34,7 @@ def train_command(
     from crossmatch.checkpoint import Checkpoint
     from crossmatch.runtime import keep_heap
     from crossmatch.training import train_stage
+    from crossmatch.training.processes import this_run
 
     if stage not in ("pt", "sft"):
         raise InputError(f"--stage {stage}: give pt or sft")
@@ -46,6 +47,8 @@ def train_command(
         return
     keep_heap()
     record = train_stage(Checkpoint(base), stage, data, output, settings=settings, columns=columns, progress=Terminal())
+    if not this_run().first:
+        return
     if as_json:
         from crossmatch.result_kinds import TRAINING
 

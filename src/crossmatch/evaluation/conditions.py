@@ -12,6 +12,7 @@ from crossmatch.errors import DataError
 from crossmatch.evaluation.inference.batch_memory import ROWS
 from crossmatch.evaluation.inference.protocol import Decoding
 from crossmatch.evaluation.variants.variants import Variant
+from crossmatch.executors import LOCAL, ExecutorOptions
 
 SEEDS = 5
 # What records hold; part of every digest, so that other ones are not taken for these.
@@ -58,7 +59,7 @@ class Plan:
     dtype: as which their weights are stored before they are computed with (None: the base's own); batch_size: prompts
     at a time at most, memory: bytes for what grows with them (None: a quarter of what is free), neither of which
     changes an answer. kl: of so many items of each generation suite, how far the next tokens are from those of the
-    variant `kl_to`, and of the base.
+    variant `kl_to`, and of the base. executor: where cells are answered.
     """
 
     conditions: tuple[Condition, ...] = (Condition(),)
@@ -67,6 +68,7 @@ class Plan:
     kl: int = 0
     kl_to: str | None = None
     memory: int | None = None
+    executor: ExecutorOptions = LOCAL
 
 
 def conditions_of(templates: Sequence[str] = (), decodings: Sequence[str] = ()) -> tuple[Condition, ...]:

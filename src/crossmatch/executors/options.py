@@ -39,6 +39,7 @@ class ExecutorOptions:
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
+LOCAL = ExecutorOptions()
 _OF = {
     "local": (),
     "ray": ("workers", "cpus", "gpus", "memory", "retries", "address"),

@@ -15,6 +15,7 @@ from crossmatch.export.tables.analysis import analysis_tables
 from crossmatch.export.tables.evaluation import evaluation_tables
 from crossmatch.export.tables.others import audit_tables, comparison_tables, interference_tables, study_tables
 from crossmatch.export.tables.proof import verdict_tables
+from crossmatch.export.tables.sweep import sweep_tables
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -118,9 +119,20 @@ class MergeManifest(Manifest):
         return f"MergeManifest({weights}, {predicate['rule']}, {verdict})"
 
 
+class SweepFacts(Result):
+    """The facts of a sweep, as `sweep.json` has them."""
+
+    def tables(self) -> dict[str, Table]:
+        """Points, the confirmation, and what could have been predicted."""
+        return by_name(sweep_tables(self))
+
+    def __repr__(self) -> str:
+        return f"SweepFacts({self['recommendation']['sentence']})"
+
+
 def tables_of(facts: Json) -> dict[str, Table]:
     """Every table of any result as plain JSON: of a study (report.json), an evaluation (summary.json), an analysis, a
-    verdict, an audit, a comparison or an interference.
+    sweep (sweep.json), a verdict, an audit, a comparison or an interference.
 
     Raises InputError for facts that are none of these.
     """
@@ -137,6 +149,8 @@ def tables_of(facts: Json) -> dict[str, Table]:
         found += analysis_tables(facts)
     elif "verdict" in facts:
         found += verdict_tables({None: facts})
+    elif "recommendation" in facts:
+        found += sweep_tables(facts)
     elif "held_out" in facts:
         found += audit_tables(facts)
     elif "pairings" in facts:

@@ -45,12 +45,16 @@ def check_tracker(name: str) -> None:
 
 
 def tracked(facts: Json, name: str, page: Path | None = None) -> Tracked:
-    """What there is to tell of a study's or an evaluation's facts (report.json, summary.json).
+    """What there is to tell of a study's, an evaluation's or a sweep's facts (report.json, summary.json, sweep.json).
 
     Metrics: `suite/metric/variant/value`, `/low` and `/high`, and of the difference from the reference `/difference`
     and `/p_holm`; of a study `verify/merge/adapter/recovered` with `/stderr`, and `verify/merge/verified`
-    (1 or 0). Suites stand under their condition where there are several. Names keep letters, digits and `_ - . /`.
+    (1 or 0). Of a sweep `suite/metric/point/value`, `/low`, `/high` and `/gain` on the search items, and the same of
+    confirmed points under `confirmed/`. Suites stand under their condition where there are several. Names keep letters,
+    digits and `_ - . /`.
     """
+    if "recommendation" in facts:
+        return _swept(facts, name, page)
     summary = facts["summary"] if "verdicts" in facts else facts
     told = dict(_verdicts(facts.get("verdicts") or {}))
     told |= dict(_figures(summary)) if summary else {}
@@ -58,6 +62,18 @@ def tracked(facts: Json, name: str, page: Path | None = None) -> Tracked:
     config |= {key: facts[key] for key in ("study", "question", "base") if key in facts}
     tables = {key: one for key, one in tables_of(facts).items() if not one.by_module and len(one.rows) <= _MOST_ROWS}
     return Tracked(name or PROJECT, config, _spelt(told), tables, page)
+
+
+def _swept(facts: Json, name: str, page: Path | None) -> Tracked:
+    tables, told = tables_of(facts), {}
+    for place, head in (("search", ""), ("confirmation", "confirmed/")):
+        for row in tables[place].rows if place in tables else ():
+            for key in ("value", "low", "high", "gain"):
+                value = row[key]
+                told[f"{head}{row['suite']}/{row['metric']}/{row['name']}/{key}"] = value
+    chosen = facts["recommendation"]
+    config = {"reference": facts["reference"], "base": facts["study"]["base"], "recommended": chosen["name"]}
+    return Tracked(name or PROJECT, {**config, "sentence": chosen["sentence"]}, _spelt(told), tables, page)
 
 
 def track(tracker: str, told: Tracked) -> str:

@@ -188,6 +188,8 @@ class StudyPlanJson(TypedDict):
     rendered: list[str]
     seconds: float
     gib: float | None
+    submission: NotRequired[str | None]
+    """The command that hands the work to a cluster."""
 
 
 class PageJson(TypedDict):

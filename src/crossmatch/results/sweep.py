@@ -149,6 +149,27 @@ class WeightScoresJson(TypedDict):
     prism: float
 
 
+class ModelScoresJson(TypedDict):
+    """Scores that take passes of the model over a few texts."""
+
+    hidden: float
+    gates: float
+
+
+class PredictedScoresJson(WeightScoresJson):
+    """All scores of one merge."""
+
+    hidden: NotRequired[float]
+    gates: NotRequired[float]
+
+
+class PromptsJson(TypedDict):
+    """Of what texts the scores that take passes of the model are."""
+
+    suite: str
+    items: int
+
+
 class PointScoresJson(WeightScoresJson):
     """The same of a point that was measured."""
 
@@ -183,9 +204,58 @@ class PredictJson(TypedDict):
     sizes: dict[str, float]
     """Norm of each update at weight one."""
     pairs: list[PairOverlapJson]
-    scores: WeightScoresJson
+    scores: PredictedScoresJson
+    texts: NotRequired[PromptsJson | None]
     prism_threshold: float
     agreement: SweptAgreementJson | None
+
+
+class SweepDigestsJson(TypedDict):
+    """Digests of what a sweep reads."""
+
+    base: str
+    adapters: dict[str, str]
+    suites: dict[str, str]
+    calibration: str | None
+
+
+class SweepStudyJson(TypedDict):
+    """All that decides what a sweep does: the recipe with its defaults, where work is done left out."""
+
+    schema_version: Literal[1]
+    name: str
+    base: str
+    adapters: dict[str, str]
+    suites: list[str]
+    reference: str
+    space: dict[str, Any]
+    """As it is searched: `weights`, `rules`, `templates`."""
+    fixed: dict[str, float]
+    rules: dict[str, dict[str, Any]]
+    calibration: str | None
+    templates: list[str]
+    goals: list[str]
+    constraints: list[str]
+    method: str
+    trials: int
+    seed: int
+    halving: list[float]
+    finalists: int
+    confirm: float
+    shard: int
+    dtype: str | None
+    allow_partial_adapter: bool
+    digests: SweepDigestsJson
+
+
+class SweepSecondsJson(TypedDict):
+    """How long the last call of a sweep took."""
+
+    schema_version: Literal[1]
+    seconds: float
+    """From the search's first point to the last file."""
+    asked_seconds: float
+    """Of these, waiting for answers: models are loaded, weights changed, questions answered."""
 
 
 class SweepJson(TypedDict):
@@ -193,8 +263,7 @@ class SweepJson(TypedDict):
 
     schema_version: Literal[1]
     name: str
-    study: dict[str, Any]
-    """All that decides what the sweep does, with digests of what it reads."""
+    study: SweepStudyJson
     reference: str
     goals: list[MeasureJson]
     measures: list[MeasureJson]

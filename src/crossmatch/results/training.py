@@ -74,6 +74,8 @@ class TrainingJson(TypedDict):
     """[step, loss] as logged."""
     seconds: float
     files: dict[str, str]
+    processes: NotRequired[int]
+    """That trained it together, where there were several."""
     output: NotRequired[str]
     """Where the adapter is; on stdout only."""
 

@@ -7,6 +7,7 @@ from crossmatch.answers import MARGIN, answers_of
 from crossmatch.checkpoint import replace_json
 from crossmatch.evaluation import load_suite, merge_name
 from crossmatch.evaluation.variants.checkpoints import checkpoint_variants
+from crossmatch.executors import LOCAL, ExecutorOptions
 from crossmatch.export.results import Tabled, tables_of
 from crossmatch.export.table import Table
 from crossmatch.merging.card_answers import write_answers
@@ -62,8 +63,15 @@ class StudyResult(Tabled):
         return next((word for word in ("failed", "inconclusive") if word in found), "verified")
 
 
-def run_study(recipe: Recipe, runs: str | Path = "runs", *, progress: Progress = SILENT) -> StudyResult:
-    """Run or resume a study in `<runs>/<name>`; stages whose inputs are unchanged are skipped.
+def run_study(
+    recipe: Recipe,
+    runs: str | Path = "runs",
+    *,
+    executor: ExecutorOptions = LOCAL,
+    progress: Progress = SILENT,
+) -> StudyResult:
+    """Run or resume a study in `<runs>/<name>`; stages whose inputs are unchanged are skipped. executor: where the
+    questions of its evaluation are asked.
 
     Raises what the stages raise. A merge that fails its proof is not published; a published one that no longer passes
     is reported, and `verified` is false.
@@ -86,7 +94,7 @@ def run_study(recipe: Recipe, runs: str | Path = "runs", *, progress: Progress =
         variants = variants_of(recipe, adapters)
         variants += checkpoint_variants(base, recipe.evaluation.checkpoints, variants)
         suites = [load_suite(local_path(recipe, root, suite, ".yaml")) for suite in recipe.evaluation.suites]
-        subject = Subject(recipe, base, adapters, variants, suites, training_sets(recipe, root))
+        subject = Subject(recipe, base, adapters, variants, suites, training_sets(recipe, root), executor)
         audited = audit_data(subject, root, ledger)
         summary, samples = evaluate_variants(subject, audited, root, ledger)
         measured = interfere(subject, root, ledger)

@@ -15,6 +15,7 @@ from crossmatch.evaluation.metrics.metrics import Measured, measure
 from crossmatch.evaluation.runner.requests import records_of
 from crossmatch.evaluation.runner.runner import cell_digest, shared_inputs
 from crossmatch.evaluation.shards.answer_logs import AnswerLogs
+from crossmatch.evaluation.shards.elsewhere import pieces
 from crossmatch.evaluation.shards.worker import Asking, Shard, of_items, unanswered
 from crossmatch.results.record import RecordJson
 from crossmatch.statistics.estimates import Difference, Figure
@@ -55,7 +56,7 @@ class Board:
     def __init__(self, source: Source, wanted: Wanted, logs: AnswerLogs, shard: int) -> None:
         self.source, self.wanted, self.logs = source, wanted, logs
         self._shard = shard
-        self._asking = Asking(source.base, source.adapters)
+        self.asking = Asking(source.base, source.adapters)
         self._measured: dict[tuple[str, str, tuple[str, ...]], Measured] = {}
         self._sheets: dict[tuple[str, str], str] = {}
         self._figures: dict[Any, Figure] = {}
@@ -87,12 +88,9 @@ class Board:
         for point in points:
             for suite, ids in part.ids.items():
                 cell, digest = self.cell(point, suite), self.sheet(point, suite)
-                questions = self._asking.questions(of_items(cell.suite, ids), cell.condition, cell.scored)
+                questions = self.asking.questions(of_items(cell.suite, ids), cell.condition, cell.scored)
                 missing = unanswered(questions, self.logs.sheet(digest))
-                found += [
-                    Shard(cell, digest, tuple(missing[start : start + self._shard]))
-                    for start in range(0, len(missing), self._shard)
-                ]
+                found += pieces(cell, digest, missing, self._shard)
         return found
 
     def measured(self, point: Point, suite: str, ids: tuple[str, ...]) -> Measured:
@@ -101,7 +99,7 @@ class Board:
         if key not in self._measured:
             cell = self.cell(point, suite)
             some = of_items(cell.suite, ids)
-            questions = self._asking.questions(some, cell.condition, cell.scored)
+            questions = self.asking.questions(some, cell.condition, cell.scored)
             records = records_of(questions, self.logs.sheet(self.sheet(point, suite)))
             self._measured[key] = measure(cast(list[RecordJson], records), some)
         return self._measured[key]

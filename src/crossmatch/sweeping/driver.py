@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from crossmatch.evaluation.shards.elsewhere import have_answered
 from crossmatch.executors import Executor, Start, open_executor, parse_executor
 from crossmatch.runtime import Progress
 from crossmatch.sweeping.board import Board
@@ -33,16 +34,9 @@ class Driver:
             return
         if self._executor is None:
             self._executor = open_executor(self._options, self._start, self._out / "jobs")
-        sizes = {shard.key: len(shard.ids) for shard in shards}
-        for shard in shards:
-            self._executor.submit(shard.key, shard)
         label, started = f"{part.name}: {len(points)} points", time.monotonic()
-        with self._progress.task(label, sum(sizes.values())) as task:
-            for outcome in self._executor.collect():
-                if outcome.error is not None:
-                    self.close()
-                    raise outcome.error
-                task.advance(sizes[outcome.key])
+        with self._progress.task(label, sum(len(shard.ids) for shard in shards)) as task:
+            have_answered(self._executor, shards, task)
         self.seconds = round(self.seconds + time.monotonic() - started, 3)
         self._board.logs.refresh()
 

@@ -91,7 +91,7 @@ def facts_of(
             ],
             "finalists": [_finalist(one, numbers, prepared, board) for one in conclusion.finalists],
         },
-        "questions": _questions(found, prepared),
+        "questions": questions_of(found, prepared),
         "prediction": predicted(scores, points, prepared.wanted.goals[0].name),
         "map": map_of(points, study["space"], prepared.wanted.goals[0].to_json()),
     }
@@ -180,7 +180,7 @@ def _recommendation(
     }
 
 
-def _questions(found: Searched, prepared: Prepared) -> Json:
+def questions_of(found: Searched, prepared: Prepared) -> Json:
     """Items that candidates were asked in the search, and what all of them would have been."""
     whole = prepared.parts.search.items
     free = {point.name for point in found.always}

@@ -3,15 +3,16 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from crossmatch.adapter import open_vector
-from crossmatch.checkpoint import Checkpoint, read_json, replace_json, value_digest
+from crossmatch.checkpoint import Checkpoint, read_json, value_digest
 from crossmatch.data.suites import load_suite
 from crossmatch.errors import CheckpointError, OutputError, RecipeError
 from crossmatch.evaluation.conditions import Plan
 from crossmatch.evaluation.inference.batch_memory import parse_memory
 from crossmatch.merging import plan_merge
+from crossmatch.result_kinds import SWEEP_STUDY
 from crossmatch.sweeping.board import Source, Wanted
 from crossmatch.sweeping.goals import parse_constraint, parse_goal
 from crossmatch.sweeping.metrics import default_measure
@@ -103,7 +104,7 @@ def claim_directory(out: Path, study: Mapping[str, Any]) -> None:
         strangers = [path.name for path in out.iterdir() if not path.name.startswith("driver.lock")]
         if strangers:
             raise OutputError(f"{out} is not empty and holds no sweep ({min(strangers)}); choose another output")
-        replace_json(file, study)
+        SWEEP_STUDY.replace(file, cast(Any, study))
         return
     try:
         known = read_json(file)

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from crossmatch.checkpoint import replace_json
 from crossmatch.evaluation.shards.answer_logs import AnswerLogs
 from crossmatch.evaluation.shards.worker import Workplace
+from crossmatch.export.results import SweepFacts, Tabled
+from crossmatch.export.table import Table
+from crossmatch.result_kinds import SWEEP_SECONDS
 from crossmatch.runtime import SILENT, Progress
 from crossmatch.sweeping.board import Board
 from crossmatch.sweeping.conclusion import conclude
@@ -28,7 +30,7 @@ ANSWERS = "answers"
 
 
 @dataclass(frozen=True)
-class SweepResult:
+class SweepResult(Tabled):
     """What a sweep left: its directory, the facts of `sweep.json`, and the sentence that recommends."""
 
     out: Path
@@ -38,6 +40,13 @@ class SweepResult:
     def sentence(self) -> str:
         """The recommendation."""
         return self.facts["recommendation"]["sentence"]
+
+    def tables(self) -> dict[str, Table]:
+        """Points, the confirmation, and what could have been predicted."""
+        return SweepFacts(self.facts).tables()
+
+    def __repr__(self) -> str:
+        return f"SweepResult({self.sentence})"
 
 
 def sweep(
@@ -58,17 +67,9 @@ def sweep(
     with sole_driver(where):
         study_facts = resolved(prepared)
         claim_directory(where, study_facts)
-        logs = AnswerLogs(where / ANSWERS)
-        logs.refresh()
-        board = Board(prepared.source, prepared.wanted, logs, recipe.shard)
-        workplace = Workplace(
-            str(prepared.source.base.path),
-            {name: str(adapter.path) for name, adapter in prepared.source.adapters.items()},
-            prepared.source.plan,
-            where / ANSWERS,
-        )
+        board = open_board(prepared, where / ANSWERS)
         scores = open_scores(prepared.source.base, prepared.source.adapters, recipe.sft)
-        driver = Driver(board, recipe, workplace, where, progress)
+        driver = Driver(board, recipe, workplace_of(prepared, where / ANSWERS), where, progress)
         try:
             found = search(prepared, board, driver, open_method(recipe, prepared.space, where, scores))
             conclusion = conclude(
@@ -81,8 +82,23 @@ def sweep(
             driver.close()
         facts = facts_of(prepared, board, found, conclusion, study_facts, scores)
         write_outputs(facts, where)
-        replace_json(where / TIMES, {"seconds": round(time.monotonic() - started, 1), "asked_seconds": driver.seconds})
+        seconds = round(time.monotonic() - started, 1)
+        SWEEP_SECONDS.replace(where / TIMES, {"schema_version": 1, "seconds": seconds, "asked_seconds": driver.seconds})
     return SweepResult(where, facts)
+
+
+def open_board(prepared: Prepared, answers: Path) -> Board:
+    """What a directory of answers holds for a sweep."""
+    logs = AnswerLogs(answers)
+    logs.refresh()
+    return Board(prepared.source, prepared.wanted, logs, prepared.recipe.shard)
+
+
+def workplace_of(prepared: Prepared, answers: Path) -> Workplace:
+    """What the workers of a sweep are started from."""
+    source = prepared.source
+    adapters = {name: str(adapter.path) for name, adapter in source.adapters.items()}
+    return Workplace(str(source.base.path), adapters, source.plan, answers)
 
 
 def search(prepared: Prepared, board: Board, driver: Driver, method: Method) -> Searched:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
-from crossmatch.adapter import CONFIG_FILE, WEIGHTS_FILE
+from crossmatch.adapter import CONFIG_FILE, WEIGHTS_FILE, Adapter, examine
 from crossmatch.checkpoint import (
     MANIFEST,
     Checkpoint,
@@ -23,11 +23,12 @@ from crossmatch.checkpoint import (
 )
 from crossmatch.data.chat_templates import OWN
 from crossmatch.data.training_sets import Dialogue, Example, dialogues, documents, examples_digest, load_sets, notes
-from crossmatch.errors import DataError, InputError, OutputError
+from crossmatch.errors import AdapterError, DataError, InputError, OutputError
 from crossmatch.result_kinds import TRAINING, TRAINING_WORK
 from crossmatch.results.summary import TokenJson
 from crossmatch.results.training import TrainedTemplateJson, TrainingJson
 from crossmatch.runtime import SILENT, Progress
+from crossmatch.training.processes import Processes, this_run
 from crossmatch.training.settings import Stage, TrainSettings
 
 if TYPE_CHECKING:
@@ -56,10 +57,14 @@ def train_stage(
     PT: next-token loss on every token of documents, end-of-sequence after each, packed, no chat template. SFT: chat
     template, loss on the response alone. Several sets of data are trained on jointly, shuffled by the settings' seed.
     Killed at any point, the same call goes on from the last checkpoint in
-    `<out>.work` and, on one machine, ends with the same bytes. Raises DataError for a bad line before anything is
-    loaded, OutputError if `out` is not empty, StaleWorkError for checkpoints of a run with other inputs.
+    `<out>.work` and, on one machine, ends with the same bytes. Several processes (`accelerate launch`, `torchrun`) take
+    a share of each batch, and the first of them writes. Raises DataError for a bad line before anything is loaded,
+    OutputError if `out` is not empty, StaleWorkError for checkpoints of a run with other inputs, AdapterError if what
+    was saved is not whole, or holds NaN: then nothing is published, and the checkpoints stay.
     """
-    settings, out = settings or TrainSettings.model_validate({}), Path(out)
+    settings, out, ranks = settings or TrainSettings.model_validate({}), Path(out), this_run()
+    ranks.share(settings.batch_size)
+    progress = progress if ranks.first else SILENT
     sources = [data] if isinstance(data, str | Path) else list(data)
     examples = load_sets(sources, columns, settings.seed)
     if stage == "sft":
@@ -79,7 +84,8 @@ def train_stage(
     if stage == "sft":
         rows = spoken = list(_rendered_rows(base, spoken, settings, progress))
     work = out.with_name(out.name + ".work")
-    _claim_work(work, facts)
+    if ranks.first:
+        _claim_work(work, facts)
     with progress.task(f"load {stage} trainer") as loading:
         from crossmatch.data.chat_templates import restore_template
         from crossmatch.training.trainer import Voice, build_trainer, last_complete
@@ -89,7 +95,7 @@ def train_stage(
             trainer = build_trainer(base.path, stage, rows, settings, work, voice)
         except InputError:
             # Nothing was begun: what is left here would stand in the way once the data are mended.
-            if last_complete(work) is None:
+            if ranks.first and last_complete(work) is None:
                 shutil.rmtree(work)
             raise
         loading.advance()
@@ -112,14 +118,42 @@ def train_stage(
         "seconds": round(seconds, 1),
         "files": {},
     }
+    if ranks.count > 1:
+        record["processes"] = ranks.count
+    restore_template(tokenizer)
+    if not ranks.first:
+        # Sharded parts are gathered from all; what they make is written by the first.
+        trainer.save_model(str(work))
+        ranks.wait()
+        return record
     with atomic_directory(out) as partial:
-        restore_template(tokenizer)
         trainer.save_model(str(partial))
         _normalise(partial, base)
+        for note in _whole(partial, base, ranks, work):
+            progress.say(note)
         record["files"] = {name: file_digest(partial / name) for name in (CONFIG_FILE, WEIGHTS_FILE)}
         TRAINING.write(partial / MANIFEST, record)
     shutil.rmtree(work)
+    ranks.wait()
     return record
+
+
+def _whole(saved: Path, base: Checkpoint, ranks: Processes, work: Path) -> list[str]:
+    """Notes on what a saved adapter lacks and may lack. Raises AdapterError for what no single process leaves out, and
+    for what cannot be merged: sharded training is known to save one machine's part without a word."""
+    try:
+        lacks = examine(Adapter(saved), base).lacks
+    except AdapterError as error:
+        if ranks.count > 1:
+            raise
+        return [f"note: the adapter could not be checked to be whole: {error}"]
+    wrong = next((lack for lack in lacks if ranks.count > 1 or not lack.usable), None)
+    if wrong is not None:
+        raise AdapterError(
+            f"the trained adapter is not whole, and is not published: {wrong.evidence}; checkpoints are kept in {work}",
+            fault=wrong.fault,
+        )
+    return [f"note: {lack.evidence}; merge takes it only with --allow-partial-adapter" for lack in lacks]
 
 
 def _rendered_rows(

@@ -19,6 +19,7 @@ from crossmatch.data.chat_templates import open_tokenizer
 from crossmatch.data.responses import read_as, read_responses
 from crossmatch.data.training_sets import Dialogue
 from crossmatch.runtime import SILENT, Task
+from crossmatch.training.processes import this_run
 from crossmatch.training.settings import Stage, TrainSettings
 from crossmatch.training.targets import lora_targets
 
@@ -58,6 +59,8 @@ class Watch(TrainerCallback):
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Mark the checkpoint: a killed run leaves the last one half-written, and that must not be resumed."""
+        if not state.is_world_process_zero:
+            return
         mark = self.work / f"checkpoint-{state.global_step}" / COMPLETE
         mark.write_text(f"{self.seconds:.3f}\n")
 
@@ -148,7 +151,7 @@ def _arguments(stage: Stage, settings: TrainSettings, work: Path) -> SFTConfig:
         output_dir=str(work),
         num_train_epochs=settings.epochs,
         max_steps=settings.max_steps or -1,
-        per_device_train_batch_size=settings.batch_size,
+        per_device_train_batch_size=this_run().share(settings.batch_size),
         gradient_accumulation_steps=settings.accumulation,
         learning_rate=settings.learning_rate,
         lr_scheduler_type=_scheduler(settings),

@@ -27,7 +27,7 @@ from crossmatch.cli.evaluate.options import (
     wanted_pair,
 )
 from crossmatch.cli.exports import Figures, ReportTo, Tables, export, wanted_exports
-from crossmatch.cli.options import Adapters, Detail, Json, Margin, Weights, check_margin
+from crossmatch.cli.options import Adapters, Detail, Executor, Json, Margin, Weights, check_margin
 from crossmatch.cli.plan_output import DryRun, show_plan
 from crossmatch.report.terminal.evaluation import print_summary
 from crossmatch.report.terminal.interference import print_interference
@@ -58,6 +58,7 @@ def evaluate_command(
     interference: Interference = 0,
     batch_size: Annotated[int, typer.Option(min=1, help="Prompts at a time at most.")] = 256,
     memory: Memory = None,
+    executor: Executor = None,
     server: Server = None,
     model: Model = None,
     same_as: SameAs = None,
@@ -85,6 +86,7 @@ def evaluate_command(
     from crossmatch.evaluation.inference.batch_memory import parse_memory
     from crossmatch.evaluation.pipeline import EvaluationRequest, run_evaluation
     from crossmatch.evaluation.variants.variants import SERVED
+    from crossmatch.executors import parse_executor
     from crossmatch.result_kinds import SAMPLES, SUMMARY
     from crossmatch.runtime import keep_heap
 
@@ -98,7 +100,7 @@ def evaluate_command(
     if serving is None or reference == "base" or any((adapter, weight, strengths, nulls, checkpoint, interference)):
         wanted = read_measuring(adapter, weight, reference, strengths, nulls, bool(checkpoint or serving))
     against = wanted.reference if wanted else reference or "served"
-    plan = Plan(conditions, None, batch_size, kl, against, parse_memory(memory))
+    plan = Plan(conditions, None, batch_size, kl, against, parse_memory(memory), parse_executor(executor or "local"))
     pair = wanted_pair(wanted, suites, interference) if wanted else None
     parts, whole = clean_parts(clean, suites), Checkpoint(base)
     here = wanted.variants() if wanted else []

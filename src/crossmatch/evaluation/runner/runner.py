@@ -1,5 +1,6 @@
 """Run suites on variants under conditions; every answer goes to a JSONL file with the digests of what produced it."""
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,8 +21,11 @@ from crossmatch.evaluation.runner.answer_log import Sheet
 from crossmatch.evaluation.runner.kl import Comparison, Divergences
 from crossmatch.evaluation.runner.model_slot import Held
 from crossmatch.evaluation.runner.questions import Questions
-from crossmatch.evaluation.runner.requests import ask
+from crossmatch.evaluation.runner.requests import ask, records_of
 from crossmatch.evaluation.runner.template_check import ends_by_condition, taught_ends
+from crossmatch.evaluation.shards.answer_logs import AnswerLogs
+from crossmatch.evaluation.shards.elsewhere import FOLDER, answer_elsewhere, take_over
+from crossmatch.evaluation.shards.worker import unanswered
 from crossmatch.evaluation.variants.variants import SERVED, Variant
 from crossmatch.results.record import RECORD_VERSION, RecordJson
 from crossmatch.runtime import SILENT, Progress
@@ -40,7 +44,8 @@ def evaluate(
     """Answer every suite with every variant under every condition of the plan.
 
     Records lie in `out/<variant>/<suite>.<condition>.jsonl`. What was made from the same digests is kept, so that the
-    same call after an interruption goes on.
+    same call after an interruption goes on. With an executor its workers answer first, into `out/cells.work`; how far
+    variants are from others (`kl`) and written checkpoints are asked here.
     """
     shared = shared_inputs(base, adapters, plan)
     models = {variant.name: variant.digest(base, adapters) for variant in variants}
@@ -57,14 +62,18 @@ def evaluate(
         return work.records
     tokenizer = open_tokenizer(base.path)
     work.render(tokenizer)
+    if plan.executor.kind != "local":
+        work.logs = answer_elsewhere(base, adapters, work.todo, plan, out, progress)
     held = Held(base, adapters, plan, progress.say)
     with progress.task("load model") as loading:
         ends = ends_by_condition(tokenizer, plan.conditions, declared_eos(base.path, tokenizer), adapters)
-        if work.pending[0][0].variant.checkpoint is None:
+        if work.logs is None and work.pending[0][0].variant.checkpoint is None:
             held.become(work.pending[0][0].variant)
         loading.advance()
     work.ends = ends
-    return work.done(held.become, tokenizer, progress, Divergences(held, others) if others else None)
+    records = work.done(held.become, tokenizer, progress, Divergences(held, others) if others else None)
+    shutil.rmtree(out / FOLDER, ignore_errors=True)
+    return records
 
 
 def _compared_with(variants: Sequence[Variant], plan: Plan) -> dict[str, Variant]:
@@ -151,6 +160,8 @@ class _Work:
     ) -> None:
         self.records: Records = {}
         self.pending: list[tuple[Cell, Sheet]] = []
+        # What workers of an executor have answered.
+        self.logs: AnswerLogs | None = None
         self._models, self._compared = models, kl[0]
         self._prompts: dict[tuple[str, str], dict[str, str]] = {}
         self.ends: Mapping[str, Stops] = {}
@@ -161,6 +172,11 @@ class _Work:
                 self.pending.append((cell, sheet))
             else:
                 self.records[cell.key] = known
+
+    @property
+    def todo(self) -> list[tuple[Cell, str]]:
+        """What is still to be asked, with the digests of its answers."""
+        return [(cell, sheet.digest) for cell, sheet in self.pending]
 
     def render(self, tokenizer: Any) -> None:
         """All prompts that are to be asked, once for all variants. Raises DataError for one that cannot be rendered."""
@@ -195,8 +211,14 @@ class _Work:
                 }
                 stamp |= {"condition": condition, "model_digest": self._models[variant]}
                 with sheet:
+                    if self.logs is not None:
+                        take_over(self.logs.sheet(sheet.digest), sheet, questions)
                     try:
-                        answers = ask(become(cell.variant), questions, sheet, task)
+                        if unanswered(questions, sheet):
+                            answers = ask(become(cell.variant), questions, sheet, task)
+                        else:
+                            answers = records_of(questions, sheet)
+                            task.advance(questions.count)
                     except DataError as error:
                         raise DataError(f"variant {variant}, suite {suite}: {error}") from error
                     # Made of parts as they were kept; the log holds them to their form.

@@ -122,7 +122,7 @@ class ShardWorker:
         try:
             ask_missing(self._held.become(self._variant or variant), questions, sheet, QUIET)
         except DataError as error:
-            raise DataError(f"point {variant.name}, suite {suite.settings.name}: {error}") from error
+            raise DataError(f"variant {variant.name}, suite {suite.settings.name}: {error}") from error
 
     def close(self) -> None:
         """Let go of its file."""

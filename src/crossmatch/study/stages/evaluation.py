@@ -11,6 +11,7 @@ from crossmatch.checkpoint import Checkpoint, file_digest, side_digest
 from crossmatch.evaluation import Suite, Variant
 from crossmatch.evaluation.conditions import RECORDS_VERSION, Plan, cells, conditions_of
 from crossmatch.evaluation.inference.batch_memory import parse_memory
+from crossmatch.executors import LOCAL, ExecutorOptions
 from crossmatch.result_kinds import AUDIT, INTERFERENCE, SAMPLES, SUMMARY
 from crossmatch.results.audit import AuditJson
 from crossmatch.results.interference import InterferenceJson
@@ -24,7 +25,8 @@ from crossmatch.study.recipe import EvaluationRecipe, Recipe
 
 @dataclass(frozen=True)
 class Subject:
-    """What is measured. data: training set -> its file or hub data set, and an adapter that was trained on it here."""
+    """What is measured. data: training set -> its file or hub data set, and an adapter that was trained on it here;
+    executor: where it is asked."""
 
     recipe: Recipe
     base: Checkpoint
@@ -32,6 +34,7 @@ class Subject:
     variants: list[Variant]
     suites: list[Suite]
     data: Mapping[str, tuple[str, str]]
+    executor: ExecutorOptions = LOCAL
 
     @property
     def wanted(self) -> EvaluationRecipe:
@@ -87,7 +90,8 @@ def evaluate_variants(
         from crossmatch.evaluation.pipeline import EvaluationRequest, run_evaluation
 
         memory = parse_memory(wanted.memory)
-        plan = Plan(conditions, recipe.dtype, wanted.batch_size, wanted.kl, wanted.reference, memory)
+        asked = conditions, recipe.dtype, wanted.batch_size, wanted.kl, wanted.reference, memory
+        plan = Plan(*asked, executor=subject.executor)
         names = dict(zip(wanted.suites, [s.settings.name for s in subject.suites], strict=True))
         request = EvaluationRequest(
             base,
