@@ -200,11 +200,14 @@ def predict(
         >>> found["reference"], 0 <= found["scores"]["prism"]
         ('sft', True)
     """
+    from crossmatch.adapter import Recorded, open_vector
     from crossmatch.api.prove import parts_of
     from crossmatch.cli.predict import Evidence, predicted
 
     evidence = Evidence(None if sweep is None else Path(sweep), suite, items)
-    return predicted(base, parts_of(adapter, weight), reference, evidence, progress)
+    vectors = {name: one if isinstance(one, Recorded) else open_vector(one) for name, one in adapter.items()}
+    parts = {name: (vectors[name], value) for name, (_, value) in parts_of(vectors, weight).items()}
+    return predicted(base, parts, reference, evidence, progress)
 
 
 def sweep(

@@ -12,7 +12,7 @@ from crossmatch.cli.options import Adapters, Json, Weights, pair_up
 from crossmatch.errors import InputError
 
 if TYPE_CHECKING:
-    from crossmatch.delta import TuningVector
+    from crossmatch.adapter import Recorded
     from crossmatch.results.sweep import PredictJson, SweepJson
     from crossmatch.rules import Weight
     from crossmatch.runtime import Progress
@@ -66,7 +66,7 @@ class Evidence:
 
 def predicted(
     base: str | Path,
-    parts: "Mapping[str, tuple[TuningVector, Weight]]",
+    parts: "Mapping[str, tuple[Recorded, Weight]]",
     reference: str | None,
     evidence: Evidence,
     progress: "Progress",
@@ -97,8 +97,8 @@ def predicted(
         "prism_threshold": PRISM_THRESHOLD,
         "agreement": None,
     }
-    if known is not None:
-        found = known["prediction"]
+    found = known["prediction"] if known is not None else None
+    if found is not None:
         facts["agreement"] = {"sweep": str(evidence.swept), "goal": found["goal"], "scores": list(found["agreement"])}
     if evidence.suite is not None:
         from crossmatch.sweeping.passes import Pair, predict_by_passes

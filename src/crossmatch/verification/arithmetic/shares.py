@@ -80,7 +80,8 @@ def share(program: Program, delta: Delta, weight: float, doubt: float = 0.0, *, 
     if program.factors and program.place != "product":
         own = 1.0 if unit else weight
         spread = _spread(program, delta, value, own, max(0.0 if unit else doubt, _NUMBER * abs(own)))
-    magnitude = absolute(value, level=program.long)
+    # Of an SVD on a base in single precision, |B| |A| was never seen to fall short; more would excuse rounded weights.
+    magnitude = absolute(value, level=program.long and program.base in HALVES)
     return Share(value, after, magnitude, spread, slack, 0.0 if unit else relative, weight, doubt)
 
 
