@@ -21,8 +21,6 @@ from crossmatch.executors import submission
 from crossmatch.executors.options import parse_executor
 from crossmatch.runtime import SILENT
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def test_what_workers_answered_is_taken_over_and_asked_once(searched: Path, tmp_path: Path) -> None:
     base, adapters = Checkpoint(searched / "base"), {"sft": Adapter(searched / "sft")}

@@ -19,7 +19,7 @@ from crossmatch.training import TrainSettings, train_stage
 from crossmatch.training.processes import Processes
 from helpers import make_chat_model
 
-pytestmark = [pytest.mark.filterwarnings("ignore::UserWarning"), pytest.mark.usefixtures("one_thread")]
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 SETTINGS = {"rank": 2, "batch_size": 4, "max_length": 24, "learning_rate": 1e-3, "max_steps": 4}
 PAIRS = [("what is blood", "the blood is a disease of the heart"), ("define bone", "bone is old")]
 

@@ -1,5 +1,6 @@
 """Tuning vectors as files: one entry for each command of `crossmatch vectors`; `crossmatch.vectors` offers them."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,14 @@ if TYPE_CHECKING:
     from crossmatch.results.vectors import AppliedStrengthJson, StrengthNormJson, VectorManifestJson
 
 Strength = float | str | Sequence[float | str]
+
+
+def __getattr__(name: str) -> Any:
+    """What else the room `crossmatch.vectors` holds: `import crossmatch.vectors.vector_file as file` finds it here."""
+    try:
+        return getattr(sys.modules["crossmatch.vectors"], name)
+    except (KeyError, AttributeError):
+        raise AttributeError(f"crossmatch.vectors has no {name!r}") from None
 
 
 def extract(

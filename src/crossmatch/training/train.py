@@ -141,18 +141,20 @@ def train_stage(
 def _whole(saved: Path, base: Checkpoint, ranks: Processes, work: Path) -> list[str]:
     """Notes on what a saved adapter lacks and may lack. Raises AdapterError for what no single process leaves out, and
     for what cannot be merged: sharded training is known to save one machine's part without a word."""
+    unpublished = "the trained adapter is not whole, and is not published: {}; checkpoints are kept in {}"
     try:
-        lacks = examine(Adapter(saved), base).lacks
+        adapter = Adapter(saved)
+    except AdapterError as error:
+        raise AdapterError(unpublished.format(error, work), fault=error.fault) from error
+    try:
+        lacks = examine(adapter, base).lacks
     except AdapterError as error:
         if ranks.count > 1:
             raise
         return [f"note: the adapter could not be checked to be whole: {error}"]
     wrong = next((lack for lack in lacks if ranks.count > 1 or not lack.usable), None)
     if wrong is not None:
-        raise AdapterError(
-            f"the trained adapter is not whole, and is not published: {wrong.evidence}; checkpoints are kept in {work}",
-            fault=wrong.fault,
-        )
+        raise AdapterError(unpublished.format(wrong.evidence, work), fault=wrong.fault)
     return [f"note: {lack.evidence}; merge takes it only with --allow-partial-adapter" for lack in lacks]
 
 

@@ -17,8 +17,6 @@ from crossmatch.data.token_classes import Text, read_texts
 from crossmatch.delta import dense
 from crossmatch.rules import Weight, Weights, weight_at
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture(scope="module")
 def texts(searched: Path) -> list[Text]:
