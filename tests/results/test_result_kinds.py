@@ -3,6 +3,7 @@
 import contextlib
 import json
 import runpy
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -87,14 +88,15 @@ def test_the_command_lists_and_prints(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 class Outputs:
-    """Runs commands and holds what they print to its published schema."""
+    """Runs commands and holds what they print to its published schema; seen: the kinds held so far, with how many."""
 
     def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
-        self.capsys = capsys
+        self.capsys, self.seen = capsys, Counter[str]()
 
     def holds(self, name: str, value: Any) -> None:
         schema = json.loads((ROOT / "docs" / "schemas" / f"{name}.json").read_text())
         jsonschema.Draft202012Validator(schema).validate(value)
+        self.seen[name] += 1
 
     def printed(self, name: str, *arguments: object, code: int = 0) -> None:
         assert run([*map(str, arguments), "--json"]) == code, self.capsys.readouterr().err
@@ -130,6 +132,7 @@ def test_merges_and_verdicts(models: Path, tmp_path: Path, outputs: Outputs) -> 
     outputs.printed("verdict", "identify", out, "--base", models / "base", *parts[:4])
     for path in (out, models / "pt"):
         outputs.printed("inspect", "inspect", path)
+    assert outputs.seen == {"merge-plan": 1, "merge": 2, "merge-manifest": 2, "verdict": 4, "inspect": 2}
 
 
 def test_vectors(models: Path, tmp_path: Path, outputs: Outputs) -> None:
@@ -158,6 +161,7 @@ def test_analysis(models: Path, tmp_path: Path, outputs: Outputs) -> None:
     outputs.printed("analysis", *asked)
     outputs.written("analysis", tmp_path / "out" / "analysis.json")
     outputs.printed("page", "report", tmp_path / "out")
+    assert outputs.seen == {"analysis": 2, "page": 1}
 
 
 def test_evaluation_audit_comparison(tmp_path: Path, outputs: Outputs) -> None:
@@ -192,6 +196,9 @@ def test_evaluation_audit_comparison(tmp_path: Path, outputs: Outputs) -> None:
     outputs.printed(
         "audit", "audit", "--train", f"t={tmp_path / 'train.jsonl'}", "--held-out", f"say={tmp_path / 'say.yaml'}"
     )
+    # Base and sft, three items of each suite.
+    assert outputs.seen["record"] >= 12
+    assert set(outputs.seen) == {"summary", "samples", "record", "comparison", "audit"}
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
