@@ -158,16 +158,11 @@ def _adapter(kind: Kind[Any], *, described: bool = False) -> "TypeAdapter[Any]":
     from pydantic import TypeAdapter
 
     # What is inside of a model takes its settings from it, unless it is another kind's model and has its own.
-    for each in KINDS.values() if described else (kind,):
-        _configure(each, described=described)
-    _configure(kind, described=described)
+    for each in (*KINDS.values(), kind) if described else (kind,):
+        for model in getattr(each.model, "__args__", ()) or (each.model,):
+            if not hasattr(model, "model_config"):
+                model.__pydantic_config__ = {"extra": "forbid", "use_attribute_docstrings": described}
     return TypeAdapter(kind.model)
-
-
-def _configure(kind: Kind[Any], *, described: bool) -> None:
-    for model in getattr(kind.model, "__args__", ()) or (kind.model,):
-        if not hasattr(model, "model_config"):
-            model.__pydantic_config__ = {"extra": "forbid", "use_attribute_docstrings": described}
 
 
 def _canonical(schema: Any) -> Any:
@@ -323,7 +318,6 @@ SAMPLE_MANIFEST: Kind[SampleManifestJson] = Kind(
 SERVER: Kind[ServerAnswersJson] = Kind(
     "server", ServerAnswersJson, "What a server answered to the probes: served/server.json.", _EVALUATE, versioned=False
 )
-# Before what holds it: a schema has the descriptions of the parts whose own schema was made first.
 SWEEP_STUDY: Kind[SweepStudyJson] = Kind(
     "sweep-study",
     SweepStudyJson,

@@ -52,4 +52,7 @@ def test_an_evaluation_is_planned(
     # Base, the adapter alone, and its merge.
     assert stage["what"] == "4 generation items x 3 variants"
     assert plan["rendered"] == ["suite define: 4 prompts rendered under own"]
+    assert plan["submission"] is None
+    assert run([*_EVALUATE, "--executor", "ray:workers=2", "--dry-run"]) == 0
+    assert "ray job submit " in capsys.readouterr().out
     assert not Path("planned").exists()

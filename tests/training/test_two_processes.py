@@ -16,7 +16,7 @@ from crossmatch.checkpoint import read_json
 from crossmatch.delta import dense
 from crossmatch.errors import AdapterError, InputError
 from crossmatch.training import TrainSettings, train_stage
-from crossmatch.training.processes import Processes
+from crossmatch.training.processes import Processes, this_run
 from helpers import make_chat_model
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -74,6 +74,16 @@ def test_a_batch_that_cannot_be_shared_is_refused() -> None:
     assert Processes(2).share(4) == 2
     with pytest.raises(InputError, match=r"batch_size 4 cannot be divided among 3 processes.*batch_size=6"):
         Processes(3).share(4)
+
+
+def test_a_scheduler_s_variables_are_no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clusters set WORLD_SIZE for jobs that start no process group: a share of each batch would be lost."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    assert this_run() == Processes()
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert this_run() == Processes(2, 1)
 
 
 @pytest.mark.parametrize("spoilt", ["nan", "empty"])

@@ -153,8 +153,8 @@ def audit(
 
     train, held_out: name -> data file of any format, suite YAML, or hub data set; output: a JSON file to write, too, as
     `evaluate(clean=...)` takes it; ngram_share: share of an item's n-grams from which on it is found; processes: None
-    for one a core. `share(name)` of the result is the share of a
-    held-out set that was found. Raises DataError for a file with a bad row.
+    for one a core. `share(name)` of the result is the share of a held-out set that was
+    found. Raises DataError for a file with a bad row.
 
         >>> import crossmatch
         >>> report = crossmatch.audit({"sft": "sft.jsonl"}, {"choice": "choice.yaml"}, processes=1)

@@ -39,5 +39,8 @@ class Processes:
 
 
 def this_run() -> Processes:
-    """What the launcher says."""
+    """What the launcher says. Without a local rank there is none, whatever a scheduler has put into WORLD_SIZE: the
+    trainer would run alone, on a share of each batch."""
+    if "LOCAL_RANK" not in os.environ:
+        return Processes()
     return Processes(int(os.environ.get("WORLD_SIZE") or 1), int(os.environ.get("RANK") or 0))

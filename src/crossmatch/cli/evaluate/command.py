@@ -1,5 +1,6 @@
 """crossmatch evaluate."""
 
+import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -27,7 +28,7 @@ from crossmatch.cli.evaluate.options import (
     wanted_pair,
 )
 from crossmatch.cli.exports import Figures, ReportTo, Tables, export, wanted_exports
-from crossmatch.cli.options import Adapters, Detail, Executor, Json, Margin, Weights, check_margin
+from crossmatch.cli.options import Adapters, Detail, Executor, Json, Margin, Weights, check_margin, resubmitted
 from crossmatch.cli.plan_output import DryRun, show_plan
 from crossmatch.report.terminal.evaluation import print_summary
 from crossmatch.report.terminal.interference import print_interference
@@ -86,7 +87,7 @@ def evaluate_command(
     from crossmatch.evaluation.inference.batch_memory import parse_memory
     from crossmatch.evaluation.pipeline import EvaluationRequest, run_evaluation
     from crossmatch.evaluation.variants.variants import SERVED
-    from crossmatch.executors import parse_executor
+    from crossmatch.executors import parse_executor, submission
     from crossmatch.result_kinds import SAMPLES, SUMMARY
     from crossmatch.runtime import keep_heap
 
@@ -112,7 +113,9 @@ def evaluate_command(
     if dry_run:
         from crossmatch.study import plan_evaluation
 
-        show_plan(plan_evaluation(whole.path, output.name, suites, conditions, len(request.every)), as_json, "evaluate")
+        planned = plan_evaluation(whole.path, output.name, suites, conditions, len(request.every))
+        planned["submission"] = submission(plan.executor, ["crossmatch", *resubmitted(sys.argv[1:])], output / "jobs")
+        show_plan(planned, as_json, "evaluate")
         return
     found = run_evaluation(request, output, progress=Terminal())
     interfering = interfere(whole, wanted, pair, interference, output) if wanted and pair else None
