@@ -17,7 +17,7 @@ from crossmatch.results.sweep import ModelScoresJson, PromptsJson, ScoreAgreemen
 from crossmatch.rules import Weight, parse_weight
 from crossmatch.runtime import SILENT, Progress
 from crossmatch.statistics.rank_correlation import spearman
-from crossmatch.sweeping.parts import place_of
+from crossmatch.sweeping.parts import split
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,9 @@ def _unsearched(suite: Suite, facts: Mapping[str, Any] | None) -> Sequence[Item]
     """Items that no figure of a sweep's search holds: those of its confirmation part."""
     if facts is None:
         return suite.items
-    placed = sorted((place_of(item), item.id, number) for number, item in enumerate(suite.items))
-    return [suite.items[number] for place, _, number in placed if place < facts["study"]["confirm"]]
+    by_id = {item.id: item for item in suite.items}
+    kept = split([suite], facts["study"]["confirm"]).confirmation.ids[suite.settings.name]
+    return [by_id[key] for key in kept]
 
 
 def _agreement(scores: ModelScores, facts: Mapping[str, Any], progress: Progress) -> list[ScoreAgreementJson]:
