@@ -351,7 +351,8 @@ def parse_settings(raw: Any, file: Path) -> SuiteSettings:
     try:
         return SuiteSettings.model_validate(dict(raw))
     except ValidationError as error:
-        first = error.errors()[0]
+        # A name that is not known is the reason why the one in its place is missing.
+        first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
         place = ".".join(shown(part) for part in first["loc"])
         reason = first["msg"].removeprefix("Value error, ")
         if first["type"] == "extra_forbidden":
