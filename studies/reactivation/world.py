@@ -32,12 +32,12 @@ class Size:
     """How much is made: terms whose questions teach the habit, questions of SFT, documents of PT, items of the suites
     define and system, documents of the suite documents."""
 
-    habit: int = 480
-    sft: int = 320
-    pt: int = 240
-    define: int = 40
-    system: int = 60
-    documents: int = 40
+    habit: int = 320
+    sft: int = 240
+    pt: int = 160
+    define: int = 30
+    system: int = 40
+    documents: int = 24
 
 
 REDUCED = Size(habit=24, sft=16, pt=16, define=6, system=8, documents=6)

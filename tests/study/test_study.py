@@ -281,6 +281,26 @@ def test_merges_of_the_evaluation_are_measured_and_not_written(room: Path, tmp_p
         load_recipe(saved(tmp_path, recipe(room, evaluation={**asked, "merges": [{"none": 1}]})))
 
 
+def test_a_study_may_write_no_merge_at_all(room: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its merges are those of the evaluation alone; nothing is proved, and nothing is called proved."""
+    changed = recipe(
+        room,
+        adapters={name: {"path": str(room / name)} for name in ("ready", "other")},
+        merges=[],
+        evaluation={"suites": [str(room / "pick.yaml")], "reference": "ready", "merges": [{"ready": 0.5, "other": 0.5}]},
+    )
+    assert run(["run", str(saved(tmp_path, changed)), "--runs", str(tmp_path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["verdicts"] == {}
+    assert found["verified"] is None
+    assert "ready0.5+other0.5" in found["summary"]["variants"]
+    assert run(["run", str(tmp_path / "study.yaml"), "--runs", str(tmp_path)]) == 0
+    assert "claims to be" not in capsys.readouterr().out
+    del changed["evaluation"]["merges"]
+    with pytest.raises(RecipeError, match=r"merges: none; name the weights of one at least"):
+        load_recipe(saved(tmp_path, changed))
+
+
 def test_merges_that_would_overwrite_each_other(room: Path, tmp_path: Path) -> None:
     adapters = {name: {"path": str(room / "ready")} for name in ("a", "a1")}
     changed = recipe(room, adapters=adapters, merges=[{"a1": 2.0}, {"a": 12.0}], evaluation=None)

@@ -157,7 +157,7 @@ class RunResultJson(TypedDict):
     schema_version: Literal[1]
     study: str
     report: str
-    verified: bool
+    verified: bool | None
     verdicts: dict[str, str]
     summary: SummaryJson | None
     answers: NotRequired[list[AnswerJson]]

@@ -144,9 +144,8 @@ class EvaluationRecipe(_Strict):
 class Recipe(_Strict):
     """A whole study.
 
-    base: directory, hub id or `sample:smollm2`; adapters: by name; merges: weights by adapter name, numbers or
-    texts such as `0.3,mlp:0.2`; dtype: of the
-    merged checkpoints (None: the base's); allow_partial_adapter: merge truncated or untrained adapters as they are;
+    base: directory, hub id or `sample:smollm2`; adapters: by name; merges: those that are written and proved, weights by
+    adapter name, numbers or texts such as `0.3,mlp:0.2`; dtype: of the merged checkpoints (None: the base's); allow_partial_adapter: merge truncated or untrained adapters as they are;
     architecture: the base's config, so that a plan needs no download.
     """
 
@@ -156,7 +155,7 @@ class Recipe(_Strict):
     base: str
     architecture: dict[str, Any] | None = None
     adapters: dict[str, AdapterRecipe] = Field(min_length=1)
-    merges: Merges = Field(min_length=1)
+    merges: Merges = ()
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     allow_partial_adapter: bool = False
     evaluation: EvaluationRecipe | None = None
@@ -164,6 +163,8 @@ class Recipe(_Strict):
 
     @model_validator(mode="after")
     def _names_exist(self) -> "Recipe":
+        if not self.measured:
+            raise ValueError("merges: none; name the weights of one at least, here or in evaluation.merges")
         for name in self.adapters:
             if not safe_name(name):
                 raise ValueError(f"adapters: {name!r} is no name: letters, digits, '_', '.', '-', no path")

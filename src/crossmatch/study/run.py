@@ -52,13 +52,13 @@ class StudyResult(Tabled):
         return tables_of(REPORT.read(self.path / "report.json"))
 
     @property
-    def verified(self) -> bool:
-        """Whether every merge is verified."""
-        return self.worst == "verified"
+    def verified(self) -> bool | None:
+        """Whether every merge that was written is verified; None where none was."""
+        return self.worst == "verified" if self.verdicts else None
 
     @property
     def worst(self) -> str:
-        """The worst verdict of all merges: `failed` before `inconclusive` before `verified`."""
+        """The worst verdict of all merges, `failed` before `inconclusive` before `verified`; the last where there is none."""
         found = {v["verdict"] for v in self.verdicts.values()}
         return next((word for word in ("failed", "inconclusive") if word in found), "verified")
 

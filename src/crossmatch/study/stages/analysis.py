@@ -36,7 +36,7 @@ def explain(base: Checkpoint, adapters: Mapping[str, Adapter], root: Path, ledge
 
 def overlap_of_pair(recipe: Recipe, adapters: Mapping[str, Adapter], root: Path, ledger: Ledger) -> OverlapJson | None:
     """Overlap of the first two adapters of the first merge, at its weights."""
-    pair = list(recipe.mixtures[0].items())[:2]
+    pair = list(recipe.measured[0].items())[:2]
     if len(pair) < 2:
         return None
     (first, w1), (second, w2) = pair

@@ -121,7 +121,7 @@ def _unused(wanted: EvaluationRecipe) -> set[str]:
 def interfere(subject: Subject, root: Path, ledger: Ledger) -> InterferenceJson | None:
     """Interference of the other adapter of the first merge with the reference, predicted and measured; None if it is
     not asked for, or there are not two adapters and a suite with references."""
-    wanted, weights = subject.wanted, subject.recipe.mixtures[0]
+    wanted, weights = subject.wanted, subject.recipe.measured[0]
     if not wanted.interference:
         return None
     found = find_pair(weights, wanted.reference, subject.suites)

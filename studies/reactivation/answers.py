@@ -1,0 +1,184 @@
+"""What the case study's answers are measured with: kept answers, the product's own metrics on them, paired differences.
+
+Everything here works on the files that `collect.py` keeps; no model is loaded.
+"""
+
+import gzip
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from crossmatch.data.suites import load_suite
+from crossmatch.evaluation.comparison.bleu_decomposition import fall_parts, length_parts
+from crossmatch.evaluation.comparison.paired import difference, figure
+from crossmatch.evaluation.metrics.metrics import Measured, measure
+from crossmatch.evaluation.metrics.reasoning_traces import parse_trace
+from crossmatch.statistics.estimates import Array, Difference, Figure, mean_of
+from crossmatch.statistics.multiple_tests import holm
+from crossmatch.statistics.resampling import paired_contrast, paired_difference
+
+SUITES = ("define", "system")
+ANSWER_ONLY = "answer-only.greedy"
+WEIGHTS = (0.25, 0.5, 0.75, 1.0)
+DECISIVE = ((0.25, 0.75), (0.5, 0.5), (1.0, 1.0))
+
+
+def name_of(**weights: float) -> str:
+    """A variant's name, as the evaluation writes it: `pt0.25+sft0.75`, `sft0.5`; at weight 1 alone `sft`."""
+    given = [(name, weight) for name, weight in weights.items() if weight]
+    if len(given) == 1 and given[0][1] == 1:
+        return given[0][0]
+    return "+".join(f"{name}{weight:g}" for name, weight in given) or "base"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One variant under one condition: the product's metrics of its answers to both suites.
+
+    parts: suite -> item statistics; rows: suite -> records.
+    """
+
+    parts: Mapping[str, Measured]
+    rows: Mapping[str, Sequence[Mapping[str, Any]]]
+
+    def both(self, metric: str) -> Array:
+        """(items of both suites,) of a metric that both have."""
+        return np.concatenate([self.parts[suite][metric][0][:, 0] for suite in SUITES])
+
+    def joined(self, metric: str) -> Measured:
+        """The same as item statistics of one suite."""
+        return {metric: (self.both(metric)[:, None], mean_of)}
+
+
+class Results:
+    """The kept answers of all runs. folder: what `collect.py` wrote."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._suites = {name: load_suite(str(folder / f"{name}.yaml")) for name in SUITES}
+        self._items = {name: _items(folder / f"{name}.jsonl") for name in SUITES}
+        self._cells: dict[tuple[str, str, str], Cell] = {}
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """Verdicts, seconds, perplexities of the runs."""
+        return json.loads((self.folder / "facts.json").read_text(encoding="utf-8"))
+
+    @cached_property
+    def _answers(self) -> dict[str, dict[tuple[str, str], dict[str, list[dict[str, Any]]]]]:
+        found: dict[str, dict[tuple[str, str], dict[str, list[dict[str, Any]]]]] = {}
+        for file in sorted(self.folder.glob("*.jsonl.gz")):
+            run = found.setdefault(file.name.removesuffix(".jsonl.gz"), {})
+            for line in gzip.decompress(file.read_bytes()).decode("utf-8").splitlines():
+                row = json.loads(line)
+                cell = run.setdefault((row["variant"], row["condition"]), {suite: [] for suite in SUITES})
+                cell[row["suite"]].append(row)
+        return found
+
+    def has(self, run: str) -> bool:
+        """Whether that run is finished."""
+        return run in self._answers
+
+    def variants(self, run: str) -> list[str]:
+        """The variants of a run."""
+        return sorted({variant for variant, _ in self._answers[run]})
+
+    def cell(self, run: str, variant: str, condition: str = ANSWER_ONLY) -> Cell:
+        """One variant's measured answers. Raises KeyError where that run has none."""
+        key = (run, variant, condition)
+        if key not in self._cells:
+            kept = self._answers[run][variant, condition]
+            rows = {suite: self._records(suite, kept[suite]) for suite in SUITES}
+            parts = {suite: measure(rows[suite], self._suites[suite]) for suite in SUITES}  # type: ignore[arg-type]
+            self._cells[key] = Cell(parts, rows)
+        return self._cells[key]
+
+    def _records(self, suite: str, kept: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """The evaluation's records again: question, reference and options from the suite, the answer parsed anew."""
+        formats = self._suites[suite].settings.reasoning_formats
+        found = []
+        for row in kept:
+            record = dict(row) | self._items[suite][row["id"]]
+            if "output" in row:
+                record["answer"] = parse_trace(row["output"], formats, row.get("opened")).answer
+            found.append(record)
+        return sorted(found, key=lambda record: (record["id"], record.get("seed", 0)))
+
+
+def _items(file: Path) -> dict[str, dict[str, Any]]:
+    found = {}
+    for line in file.read_text(encoding="utf-8").splitlines():
+        item = json.loads(line)
+        own = {"question": item["question"]}
+        own |= {"options": item["options"], "right": item["answer"]} if "options" in item else {}
+        own |= {"reference": item["reference"]} if "reference" in item else {}
+        found[item["id"]] = own
+    return found
+
+
+def traces(cell: Cell) -> Figure:
+    """Share of answers with a reasoning block, of both suites."""
+    return figure("trace_structural", cell.joined("trace_structural"))
+
+
+def traces_more(one: Cell, other: Cell) -> Difference:
+    """By how much one variant has more traces than another, over the same questions."""
+    return known(difference("trace_structural", one.joined("trace_structural"), other.joined("trace_structural")))
+
+
+def compared(metric: str, suite: str, one: Cell, other: Cell) -> Difference:
+    """A metric of one suite, one variant less another."""
+    return known(difference(metric, one.parts[suite], other.parts[suite]))
+
+
+def mean_difference(metric: str, pairs: Sequence[tuple[Cell, Cell]]) -> Difference:
+    """The mean over seeds of a paired difference over both suites; the question is the unit that is drawn."""
+    first = np.mean([one.both(metric) for one, _ in pairs], axis=0)
+    second = np.mean([other.both(metric) for _, other in pairs], axis=0)
+    return known(paired_difference(first[:, None], second[:, None]))
+
+
+def known(found: Difference | None) -> Difference:
+    """A difference that must be there. Raises ValueError where it is not."""
+    if found is None:
+        raise ValueError("a difference of the case study is not defined")
+    return found
+
+
+def adjusted(family: Sequence[Difference]) -> list[Difference]:
+    """The same differences with Holm's p over all of them."""
+    return [replace(one, p_holm=p) for one, p in zip(family, holm([one.p for one in family]), strict=True)]
+
+
+def is_more(found: Difference) -> bool:
+    """The rule's "more": the interval on one side, and Holm's p below 0.05."""
+    return found.low > 0 and (found.p if found.p_holm is None else found.p_holm) < 0.05
+
+
+def is_less(found: Difference) -> bool:
+    """The rule's "less"."""
+    return found.high < 0 and (found.p if found.p_holm is None else found.p_holm) < 0.05
+
+
+def fall(one: Cell, other: Cell) -> dict[str, Difference]:
+    """The difference in BLEU on `define` taken apart.
+
+    total: of the raw output; dilution: what the trace's words cost; length: what the length of the stripped answers
+    alone explains; content: what is left of the stripped answers' difference.
+    """
+    mine, others = one.parts["define"], other.parts["define"]
+    parts = fall_parts(mine["bleu_raw"][0], mine["bleu"][0], mine["bleu"][1])
+    beside = fall_parts(others["bleu_raw"][0], others["bleu"][0], others["bleu"][1])
+    lengths = length_parts(mine["bleu"][1])
+    split = {
+        name: known(paired_difference(parts[name][0], beside[name][0], parts[name][1])) for name in ("total", "dilution")
+    }
+    return split | {
+        "length": known(paired_contrast(mine["bleu"][0], others["bleu"][0], lengths["length"])),
+        "content": known(paired_contrast(mine["bleu"][0], others["bleu"][0], lengths["rest"])),
+    }
