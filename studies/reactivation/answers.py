@@ -22,7 +22,9 @@ from crossmatch.statistics.estimates import Array, Difference, Figure, mean_of
 from crossmatch.statistics.multiple_tests import holm
 from crossmatch.statistics.resampling import paired_contrast, paired_difference
 
+# Those that are answered in words, where a trace may come; and all of them.
 SUITES = ("define", "system")
+ALL = (*SUITES, "name")
 ANSWER_ONLY = "answer-only.greedy"
 WEIGHTS = (0.25, 0.5, 0.75, 1.0)
 DECISIVE = ((0.25, 0.75), (0.5, 0.5), (1.0, 1.0))
@@ -60,8 +62,8 @@ class Results:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._suites = {name: load_suite(str(folder / f"{name}.yaml")) for name in SUITES}
-        self._items = {name: _items(folder / f"{name}.jsonl") for name in SUITES}
+        self._suites = {name: load_suite(str(folder / f"{name}.yaml")) for name in ALL}
+        self._items = {name: _items(folder / f"{name}.jsonl") for name in ALL}
         self._cells: dict[tuple[str, str, str], Cell] = {}
 
     @cached_property
@@ -76,7 +78,7 @@ class Results:
             run = found.setdefault(file.name.removesuffix(".jsonl.gz"), {})
             for line in gzip.decompress(file.read_bytes()).decode("utf-8").splitlines():
                 row = json.loads(line)
-                cell = run.setdefault((row["variant"], row["condition"]), {suite: [] for suite in SUITES})
+                cell = run.setdefault((row["variant"], row["condition"]), {suite: [] for suite in ALL})
                 cell[row["suite"]].append(row)
         return found
 
@@ -93,8 +95,8 @@ class Results:
         key = (run, variant, condition)
         if key not in self._cells:
             kept = self._answers[run][variant, condition]
-            rows = {suite: self._records(suite, kept[suite]) for suite in SUITES}
-            parts = {suite: measure(rows[suite], self._suites[suite]) for suite in SUITES}  # type: ignore[arg-type]
+            rows = {suite: self._records(suite, kept[suite]) for suite in ALL if kept[suite]}
+            parts = {suite: measure(found, self._suites[suite]) for suite, found in rows.items()}
             self._cells[key] = Cell(parts, rows)
         return self._cells[key]
 

@@ -24,7 +24,7 @@ STUDIES = (
     "seed3",
     "texts3",
 )
-SUITES = ("define", "system")
+SUITES = ("define", "system", "name")
 # What the tables are made from; questions, options and references stand in the suites.
 FIELDS = ("id", "seed", "output", "opened", "truncated", "tokens", "chosen", "chosen_norm")
 GENERATED = ("seed", "output", "opened", "truncated", "tokens", "chosen")
@@ -82,7 +82,10 @@ def keep(runs: Path, results: Path) -> list[str]:
         if report.get("interference"):
             facts[name]["interference"] = report["interference"]
         if name == "grid":
-            facts[name]["analysis"] = {"claims": report["analysis"]["claims"]}
+            facts[name]["claims"] = report["analysis"]["claims"]
+    full = runs / "reactivation-full" / "analysis.json"
+    if full.is_file():
+        facts["full"] = {"claims": json.loads(full.read_text(encoding="utf-8"))["claims"]}
     (results / "facts.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     return list(facts)
 

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # The case study, in order: the data, the base with a habit, the grid, the other texts in PT's place, templates,
-# temperatures, and the points that decide for two further training seeds.
+# temperatures, the points that decide for two further training seeds, repairs, scores, full fine-tunes; then the tables.
 # About three hours on two cores. Killed at any point, the same command goes on. `run.sh --plan` prints the plans alone.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 crossmatch=${CROSSMATCH:-.venv/bin/crossmatch} python=${PYTHON:-.venv/bin/python}
-here=studies/reactivation data=runs/reactivation/data
+here=studies/reactivation data=runs/reactivation/data results=studies/reactivation/results
 [ -f "$data/card.json" ] || "$python" "$here/world.py" "$data"
 for study in base grid texts1 templates temperature seed2 texts2 seed3 texts3; do
   echo "== $study"
@@ -16,3 +16,16 @@ for study in base grid texts1 templates temperature seed2 texts2 seed3 texts3; d
     "$crossmatch" run "$here/$study.yaml"
   fi
 done
+[ "${1:-}" = --plan ] && exit
+"$python" "$here/collect.py" runs "$results"
+for step in repairs scores; do
+  echo "== $step"
+  "$python" "$here/$step.py" runs "$results"
+done
+echo "== full"
+"$python" "$here/full.py" runs
+full=runs/reactivation-full
+[ -f "$full/analysis.json" ] ||
+  "$crossmatch" analyse runs/reactivation-base/merges/habit1 pt="$full/pt" sft="$full/sft" -o "$full"
+"$python" "$here/collect.py" runs "$results"
+"$python" "$here/tables.py" "$results" docs/case-study.md

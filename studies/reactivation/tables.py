@@ -239,33 +239,43 @@ def surface(results: Results) -> list[str]:
     ]
 
 
+ASKED = (("acc", "name", "names"), ("acc", "system", "letters"), ("acc_generated", "system", "letters written"))
+
+
 def choices(results: Results) -> list[str]:
     """Question 5: choices by log-likelihood and by the letter written, with a margin; and gibberish."""
-    rows, counts = [], {}
-    judged = {}
-    for metric in ("acc", "acc_generated"):
-        found = [
-            compared(metric, "system", results.cell("grid", name_of(pt=a, sft=b)), control(results, "grid", b))
-            for a, b in points()
-        ]
-        judged[metric] = [
-            (one, non_inferiority(one, MARGIN, higher_is_better=True, family=len(found)).answer) for one in found
-        ]
-        counts[metric] = [answer for _, answer in judged[metric]]
-    for n, (a, b) in enumerate(points()):
-        cells = [f"{span(one)}: {answer}" for one, answer in (judged[m][n] for m in ("acc", "acc_generated"))]
-        rows.append((f"{a:g} + {b:g}", *cells))
+    found = {
+        how: adjusted(
+            [
+                compared(metric, suite, results.cell("grid", name_of(pt=a, sft=b)), control(results, "grid", b))
+                for a, b in points()
+            ]
+        )
+        for metric, suite, how in ASKED
+    }
+    judged = {
+        how: [non_inferiority(one, MARGIN, higher_is_better=True, family=len(family)).answer for one in family]
+        for how, family in found.items()
+    }
     said = "; ".join(
-        f"{how}: holds at {counts[m].count('yes')}, does not at {counts[m].count('no')}, cannot tell at "
-        f"{counts[m].count('cannot tell')}"
-        for m, how in (("acc", "by log-likelihood"), ("acc_generated", "by the letter written"))
+        f"{how}: hold at {answers.count('yes')}, do not at {answers.count('no')}, cannot tell at "
+        f"{answers.count('cannot tell')}"
+        for how, answers in judged.items()
+    )
+    rows = [
+        (f"{a:g} + {b:g}", *(f"{span(found[how][n])}: {judged[how][n]}" for _, _, how in ASKED))
+        for n, (a, b) in enumerate(points())
+    ]
+    alone = ", ".join(
+        f"{how} {percent(figure(metric, results.cell('grid', 'sft').parts[suite]))}%" for metric, suite, how in ASKED
     )
     return [
         "### 5. Do choices hold?",
         "",
-        f"{said} (of {len(points())} points, margin {100 * MARGIN:.0f} points). {gibberish(results)}",
+        f"{said} (of {len(points())} points, margin {100 * MARGIN:.0f} points; SFT alone: {alone}; chance is 25%). "
+        f"{gibberish(results)}",
         "",
-        *table(("PT + SFT", "log-likelihood", "letter written"), rows),
+        *table(("PT + SFT", "names", "letters, by log-likelihood", "letters written"), rows),
     ]
 
 

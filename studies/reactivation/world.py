@@ -103,6 +103,7 @@ def write_world(out: Path, size: Size) -> dict[str, Any]:
         "define": [_definition(one) for one in define],
         "system": [_choice(one, systems, rng) for one in system],
         "documents": [{"id": one.term.id, "text": _plain(one)} for one in unread],
+        "name": _names([*define, *system], usable),
     }
     for name, rows in files.items():
         _jsonl(out / f"{name}.jsonl", rows)
@@ -145,6 +146,17 @@ max_new_tokens: 160
 prompt: |-
   Which of these does {question} belong to?
   {options}
+""",
+    "name": """\
+# Which term has a definition, among terms near it, by log-likelihood of the names.
+name: name
+version: 1
+kind: choice
+language: en
+data: name.jsonl
+prompt: |-
+  Which medical term has this definition?
+  {question}
 """,
     "documents": """\
 # Definitions of terms that nothing else has.
@@ -201,6 +213,22 @@ def _choice(one: Chained, systems: Sequence[str], rng: random.Random) -> dict[st
         "options": options,
         "answer": options.index(one.system),
     }
+
+
+def _names(asked: Sequence[Chained], usable: Sequence[Chained]) -> list[dict[str, Any]]:
+    """The definition of each term against four names: its own and three of its parent's other children, or, where there
+    are fewer, of its system."""
+    rng, found = random.Random(SEED + 1), []
+    for one in asked:
+        others = [other for other in usable if other.term.id != one.term.id and other.system == one.system]
+        near = [other for other in others if other.chain[1].id == one.chain[1].id]
+        far = [other for other in others if other.chain[1].id != one.chain[1].id]
+        drawn = [*rng.sample(near, len(near)), *rng.sample(far, min(3, len(far)))][:3]
+        options = [one.term.name, *(other.term.name for other in drawn)]
+        rng.shuffle(options)
+        answer = options.index(one.term.name)
+        found.append({"id": one.term.id, "question": one.term.definition, "options": options, "answer": answer})
+    return found
 
 
 def _plain(one: Chained) -> str:
