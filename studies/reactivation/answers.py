@@ -178,7 +178,8 @@ def fall(one: Cell, other: Cell) -> dict[str, Difference]:
     beside = fall_parts(others["bleu_raw"][0], others["bleu"][0], others["bleu"][1])
     lengths = length_parts(mine["bleu"][1])
     split = {
-        name: known(paired_difference(parts[name][0], beside[name][0], parts[name][1])) for name in ("total", "dilution")
+        name: known(paired_difference(parts[name][0], beside[name][0], parts[name][1]))
+        for name in ("total", "dilution")
     }
     return split | {
         "length": known(paired_contrast(mine["bleu"][0], others["bleu"][0], lengths["length"])),

@@ -16,6 +16,7 @@ from typing import Any
 STUDIES = (
     "base",
     "grid",
+    "low",
     "texts1",
     "templates",
     "temperature",

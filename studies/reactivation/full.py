@@ -2,8 +2,8 @@
 
     python studies/reactivation/full.py RUNS
 
-Writes RUNS/reactivation-full/pt and /sft, whole checkpoints; what is there is not trained again. Rows, masks and blocks are
-those of `crossmatch train`, without an adapter, and at a tenth of its learning rate.
+Writes RUNS/reactivation-full/pt and /sft, whole checkpoints; what is there is not trained again. Rows, masks and blocks
+are those of `crossmatch train`, without an adapter, and at a tenth of its learning rate.
 """
 
 import sys
@@ -57,7 +57,9 @@ def train(stage: str, base: Path, data: Path, out: Path) -> None:
         logging_steps=10,
         report_to="none",
     )
-    trainer = SFTTrainer(model=model, args=arguments, train_dataset=rows_of(stage, data, base), processing_class=tokenizer)
+    trainer = SFTTrainer(
+        model=model, args=arguments, train_dataset=rows_of(stage, data, base), processing_class=tokenizer
+    )
     trainer.train()
     model.config.use_cache = True
     model.save_pretrained(out)

@@ -2,9 +2,10 @@
 
     python studies/reactivation/repairs.py RUNS RESULTS
 
-Asks both suites of every repair: changes of the weights (layers, projection, more SFT), a ban on the trace's tokens, and a
-rank-1 change of the logits, each of the last two beside a random one of the same size. Writes RESULTS/repairs.jsonl.gz in
-the form of `collect.py`, and RESULTS/repairs.json, which says what each is. What is finished is not asked again.
+Asks both suites of every repair: changes of the weights (layers, projection, more SFT), a ban on the trace's tokens,
+and a rank-1 change of the logits, each of the last two beside a random one of the same size. Writes RESULTS/repairs.json,
+which says what each is, and the answers, RESULTS/repairs.jsonl.gz, in the form of `collect.py`. What is finished is not
+asked again.
 """
 
 import gzip
@@ -17,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from answers import WEIGHTS, Results, name_of
 from torch import Tensor
 
+from answers import WEIGHTS, Results, name_of
 from crossmatch import Checkpoint
 from crossmatch.adapter import open_vector
 from crossmatch.data.prompt_templates import Template

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The case study, in order: the data, the base with a habit, the grid, the other texts in PT's place, templates,
+# The case study, in order: the data, the base with a habit, the grid, low weights, the other texts in PT's place, templates,
 # temperatures, the points that decide for two further training seeds, repairs, scores, full fine-tunes; then the tables.
 # About three hours on two cores. Killed at any point, the same command goes on. `run.sh --plan` prints the plans alone.
 set -euo pipefail
@@ -7,7 +7,7 @@ cd "$(dirname "$0")/../.."
 crossmatch=${CROSSMATCH:-.venv/bin/crossmatch} python=${PYTHON:-.venv/bin/python}
 here=studies/reactivation data=runs/reactivation/data results=studies/reactivation/results
 [ -f "$data/card.json" ] || "$python" "$here/world.py" "$data"
-for study in base grid texts1 templates temperature seed2 texts2 seed3 texts3; do
+for study in base grid low texts1 templates temperature seed2 texts2 seed3 texts3; do
   echo "== $study"
   if [ "${1:-}" = --plan ]; then
     "$crossmatch" run "$here/$study.yaml" --dry-run

@@ -33,7 +33,9 @@ def scored(runs: Path, run: str) -> dict[str, dict[str, Any]]:
     suite = load_suite(str(runs / "reactivation" / "data" / "define.yaml"))
     tokenizer = open_tokenizer(base.path)
     tokenizer.chat_template = TEMPLATE.read_text(encoding="utf-8")
-    answers = [[*suite.messages(item), {"role": "assistant", "content": item.reference}] for item in suite.items[:ITEMS]]
+    answers = [
+        [*suite.messages(item), {"role": "assistant", "content": item.reference}] for item in suite.items[:ITEMS]
+    ]
     texts = [text for text in read_texts(tokenizer, answers) if not text.is_probe]
     found: dict[str, dict[str, Any]] = {}
     for other in sorted(set(paths) - {"sft"}):
