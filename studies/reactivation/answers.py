@@ -5,6 +5,7 @@ Everything here works on the files that `collect.py` keeps; no model is loaded.
 
 import gzip
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -20,12 +21,15 @@ from crossmatch.evaluation.metrics.metrics import Measured, measure
 from crossmatch.evaluation.metrics.reasoning_traces import parse_trace
 from crossmatch.statistics.estimates import Array, Difference, Figure, mean_of
 from crossmatch.statistics.multiple_tests import holm
+from crossmatch.statistics.proportions import mcnemar
 from crossmatch.statistics.resampling import paired_contrast, paired_difference
 
 # Those that are answered in words, where a trace may come; and all of them.
 SUITES = ("define", "system")
 ALL = (*SUITES, "name")
 ANSWER_ONLY = "answer-only.greedy"
+# Sentences that reason from one statement to the next, as the habit and PT's documents have them, SFT's answers not.
+WALK = re.compile(r"let me walk up|what holds of|(?:so|therefore) it belongs to", re.IGNORECASE)
 WEIGHTS = (0.25, 0.5, 0.75, 1.0)
 DECISIVE = ((0.25, 0.75), (0.5, 0.5), (1.0, 1.0))
 
@@ -51,6 +55,26 @@ class Cell:
     def both(self, metric: str) -> Array:
         """(items of both suites,) of a metric that both have."""
         return np.concatenate([self.parts[suite][metric][0][:, 0] for suite in SUITES])
+
+    @property
+    def think(self) -> Array:
+        """(items of `define`, 1): ln P that the answer begins with the marker, mean over seeds."""
+        by_item: dict[str, list[float]] = {}
+        for row in self.rows["define"]:
+            by_item.setdefault(row["id"], []).append(row["think"])
+        return np.array([[np.mean(values)] for values in by_item.values()])
+
+    @property
+    def walking(self) -> Array:
+        """(items of both suites, 1): share of answers that walk the ontology in sentences, in a block or without."""
+        shares = []
+        for suite in SUITES:
+            by_item: dict[str, list[bool]] = {}
+            for row in self.rows[suite]:
+                outputs = [one["output"] for one in row["generated"]] if "generated" in row else [row["output"]]
+                by_item.setdefault(row["id"], []).extend(bool(WALK.search(text)) for text in outputs)
+            shares += [np.mean(values) for values in by_item.values()]
+        return np.array(shares)[:, None]
 
     def joined(self, metric: str) -> Measured:
         """The same as item statistics of one suite."""
@@ -131,6 +155,18 @@ def traces(cell: Cell) -> Figure:
 def traces_more(one: Cell, other: Cell) -> Difference:
     """By how much one variant has more traces than another, over the same questions."""
     return known(difference("trace_structural", one.joined("trace_structural"), other.joined("trace_structural")))
+
+
+def think_more(one: Cell, other: Cell) -> Difference:
+    """Difference in ln P of the marker, in nats."""
+    return known(paired_difference(one.think, other.think))
+
+
+def walking_more(one: Cell, other: Cell) -> Difference:
+    """By how much one variant reasons aloud more often than another."""
+    if {0.0, 1.0}.issuperset(np.unique(one.walking)) and {0.0, 1.0}.issuperset(np.unique(other.walking)):
+        return known(mcnemar(one.walking[:, 0] > 0.5, other.walking[:, 0] > 0.5))
+    return known(paired_difference(one.walking, other.walking))
 
 
 def compared(metric: str, suite: str, one: Cell, other: Cell) -> Difference:

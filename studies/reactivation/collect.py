@@ -60,13 +60,28 @@ def perplexities(run: Path) -> dict[str, Any]:
     return found
 
 
+def attribution(found: dict[str, Any]) -> dict[str, Any]:
+    """What each module of PT does to the loss and to the log-odds of a trace, and how well predictions of it agree with
+    taking modules out."""
+    targets = {}
+    for target, of in found["attribution"].items():
+        modules = [
+            {"name": one["name"], "layer": one["layer"], "module": one["module"], **one["integrated"]}
+            for one in of["modules"]
+            if one["adapter"] == found["guest"] and one["integrated"]
+        ]
+        targets[target] = {key: of[key] for key in ("host_alone", "merge", "change", "completeness")}
+        targets[target] |= {"modules": modules, "agreement": found["agreement"][target]}
+    return {"weights": found["weights"], "targets": targets}
+
+
 def keep(runs: Path, results: Path) -> list[str]:
     """Write the results of the runs that are finished; return their names."""
     results.mkdir(parents=True, exist_ok=True)
     for suite in SUITES:
         for file in (f"{suite}.yaml", f"{suite}.jsonl"):
             (results / file).write_bytes((runs / "reactivation" / "data" / file).read_bytes())
-    facts: dict[str, Any] = {}
+    facts: dict[str, dict[str, Any]] = {}
     for name in STUDIES:
         run = runs / f"reactivation-{name}"
         if not (run / "report.json").is_file():
@@ -81,7 +96,7 @@ def keep(runs: Path, results: Path) -> list[str]:
             "perplexity": perplexities(run),
         }
         if report.get("interference"):
-            facts[name]["interference"] = report["interference"]
+            facts[name]["interference"] = attribution(report["interference"])
         if name == "grid":
             facts[name]["claims"] = report["analysis"]["claims"]
     full = runs / "reactivation-full" / "analysis.json"

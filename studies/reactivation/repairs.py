@@ -3,9 +3,9 @@
     python studies/reactivation/repairs.py RUNS RESULTS
 
 Asks both suites of every repair: changes of the weights (layers, projection, more SFT), a ban on the trace's tokens,
-and a rank-1 change of the logits, each of the last two beside a random one of the same size. Writes RESULTS/repairs.json,
-which says what each is, and the answers, RESULTS/repairs.jsonl.gz, in the form of `collect.py`. What is finished is not
-asked again.
+and a rank-1 change of the logits, each of the last two beside a random one of the same size. Writes into RESULTS what
+each is, repairs.json, and the answers, repairs.jsonl.gz, in the form of `collect.py`. What is finished is not asked
+again.
 """
 
 import gzip
@@ -167,11 +167,9 @@ def pushed_down(ids: list[int]) -> Hook:
 
 
 def worst(results: Results) -> tuple[float, float]:
-    """The point of the grid with most traces; of several the one with least PT."""
+    """The point of the grid where most answers reason, in a block or in sentences; of several that with least PT."""
     shares = {
-        (a, b): float(results.cell("grid", name_of(pt=a, sft=b)).both("trace_structural").mean())
-        for b in WEIGHTS
-        for a in WEIGHTS
+        (a, b): float(results.cell("grid", name_of(pt=a, sft=b)).walking.mean()) for b in WEIGHTS for a in WEIGHTS
     }
     return max(shares, key=lambda point: (shares[point], -point[0]))
 

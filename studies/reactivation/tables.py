@@ -10,9 +10,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from causes import aloud, claims, mended, predictors, where
 from questions import (
     beyond_scale,
     choices,
+    low_weights,
     monotone,
     surface,
     templates_and_temperature,
@@ -26,16 +28,44 @@ from answers import Results
 
 BEGIN, END = "<!-- results: made by tables.py -->", "<!-- end of results -->"
 
+# What `run.sh` makes: what each part is for, where the results lack it.
+PARTS = {
+    "low": "low weights of SFT",
+    "texts1": "other texts in PT's place",
+    "templates": "templates",
+    "temperature": "temperatures",
+    "seed2": "the second training seed",
+    "texts2": "other texts, second seed",
+    "seed3": "the third training seed",
+    "texts3": "other texts, third seed",
+    "repairs": "repairs",
+}
+
+
+def missing(results: Results) -> list[str]:
+    """What has not been run, so that nobody takes silence for a finding."""
+    lacking = [what for run, what in PARTS.items() if not results.has(run)]
+    lacking += ["full fine-tunes"] if "full" not in results.facts else []
+    return [f"**Not run yet:** {', '.join(lacking)}.", ""] if lacking else []
+
+
 SECTIONS: tuple[Callable[[Results], list[str]], ...] = (
+    missing,
     world,
     beyond_scale,
+    low_weights,
     whose_content,
+    aloud,
     monotone,
     surface,
     choices,
+    where,
+    predictors,
     twice_weighted,
+    mended,
     unmarked,
     templates_and_temperature,
+    claims,
 )
 
 

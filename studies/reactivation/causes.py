@@ -1,0 +1,216 @@
+"""The questions of the case study that look inside: where it comes from, what predicts it, what mends it, and the
+claims of arXiv 2510.09359. Like `questions.py`, from the kept results alone."""
+
+import json
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+from questions import control, percent, span, table
+
+from answers import (
+    Cell,
+    Results,
+    adjusted,
+    compared,
+    is_less,
+    name_of,
+    think_more,
+    traces,
+    traces_more,
+    walking_more,
+)
+from crossmatch.evaluation.comparison.paired import figure
+from crossmatch.statistics.estimates import Figure
+from crossmatch.statistics.rank_correlation import spearman
+
+# By how much integrated gates may miss the change that they explain (rule 6).
+COMPLETE = 0.1
+BAND = 5
+TITLES = {
+    "gradient": "gates' gradients",
+    "integrated": "integrated gates",
+    "activation_ratio": "activations, PT's over SFT's",
+    "activation_size": "size of PT's activations",
+    "activation_reversed": "activations taken back",
+    "overlap_cosine": "cosine of the two updates",
+    "overlap_energy": "shared energy of the two updates",
+}
+
+
+def where(results: Results) -> list[str]:
+    """Question 6: layers and module types, by integrated gates that are complete and confirmed by ablation."""
+    found = results.facts["grid"]["interference"]
+    of = found["targets"]["odds"]
+    change, complete = of["change"]["value"], of["completeness"]
+    confirmed = of["agreement"]["integrated"]["mean"]["change"]
+    valid = abs(complete - 1) <= COMPLETE and confirmed["low"] > 0
+    bands: dict[int, float] = defaultdict(float)
+    kinds: dict[str, float] = defaultdict(float)
+    for one in of["modules"]:
+        bands[one["layer"] // BAND] += one["value"]
+        kinds[one["module"]] += one["value"]
+    weights = " + ".join(f"{weight:g}" for weight in found["weights"].values())
+    largest = max(bands, key=lambda band: abs(bands[band]))
+    answer = (
+        f"At {weights} PT changes the log-odds of a trace's first token by {change:+.2f} nats "
+        f"(standard error {of['change']['stderr']:.2f}). Integrated gates explain {100 * complete:.1f}% of it, and "
+        f"agree with taking modules out (rank correlation {confirmed['value']:.2f}, {confirmed['low']:.2f} to "
+        f"{confirmed['high']:.2f}, {confirmed['n']} groups of modules)"
+    )
+    answer += (
+        f": **layers {largest * BAND} to {largest * BAND + BAND - 1} carry {bands[largest]:+.2f} of it**."
+        if valid
+        else ", which is not enough by the rule: no place is named."
+    )
+    return [
+        "### 6. Which layers and module types carry it?",
+        "",
+        answer,
+        "",
+        *table(
+            ("layers", "nats"),
+            [(f"{band * BAND} to {band * BAND + BAND - 1}", f"{bands[band]:+.3f}") for band in sorted(bands)],
+        ),
+        *table(("module type", "nats"), [(kind, f"{value:+.3f}") for kind, value in kinds.items()]),
+    ]
+
+
+def predictors(results: Results) -> list[str]:
+    """Question 7: rank correlations, over groups of modules at one point, and over the points of the grid."""
+    agreement = results.facts["grid"]["interference"]["targets"]["odds"]["agreement"]
+    rows = [
+        (TITLES[name], _correlation(found["mean"]["change"]), _correlation(found["mean"]["size"]))
+        for name, found in agreement.items()
+    ]
+    lines = [
+        "### 7. What predicts it?",
+        "",
+        "Rank correlation over groups of modules, of what each predictor says and of what taking the group out does to "
+        "the log-odds of a trace; with its sign, and in size alone.",
+        "",
+        *table(("predictor", "with its sign", "size"), rows),
+    ]
+    file = results.folder / "scores.json"
+    return lines + (_over_points(results, json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else [])
+
+
+def _over_points(results: Results, scores: dict[str, dict[str, Any]]) -> list[str]:
+    """The same over merges: the change in ln P(<think>) and in reasoning aloud, by scores made before."""
+    changes, aloud, found = [], [], []
+    for run, merges in scores.items():
+        for name, values in merges.items():
+            if not results.has(run) or name not in results.variants(run):
+                continue
+            beside = control(results, run, float(name.rpartition("sft")[2] or 1))
+            merged = results.cell(run, name)
+            changes.append(abs(think_more(merged, beside).value))
+            aloud.append(float((merged.walking - beside.walking).mean()))
+            found.append({key: value for key, value in values.items() if key != "other"})
+    rows = []
+    for name in found[0]:
+        values = np.array([one[name] if one[name] is not None else np.nan for one in found], dtype=float)
+        rows.append((f"`{name}`", *(_correlation(spearman(values, np.array(side))) for side in (changes, aloud))))
+    return [
+        f"Over {len(found)} merges of the grid and of the other texts, scores that `crossmatch predict` gives before a "
+        "merge is made, with the size of the change in ln P(`<think>`), and with the rise in reasoning aloud:",
+        "",
+        *table(("score", "change in ln P", "reasoning aloud"), rows),
+    ]
+
+
+def _correlation(found: Any) -> str:
+    one = found.to_dict() if isinstance(found, Figure) else found
+    if one["value"] is None:
+        return "–"
+    text = f"{one['value']:+.2f} ({one['low']:+.2f} to {one['high']:+.2f})"
+    return f"**{text}**" if one["low"] > 0 or one["high"] < 0 else text
+
+
+def mended(results: Results) -> list[str]:
+    """Question 9: every repair at the worst point, by a detector that does not look at banned tokens, with its cost."""
+    if not results.has("repairs"):
+        return []
+    facts = json.loads((results.folder / "repairs.json").read_text(encoding="utf-8"))
+    a, b = facts["point"]
+    cells = {name: results.cell("repairs", name) for name in facts["repairs"]}
+    merged, names = cells["merge"], [name for name in facts["repairs"] if name not in ("merge", "sft")]
+    walked = dict(zip(names, adjusted([walking_more(cells[name], merged) for name in names]), strict=True))
+    spoilt = dict(zip(names, adjusted([compared("bleu", "define", cells[n], merged) for n in names]), strict=True))
+    rows = []
+    for name, what in facts["repairs"].items():
+        cell = cells[name]
+        rows.append(
+            (
+                what,
+                percent(traces(cell)),
+                percent(float(cell.walking.mean())),
+                span(walked[name]) if name in walked else "",
+                _bleu(cell),
+                span(spoilt[name], scale=1.0, digits=1) if name in spoilt else "",
+            )
+        )
+    working = [name for name in names if is_less(walked[name]) and not is_less(spoilt[name])]
+    best = min(working, key=lambda name: walked[name].value, default=None)
+    answer = (
+        f"At {a:g} + {b:g}, the point with most reasoning aloud, **{facts['repairs'][best]}** takes away most of it "
+        f"({span(walked[best])} points) without a fall in BLEU that can be shown."
+        if best
+        else f"At {a:g} + {b:g}, none takes away what can be shown without a fall in BLEU."
+    )
+    circular = traces_more(cells["ban"], merged)
+    answer += (
+        f" The ban on the trace's tokens changes what markers count by {span(circular)} points, and reasoning aloud by "
+        f"{span(walked['ban'])}."
+    )
+    head = ("repair", "traces, %", "aloud, %", "change, points", "BLEU", "change")
+    return ["### 9. Which repair works best at what cost?", "", answer, "", *table(head, rows)]
+
+
+def _bleu(cell: Cell) -> str:
+    return f"{figure('bleu', cell.parts['define']).value or 0.0:.1f}"
+
+
+def claims(results: Results) -> list[str]:
+    """The claims of the second paper, on the adapters and on full fine-tunes."""
+    rows = [
+        (one["statement"], f"{one['vector']}, {what}", one["verdict"], *_parts(one))
+        for run, what in (("grid", "adapter"), ("full", "full fine-tune"))
+        for one in results.facts.get(run, {}).get("claims", [])
+        if one["vector"] in ("pt", "sft") and one["primary"]
+    ]
+    return [
+        "### The claims of arXiv 2510.09359",
+        "",
+        *table(("claim", "of", "verdict", "measured"), rows),
+    ]
+
+
+def _parts(claim: dict[str, Any]) -> tuple[str]:
+    told = [
+        f"{part['what']}: {part['value']:.3g} ({part['low']:.3g} to {part['high']:.3g}; no effect: {part['null']:g})"
+        for part in claim["parts"]
+        if part["value"] is not None
+    ]
+    return ("; ".join(told),)
+
+
+def aloud(results: Results) -> list[str]:
+    """Reasoning aloud with the other texts in PT's place: whether it is PT's sentences."""
+    if not results.has("texts1"):
+        return []
+    rows = []
+    for a, b in ((0.25, 0.75), (0.5, 0.5), (1.0, 1.0)):
+        merged = results.cell("grid", name_of(pt=a, sft=b))
+        others = [results.cell("texts1", name_of(**{text: a, "sft": b})) for text in ("unrelated", "plain", "shuffled")]
+        found = adjusted([walking_more(merged, other) for other in others])
+        rows.append((f"{a:g} + {b:g}", percent(float(merged.walking.mean())), *(span(one) for one in found)))
+    more = [row[0] for row in rows if row[-1].startswith("**+")]
+    return [
+        "#### Reasoning aloud, by text",
+        "",
+        f"The same comparison of reasoning in sentences (question 10): more than with shuffled words at {len(more)} of "
+        f"{len(rows)} points.",
+        "",
+        *table(("PT + SFT", "aloud, %", "less unrelated", "less plain", "less shuffled"), rows),
+    ]
