@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TORCH := $(shell grep '^torch==' constraints.txt)
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: install demo test lint docs faults models generated bench bench-merge bench-verify bench-evaluate bench-analysis bench-sweep clean help
+.PHONY: install demo test lint docs faults models generated bench bench-merge bench-verify bench-evaluate bench-analysis bench-sweep case-study case-study-check clean help
 
 help:
 	@echo "make install   environment with everything a user needs"
@@ -26,6 +26,8 @@ help:
 	@echo "make bench-analysis  analysing adapters of 14 B and a fine-tune of 1.1 B, beside dense SVD and weightwatcher: about 25 minutes"
 	@echo "make bench-sweep  a grid of 5 x 5 weights on the sample, beside files that lm-evaluation-harness asks, and what halving saves:"
 	@echo "               about an hour; the sample study is run first where it is not there"
+	@echo "make case-study  the whole case study, about three hours; killed at any point it goes on: docs/case-study.md"
+	@echo "make case-study-check  makes its tables again from the kept results, and compares them with the document"
 	@echo "make clean     remove environment, runs and caches"
 
 install: $(VENV)/.installed
@@ -70,6 +72,12 @@ models: $(VENV)/.developing
 
 generated: $(VENV)/.developing
 	@$(BIN)/python docs/_schemas.py
+
+case-study: $(VENV)/.installed
+	@studies/reactivation/run.sh
+
+case-study-check: $(VENV)/.installed
+	@$(BIN)/python studies/reactivation/tables.py studies/reactivation/results docs/case-study.md --check
 
 bench: bench-merge bench-verify bench-evaluate bench-analysis bench-sweep
 

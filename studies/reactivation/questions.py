@@ -329,16 +329,19 @@ def choices(results: Results) -> list[str]:
 
 
 def gibberish(results: Results) -> str:
-    """What the reader of letters makes of words in random order, taken from the answers themselves."""
+    """What the reader of letters makes of words in random order, taken from answers, questions and options."""
     settings = load_suite(str(results.folder / "system.yaml")).settings
     rows = results.cell("grid", "base").rows["system"]
-    words = [word for row in rows for one in row["generated"] for word in one["output"].split()]
+    said = [one["output"] for row in rows for one in row["generated"]]
+    words = " ".join(
+        [*said, *(row["question"] for row in rows), *(text for row in rows for text in row["options"])]
+    ).split()
     rng = np.random.default_rng(0)
     asked = right = read = 0
     for row in rows:
         for _ in range(50):
-            said = extract_choice(" ".join(rng.choice(words, 30)), row["options"], settings.language)
-            asked, read, right = asked + 1, read + (said is not None), right + (said == row["right"])
+            chosen = extract_choice(" ".join(rng.choice(words, 30)), row["options"], settings.language)
+            asked, read, right = asked + 1, read + (chosen is not None), right + (chosen == row["right"])
     return (
         f"Of {asked} texts of words in random order the scorer reads an option in {100 * read / asked:.0f}% and scores "
         f"{100 * right / asked:.1f}% right (chance: 25%)."

@@ -287,7 +287,11 @@ def test_a_study_may_write_no_merge_at_all(room: Path, tmp_path: Path, capsys: p
         room,
         adapters={name: {"path": str(room / name)} for name in ("ready", "other")},
         merges=[],
-        evaluation={"suites": [str(room / "pick.yaml")], "reference": "ready", "merges": [{"ready": 0.5, "other": 0.5}]},
+        evaluation={
+            "suites": [str(room / "pick.yaml")],
+            "reference": "ready",
+            "merges": [{"ready": 0.5, "other": 0.5}],
+        },
     )
     assert run(["run", str(saved(tmp_path, changed)), "--runs", str(tmp_path), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
