@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from causes import aloud, claims, mended, predictors, where
+from figure import draw
 from questions import (
     beyond_scale,
     choices,
@@ -75,17 +76,18 @@ def render(results: Results) -> str:
 
 
 def main(folder: Path, document: Path, *, check: bool) -> int:
-    """Write the generated part, or compare it; the exit code."""
+    """Write the generated part and the figure, or compare them; the exit code."""
+    results, drawing = Results(folder), document.with_suffix(".svg")
     text = document.read_text(encoding="utf-8")
     before, rest = text.split(BEGIN)
     _, after = rest.split(END)
-    made = f"{before}{BEGIN}\n\n{render(Results(folder))}\n{END}{after}"
+    made = {document: f"{before}{BEGIN}\n\n{render(results)}\n{END}{after}", drawing: draw(results)}
     if check:
-        print(
-            "the tables are those of the results" if made == text else f"{document}: the tables differ from the results"
-        )
-        return int(made != text)
-    document.write_text(made, encoding="utf-8")
+        differing = [str(file) for file, new in made.items() if not file.is_file() or file.read_text("utf-8") != new]
+        print(f"not as the results have it: {', '.join(differing)}" if differing else "all is as the results have it")
+        return int(bool(differing))
+    for file, new in made.items():
+        file.write_text(new, encoding="utf-8")
     return 0
 
 

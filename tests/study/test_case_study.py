@@ -80,7 +80,7 @@ def test_recipes_are_read(file: Path) -> None:
 
 
 def test_the_document_holds_the_tables_of_the_kept_results() -> None:
-    assert script("tables", HERE / "results", "docs/case-study.md", "--check").startswith("the tables are those")
+    assert script("tables", HERE / "results", "docs/case-study.md", "--check").startswith("all is as the results")
 
 
 def test_the_chain_on_a_tiny_model(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,7 +105,7 @@ def test_the_chain_on_a_tiny_model(data: Path, tmp_path: Path, monkeypatch: pyte
     assert "Not run yet:** low weights of SFT, other texts" in made
     for number in (1, 3, 4, 5, 6, 7, 8, 10):
         assert f"### {number}. " in made
-    assert "are those" in script("tables", kept, document, "--check")
+    assert "all is as" in script("tables", kept, document, "--check")
     # The comparison can fail: one changed figure is found.
     document.write_text(made.replace("### 5. Do choices", "### 5. Did choices"))
     with pytest.raises(subprocess.CalledProcessError):
