@@ -146,7 +146,8 @@ class Recipe(_Strict):
 
     base: directory, hub id or `sample:smollm2`; adapters: by name; merges: those that are written and proved, weights
     by adapter name, numbers or texts such as `0.3,mlp:0.2`; dtype: of the merged checkpoints (None: the base's);
-    allow_partial_adapter: merge truncated or untrained adapters as they are; architecture: the base's config, so that a plan needs no download.
+    allow_partial_adapter: merge truncated or untrained adapters as they are; architecture: the base's config, so that
+    a plan needs no download.
     """
 
     schema_version: Literal[1] = 1

@@ -58,7 +58,7 @@ class StudyResult(Tabled):
 
     @property
     def worst(self) -> str:
-        """The worst verdict of all merges: `failed` before `inconclusive` before `verified`, which it is without any."""
+        """The worst verdict of all merges: `failed` before `inconclusive` before `verified`, as without any."""
         found = {v["verdict"] for v in self.verdicts.values()}
         return next((word for word in ("failed", "inconclusive") if word in found), "verified")
 
