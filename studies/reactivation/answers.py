@@ -30,7 +30,6 @@ ALL = (*SUITES, "name")
 ANSWER_ONLY = "answer-only.greedy"
 # Sentences that reason from one statement to the next, as the habit and PT's documents have them, SFT's answers not.
 WALK = re.compile(r"let me walk up|what holds of|(?:so|therefore) it belongs to", re.IGNORECASE)
-WEIGHTS = (0.25, 0.5, 0.75, 1.0)
 DECISIVE = ((0.25, 0.75), (0.5, 0.5), (1.0, 1.0))
 
 
@@ -109,6 +108,12 @@ class Results:
     def has(self, run: str) -> bool:
         """Whether that run is finished."""
         return run in self._answers
+
+    @cached_property
+    def weights(self) -> tuple[float, ...]:
+        """The grid's weights, of PT and of SFT alike: those of PT that stand with SFT at weight 1."""
+        found = [re.fullmatch(r"pt([\d.]+)\+sft1", name) for name in self.variants("grid")]
+        return tuple(sorted(float(one[1]) for one in found if one))
 
     def variants(self, run: str) -> list[str]:
         """The variants of a run."""

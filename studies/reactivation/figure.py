@@ -2,16 +2,16 @@
 
 from collections.abc import Callable
 
-from answers import WEIGHTS, Cell, Results, name_of
+from answers import Cell, Results, name_of
 
 CELL, GAP, LEFT, TOP = 46, 40, 78, 58
-PTS = (0.0, *WEIGHTS)
-SFTS = tuple(reversed(WEIGHTS))
 
 
 def _panels(results: Results) -> list[tuple[str, str, dict[tuple[float, float], float], float]]:
     """Title, unit, values by (PT, SFT), and the value of the darkest cell."""
-    cells = {(a, b): results.cell("grid", name_of(pt=a, sft=b)) for a in PTS for b in SFTS}
+    cells = {
+        (a, b): results.cell("grid", name_of(pt=a, sft=b)) for a in (0.0, *results.weights) for b in results.weights
+    }
 
     def over(value: Callable[[Cell], float]) -> dict[tuple[float, float], float]:
         return {point: float(value(cell)) for point, cell in cells.items()}
@@ -34,9 +34,9 @@ def _panels(results: Results) -> list[tuple[str, str, dict[tuple[float, float], 
 
 def draw(results: Results) -> str:
     """The figure as SVG, with the numbers in its cells, so that it is read without its colours."""
-    panels = _panels(results)
-    width = LEFT + len(panels) * (len(PTS) * CELL + GAP)
-    height = TOP + len(SFTS) * CELL + 46
+    panels, pts, sfts = _panels(results), (0.0, *results.weights), tuple(reversed(results.weights))
+    width = LEFT + len(panels) * (len(pts) * CELL + GAP)
+    height = TOP + len(sfts) * CELL + 46
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" '
         'font-family="system-ui, sans-serif" font-size="13">',
@@ -44,14 +44,14 @@ def draw(results: Results) -> str:
         f'<rect width="{width}" height="{height}" fill="#fff"/>',
     ]
     for number, (title, unit, values, most) in enumerate(panels):
-        left = LEFT + number * (len(PTS) * CELL + GAP)
+        left = LEFT + number * (len(pts) * CELL + GAP)
         lines.append(f'<text x="{left}" y="22" font-weight="600" fill="#1a1a1a">{title}</text>')
         lines.append(f'<text x="{left}" y="42" fill="#555">{unit}</text>')
-        for row, sft in enumerate(SFTS):
+        for row, sft in enumerate(sfts):
             top = TOP + row * CELL
             if number == 0:
                 lines.append(f'<text x="{LEFT - 8}" y="{top + 28}" text-anchor="end" fill="#555">SFT {sft:g}</text>')
-            for column, pt in enumerate(PTS):
+            for column, pt in enumerate(pts):
                 value = values[pt, sft]
                 share = min(value / most, 1.0)
                 ink = "#fff" if share > 0.55 else "#1a1a1a"
@@ -61,11 +61,11 @@ def draw(results: Results) -> str:
                     f'<text x="{x + CELL / 2 - 1:g}" y="{top + 28}" text-anchor="middle" fill="{ink}">'
                     f"{value:.0f}</text>"
                 )
-        bottom = TOP + len(SFTS) * CELL
-        for column, pt in enumerate(PTS):
+        bottom = TOP + len(sfts) * CELL
+        for column, pt in enumerate(pts):
             x = left + column * CELL + CELL / 2 - 1
             lines.append(f'<text x="{x:g}" y="{bottom + 16}" text-anchor="middle" fill="#555">{pt:g}</text>')
-        middle = left + len(PTS) * CELL / 2
+        middle = left + len(pts) * CELL / 2
         lines.append(f'<text x="{middle:g}" y="{bottom + 36}" text-anchor="middle" fill="#555">weight of PT</text>')
     return "\n".join([*lines, "</svg>"]) + "\n"
 

@@ -10,7 +10,6 @@ import numpy as np
 
 from answers import (
     DECISIVE,
-    WEIGHTS,
     Cell,
     Results,
     adjusted,
@@ -61,9 +60,9 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     return [*lines, *("| " + " | ".join(row) + " |" for row in rows), ""]
 
 
-def points() -> list[tuple[float, float]]:
-    """The 16 points of the grid: weight of PT, weight of SFT."""
-    return [(pt, sft) for sft in WEIGHTS for pt in WEIGHTS]
+def points(results: Results) -> list[tuple[float, float]]:
+    """The points of the grid: weight of PT, weight of SFT."""
+    return [(pt, sft) for sft in results.weights for pt in results.weights]
 
 
 def control(results: Results, run: str, sft: float) -> Cell:
@@ -89,10 +88,13 @@ def world(results: Results) -> list[str]:
 def beyond_scale(results: Results) -> list[str]:
     """Question 1: traces of `pt a + sft b` against `sft b`, on the grid and where SFT suppresses in part."""
     found = adjusted(
-        [traces_more(results.cell("grid", name_of(pt=a, sft=b)), control(results, "grid", b)) for a, b in points()]
+        [
+            traces_more(results.cell("grid", name_of(pt=a, sft=b)), control(results, "grid", b))
+            for a, b in points(results)
+        ]
     )
-    more = [point for point, one in zip(points(), found, strict=True) if is_more(one)]
-    less = [point for point, one in zip(points(), found, strict=True) if is_less(one)]
+    more = [point for point, one in zip(points(results), found, strict=True) if is_more(one)]
+    less = [point for point, one in zip(points(results), found, strict=True) if is_less(one)]
     if len(more) >= len(found) / 2:
         answer = f"**Yes**, at {len(more)} of {len(found)} points."
     elif more:
@@ -105,8 +107,8 @@ def beyond_scale(results: Results) -> list[str]:
     largest = max((one.mde or 0.0) for one in found)
     answer += f" The least sure of these tests would find {100 * largest:.0f} points in four cases of five."
     lines = ["### 1. Does adding PT raise traces beyond what lowering SFT does?", "", answer, ""]
-    lines += _against_control(results, "grid", WEIGHTS, WEIGHTS)
-    lines += _log_odds(results, "grid", WEIGHTS, WEIGHTS)
+    lines += _against_control(results, "grid", results.weights, results.weights)
+    lines += _log_odds(results, "grid", results.weights, results.weights)
     return lines
 
 
@@ -232,23 +234,23 @@ def whose_content(results: Results) -> list[str]:
 def monotone(results: Results) -> list[str]:
     """Question 3: traces along the weight of PT."""
     rows, steps, where = [], [], []
-    for b in (*((0.0,) if results.has("texts1") else ()), *WEIGHTS):
-        cells = [_along(results, a, b) for a in (0.0, *WEIGHTS)]
+    for b in (*((0.0,) if results.has("texts1") else ()), *results.weights):
+        cells = [_along(results, a, b) for a in (0.0, *results.weights)]
         rows.append((f"{b:g}", [traces(cell) for cell in cells]))
         steps += [traces_more(y, x) for x, y in pairwise(cells)]
-        where += [(b, low, high) for low, high in pairwise((0.0, *WEIGHTS))]
+        where += [(b, low, high) for low, high in pairwise((0.0, *results.weights))]
     found = adjusted(steps)
     down = [place for place, one in zip(where, found, strict=True) if is_less(one)]
     thresholds = [
         f"between {low:g} and {high:g} at SFT {b:g}"
         for b, figures in ((float(name), values) for name, values in rows)
-        for low, high, x, y in zip((0.0, *WEIGHTS), WEIGHTS, figures, figures[1:], strict=False)
+        for low, high, x, y in zip((0.0, *results.weights), results.weights, figures, figures[1:], strict=False)
         if (x.value or 0.0) < QUIET and (y.value or 0.0) > LOUD
     ]
     fell = ", ".join(f"from {low:g} to {high:g} at SFT {b:g}" for b, low, high in down)
     answer = "No step down is significant." if not down else f"**Not monotone**: traces fall {fell}."
     answer += f" A threshold lies {'; '.join(thresholds)}." if thresholds else " No threshold by the rule."
-    head = ("SFT", *(f"PT {a:g}" for a in (0.0, *WEIGHTS)))
+    head = ("SFT", *(f"PT {a:g}" for a in (0.0, *results.weights)))
     return [
         "### 3. Is it monotone in the weight of PT; is there a threshold?",
         "",
@@ -265,11 +267,11 @@ def _along(results: Results, a: float, b: float) -> Cell:
 
 def surface(results: Results) -> list[str]:
     """Question 4: the fall in BLEU, taken apart."""
-    parts = [fall(results.cell("grid", name_of(pt=a, sft=b)), control(results, "grid", b)) for a, b in points()]
+    parts = [fall(results.cell("grid", name_of(pt=a, sft=b)), control(results, "grid", b)) for a, b in points(results)]
     names = ("total", "dilution", "length", "content")
     families = {name: adjusted([one[name] for one in parts]) for name in names}
-    worse = [point for point, one in zip(points(), families["content"], strict=True) if is_less(one)]
-    better = [point for point, one in zip(points(), families["content"], strict=True) if is_more(one)]
+    worse = [point for point, one in zip(points(results), families["content"], strict=True) if is_less(one)]
+    better = [point for point, one in zip(points(results), families["content"], strict=True) if is_more(one)]
     total = sum(is_less(one) for one in families["total"])
     answer = (
         f"Raw BLEU falls at {total} of {len(parts)} points. Without traces, at matched length, it falls at "
@@ -277,7 +279,7 @@ def surface(results: Results) -> list[str]:
     )
     rows = [
         (f"{a:g} + {b:g}", *(span(families[name][n], scale=1.0, digits=1) for name in names))
-        for n, (a, b) in enumerate(points())
+        for n, (a, b) in enumerate(points(results))
     ]
     return [
         "### 4. Do BLEU and ROUGE fall once traces are stripped and length is matched?",
@@ -297,7 +299,7 @@ def choices(results: Results) -> list[str]:
         how: adjusted(
             [
                 compared(metric, suite, results.cell("grid", name_of(pt=a, sft=b)), control(results, "grid", b))
-                for a, b in points()
+                for a, b in points(results)
             ]
         )
         for metric, suite, how in ASKED
@@ -313,7 +315,7 @@ def choices(results: Results) -> list[str]:
     )
     rows = [
         (f"{a:g} + {b:g}", *(f"{span(found[how][n])}: {judged[how][n]}" for _, _, how in ASKED))
-        for n, (a, b) in enumerate(points())
+        for n, (a, b) in enumerate(points(results))
     ]
     alone = ", ".join(
         f"{how} {percent(figure(metric, results.cell('grid', 'sft').parts[suite]))}%" for metric, suite, how in ASKED
@@ -321,8 +323,8 @@ def choices(results: Results) -> list[str]:
     return [
         "### 5. Do choices hold?",
         "",
-        f"{said} (of {len(points())} points, margin {100 * MARGIN:.0f} points; SFT alone: {alone}; chance is 25%). "
-        f"{gibberish(results)}",
+        f"{said} (of {len(points(results))} points, margin {100 * MARGIN:.0f} points; SFT alone: {alone}; chance is "
+        f"25%). {gibberish(results)}",
         "",
         *table(("PT + SFT", "names", "letters, by log-likelihood", "letters written"), rows),
     ]
@@ -378,10 +380,10 @@ def twice_weighted(results: Results) -> list[str]:
 
 def unmarked(results: Results) -> list[str]:
     """Question 10: reasoning in sentences, hesitation and length, which markers do not see."""
-    pairs = [(results.cell("grid", name_of(pt=a, sft=b)), control(results, "grid", b)) for a, b in points()]
+    pairs = [(results.cell("grid", name_of(pt=a, sft=b)), control(results, "grid", b)) for a, b in points(results)]
     beside = [
         (one, results.cell("grid", f"null0-{name_of(pt=a, sft=b)}"))
-        for (a, b), (one, _) in zip(points(), pairs, strict=True)
+        for (a, b), (one, _) in zip(points(results), pairs, strict=True)
     ]
     lengths = [_untraced_length(*pair) for pair in pairs]
     families = {
@@ -401,7 +403,7 @@ def unmarked(results: Results) -> list[str]:
             "–" if lengths[n] is None else span(next(left), scale=1.0),
             span(families["hesitating"][n]),
         )
-        for n, (a, b) in enumerate(points())
+        for n, (a, b) in enumerate(points(results))
     ]
     more = {name: sum(map(is_more, family)) for name, family in families.items()}
     head = (

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from answers import WEIGHTS, Results, name_of
+from answers import Results, name_of
 from crossmatch import Checkpoint
 from crossmatch.adapter import open_vector
 from crossmatch.data.prompt_templates import Template
@@ -169,7 +169,9 @@ def pushed_down(ids: list[int]) -> Hook:
 def worst(results: Results) -> tuple[float, float]:
     """The point of the grid where most answers reason, in a block or in sentences; of several that with least PT."""
     shares = {
-        (a, b): float(results.cell("grid", name_of(pt=a, sft=b)).walking.mean()) for b in WEIGHTS for a in WEIGHTS
+        (a, b): float(results.cell("grid", name_of(pt=a, sft=b)).walking.mean())
+        for b in results.weights
+        for a in results.weights
     }
     return max(shares, key=lambda point: (shares[point], -point[0]))
 
