@@ -51,5 +51,6 @@ def scored(runs: Path, run: str) -> dict[str, dict[str, Any]]:
 
 if __name__ == "__main__":
     where, results = Path(sys.argv[1]), Path(sys.argv[2])
-    scores = {run: scored(where, run) for run in ("grid", "texts1")}
+    finished = [run for run in ("grid", "texts1") if (where / f"reactivation-{run}" / "summary.json").is_file()]
+    scores = {run: scored(where, run) for run in finished}
     (results / "scores.json").write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
