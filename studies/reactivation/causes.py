@@ -107,15 +107,26 @@ def _over_points(results: Results, scores: dict[str, dict[str, Any]]) -> list[st
             changes.append(abs(think_more(merged, beside).value))
             aloud.append(float((merged.walking - beside.walking).mean()))
             found.append({key: value for key, value in values.items() if key != "other"})
-    rows = []
-    for name in found[0]:
-        values = np.array([one[name] if one[name] is not None else np.nan for one in found], dtype=float)
-        rows.append((f"`{name}`", *(_correlation(spearman(values, np.array(side))) for side in (changes, aloud))))
+    sides = {"change in ln P": np.array(changes), "reasoning aloud": np.array(aloud)}
+    figures = {
+        name: [
+            spearman(np.array([one[name] if one[name] is not None else np.nan for one in found], float), side)
+            for side in sides.values()
+        ]
+        for name in found[0]
+    }
+    better = [
+        f"`{name}` ({what})"
+        for name, pair in figures.items()
+        for what, one, size in zip(sides, pair, figures["size"], strict=True)
+        if (one.low or 0.0) > (size.high or 0.0)
+    ]
     return [
-        f"Over {len(found)} merges of the grid and of the other texts, scores that `crossmatch predict` gives before a "
-        "merge is made, with the size of the change in ln P(`<think>`), and with the rise in reasoning aloud:",
+        f"Over {len(found)} merges, scores that `crossmatch predict` gives before a merge is made, with the size of the "
+        "change in ln P(`<think>`) and with the rise in reasoning aloud. "
+        + (f"By the rule {', '.join(better)} predicts." if better else "**By the rule none beats the update's size.**"),
         "",
-        *table(("score", "change in ln P", "reasoning aloud"), rows),
+        *table(("score", *sides), [(f"`{name}`", *map(_correlation, pair)) for name, pair in figures.items()]),
     ]
 
 
