@@ -122,8 +122,8 @@ def _over_points(results: Results, scores: dict[str, dict[str, Any]]) -> list[st
         if (one.low or 0.0) > (size.high or 0.0)
     ]
     return [
-        f"Over {len(found)} merges, scores that `crossmatch predict` gives before a merge is made, with the size of the "
-        "change in ln P(`<think>`) and with the rise in reasoning aloud. "
+        f"Over {len(found)} merges, scores that `crossmatch predict` gives before a merge is made, with the size of "
+        "the change in ln P(`<think>`) and with the rise in reasoning aloud. "
         + (f"By the rule {', '.join(better)} predicts." if better else "**By the rule none beats the update's size.**"),
         "",
         *table(("score", *sides), [(f"`{name}`", *map(_correlation, pair)) for name, pair in figures.items()]),
