@@ -162,7 +162,8 @@ def mended(results: Results) -> list[str]:
             )
         )
     working = [name for name in names if is_less(walked[name]) and not is_less(spoilt[name])]
-    best = min(working, key=lambda name: walked[name].value, default=None)
+    # Of those that take away as much, the one with the best answers.
+    best = min(working, key=lambda name: (walked[name].value, -spoilt[name].value), default=None)
     answer = (
         f"At {a:g} + {b:g}, the point with most reasoning aloud, **{facts['repairs'][best]}** takes away most of it "
         f"({span(walked[best])} points) without a fall in BLEU that can be shown."
@@ -172,7 +173,7 @@ def mended(results: Results) -> list[str]:
     circular = traces_more(cells["ban"], merged)
     answer += (
         f" The ban on the trace's tokens changes what markers count by {span(circular)} points, and reasoning aloud by "
-        f"{span(walked['ban'])}."
+        f"{span(walked['ban'])}. What a repair costs of PT's knowledge was not asked."
     )
     head = ("repair", "traces, %", "aloud, %", "change, points", "BLEU", "change")
     return ["### 9. Which repair works best at what cost?", "", answer, "", *table(head, rows)]
