@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -23,6 +23,8 @@ from crossmatch.statistics.estimates import Array, Difference, Figure, mean_of
 from crossmatch.statistics.multiple_tests import holm
 from crossmatch.statistics.proportions import mcnemar
 from crossmatch.statistics.resampling import paired_contrast, paired_difference
+
+Found = TypeVar("Found")
 
 # Those that are answered in words, where a trace may come; and all of them.
 SUITES = ("define", "system")
@@ -52,7 +54,9 @@ class Cell:
     rows: Mapping[str, Sequence[Mapping[str, Any]]]
 
     def both(self, metric: str) -> Array:
-        """(items of both suites,) of a metric that both have."""
+        """(items of both suites,) of a metric that both have, or `walking`."""
+        if metric == "walking":
+            return self._walking
         return np.concatenate([self.parts[suite][metric][0][:, 0] for suite in SUITES])
 
     @property
@@ -63,9 +67,9 @@ class Cell:
             by_item.setdefault(row["id"], []).append(row["think"])
         return np.array([[np.mean(values)] for values in by_item.values()])
 
-    @property
-    def walking(self) -> Array:
-        """(items of both suites, 1): share of answers that walk the ontology in sentences, in a block or without."""
+    @cached_property
+    def _walking(self) -> Array:
+        """(items of both suites,): share of answers that walk the ontology in sentences, in a block or without."""
         shares = []
         for suite in SUITES:
             by_item: dict[str, list[bool]] = {}
@@ -73,7 +77,7 @@ class Cell:
                 outputs = [one["output"] for one in row["generated"]] if "generated" in row else [row["output"]]
                 by_item.setdefault(row["id"], []).extend(bool(WALK.search(text)) for text in outputs)
             shares += [np.mean(values) for values in by_item.values()]
-        return np.array(shares)[:, None]
+        return np.array(shares)
 
     def joined(self, metric: str) -> Measured:
         """The same as item statistics of one suite."""
@@ -114,6 +118,13 @@ class Results:
         """The grid's weights, of PT and of SFT alike: those of PT that stand with SFT at weight 1."""
         found = [re.fullmatch(r"pt([\d.]+)\+sft1", name) for name in self.variants("grid")]
         return tuple(sorted(float(one[1]) for one in found if one))
+
+    def anywhere(self, runs: Sequence[str], variant: str, condition: str = ANSWER_ONLY) -> Cell | None:
+        """One variant's answers from the first of some runs that has it; None where none has."""
+        for run in runs:
+            if self.has(run) and (variant, condition) in self._answers[run]:
+                return self.cell(run, variant, condition)
+        return None
 
     def variants(self, run: str) -> list[str]:
         """The variants of a run."""
@@ -169,9 +180,12 @@ def think_more(one: Cell, other: Cell) -> Difference:
 
 def walking_more(one: Cell, other: Cell) -> Difference:
     """By how much one variant reasons aloud more often than another."""
-    if {0.0, 1.0}.issuperset(np.unique(one.walking)) and {0.0, 1.0}.issuperset(np.unique(other.walking)):
-        return known(mcnemar(one.walking[:, 0] > 0.5, other.walking[:, 0] > 0.5))
-    return known(paired_difference(one.walking, other.walking))
+    return mean_difference("walking", [(one, other)])
+
+
+def hesitating_more(one: Cell, other: Cell) -> Difference:
+    """By how much one variant hesitates more often than another."""
+    return mean_difference("hesitating", [(one, other)])
 
 
 def compared(metric: str, suite: str, one: Cell, other: Cell) -> Difference:
@@ -183,13 +197,18 @@ def mean_difference(metric: str, pairs: Sequence[tuple[Cell, Cell]]) -> Differen
     """The mean over seeds of a paired difference over both suites; the question is the unit that is drawn."""
     first = np.mean([one.both(metric) for one, _ in pairs], axis=0)
     second = np.mean([other.both(metric) for _, other in pairs], axis=0)
+    # Yes or no to each question has an exact test, whose interval has a width also where no question differs.
+    if {0.0, 1.0}.issuperset(np.unique(first)) and {0.0, 1.0}.issuperset(np.unique(second)):
+        return known(mcnemar(first > 0.5, second > 0.5))
+    if not (first - second).any():
+        return known(mcnemar(first > 0.5, first > 0.5))
     return known(paired_difference(first[:, None], second[:, None]))
 
 
-def known(found: Difference | None) -> Difference:
-    """A difference that must be there. Raises ValueError where it is not."""
+def known(found: Found | None) -> Found:
+    """What must be there. Raises ValueError where it is not."""
     if found is None:
-        raise ValueError("a difference of the case study is not defined")
+        raise ValueError("a figure of the case study is not defined")
     return found
 
 

@@ -76,12 +76,13 @@ def attribution(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def keep(runs: Path, results: Path) -> list[str]:
-    """Write the results of the runs that are finished; return their names."""
+    """Write the results of the runs that are finished beside those that are kept already; return the names of all."""
     results.mkdir(parents=True, exist_ok=True)
     for suite in SUITES:
         for file in (f"{suite}.yaml", f"{suite}.jsonl"):
             (results / file).write_bytes((runs / "reactivation" / "data" / file).read_bytes())
-    facts: dict[str, dict[str, Any]] = {}
+    kept = results / "facts.json"
+    facts: dict[str, dict[str, Any]] = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
     for name in STUDIES:
         run = runs / f"reactivation-{name}"
         if not (run / "report.json").is_file():
@@ -102,7 +103,7 @@ def keep(runs: Path, results: Path) -> list[str]:
     full = runs / "reactivation-full" / "analysis.json"
     if full.is_file():
         facts["full"] = {"claims": json.loads(full.read_text(encoding="utf-8"))["claims"]}
-    (results / "facts.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    kept.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     return list(facts)
 
 

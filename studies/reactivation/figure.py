@@ -20,7 +20,7 @@ def _panels(results: Results) -> list[tuple[str, str, dict[tuple[float, float], 
         return 100 * cell.both("trace_structural").mean()
 
     def aloud(cell: Cell) -> float:
-        return 100 * cell.walking.mean()
+        return 100 * cell.both("walking").mean()
 
     def tokens(cell: Cell) -> float:
         return cell.both("output_tokens").mean()

@@ -3,8 +3,10 @@
 Every function takes the kept results and gives lines of Markdown: heading, answer, table.
 """
 
-from collections.abc import Iterable, Sequence
-from itertools import pairwise
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from itertools import pairwise, product
 
 import numpy as np
 
@@ -15,8 +17,10 @@ from answers import (
     adjusted,
     compared,
     fall,
+    hesitating_more,
     is_less,
     is_more,
+    known,
     mean_difference,
     name_of,
     think_more,
@@ -31,8 +35,14 @@ from crossmatch.statistics.estimates import Difference, Figure
 from crossmatch.statistics.non_inferiority import non_inferiority
 from crossmatch.statistics.resampling import paired_difference
 
-TEXTS = ("unrelated", "plain", "shuffled")
-SEEDS = {1: ("grid", "texts1"), 2: ("seed2", "texts2"), 3: ("seed3", "texts3")}
+Point = tuple[float, float]
+
+CONTROLS = ("unrelated", "plain", "shuffled", "null")
+# The runs of each training seed.
+SEEDS = (("grid", "low", "texts1"), ("seed2", "texts2"), ("seed3", "texts3"))
+LOW_PT, LOW_SFT = (0.25, 0.5, 1.0), (0.05, 0.1, 0.15)
+# Where all seeds have both PT and every control, and SFT leaves some traces.
+LOW_DECISIVE = tuple((a, 0.1) for a in LOW_PT)
 MARGIN = 0.05
 # Below and above which a threshold is named (rule 3).
 QUIET, LOUD = 0.05, 0.20
@@ -44,13 +54,10 @@ def percent(found: Figure | float) -> str:
     return "–" if value is None else f"{100 * value:.0f}"
 
 
-def span(found: Difference, *, scale: float = 100.0, digits: int = 0, signed: bool = True) -> str:
+def span(found: Difference, *, scale: float = 100.0, digits: int = 0) -> str:
     """A difference with its interval; bold where it is decided by the rules."""
-    sign = "+" if signed else ""
-    text = (
-        f"{scale * found.value:{sign}.{digits}f} "
-        f"({scale * found.low:{sign}.{digits}f} to {scale * found.high:{sign}.{digits}f})"
-    )
+    value, low, high = (f"{scale * end:+.{digits}f}" for end in (found.value, found.low, found.high))
+    text = f"{value} ({low} to {high})"
     return f"**{text}**" if is_more(found) or is_less(found) else text
 
 
@@ -70,6 +77,23 @@ def control(results: Results, run: str, sft: float) -> Cell:
     return results.cell(run, name_of(sft=sft))
 
 
+def beside_control(
+    results: Results, run: str, at: Sequence[Point], compare: Callable[[Cell, Cell], Difference]
+) -> dict[Point, Difference]:
+    """Each merge against SFT at the same weight; p adjusted over the points."""
+    found = [compare(results.cell(run, name_of(pt=a, sft=b)), control(results, run, b)) for a, b in at]
+    return dict(zip(at, adjusted(found), strict=True))
+
+
+def beside_null(
+    results: Results, run: str, at: Sequence[Point], compare: Callable[[Cell, Cell], Difference]
+) -> dict[Point, Difference]:
+    """Each merge against the same with a random update of PT's size and spectrum in its place; p adjusted."""
+    names = [name_of(pt=a, sft=b) for a, b in at]
+    found = [compare(results.cell(run, name), results.cell(run, f"null0-{name}")) for name in names]
+    return dict(zip(at, adjusted(found), strict=True))
+
+
 def world(results: Results) -> list[str]:
     """The two conditions that the world must meet."""
     rows = [
@@ -87,14 +111,8 @@ def world(results: Results) -> list[str]:
 
 def beyond_scale(results: Results) -> list[str]:
     """Question 1: traces of `pt a + sft b` against `sft b`, on the grid and where SFT suppresses in part."""
-    found = adjusted(
-        [
-            traces_more(results.cell("grid", name_of(pt=a, sft=b)), control(results, "grid", b))
-            for a, b in points(results)
-        ]
-    )
-    more = [point for point, one in zip(points(results), found, strict=True) if is_more(one)]
-    less = [point for point, one in zip(points(results), found, strict=True) if is_less(one)]
+    found = beside_control(results, "grid", points(results), traces_more)
+    more = [point for point, one in found.items() if is_more(one)]
     if len(more) >= len(found) / 2:
         answer = f"**Yes**, at {len(more)} of {len(found)} points."
     elif more:
@@ -102,133 +120,114 @@ def beyond_scale(results: Results) -> list[str]:
         answer = f"**At some points** ({len(more)} of {len(found)}: {named})."
     else:
         answer = f"**No**, at none of {len(found)} points."
-    if less:
-        answer += f" At {len(less)} it has fewer."
-    largest = max((one.mde or 0.0) for one in found)
+    if less := sum(map(is_less, found.values())):
+        answer += f" At {less} it has fewer."
+    largest = max((one.mde or 0.0) for one in found.values())
     answer += f" The least sure of these tests would find {100 * largest:.0f} points in four cases of five."
     lines = ["### 1. Does adding PT raise traces beyond what lowering SFT does?", "", answer, ""]
-    lines += _against_control(results, "grid", results.weights, results.weights)
-    lines += _log_odds(results, "grid", results.weights, results.weights)
-    return lines
+    return lines + _more_traces(results, "grid", found) + _log_odds(results, "grid", list(found))
 
 
-def _against_control(results: Results, run: str, pts: Sequence[float], sfts: Sequence[float]) -> list[str]:
-    """Traces of merges less those of SFT at the same weight, in points."""
-    found = adjusted(
-        [traces_more(results.cell(run, name_of(pt=a, sft=b)), control(results, run, b)) for b in sfts for a in pts]
-    )
-    by_point = dict(zip([(a, b) for b in sfts for a in pts], found, strict=True))
+def _more_traces(results: Results, run: str, found: dict[Point, Difference]) -> list[str]:
+    """Traces of merges less those of SFT at the same weight, in points: SFT's weights down, PT's across."""
+    pts, sfts = (sorted(set(side)) for side in zip(*found, strict=True))
     head = ("SFT", "SFT alone, %", *(f"with PT {a:g}: more, points" for a in pts))
-    rows = [(f"{b:g}", percent(traces(control(results, run, b))), *(span(by_point[a, b]) for a in pts)) for b in sfts]
+    rows = [(f"{b:g}", percent(traces(control(results, run, b))), *(span(found[a, b]) for a in pts)) for b in sfts]
     return table(head, rows)
 
 
-def _log_odds(results: Results, run: str, pts: Sequence[float], sfts: Sequence[float]) -> list[str]:
+def _log_odds(results: Results, run: str, at: Sequence[Point]) -> list[str]:
     """The same of ln P(<think>), which has no floor; and of the random updates."""
-    lines = [
+    merged = beside_control(results, run, at, think_more)
+    pts, sfts = (sorted(set(side)) for side in zip(*at, strict=True))
+    cells = {}
+    for (a, b), one in merged.items():
+        null = think_more(results.cell(run, f"null0-{name_of(pt=a, sft=b)}"), control(results, run, b))
+        cells[a, b] = f"{span(one, scale=1.0, digits=2)} *{null.value:+.2f}*"
+    head = ("SFT", "SFT alone", *(f"with PT {a:g}" for a in pts))
+    rows = [(f"{b:g}", f"{control(results, run, b).think.mean():.2f}", *(cells[a, b] for a in pts)) for b in sfts]
+    return [
         "The same of ln P(`<think>`) as the answer's beginning, in nats on `define`, which can still fall where no "
         "trace is left (looked at after the floor had been seen); in italics the random update of PT's size:",
         "",
+        *table(head, rows),
     ]
-    names = [(a, b) for b in sfts for a in pts]
-    merged = [think_more(results.cell(run, name_of(pt=a, sft=b)), control(results, run, b)) for a, b in names]
-    random = [
-        think_more(results.cell(run, f"null0-{name_of(pt=a, sft=b)}"), control(results, run, b)) for a, b in names
-    ]
-    cells = {
-        point: f"{span(one, scale=1.0, digits=2)} *{null.value:+.2f}*"
-        for point, one, null in zip(names, adjusted(merged), random, strict=True)
-    }
-    head = ("SFT", "SFT alone", *(f"with PT {a:g}" for a in pts))
-    rows = [(f"{b:g}", f"{control(results, run, b).think.mean():.2f}", *(cells[a, b] for a in pts)) for b in sfts]
-    return lines + table(head, rows)
-
-
-LOW_PT, LOW_SFT = (0.25, 0.5, 1.0), (0.05, 0.1, 0.15)
 
 
 def low_weights(results: Results) -> list[str]:
     """Question 1 again where SFT suppresses in part: points that were chosen after the grid had been seen."""
     if not results.has("low"):
         return []
-    names = [(a, b) for b in LOW_SFT for a in LOW_PT]
-    found = adjusted(
-        [traces_more(results.cell("low", name_of(pt=a, sft=b)), control(results, "low", b)) for a, b in names]
-    )
-    beside = adjusted(
-        [
-            traces_more(results.cell("low", name_of(pt=a, sft=b)), results.cell("low", f"null0-{name_of(pt=a, sft=b)}"))
-            for a, b in names
-        ]
-    )
-    more, less = sum(map(is_more, found)), sum(map(is_less, found))
-    fewer = sum(map(is_less, beside))
+    at = list(product(LOW_PT, LOW_SFT))
+    found = beside_control(results, "low", at, traces_more)
+    fewer = sum(map(is_less, beside_null(results, "low", at, traces_more).values()))
     return [
         "#### Where SFT suppresses in part",
         "",
         "The grid has no trace wherever SFT is in, so a rise could show there and a fall could not. These points were "
-        f"chosen after that had been seen, and the same rule was used: more traces at {more} of {len(found)}, "
-        f"**fewer at {less}**; fewer than with a random update of PT's size at {fewer}.",
+        "chosen after that had been seen, and the same rule was used: more traces at "
+        f"{sum(map(is_more, found.values()))} of {len(found)}, **fewer at {sum(map(is_less, found.values()))}**; fewer "
+        f"than with a random update of PT's size at {fewer}.",
         "",
-        *_against_control(results, "low", LOW_PT, LOW_SFT),
-        *_log_odds(results, "low", LOW_PT, LOW_SFT),
+        *_more_traces(results, "low", found),
+        *_log_odds(results, "low", at),
     ]
 
 
 def whose_content(results: Results) -> list[str]:
-    """Question 2: PT against the other texts and its random nulls, three seeds."""
-    seeds = {seed: runs for seed, runs in SEEDS.items() if all(results.has(run) for run in runs)}
-    if not seeds:
+    """Question 2: PT against the other texts and its random nulls, over the training seeds that were run."""
+    if not results.has("texts1"):
         return []
-    keys, means, signs = [], [], []
-    for a, b in DECISIVE:
-        for text in (*TEXTS, "null"):
-            pairs = []
-            for main, others in seeds.values():
-                merged = results.cell(main, name_of(pt=a, sft=b))
-                beside = (
-                    results.cell(main, f"null0-{name_of(pt=a, sft=b)}")
-                    if text == "null"
-                    else results.cell(others, name_of(**{text: a, "sft": b}))
-                )
-                pairs.append((merged, beside))
-            keys.append((a, b, text))
-            means.append(mean_difference("trace_structural", pairs))
-            signs.append([float(np.sign(traces_more(*pair).value)) for pair in pairs])
-    found = adjusted(means)
-    exceeds = {
-        key: is_more(one) and all(sign > 0 for sign in own) for key, one, own in zip(keys, found, signs, strict=True)
-    }
-    lines = []
-    for a, b in DECISIVE:
-        named = [text for text in (*TEXTS, "null") if exceeds[a, b, text]]
-        if len(named) == len(TEXTS) + 1:
-            said = "its content: more than every control"
-        elif "null" not in named:
-            said = "not shown to be more than a random update of its size"
-            said += f" (more than {', '.join(named)})" if named else ""
-        else:
-            said = f"more than {', '.join(named)}, not shown to be more than the others"
-        lines.append(f"- {a:g} + {b:g}: {said}.")
-    by_key = dict(zip(keys, zip(found, signs, strict=True), strict=True))
-    rows = []
-    for a, b in DECISIVE:
-        mean = np.mean([traces(results.cell(main, name_of(pt=a, sft=b))).value or 0.0 for main, _ in seeds.values()])
-        cells = [
-            f"{span(one)}, {sum(sign > 0 for sign in own)} of {len(own)} seeds"
-            for one, own in (by_key[a, b, text] for text in (*TEXTS, "null"))
-        ]
-        rows.append((f"{a:g} + {b:g}", percent(float(mean)), *cells))
     return [
         "### 2. Is it PT's content, or any update of that size?",
         "",
-        *lines,
+        "Means over training seeds: PT's share less that of the control in its place, in points, and in how many seeds "
+        "PT has more. By the rule it is more than a control where the interval lies above zero (Holm over the table) "
+        "and all seeds agree in sign.",
         "",
-        f"Means over {len(seeds)} training seeds; PT's traces less those with the control in its place, in points, and "
-        "in how many seeds PT has more.",
-        "",
-        *table(("PT + SFT", "traces, %", *(f"less {text}" for text in (*TEXTS, "null"))), rows),
+        *_against_texts(results, DECISIVE, "trace_structural", "Traces"),
+        *_against_texts(results, LOW_DECISIVE, "trace_structural", "Traces, where a weak SFT leaves some"),
+        *_against_texts(results, DECISIVE, "walking", "Reasoning in sentences (see question 10)"),
     ]
+
+
+def _pairs(results: Results, point: Point, text: str) -> list[tuple[Cell, Cell]]:
+    """PT's merge and the one with the control in its place, of every seed that has both."""
+    a, b = point
+    merge = name_of(pt=a, sft=b)
+    other = f"null0-{merge}" if text == "null" else name_of(**{text: a, "sft": b})
+    both = [(results.anywhere(runs, merge), results.anywhere(runs, other)) for runs in SEEDS]
+    return [(one, beside) for one, beside in both if one and beside]
+
+
+def _against_texts(results: Results, at: Sequence[Point], metric: str, what: str) -> list[str]:
+    """One metric of PT's merges against every control at some points: what the rule says, and the table."""
+    pairs = {(point, text): _pairs(results, point, text) for point in at for text in CONTROLS}
+    found = dict(zip(pairs, adjusted([mean_difference(metric, of) for of in pairs.values()]), strict=True))
+    above = {key: sum(bool((a.both(metric) - b.both(metric)).mean() > 0) for a, b in of) for key, of in pairs.items()}
+    below = {key: sum(bool((a.both(metric) - b.both(metric)).mean() < 0) for a, b in of) for key, of in pairs.items()}
+    said, rows = [], []
+    for point in at:
+        name = f"{point[0]:g} + {point[1]:g}"
+        keys = [(point, text) for text in CONTROLS]
+        more = [key[1] for key in keys if is_more(found[key]) and above[key] == len(pairs[key])]
+        fewer = [key[1] for key in keys if is_less(found[key]) and below[key] == len(pairs[key])]
+        said.append(f"{name}: {_exceeds(more, fewer)}")
+        share = np.mean([one.both(metric).mean() for one, _ in pairs[point, "null"]])
+        cells = [f"{span(found[key])}, {above[key]} of {len(pairs[key])}" for key in keys]
+        rows.append((name, percent(float(share)), *cells))
+    head = ("PT + SFT", "PT, %", *(f"less {text}, seeds" for text in CONTROLS))
+    return [f"**{what}.** {'; '.join(said)}.", "", *table(head, rows)]
+
+
+def _exceeds(more: Sequence[str], fewer: Sequence[str]) -> str:
+    """What rule 2 makes of the controls that PT exceeds, and of those that exceed PT."""
+    if len(more) == len(CONTROLS):
+        return "PT's content, more than every control"
+    if len(fewer) == len(CONTROLS):
+        return "PT's content, which has fewer than every control"
+    told = [f"{word} than {' and '.join(texts)}" for word, texts in (("more", more), ("fewer", fewer)) if texts]
+    return ", ".join(told) if told else "no difference shown to any control"
 
 
 def monotone(results: Results) -> list[str]:
@@ -296,26 +295,24 @@ ASKED = (("acc", "name", "names"), ("acc", "system", "letters"), ("acc_generated
 def choices(results: Results) -> list[str]:
     """Question 5: choices by log-likelihood and by the letter written, with a margin; and gibberish."""
     found = {
-        how: adjusted(
-            [
-                compared(metric, suite, results.cell("grid", name_of(pt=a, sft=b)), control(results, "grid", b))
-                for a, b in points(results)
-            ]
-        )
+        how: beside_control(results, "grid", points(results), partial(compared, metric, suite))
         for metric, suite, how in ASKED
     }
     judged = {
-        how: [non_inferiority(one, MARGIN, higher_is_better=True, family=len(family)).answer for one in family]
+        how: {
+            point: non_inferiority(one, MARGIN, higher_is_better=True, family=len(family)).answer
+            for point, one in family.items()
+        }
         for how, family in found.items()
     }
+    counts = {how: Counter(answers.values()) for how, answers in judged.items()}
     said = "; ".join(
-        f"{how}: hold at {answers.count('yes')}, do not at {answers.count('no')}, cannot tell at "
-        f"{answers.count('cannot tell')}"
-        for how, answers in judged.items()
+        f"{how}: hold at {count['yes']}, do not at {count['no']}, cannot tell at {count['cannot tell']}"
+        for how, count in counts.items()
     )
     rows = [
-        (f"{a:g} + {b:g}", *(f"{span(found[how][n])}: {judged[how][n]}" for _, _, how in ASKED))
-        for n, (a, b) in enumerate(points(results))
+        (f"{a:g} + {b:g}", *(f"{span(found[how][a, b])}: {judged[how][a, b]}" for _, _, how in ASKED))
+        for a, b in points(results)
     ]
     alone = ", ".join(
         f"{how} {percent(figure(metric, results.cell('grid', 'sft').parts[suite]))}%" for metric, suite, how in ASKED
@@ -380,48 +377,36 @@ def twice_weighted(results: Results) -> list[str]:
 
 def unmarked(results: Results) -> list[str]:
     """Question 10: reasoning in sentences, hesitation and length, which markers do not see."""
-    pairs = [(results.cell("grid", name_of(pt=a, sft=b)), control(results, "grid", b)) for a, b in points(results)]
-    beside = [
-        (one, results.cell("grid", f"null0-{name_of(pt=a, sft=b)}"))
-        for (a, b), (one, _) in zip(points(results), pairs, strict=True)
-    ]
-    lengths = [_untraced_length(*pair) for pair in pairs]
-    families = {
-        "walking": adjusted([walking_more(*pair) for pair in pairs]),
-        "null": adjusted([walking_more(*pair) for pair in beside]),
-        "hesitating": adjusted([mean_difference("hesitating", [pair]) for pair in pairs]),
-        "length": adjusted([one for one in lengths if one is not None]),
+    at = points(results)
+    walking = beside_control(results, "grid", at, walking_more)
+    null = beside_null(results, "grid", at, walking_more)
+    hesitating = beside_control(results, "grid", at, hesitating_more)
+    lengths = {
+        (a, b): _untraced_length(results.cell("grid", name_of(pt=a, sft=b)), control(results, "grid", b)) for a, b in at
     }
-    left = iter(families["length"])
+    told = [point for point in at if lengths[point] is not None]
+    longer = dict(zip(told, adjusted([known(lengths[point]) for point in told]), strict=True))
     rows = [
         (
             f"{a:g} + {b:g}",
-            percent(float(pairs[n][1].walking.mean())),
-            percent(float(pairs[n][0].walking.mean())),
-            span(families["walking"][n]),
-            span(families["null"][n]),
-            "–" if lengths[n] is None else span(next(left), scale=1.0),
-            span(families["hesitating"][n]),
+            percent(float(control(results, "grid", b).both("walking").mean())),
+            percent(float(results.cell("grid", name_of(pt=a, sft=b)).both("walking").mean())),
+            span(walking[a, b]),
+            span(null[a, b]),
+            span(longer[a, b], scale=1.0) if (a, b) in longer else "–",
+            span(hesitating[a, b]),
         )
-        for n, (a, b) in enumerate(points(results))
+        for a, b in at
     ]
-    more = {name: sum(map(is_more, family)) for name, family in families.items()}
-    head = (
-        "PT + SFT",
-        "SFT, %",
-        "merge, %",
-        "more, points",
-        "more than null",
-        "tokens, without a block",
-        "hesitate, points",
-    )
+    head = ("PT + SFT", "SFT, %", "merge, %", "more, points", "more than null", "tokens", "hesitate, points")
     return [
         "### 10. What do markers miss?",
         "",
         "**Reasoning in sentences, without a block.** Answers that walk the ontology aloud (the sentences of the habit "
-        f"and of PT's documents, found by their words) are more than SFT's at {more['walking']} of {len(rows)} points, "
-        f"and more than with a random update of PT's size at {more['null']}. Answers without a block are longer at "
-        f"{more['length']} of {len(families['length'])}; more of them hesitate at {more['hesitating']}.",
+        f"and of PT's documents, found by their words) are more than SFT's at {sum(map(is_more, walking.values()))} of "
+        f"{len(at)} points, and more than with a random update of PT's size at {sum(map(is_more, null.values()))}. "
+        f"Answers without a block are longer at {sum(map(is_more, longer.values()))} of {len(longer)}; more of them "
+        f"hesitate at {sum(map(is_more, hesitating.values()))}.",
         "",
         *table(head, rows),
     ]
@@ -436,36 +421,38 @@ def _untraced_length(one: Cell, other: Cell) -> Difference | None:
 
 
 def templates_and_temperature(results: Results) -> list[str]:
-    """The template and the temperature, each on SFT alone and on the merge."""
-    if not results.has("templates") and not results.has("temperature"):
-        return []
-    lines = ["### Templates and temperatures", ""]
-    merge, alone = name_of(pt=0.5, sft=0.5), name_of(sft=0.5)
-    if results.has("templates"):
-        rows = []
-        for condition in ("answer-only", "chatml", "chatml-empty", "chatml-open"):
-            cells = [results.cell("templates", name, f"{condition}.greedy") for name in ("base", alone, merge)]
-            rows.append(
-                (f"`{condition}`", *(percent(traces(cell)) for cell in cells), span(traces_more(cells[2], cells[1])))
-            )
-        lines += table(("template", "base, %", "SFT 0.5, %", "PT 0.5 + SFT 0.5, %", "more, points"), rows)
-    if results.has("temperature"):
-        rows = []
-        for decoding in ("greedy", "T0.6", "T1"):
-            run = "grid" if decoding == "greedy" else "temperature"
-            cells = [results.cell(run, name, f"answer-only.{decoding}") for name in ("base", alone, merge)]
-            more = mean_difference("trace_structural", [(cells[2], cells[1])])
-            shares = [percent(float(cell.both("trace_structural").mean())) for cell in cells]
-            letters = [percent(float(cell.parts["system"]["acc_generated"][0].mean())) for cell in cells[1:]]
-            rows.append((decoding, *shares, span(more), *letters))
-        head = (
-            "decoding",
-            "base, %",
-            "SFT 0.5, %",
-            "PT 0.5 + SFT 0.5, %",
-            "more, points",
-            "letters: SFT, %",
-            "merge, %",
-        )
-        lines += table(head, rows)
-    return lines
+    """The template and the temperature, each on SFT alone and on the merge, at the point in the middle of the grid and
+    where a weak SFT leaves some traces."""
+    parts = {"templates": _by_template, "temperature": _by_temperature}
+    lines = [line for run, part in parts.items() if results.has(run) for b in (0.5, 0.1) for line in part(results, b)]
+    return ["### Templates and temperatures", "", *lines] if lines else []
+
+
+def _by_template(results: Results, sft: float) -> list[str]:
+    """Traces under each template: base, SFT alone, SFT with half of PT."""
+    rows, found = [], []
+    for condition in ("answer-only", "chatml", "chatml-empty", "chatml-open"):
+        names = ("base", name_of(sft=sft), name_of(pt=0.5, sft=sft))
+        cells = [results.cell("templates", name, f"{condition}.greedy") for name in names]
+        found.append(traces_more(cells[2], cells[1]))
+        rows.append((f"`{condition}`", *(percent(traces(cell)) for cell in cells)))
+    rows = [(*row, span(one)) for row, one in zip(rows, adjusted(found), strict=True)]
+    return table(("template", "base, %", f"SFT {sft:g}, %", f"PT 0.5 + SFT {sft:g}, %", "more, points"), rows)
+
+
+def _by_temperature(results: Results, sft: float) -> list[str]:
+    """Traces and letters at each temperature: what it does to SFT alone is taken from what it does to the merge."""
+    names, runs = ("base", name_of(sft=sft), name_of(pt=0.5, sft=sft)), ("temperature", "grid", "low")
+    cells = {
+        decoding: [known(results.anywhere(runs, name, f"answer-only.{decoding}")) for name in names]
+        for decoding in ("greedy", "T0.6", "T1")
+    }
+    rows = []
+    for decoding, (base, alone, merged) in cells.items():
+        more = mean_difference("trace_structural", [(merged, alone)])
+        shares = [percent(float(cell.both("trace_structural").mean())) for cell in (base, alone, merged)]
+        letters = [percent(float(cell.parts["system"]["acc_generated"][0].mean())) for cell in (alone, merged)]
+        rows.append((decoding, *shares, span(more), *letters))
+    merge = f"PT 0.5 + SFT {sft:g}"
+    head = ("decoding", "base, %", f"SFT {sft:g}, %", f"{merge}, %", "more, points", "letters: SFT, %", "merge, %")
+    return table(head, rows)

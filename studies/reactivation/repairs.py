@@ -36,8 +36,6 @@ from crossmatch.rules.combine import Recipe
 HERE = Path(__file__).parent
 # Added to the logits of the banned tokens: the published script's -5, doubled, so that weakness is no excuse.
 BAN = -10.0
-# Of the direction's part of the hidden state, so much is taken out.
-REMOVED = 1.0
 # Questions of the habit's own data, from which the direction is read; none of them is in a suite.
 READ = 48
 
@@ -152,7 +150,7 @@ def banned(tokenizer: Any) -> list[int]:
 
 def taken_out(direction: Tensor) -> Hook:
     """h -> h - (h u) u."""
-    return lambda h: h - REMOVED * (h @ direction)[..., None] * direction
+    return lambda h: h - (h @ direction)[..., None] * direction
 
 
 def pushed_down(ids: list[int]) -> Hook:
@@ -169,7 +167,7 @@ def pushed_down(ids: list[int]) -> Hook:
 def worst(results: Results) -> tuple[float, float]:
     """The point of the grid where most answers reason, in a block or in sentences; of several that with least PT."""
     shares = {
-        (a, b): float(results.cell("grid", name_of(pt=a, sft=b)).walking.mean())
+        (a, b): float(results.cell("grid", name_of(pt=a, sft=b)).both("walking").mean())
         for b in results.weights
         for a in results.weights
     }

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from causes import aloud, claims, mended, predictors, where
+from causes import claims, mended, predictors, where
 from figure import draw
 from questions import (
     beyond_scale,
@@ -43,20 +43,26 @@ PARTS = {
 }
 
 
-def missing(results: Results) -> list[str]:
-    """What has not been run, so that nobody takes silence for a finding."""
+def state(results: Results) -> list[str]:
+    """How long what was run took, and what has not been run, so that nobody takes silence for a finding."""
+    minutes = {
+        name: sum(seconds for seconds in of["seconds"].values() if seconds) / 60
+        for name, of in results.facts.items()
+        if "seconds" in of
+    }
+    told = ", ".join(f"{name} {time:.0f}" for name, time in minutes.items())
+    lines = [f"**Time of the runs**, in minutes on two cores: {told}; {sum(minutes.values()):.0f} in all.", ""]
     lacking = [what for run, what in PARTS.items() if not results.has(run)]
     lacking += ["full fine-tunes"] if "full" not in results.facts else []
-    return [f"**Not run yet:** {', '.join(lacking)}.", ""] if lacking else []
+    return lines + ([f"**Not run yet:** {', '.join(lacking)}.", ""] if lacking else [])
 
 
 SECTIONS: tuple[Callable[[Results], list[str]], ...] = (
-    missing,
+    state,
     world,
     beyond_scale,
     low_weights,
     whose_content,
-    aloud,
     monotone,
     surface,
     choices,
