@@ -53,6 +53,7 @@ class Made:
         """The model at some weights."""
         program = self.program
         ways = [F16 if program.stored == BF16 else BF16] if program.detour else [program.base]
+        ways += [program.then] if program.order == "other end" else []
         norm = self.base[NORM]
         if program.order.startswith("mean"):
             ways, norm = [], program.mean(norm.to(program.base), [norm.to(program.base)] * len(weights), weights)

@@ -32,8 +32,8 @@ class HonestProgram:
     base, factors, stored: dtypes; place: where weight and scaling are multiplied (`product`, `a`, `b`, `roots`); native:
     the product is formed in the factors' dtype; delta: the dtype that it is cast to; steps: weight and scaling are two
     multiplications; order: `sum`, `cat`, `after`, `before` (the other way round), `stored between` (after the other, each
-    merge stored before the next), `wide end` (the last one into what the others stored, in single precision), `cat,
-    then` (the last one merged after the others were combined), `models` (their differences from the base), `models wide` (in single precision), `mean`
+    merge stored before the next), `other end` (the last one in the dtype `then`, its delta rounded to that if
+    `then_safe`), `cat, then` (the last one merged after the others were combined), `models` (their differences from the base), `models wide` (in single precision), `mean`
     (of the models and what the base lacks to a sum of one), or `mean wide`; detour: the result passes
     through the other 16-bit dtype on its way to the stored one; tf32: single precision as a matrix unit reads it, to the
     `nearest` or `cut` off.
@@ -49,12 +49,15 @@ class HonestProgram:
     stored: torch.dtype = F32
     detour: bool = False
     tf32: str = ""
+    then: torch.dtype = F32
+    then_safe: bool = False
 
     def __str__(self) -> str:
         short = {F32: "fp32", BF16: "bf16", F16: "fp16", None: "-"}
         flags = "".join(x for x, on in ((" native", self.native), (" two steps", self.steps)) if on)
         names = f"{short[self.base]}/{short[self.factors]}/{short[self.delta]}/{short[self.stored]}"
-        return f"{names} {self.place} {self.order}{flags}"
+        then = f" {short[self.then]}{' safe' * self.then_safe}" if self.order == "other end" else ""
+        return f"{names} {self.place} {self.order}{then}{flags}"
 
     @property
     def kind(self) -> str:
@@ -63,7 +66,7 @@ class HonestProgram:
             return "converted once more"
         if self.tf32:
             return "TF32"
-        if self.order in ("after", "before", "stored between", "wide end"):
+        if self.order in ("after", "before", "stored between", "other end"):
             return "one after the other"
         if self.order.startswith("models"):
             return "a model each"
@@ -110,10 +113,12 @@ class HonestProgram:
             for delta in deltas:
                 w = (w + delta).to(self.stored).to(self.base)
             return w.to(self.stored)
-        if self.order == "wide end":
+        if self.order == "other end":
             for delta in deltas[:-1]:
                 w = (w + delta).to(self.base)
-            return (w.float() + deltas[-1]).to(self.stored)
+            own = replace(self, delta=self.then if self.then_safe else None)
+            last = own._delta(adapters[-1], weights[-1])
+            return (w.to(self.then) + last).to(self.then).to(self.stored)
         for delta in deltas if self.order == "after" else deltas[::-1]:
             w = (w + delta).to(self.base)
         return w.to(self.stored)
@@ -168,6 +173,13 @@ def draw(rng: random.Random, adapters: int) -> HonestProgram:
     base = rng.choice(DTYPES)
     stored = base if rng.random() < 0.7 else rng.choice(DTYPES)
     plain = HonestProgram(base=base, stored=stored)
+    # Drawn aside, so that what other numbers draw stays as it was.
+    aside = random.Random(str(rng.getstate()[1][:3]))
+    if adapters > 1 and aside.random() < 0.1:
+        then = aside.choice([dtype for dtype in DTYPES if dtype != base])
+        safe = (None, base) if base != F32 else (None,)
+        other = replace(plain, order="other end", then=then, delta=aside.choice(safe), then_safe=aside.random() < 0.3)
+        return replace(other, stored=then if aside.random() < 0.7 else stored)
     common = [
         plain,
         replace(plain, delta=base),

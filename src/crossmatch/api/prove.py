@@ -68,7 +68,8 @@ def verify(
     if parts is None and adapter is not None and weight is not None:
         parts = parts_of(adapter, weight)
     if parts is not None and base is not None:
-        claim = Claim(opened(base), parts, recipe or Recipe())
+        vectors: Parts = {name: (_vector(one), w) for name, (one, w) in parts.items()}
+        claim = Claim(opened(base), vectors, recipe or Recipe())
     elif parts is not None or weight is not None or (not isinstance(merged, Checkpoint) and is_quantised(merged)):
         raise InputError("half a claim; give base, adapter and weight, or nothing but `merged` and its manifest")
     else:

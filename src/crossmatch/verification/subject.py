@@ -10,7 +10,7 @@ from torch import Tensor
 
 from crossmatch.checkpoint import Checkpoint
 from crossmatch.delta import Delta, TokenRows, TuningVector, linear
-from crossmatch.verification.arithmetic.grammar import MEANS, Program
+from crossmatch.verification.arithmetic.grammar import HALVES, MEANS, Program
 from crossmatch.verification.arithmetic.operations import Operations
 from crossmatch.verification.arithmetic.replay import Applied
 from crossmatch.verification.arithmetic.tensor_kinds import Kind, Kinds
@@ -56,7 +56,8 @@ class Subject:
     weights: those that seem to be inside, and doubts: how far each may be off; program: by which the file seems to have
     been made, and programs: those of tensors of another kind, which tools add by code of their own (PEFT rounds the
     delta of targeted parameters, but not of linear layers); unexplained: kinds of which no program explains a sample;
-    is_explained: whether the program explains most of the file, or none does.
+    is_explained: whether the program explains most of the file, or none does; at_claim: whether the weights are the
+    claimed ones, as far as they are known, or others by which alone the file is explained.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Subject:
         self.kinds, self.programs = Kinds(claim.base, claim.kinds), dict(programs or {})
         self.program, self.is_explained = program or Program(), is_explained
         self.unexplained: set[Kind] = set()
+        self.at_claim = True
 
     @property
     def adapted(self) -> list[str]:
@@ -149,14 +151,24 @@ class Subject:
                 way = Operations(replace(self.program, order=order), {}, theirs.dtype, self.weights)
                 if same_bytes(way.compose(ours.double(), {}), theirs):
                     return True
-        ways = (self.program.base, self.program.via)
-        return any(narrow is not None and same_bytes(ours.to(narrow).to(theirs.dtype), theirs) for narrow in ways)
+        first, last = self.program.base, self.program.final
+        ways = dict.fromkeys(((first,), (last,), (first, last), (self.program.via,)))
+        if not self.is_explained:
+            # By what tools the file went is not known: what any of them makes of the base is the base's.
+            ways |= dict.fromkeys((*((half,) for half in HALVES), HALVES, HALVES[::-1]))
+        return any(same_bytes(_cast(ours, [d for d in way if d]).to(theirs.dtype), theirs) for way in ways)
 
     def is_base(self, name: str) -> bool:
         """The same of a whole tensor."""
         return all(
             self.same(self.base.rows(name, *rows), self.merged.rows(name, *rows)) for rows in self.base.blocks(name)
         )
+
+
+def _cast(rows: Tensor, through: Sequence[torch.dtype]) -> Tensor:
+    for dtype in through:
+        rows = rows.to(dtype)
+    return rows
 
 
 def same_bytes(ours: Tensor, theirs: Tensor) -> bool:

@@ -156,10 +156,13 @@ def decide(
 ) -> Verdict:
     """The verdict on what a scan has shown; beside: what the directory's other files have shown.
 
-    Modules are judged at the weights that are inside (the subject's), which are the claim's or round to them.
+    Modules are judged at the weights that are inside (the subject's) where the claim's are these, or round to them.
     """
-    claimed = subject.weights
-    modules = [judge_module(m, estimate([m.looked.strata], claimed), claimed, thresholds) for m in result.modules]
+    claimed = subject.weights if subject.at_claim else [weight for _, weight in claim.parts.values()]
+    modules = [
+        judge_module(m, estimate([m.looked.strata], claimed), claimed, thresholds, at_claim=subject.at_claim)
+        for m in result.modules
+    ]
     pooled = _pooled(result.modules, claimed)
     judged = Judged(result, modules, pooled, claimed)
     beside = beside or Directory((), (), (), _UNSEEN)

@@ -29,7 +29,8 @@ NAMED: Mapping[str, tuple[HonestProgram, str]] = {
     "adapters": (replace(PEFT_BF16, factors=BF16, delta=BF16), "PEFT, adapters in bfloat16"),
     "sequential": (replace(PEFT_BF16, order="after"), "one merge after the other"),
     "sequential in float32": (HonestProgram(base=F32, stored=F32, order="after"), "one merge after the other"),
-    "wide end": (HonestProgram(base=BF16, stored=F32, order="wide end"), "the last in single precision"),
+    "wide end": (HonestProgram(base=BF16, stored=F32, order="other end"), "the last in single precision"),
+    "other end": (HonestProgram(base=BF16, stored=F16, order="other end", then=F16), "the last in float16"),
     "stored between": (HonestProgram(stored=BF16, order="stored between"), "one merge after the other"),
     "models": (replace(PEFT_BF16, order="models"), "a model of its own"),
     "mean of models": (replace(PEFT_BF16, order="mean"), "the mean of the models"),
@@ -224,6 +225,29 @@ def test_several_are_combined_and_others_merged_after(bench: Path, tmp_path: Pat
     verdict = verify(tmp_path / "out", Checkpoint(bench / "fp32"), parts)
     assert (verdict.verdict, verdict.faults) == ("verified", ())
     assert "(pt+sft, third)" in verdict.rounding["arithmetic"]
+
+
+TWO_TOOLS = {
+    "fp32, then fp16": ({"dtype": F32}, {"dtype": F16}),
+    "bf16, then fp16": ({"dtype": BF16}, {"dtype": F16}),
+    "fp16, then bf16, safe": ({"dtype": F16}, {"dtype": BF16, "safe": True}),
+    "bf16, then fp32": ({"dtype": BF16, "safe": True}, {"dtype": F32}),
+    "factors of two dtypes": ({"dtype": BF16}, {"dtype": BF16, "autocast": False, "cast": BF16}),
+    "factors in bf16 in both": ({"dtype": F32, "cast": None, "autocast": False}, {"dtype": BF16, "autocast": False}),
+}
+
+
+@pytest.mark.parametrize("base", ["fp32", "bf16"])
+@pytest.mark.parametrize("tools", TWO_TOOLS)
+def test_two_merges_by_tools_of_two_dtypes(tools: str, base: str, bench: Path, tmp_path: Path) -> None:
+    """One adapter merged and saved, the other merged into that by another tool: judged from the first base."""
+    first, then = TWO_TOOLS[tools]
+    step = export(bench, tmp_path / "step", {"pt": 1.0}, {"base": base, **first})
+    out = export(bench, tmp_path / "out", {"sft": 1.0}, {"base": step, **then})
+    verdict = claimed(bench, out, {"pt": 1.0, "sft": 1.0}, base)
+    assert (verdict.verdict, verdict.faults) == ("verified", ())
+    assert "one merge after the other (pt, sft)" in verdict.rounding["arithmetic"]
+    assert "weights" in claimed(bench, out, {"pt": 0.8, "sft": 1.0}, base).faults[0]
 
 
 @pytest.mark.parametrize("dtype", [BF16, F16])

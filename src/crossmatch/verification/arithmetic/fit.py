@@ -61,7 +61,12 @@ def settle(subject: Subject, claim: Resolved, t: Thresholds, progress: Progress,
     found = fit(sample, (Fit(program, claimed, none) for program in usual))
     found = found or fit(sample, iter([Fit(Program(long=True), claimed, none)]))
     if found is None and is_elsewhere(sample.pieces, claimed):
-        return _unexplained(subject, claim, sample)
+        other = _at_other_weights(subject, sample, t, progress)
+        if other is None:
+            return _unexplained(subject, claim, sample)
+        made = with_fit(subject, claim, other)
+        made.at_claim = False
+        return made
     if found is None or found.missed > 1:
         recovered = recover(subject, sample.pieces, progress)
         options = programs_at(sample, claimed, none, recovered)
@@ -80,6 +85,19 @@ def settle(subject: Subject, claim: Resolved, t: Thresholds, progress: Progress,
     exhausted = found.missed > 1
     best = found if found.weights == claimed else _closest(sample, found, claimed)
     return with_fit(subject, claim, best, exhausted=exhausted)
+
+
+def _at_other_weights(subject: Subject, sample: Sample, t: Thresholds, progress: Progress) -> Fit | None:
+    """What explains every piece at numbers that people type, near the recovered ones, where a fit leaves more over than
+    one rounding does: of two merges the file would else seem to hold another base."""
+    recovered = recover(subject, sample.pieces, progress)
+    if not recovered.estimate.identifiable or recovered.estimate.excess <= t.excess:
+        return None
+    claimed = tuple(subject.weights)
+    typed = _typed(_inside(claimed, recovered), recovered.estimate.stderr)[:1]
+    every = (Fit(p, w, (0.0,) * len(w)) for w in typed for p in programs(sample.stored, sample.numbers(w)))
+    found = fit(sample, itertools.chain(_rounded(sample, claimed, recovered), every))
+    return found if found and found.whole else None
 
 
 def _unexplained(subject: Subject, claim: Resolved, sample: Sample) -> Subject:

@@ -41,6 +41,16 @@ _MANY_ORDERS, _USUAL_ORDERS = 3, 5
 
 
 @dataclass(frozen=True)
+class LastMerge:
+    """How the last of several merges is made, where it is another tool's than those before: c, to which their result is
+    cast (None: it is added in single precision), f and p."""
+
+    base: torch.dtype | None = None
+    factors: Factor | None = None
+    delta: torch.dtype | None = None
+
+
+@dataclass(frozen=True)
 class Program:
     """One honest way to compute a merge.
 
@@ -51,8 +61,9 @@ class Program:
     rounded to c or, where the base is not cast, to s, of one adapter or of some that were combined before, to which f,
     place and p are then confined; `models`: every adapter into a model of its own, the differences weighted, by numbers
     of c or (`scalar`) by wider ones, and summed; `mean`: the models themselves weighted and summed, the base with what
-    is missing to a sum of one; `wide`: in single precision); long: an SVD lies between the factors and their sum; via:
-    a dtype through which the sum passes before it is stored.
+    is missing to a sum of one; `wide`: in single precision); last: the last merge of a tuple, where it is made in
+    another way; long: an SVD lies between the factors and their sum; via: a dtype through which the sum passes before
+    it is stored.
     """
 
     base: torch.dtype | None = None
@@ -64,7 +75,7 @@ class Program:
     order: Order = "sum"
     long: bool = False
     via: torch.dtype | None = None
-    wide_end: bool = False
+    last: LastMerge | None = None
 
     @property
     def by_models(self) -> bool:
@@ -86,8 +97,20 @@ class Program:
         """Whether some adapters were combined, and others merged before or after."""
         return isinstance(self.order, tuple) and any(isinstance(step, tuple) for step in self.order)
 
+    def is_last(self, adapter: int) -> bool:
+        """Whether one adapter is merged by itself after the others."""
+        return isinstance(self.order, tuple) and self.order[-1] == adapter
+
+    @property
+    def final(self) -> torch.dtype | None:
+        """The dtype in which the last sum lies before it is stored; None for single precision."""
+        return self.last.base if self.last else self.base
+
     def of(self, adapter: int) -> "Program":
         """What is done with one adapter's factors: nothing, if others alone were combined."""
+        if self.last and self.is_last(adapter):
+            own = self.last
+            return Program(own.base, own.factors, delta=own.delta, long=self.long)
         alone = self.is_grouped and isinstance(self.order, tuple) and adapter in self.order
         return replace(self, factors=None, place="product", multiplied="wide", delta=None) if alone else self
 
@@ -98,8 +121,12 @@ class Program:
 
     def grain(self, stored: torch.dtype) -> torch.dtype:
         """The coarsest dtype in which the sum lies on its way to what is stored."""
-        ways = {stored, self.base, self.via}
-        return next(dtype for dtype in (*HALVES, torch.float32) if dtype in ways)
+        return self.grains(stored)[0]
+
+    def grains(self, stored: torch.dtype) -> list[torch.dtype]:
+        """All of them. Near zero float16 is the coarser one of the two that have 16 bits."""
+        ways = {stored, self.base, self.via, self.final}
+        return [dtype for dtype in (*HALVES, torch.float32) if dtype in ways]
 
     def describe(self, names: Sequence[str], stored: torch.dtype, *, tool: bool = True) -> str:
         """In words: what was rounded to what, in the order in which it happens; tool: with the one that does so."""
@@ -116,8 +143,7 @@ class Program:
         if self.delta:
             parts.append(f"delta rounded to {_name(self.delta)}")
         if isinstance(self.order, tuple):
-            end = ", the last in single precision" if self.wide_end else ""
-            parts.append(f"one merge after the other ({_steps(self.order, names)}){end}")
+            parts.append(f"one merge after the other ({_steps(self.order, names)}){self._end_in_words()}")
         elif self.is_mean:
             parts.append("each adapter merged into a model of its own, the mean of the models")
         elif self.by_models:
@@ -126,6 +152,14 @@ class Program:
             parts.append(f"the sum stored in {_name(self.via)}, then in {_name(stored)}")
         text = ", ".join(parts) + (", after an SVD in single precision" if self.long else "")
         return f"{common}: {text}" if common else text
+
+    def _end_in_words(self) -> str:
+        last = self.last
+        if last is None:
+            return ""
+        text = f", the last in {_name(last.base) if last.base else 'single precision'}"
+        text += f" with factors rounded to {_name(last.factors)}" if last.factors else ""
+        return text + (f" and its delta rounded to {_name(last.delta)}" if last.delta else "")
 
     def identifier(self, names: Sequence[str]) -> str:
         """A short name for `rounding.replay.route`."""
@@ -136,7 +170,8 @@ class Program:
         order = f" {_steps(self.order, names)}".replace(", ", ",") if isinstance(self.order, tuple) else ""
         kinds = {"converted": self.via, "sequential": order, "combined": self.factors, "delta-rounded": self.delta}
         first = next((name for name, is_so in kinds.items() if is_so), "base-cast")
-        rounded = "-rounded" if order and self.delta else "-wide-end" if self.wide_end else ""
+        end = "" if self.last is None else "-other-end" if self.last.base else "-wide-end"
+        rounded = f"{'-rounded' if order and self.delta else ''}{end}"
         factors = f"-factors-{self.place}" if self.factors else ""
         return f"{first}{rounded}{factors}{order}"
 
@@ -182,7 +217,7 @@ def common(stored: torch.dtype, adapters: Sequence[int]) -> list[Program]:
         first += [Program(order=o) for o in (*orders, *_grouped(adapters))]
     else:
         first += [Program(torch.float32, order=o) for o in (*orders, *_grouped(adapters), *_MODELS, *MEANS)]
-    first += [Program(c, order=o, wide_end=True) for c in _halves(stored) if c != stored for o in orders]
+    first += [Program(c, order=o, last=LastMerge()) for c in _halves(stored) if c != stored for o in orders]
     return first
 
 
@@ -190,7 +225,7 @@ def programs(stored: torch.dtype, adapters: Sequence[int]) -> Iterator[Program]:
     """All programs for what is stored so, the common ones first."""
     halves, orders = _halves(stored), _orders(adapters, _MANY_ORDERS)
     every = sorted(_every(stored, halves, orders), key=_departures)
-    rare = [*_converted(stored, halves), *_tf32(halves, orders)]
+    rare = [*_converted(stored, halves), *_unlike(stored, halves, orders), *_tf32(halves, orders)]
     # What an SVD leaves open is wide: it comes last.
     rare += [Program(long=True), *(Program(c, delta=p, long=True) for c in halves for p in (None, c))]
     yield from dict.fromkeys((*common(stored, adapters), *every, *rare))
@@ -203,6 +238,18 @@ def _converted(stored: torch.dtype, halves: Sequence[torch.dtype]) -> Iterator[P
             plain = (program for program in _every(stored, halves, ()) if program.base is None)
             yield from (replace(program, via=via) for program in plain)
             yield from (Program(c, via=via) for c in halves if c != via)
+
+
+def _unlike(stored: torch.dtype, halves: Sequence[torch.dtype], orders: Sequence[tuple[int, ...]]) -> Iterator[Program]:
+    """One merge after the other, the last by another tool: in another dtype, or with its delta or factors rounded in
+    another way; and merges in single precision that are stored in between, of factors in 16 bits."""
+    ways = [LastMerge(), *(LastMerge(None, f, f) for f in halves)]
+    ways += [LastMerge(c, f, p) for c in halves for f, p in ((None, None), (None, c), *((f, f) for f in halves))]
+    for first, last, order in itertools.product(ways, ways, orders):
+        if first != last:
+            yield Program(first.base, first.factors, delta=first.delta, order=order, last=last)
+    if stored in HALVES:
+        yield from (Program(None, f, delta=f, order=order) for f in halves for order in orders)
 
 
 def _tf32(halves: Sequence[torch.dtype], orders: Sequence[tuple[int, ...]]) -> Iterator[Program]:

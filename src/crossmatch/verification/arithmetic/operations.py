@@ -64,7 +64,7 @@ class Operations:
             return self._models(ours, shares, end)
         p = program.delta
         together = program.order == "cat" or program.is_grouped
-        values = {i: x if p is None or together else _rounded(self.shares[i], x, p, end) for i, x in shares.items()}
+        values = {i: x if together else self._delta(i, x, end) for i, x in shares.items()}
         # Where nothing is rounded before the sums, what they leave open is in the shares' reach.
         open_end = end * self.slack if p else 0.0
         if isinstance(program.order, tuple):
@@ -79,23 +79,33 @@ class Operations:
             return _neighbour(value, self.stored, end)
         return self.store(value)
 
+    def _delta(self, i: int, value: Tensor, end: End) -> Tensor:
+        """A share, rounded where its own merge does so."""
+        p = self.program.of(i).delta
+        return value if p is None else _rounded(self.shares[i], value, p, end)
+
     def _in_turn(self, ours: Tensor, values: Mapping[int, Tensor], end: End) -> Tensor:
         """One merge after the other, in the program's order."""
         program, work = self.program, ours.dtype
         assert isinstance(program.order, tuple)
-        value, c = ours, program.base or self.stored
+        value = ours
+        # A file between two merges lies in the dtype of the first, or in the stored one.
+        between = program.base or (torch.float32 if program.last else self.stored)
         steps = [(step,) if isinstance(step, int) else step for step in program.order]
-        last = len(steps) - 1
         steps += [(i,) for i in values if not any(i in step for step in steps)]
         for step in steps:
             here = [values[i] for i in step if i in values]
+            own = program.last if program.is_last(step[0]) else None
+            if own and own.base:
+                value = value.to(own.base).to(work)
             if not here:
                 continue
-            total, p = sum(here[1:], here[0]), program.delta
+            total, p = sum(here[1:], here[0]), own.delta if own else program.delta
             if len(step) > 1 and p:
                 total = (_opened(total, end * UNIT) if len(here) > 1 else total).to(p).to(work)
             value = _sum(value, total, end * self.slack if p else 0.0)
-            value = value if program.wide_end and step == steps[last] else value.to(c).to(work)
+            c = own.base if own else between
+            value = value if c is None else value.to(c).to(work)
         return value
 
     def store(self, value: Tensor) -> Tensor:

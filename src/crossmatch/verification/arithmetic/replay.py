@@ -72,8 +72,7 @@ class Applied:
 
     def predict(self, ours: Tensor, start: int, space: Workspace) -> Tensor:
         """The rows that begin at `start` as the program stores them; ours: W's, as they are stored."""
-        narrow = self.program.base in HALVES and not self.program.wide_end
-        exact = self.stored == torch.float32 and not narrow and not self.program.via
+        exact = self.stored == torch.float32 and self.program.final not in HALVES and not self.program.via
         work = torch.float64 if exact else torch.float32
         base = self.cast(ours)
         if self.total is not None:
@@ -94,8 +93,8 @@ class Applied:
             if s.magnitude is not None:
                 size = rows_of(s.magnitude, where, wide)
                 far, blur = s.slack * size, blur + UNIT * (size + value.abs())
-                if self.program.delta is not None:
-                    blur = torch.hypot(blur, step(value.abs(), self.program.delta) * (1 + len(s.after)) ** 0.5)
+                if (p := self.program.of(i).delta) is not None:
+                    blur = torch.hypot(blur, step(value.abs(), p) * (1 + len(s.after)) ** 0.5)
             else:
                 size = torch.linalg.vector_norm(value, dim=1, keepdim=True) / max(1, value.shape[1]) ** 0.5
                 far = s.slack * (value.abs() + 3 * size)
@@ -122,10 +121,10 @@ class Applied:
 
     def _elements(self, wide: Tensor, shares: dict[int, Tensor], reach: dict[int, Tensor], blur: Tensor) -> Elements:
         """With the slack of the sums; after a delta that was rounded, these are opened by themselves."""
-        if self.program.delta is not None:
-            return Elements(wide, shares, reach, blur)
         several = len(reach) * UNIT if len(reach) > 1 else 0.0
         for i, far in reach.items():
+            if self.program.of(i).delta is not None or (self.program.is_grouped and self.program.delta is not None):
+                continue
             size = shares[i].abs()
             more = self.operations.slack * (wide.abs() + size) + several * size
             # Where a delta is nothing at all, as in rows that were not trained, nothing is open.

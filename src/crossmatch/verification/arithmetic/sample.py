@@ -32,10 +32,10 @@ class _Trial:
     def factors(self) -> tuple[Any, ...]:
         """What shares depend on: programs that differ in sums and roundings alone have the same."""
         program = self.program
-        grouped = program.order if program.is_grouped else None
+        grouped = program.order if program.is_grouped or program.last else None
         way = (program.factors, program.place, program.multiplied, program.chain, program.by_models, program.long)
         # The slack of a product knows whether 16 bits follow.
-        return (*way, grouped, program.base in HALVES)
+        return (*way, grouped, program.base in HALVES, program.last)
 
     def shares(self, parts: Mapping[int, Delta], stored: torch.dtype) -> dict[int, Share]:
         """Of deltas at weight one."""
@@ -98,16 +98,17 @@ class _Reader:
         """Pieces with an element that no program can have stored that casts base and factors as this one does: so that
         of a thousand programs most need not be tried on a file that none of them made."""
         p = trial.program
-        order = "models" if p.by_models else "sum"
-        way = Program(p.base, p.factors, p.place, p.multiplied, order=order, long=p.long, via=p.via)
-        key = (way, bool(p.delta))
+        order = "models" if p.by_models else p.order if p.last else "sum"
+        way = Program(p.base, p.factors, p.place, p.multiplied, order=order, long=p.long, via=p.via, last=p.last)
+        rounded = bool(p.delta or (p.last and p.last.delta))
+        key = (way, rounded)
         self._turn_to(trial)
         if key not in self._kept:
             read = self.read(replace(trial, program=way))
             found = torch.zeros(len(self.pieces), dtype=torch.bool)
             for use, joined in read:
-                far = (joined.stored.double() - use.exact(joined.some)).abs() > _room(use, joined.some, p.delta)
-                found[joined.of[far]] = True
+                off = (joined.stored.double() - use.exact(joined.some)).abs()
+                found[joined.of[off > _room(use, joined.some, is_rounded=rounded)]] = True
             self._kept[key] = found
         return self._kept[key]
 
@@ -181,7 +182,7 @@ class Sample:
         if bound is not None and bound <= more_than:
             return bound
         # What is summed in single precision from models of 16 bits lies on no grid of theirs.
-        base = None if program.is_wide or program.wide_end else program.base
+        base = None if program.is_wide else program.final
         narrow = [d for d in (base, program.via) if d in HALVES]
         explained = torch.tensor([all(map(piece.on_grid, narrow)) for piece in self.pieces], dtype=torch.bool)
         for wrong in self._wrong(_Trial(*candidate)) if int(explained.sum()) > more_than else ():
@@ -264,17 +265,19 @@ def _joined(trial: _Trial, pieces: Sequence[Piece], places: Mapping[int, Tensor]
     return [_together(group) for group in groups.values()]
 
 
-def _room(use: Applied, some: Elements, delta: torch.dtype | None) -> Tensor:
+def _room(use: Applied, some: Elements, *, is_rounded: bool) -> Tensor:
     """How far what is stored may be off the exact sum, whatever is rounded on the way."""
     weights = use.weights
     sizes = [x.abs() * (abs(weights[i]) if use.program.by_models else 1.0) for i, x in some.shares.items()]
     total = sum(sizes, torch.zeros_like(some.ours))
     # Half a step for file and conversion, every sum and, by models, each model and what it is multiplied by.
-    halves = 3 + sum(1 + 3 * max(1.0, abs(weights[i])) * use.program.by_models for i in use.shares)
-    room = halves / 2 * step(some.ours.abs() + total, use.program.grain(use.stored))
+    each = (1 + 3 * max(1.0, abs(weights[i])) * use.program.by_models for i in use.shares)
+    halves, size = 3 + bool(use.program.last) + sum(each), some.ours.abs() + total
+    steps = torch.stack([step(size, dtype) for dtype in use.program.grains(use.stored)])
+    room = halves / 2 * steps.amax(0)
     room = room + sum(some.reach.values(), torch.zeros_like(total)) * (1 + max(map(abs, weights)))
     # Of each delta that is rounded: the product, two multiplications and a sum.
-    return room + (3 + len(sizes)) * (2.0**-9 * total + 2.0**-25) if delta else room
+    return room + (3 + len(sizes)) * (2.0**-9 * total + 2.0**-25) if is_rounded else room
 
 
 def _kinds(shares: Mapping[int, Share]) -> tuple[Any, ...]:

@@ -79,8 +79,10 @@ def absent(found: Estimate, claimed: Weights, where: Sequence[int], t: Threshold
     return tuple(i for i in zero if abs(found.weights[i]) < abs(claimed[i]) / 2)
 
 
-def judge_module(scan: ModuleScan, found: Estimate, claimed: Weights, t: Thresholds) -> ModuleVerdict:
-    """Judge one module.
+def judge_module(
+    scan: ModuleScan, found: Estimate, claimed: Weights, t: Thresholds, *, at_claim: bool = True
+) -> ModuleVerdict:
+    """Judge one module; at_claim: whether its program was run at the claimed weights.
 
     It agrees if its program can have stored every element, and the effect of each claimed adapter is there: in the bits
     (twice as many elements show it as differ from the program's own) or in recovered weights precise enough to tell. It
@@ -90,7 +92,7 @@ def judge_module(scan: ModuleScan, found: Estimate, claimed: Weights, t: Thresho
     """
     seen = scan.looked
     random = scan.program.order == "stochastic"
-    certified = scan.outside == 0 and not random
+    certified = scan.outside == 0 and not random and at_claim
     left_over = scan.remainder if not certified and scan.remainder and scan.remainder.is_noise else None
     # Where a rounding that no program has leaves room for as much as an adapter does, it certifies nothing.
     coarse = left_over is not None and not random and left_over.unseen >= _least_share(seen, claimed)
