@@ -111,6 +111,7 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module 'crossmatch' has no attribute {name!r}")
 
 
+# Python sets a sub-package that is imported as an attribute of its package, and asks no `__getattr__` for what is set.
 class _Package(ModuleType):
     """The package, in which a command's entry goes before a room of the same name: importing `crossmatch.report` or
     `crossmatch.vectors` works as ever, but does not hide `crossmatch.report(...)` and `crossmatch.vectors.apply`."""

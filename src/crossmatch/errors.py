@@ -15,6 +15,7 @@
 Each message says what failed, where, and what to do about it.
 """
 
+from collections.abc import Sequence
 from enum import IntEnum
 
 
@@ -84,3 +85,9 @@ class ProofError(CrossmatchError):
     """A merge whose own proof failed; nothing was published."""
 
     exit_code = ExitCode.FAILED
+
+
+def one_of(option: str, value: str | None, allowed: Sequence[str | None]) -> None:
+    """Raise InputError unless the value is an allowed one."""
+    if value not in allowed:
+        raise InputError(f"{option} {value}: give one of {', '.join(a for a in allowed if a)}")

@@ -18,7 +18,7 @@ from architectures.zoo import MULTIMODAL, Tiny, tiny
 from crossmatch import Adapter, Checkpoint, extract, identify, merge, open_vector, verify
 from crossmatch.analysis import Wanted, assemble, open_vectors
 from crossmatch.causal import open_model
-from crossmatch.cli.facts import adapter_facts
+from crossmatch.vectors.facts import adapter_facts
 from crossmatch.evaluation import Variant
 from crossmatch.evaluation.conditions import Plan
 from crossmatch.evaluation.inference.protocol import Windows

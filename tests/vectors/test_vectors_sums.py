@@ -383,7 +383,7 @@ def test_a_grid_of_strengths(room: Path, tmp_path: Path, capsys: pytest.CaptureF
 
 
 def test_a_grid_that_fails_leaves_nothing(room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = importlib.import_module("crossmatch.cli.vectors.apply")
+    module = importlib.import_module("crossmatch.study.strengths")
 
     original, calls = module.write_checkpoint, []
 

@@ -10,7 +10,7 @@ from typing import Any
 from crossmatch.answers.analysis import analysis_answers, interference_answer
 from crossmatch.answers.answer import Answer
 from crossmatch.answers.audit import audited_in, clean_answer
-from crossmatch.answers.decisions import MARGIN
+from crossmatch.answers.decisions import MARGIN, check_margin
 from crossmatch.answers.evaluation import evaluation_answers
 from crossmatch.answers.proof import claim_answer
 from crossmatch.results.answers import AnswerJson
@@ -43,4 +43,4 @@ def to_json(answers: Sequence[Answer]) -> list[AnswerJson]:
     return [answer.to_dict() for answer in answers]
 
 
-__all__ = ["MARGIN", "Answer", "analysis_answers", "answers_of", "clean_answer", "to_json"]
+__all__ = ["MARGIN", "Answer", "analysis_answers", "answers_of", "check_margin", "clean_answer", "to_json"]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from crossmatch.answers.answer import CANNOT_TELL, NO, YES, Outcome
+from crossmatch.errors import InputError
 from crossmatch.statistics.estimates import Difference
 from crossmatch.statistics.non_inferiority import non_inferiority
 
@@ -24,6 +25,12 @@ MARGIN = 2.0
 TRACES = 0.05
 _Z = 1.959963984540054
 _NEVER = 10**9
+
+
+def check_margin(value: float | None) -> None:
+    """Raise InputError for a margin that is no number of points above 0."""
+    if value is not None and not 0 < value <= 100:
+        raise InputError(f"--margin {value:g}: give points above 0 and up to 100, as in 2")
 
 
 @dataclass(frozen=True)

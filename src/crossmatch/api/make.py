@@ -35,13 +35,13 @@ def train(
         2
     """
     from crossmatch.checkpoint import Checkpoint
-    from crossmatch.cli.options import one_of, train_settings
-    from crossmatch.training import train_stage
+    from crossmatch.errors import one_of
+    from crossmatch.training import read_settings, train_stage
 
     one_of("stage", stage, ("pt", "sft"))
     pairs = [f"{k}={','.join(v) if isinstance(v, list | tuple) else v}" for k, v in (setting or {}).items()]
     named = dict(column or {})
-    settings = train_settings(pairs)
+    settings = read_settings(pairs)
     checkpoint = Checkpoint(base)
     kind: Any = stage
     return train_stage(checkpoint, kind, data, output, settings=settings, columns=named, progress=progress)
@@ -67,10 +67,9 @@ def run(
         >>> result.verified
         True
     """
-    from crossmatch.cli.options import check_margin
-    from crossmatch.cli.run import with_margin
+    from crossmatch.answers import check_margin
     from crossmatch.executors import parse_executor
-    from crossmatch.study import load_recipe, run_study
+    from crossmatch.study import load_recipe, run_study, with_margin
 
     check_margin(margin)
     recipe, where = load_recipe(study), parse_executor(executor)
@@ -108,13 +107,16 @@ def calibrate(
         >>> [one["adapter"] for one in found["sets"]]
         ['sft']
     """
-    from crossmatch.cli.calibrate import Job, files_of, record
     from crossmatch.evaluation.inference.module_inputs import Calibration
+    from crossmatch.study.calibrate import CalibrationJob, files_of
+    from crossmatch.study.calibrate import calibrate as record
 
     asked = Calibration(positions, max_positions, max_length, gradients, template, thinking, seed, turn_end)
     adapters = dict(adapter or {})
     given = [data] if isinstance(data, str) else [f"{name}={file}" for name, file in data.items()]
-    job = Job(base, adapters, files_of(given, list(adapters)), Path(output), allow_partial_adapter, overwrite)
+    job = CalibrationJob(
+        base, adapters, files_of(given, list(adapters)), Path(output), allow_partial_adapter, overwrite
+    )
     return record(job, asked, progress)
 
 
@@ -149,9 +151,10 @@ def analyse(
         ['pt', 'sft']
     """
     from crossmatch.analysis import DEFAULT_KS, Wanted, assemble, open_vectors
+    from crossmatch.analysis.output import check_output, try_output, write_result
+    from crossmatch.analysis.texts import TextRequest, read_material, run_texts
     from crossmatch.answers import analysis_answers, to_json
-    from crossmatch.cli.analyse.command import check_output, try_output, write
-    from crossmatch.cli.analyse.options import Asked, read_material, run_texts
+    from crossmatch.console import Terminal
     from crossmatch.export.results import AnalysisResult
 
     place = Path(cache) if cache is not None else None
@@ -160,11 +163,11 @@ def analyse(
     try_output(home, pictures=False)
     opened = open_vectors(base, vectors)
     check_output(home, opened)
-    asked = Asked(texts, questions, openings, positions, nulls, items, tuple(k))
+    asked = TextRequest(texts, questions, openings, positions, nulls, items, tuple(k))
     material = read_material(opened, asked)
     facts = assemble(opened, wanted, progress=progress)
-    run_texts(opened, material, facts)
+    run_texts(opened, material, facts, Terminal())
     facts["answers"] = to_json(analysis_answers(facts))
     if home is not None:
-        write(home, facts, pictures=False)
+        write_result(home, facts, Terminal(), pictures=False)
     return AnalysisResult(facts)

@@ -56,26 +56,25 @@ def evaluate(
         >>> sorted(found.summary["conditions"])
         ['own.greedy']
     """
-    from crossmatch.answers import MARGIN, answers_of
+    from crossmatch.analysis.interference.suite_pair import interfere, wanted_pair
+    from crossmatch.answers import MARGIN, answers_of, check_margin
     from crossmatch.checkpoint import Checkpoint
-    from crossmatch.cli.evaluate.options import (
-        clean_parts,
-        interfere,
-        read_checkpoints,
-        read_measuring,
-        read_serving,
-        wanted_pair,
-    )
-    from crossmatch.cli.options import check_margin
+    from crossmatch.console import Terminal
     from crossmatch.data.suites import load_suite
+    from crossmatch.evaluation.comparison.clean_items import clean_parts
     from crossmatch.evaluation.conditions import Plan, conditions_of
     from crossmatch.evaluation.inference.batch_memory import parse_memory
     from crossmatch.evaluation.pipeline import EvaluationRequest, run_evaluation
+    from crossmatch.evaluation.runner.served_runner import read_serving
+    from crossmatch.evaluation.variants.checkpoints import read_checkpoints
+    from crossmatch.evaluation.variants.measuring import read_measuring
     from crossmatch.evaluation.variants.variants import SERVED
     from crossmatch.executors import parse_executor
     from crossmatch.report import write_evaluation
     from crossmatch.result_kinds import SAMPLES, SUMMARY
 
+    # Notes are shown whatever `progress` is.
+    terminal = Terminal()
     check_margin(margin)
     out = Path(output)
     suites = [load_suite(one) for one in ([suite] if isinstance(suite, str) else suite)]
@@ -92,16 +91,16 @@ def evaluate(
     where = parse_executor(executor)
     plan = Plan(conditions_of(template, decoding), None, batch_size, kl, against, parse_memory(memory), where)
     pair = wanted_pair(wanted, suites, interference) if wanted else None
-    parts, whole = clean_parts(Path(clean) if clean is not None else None, suites), Checkpoint(base)
+    parts, whole = clean_parts(Path(clean) if clean is not None else None, suites, terminal), Checkpoint(base)
     variants = wanted.variants() if wanted else []
-    variants += read_checkpoints(whole, _pairs(checkpoint), [*([SERVED] if serving else []), *variants])
+    variants += read_checkpoints(whole, _pairs(checkpoint), [*([SERVED] if serving else []), *variants], terminal)
     adapters = wanted.adapters if wanted else {}
     within = margin or MARGIN
     request = EvaluationRequest(whole, tuple(suites), tuple(variants), adapters, plan, serving, parts, margin=within)
     found = run_evaluation(request, out, progress=progress)
     facts: dict[str, Any] = {"name": out.resolve().name, "summary": found.summary, "samples": found.samples}
     if wanted and pair:
-        facts["interference"] = interfere(whole, wanted, pair, interference, out)
+        facts["interference"] = interfere(whole, wanted, pair, interference, out, terminal)
     found.summary["answers"] = answers_of(facts, within)
     SUMMARY.replace(out / "summary.json", found.summary)
     SAMPLES.replace(out / "samples.json", found.samples)
@@ -131,13 +130,13 @@ def compare(
     """
     import math
 
-    from crossmatch.cli.compare import _located, _read
+    from crossmatch.evaluation.comparison.open_run import locate_run, open_run
     from crossmatch.evaluation.comparison.run_comparison import Wanted, compare_runs
 
     if margin is not None and not (math.isfinite(margin) and margin >= 0):
         raise InputError(f"margin {margin}: give points, as in 1.0; 0 asks whether B is better")
     wanted = Wanted(margin, tuple(metric), tuple(task), pooled)
-    return compare_runs(_read(*_located(str(a))), _read(*_located(str(b))), wanted)
+    return compare_runs(open_run(*locate_run(str(a))), open_run(*locate_run(str(b))), wanted)
 
 
 def audit(
@@ -161,8 +160,7 @@ def audit(
         >>> report.share("choice")
         0.0
     """
-    from crossmatch.cli.audit import audit_facts, check_output
-    from crossmatch.evaluation.audit import Criteria, Work, open_corpus
+    from crossmatch.evaluation.audit import Criteria, Work, audit_facts, check_output, open_corpus
     from crossmatch.evaluation.audit import audit as look
     from crossmatch.result_kinds import AUDIT
 
@@ -202,12 +200,13 @@ def predict(
     """
     from crossmatch.adapter import Recorded, open_vector
     from crossmatch.api.prove import parts_of
-    from crossmatch.cli.predict import Evidence, predicted
+    from crossmatch.sweeping.predict import Evidence
+    from crossmatch.sweeping.predict import predict as score
 
     evidence = Evidence(None if sweep is None else Path(sweep), suite, items)
     vectors = {name: one if isinstance(one, Recorded) else open_vector(one) for name, one in adapter.items()}
     parts = {name: (vectors[name], value) for name, (_, value) in parts_of(vectors, weight).items()}
-    return predicted(base, parts, reference, evidence, progress)
+    return score(base, parts, reference, evidence, progress)
 
 
 def sweep(
@@ -247,7 +246,7 @@ def sweep(
         >>> found.facts["reference"]
         'sft'
     """
-    from crossmatch.cli.sweep import recipe_of
+    from crossmatch.sweeping import recipe_of
     from crossmatch.sweeping import sweep as search
 
     values: dict[str, Any] = {

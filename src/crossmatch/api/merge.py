@@ -63,10 +63,8 @@ def merge(
         'verified'
     """
     from crossmatch.api.prove import opened, parts_of
-    from crossmatch.cli.merge import check_form
-    from crossmatch.cli.merge_output import storage as stored_as
     from crossmatch.export.results import MergeManifest
-    from crossmatch.merging import Output, execute, merge_factors, plan_merge
+    from crossmatch.merging import Output, check_form, execute, merge_factors, plan_merge, read_storage
     from crossmatch.rules import Calibration, Recipe
     from crossmatch.verification import SampledProof
 
@@ -83,7 +81,7 @@ def merge(
     given = parts if parts is not None else parts_of(adapter or {}, weight or {})
     words = {name: str(value) for name, value in (setting or {}).items()}
     how = recipe or Recipe(rule, words, seed, Calibration(Path(calibration)) if calibration else None)
-    stored = storage or stored_as(dtype, rounding, shard_size, tied)
+    stored = storage or read_storage(dtype, rounding, shard_size, tied)
     options = output if isinstance(output, Output) else Output(tokenizer, overwrite, any_base, durable, sha256)
     plan = plan_merge(opened(base), given, recipe=how, storage=stored, allow_partial=allow_partial_adapter)
     if to == "adapter":

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from crossmatch.adapter import open_vector
-from crossmatch.checkpoint import Checkpoint, is_quantised, locate
-from crossmatch.cli.options import DTYPES, one_of
+from crossmatch.checkpoint import DTYPE_WORDS, Checkpoint, is_quantised, locate
 from crossmatch.delta import TuningVector
-from crossmatch.errors import InputError
+from crossmatch.errors import InputError, one_of
 from crossmatch.rules import Recipe, Weight, parse_weight
 from crossmatch.runtime import SILENT, Progress
 from crossmatch.verification import (
@@ -64,7 +63,7 @@ def verify(
         >>> round(verdict.weights["pt"].recovered, 3)
         0.3
     """
-    one_of("dtype", dtype, (None, *DTYPES))
+    one_of("dtype", dtype, (None, *DTYPE_WORDS))
     if parts is None and adapter is not None and weight is not None:
         parts = parts_of(adapter, weight)
     if parts is not None and base is not None:
@@ -77,7 +76,7 @@ def verify(
         said = None if base is None else _path(base, "base")
         claim = claim_from_manifest(opened(merged), said, paths, None if calibration is None else Path(calibration))
         claim = replace(claim, recipe=recipe) if recipe is not None else claim
-    claim = replace(claim, dtypes=(DTYPES[dtype],)) if dtype else claim
+    claim = replace(claim, dtypes=(DTYPE_WORDS[dtype],)) if dtype else claim
     claim = replace(claim, partial=tuple(claim.parts)) if allow_partial_adapter else claim
     verdict = verify_claim(merged, claim, thresholds=thresholds, quick=quick, progress=progress)
     if public_key is None:
@@ -120,15 +119,10 @@ def inspect(path: str | Path) -> Mapping[str, Any]:
         >>> facts["kind"], facts["ranks"]
         ('adapter', {'8': 14})
     """
-    from crossmatch.adapter import CONFIG_FILE, is_vector
-    from crossmatch.cli.facts import adapter_facts, checkpoint_facts, vector_facts
+    from crossmatch.console import Terminal
+    from crossmatch.vectors.facts import inspect_path
 
-    directory = locate(path).path
-    if not directory.is_dir():
-        raise InputError(f"{path} is a file; give the directory that holds it")
-    if (directory / CONFIG_FILE).exists():
-        return adapter_facts(str(path), directory)
-    return vector_facts(str(path)) if is_vector(directory) else checkpoint_facts(str(path), directory)
+    return inspect_path(path, Terminal())
 
 
 def parts_of(adapter: Mapping[str, Vector], weight: Mapping[str, Weight | str]) -> Parts:

@@ -20,7 +20,9 @@ def report(
         >>> crossmatch.report("answers").name
         'summary.html'
     """
-    from crossmatch.cli.report import make_page
+    from crossmatch.console import Terminal
+    from crossmatch.study.pages import make_page
 
     place = None if output is None else Path(output)
-    return make_page(Path(run), place, *(None if one is None else str(one) for one in (tables, figures)))
+    wanted = (None if one is None else str(one) for one in (tables, figures))
+    return make_page(Path(run), place, *wanted, Terminal())

@@ -46,11 +46,12 @@ def extract(
         'float32'
     """
     from crossmatch.checkpoint import Checkpoint
-    from crossmatch.cli.vectors.extract import extracted
     from crossmatch.vectors import LowRankForm
+    from crossmatch.vectors.requests import write_difference
 
     form = None if rank is None and energy is None else LowRankForm(rank, energy, seed)
-    return extracted((Checkpoint(base), Checkpoint(tuned)), Path(output), form, dtype, overwrite, progress)
+    pair = Checkpoint(base), Checkpoint(tuned)
+    return write_difference(pair, Path(output), form, dtype, overwrite, progress)
 
 
 def add(
@@ -78,10 +79,10 @@ def add(
         >>> manifest["predicate"]["parts"]["pt"]["weight"]
         0.5
     """
-    from crossmatch.cli.vectors.add import Asked, added
+    from crossmatch.vectors.requests import SumRequest, write_sum
 
-    asked = Asked(dict(adapter), dict(weight or {}), match_norm, base, dtype, any_base, overwrite)
-    return added(asked, Path(output), progress)
+    asked = SumRequest(dict(adapter), dict(weight or {}), match_norm, base, dtype, any_base, overwrite)
+    return write_sum(asked, Path(output), progress)
 
 
 def scale(
@@ -102,9 +103,9 @@ def scale(
         >>> [one["strength"] for one in crossmatch.vectors.scale("runs/sft", "half", strength=0.5)]
         [0.5]
     """
-    from crossmatch.cli.vectors.add import scaled
+    from crossmatch.vectors.requests import write_multiples
 
-    return scaled(vector, Path(output), _texts(strength), base, overwrite, progress)
+    return write_multiples(vector, Path(output), _texts(strength), base, overwrite, progress)
 
 
 def apply(
@@ -131,12 +132,13 @@ def apply(
     """
     from crossmatch.adapter import open_vector
     from crossmatch.checkpoint import Checkpoint
-    from crossmatch.cli.merge_output import storage
-    from crossmatch.cli.vectors.apply import Job, write_strengths
+    from crossmatch.console import Terminal
+    from crossmatch.merging import read_storage
+    from crossmatch.study.strengths import StrengthJob, write_strengths
 
-    stored = storage(dtype, "nearest", None, tied)
-    job = Job(Checkpoint(base), open_vector(vector), 1.0, stored, verify, any_base, allow_partial_adapter)
-    made = write_strengths(job, Path(output), _texts(strength), overwrite)
+    stored = read_storage(dtype, "nearest", None, tied)
+    job = StrengthJob(Checkpoint(base), open_vector(vector), 1.0, stored, verify, any_base, allow_partial_adapter)
+    made = write_strengths(job, Path(output), _texts(strength), overwrite, Terminal())
     return [one.facts for one in made.values()]
 
 
@@ -166,12 +168,13 @@ def remove(
     """
     from crossmatch.adapter import open_vector
     from crossmatch.checkpoint import Checkpoint
-    from crossmatch.cli.merge_output import storage
-    from crossmatch.cli.vectors.apply import Job, taken_off
+    from crossmatch.console import Terminal
+    from crossmatch.merging import read_storage
+    from crossmatch.study.strengths import StrengthJob, write_without
 
-    stored = storage(dtype, "nearest", None, tied)
-    job = Job(Checkpoint(tuned), open_vector(vector), -1.0, stored, verify, True, allow_partial_adapter)
-    made = taken_off(job, Path(output), _texts(strength), overwrite, base)
+    stored = read_storage(dtype, "nearest", None, tied)
+    job = StrengthJob(Checkpoint(tuned), open_vector(vector), -1.0, stored, verify, True, allow_partial_adapter)
+    made = write_without(job, Path(output), _texts(strength), overwrite, base, Terminal())
     return [one.facts for one in made.values()]
 
 
@@ -182,9 +185,10 @@ def inspect(path: str | Path) -> Mapping[str, Any]:
     >>> crossmatch.vectors.inspect("runs/sft")["kind"]
     'adapter'
     """
-    from crossmatch.cli.vectors.inspect import inspected
+    from crossmatch.console import Terminal
+    from crossmatch.vectors.facts import inspect_vector
 
-    return inspected(str(path))
+    return inspect_vector(str(path), Terminal())
 
 
 def _texts(strength: Strength) -> list[str]:

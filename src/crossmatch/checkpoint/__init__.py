@@ -3,7 +3,7 @@
 from crossmatch.checkpoint.checkpoint import BLOCK_ELEMENTS, Checkpoint, PassingDigests, Tail, TensorFiles
 from crossmatch.checkpoint.digest import Unchanged, bytes_digest, file_digest, files_digest, value_digest
 from crossmatch.checkpoint.files_beside_weights import Neighbours, neighbours
-from crossmatch.checkpoint.header import DTYPE_NAMES, DTYPES, TensorInfo, read_header, tensor_bytes
+from crossmatch.checkpoint.header import DTYPE_NAMES, DTYPE_WORDS, DTYPES, TensorInfo, read_header, tensor_bytes
 from crossmatch.checkpoint.hub import Source, is_hub_id, locate, upload
 from crossmatch.checkpoint.layout import INDEX, MANIFEST, SINGLE, Layout, find_weights, read_json
 from crossmatch.checkpoint.naming import Naming, namings
@@ -16,6 +16,7 @@ from crossmatch.checkpoint.output import (
     json_text,
     replace_json,
     safe_name,
+    split_pairs,
     sync,
     write_json,
     write_rows,
@@ -43,6 +44,7 @@ __all__ = [
     "BLOCK_ELEMENTS",
     "DTYPES",
     "DTYPE_NAMES",
+    "DTYPE_WORDS",
     "INDEX",
     "MANIFEST",
     "SIGNATURE",
@@ -100,6 +102,7 @@ __all__ = [
     "safe_name",
     "side_digest",
     "sign",
+    "split_pairs",
     "sync",
     "tensor_bytes",
     "text_facts",

@@ -45,6 +45,10 @@ DTYPES: Mapping[str, torch.dtype] = {
 # Known to the format, and to no tensor of every torch that is supported: scales, and numbers that share bytes.
 _PACKED = ("F8_E8M0", "F4", "F6_E2M3", "F6_E3M2")
 DTYPE_NAMES: Mapping[torch.dtype, str] = {v: k for k, v in DTYPES.items()}
+# What a user may call the dtypes in which a model is stored.
+DTYPE_WORDS = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"} | {
+    name: name for name in ("bfloat16", "float16", "float32")
+}
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from crossmatch.checkpoint.header import encode_header, pread_exact, tensor_bytes
 from crossmatch.checkpoint.layout import MANIFEST
-from crossmatch.errors import OutputError
+from crossmatch.errors import InputError, OutputError
 
 TensorSpec = tuple[str, torch.dtype, tuple[int, ...]]
 
@@ -51,6 +51,23 @@ def check_apart(out: Path, inputs: Iterable[Path]) -> None:
 def safe_name(name: str) -> bool:
     """Whether a name may become part of a path: letters, digits, `_`, `.`, `-`, the first a letter or a digit."""
     return re.fullmatch(r"[A-Za-z0-9][\w.-]*", name) is not None
+
+
+def split_pairs(pairs: Sequence[str] | None, option: str) -> dict[str, str]:
+    """NAME=VALUE texts into a mapping, split at the first `=`. Raises InputError for a bad or repeated name."""
+    result: dict[str, str] = {}
+    for pair in pairs or ():
+        name, equals, value = pair.partition("=")
+        if not equals or not name or not value:
+            raise InputError(f"{option} {pair}: write it as NAME=VALUE")
+        if name in result:
+            raise InputError(f"{option} {name}: given twice")
+        if not safe_name(name):
+            raise InputError(
+                f"{option} {name}: a name is letters, digits, '_', '.', '-', the first a letter or a digit"
+            )
+        result[name] = value
+    return result
 
 
 @contextmanager

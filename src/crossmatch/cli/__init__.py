@@ -10,7 +10,6 @@ from crossmatch.cli.analyse.command import analyse_command
 from crossmatch.cli.audit import audit_command
 from crossmatch.cli.calibrate import calibrate_command
 from crossmatch.cli.compare import compare_command
-from crossmatch.cli.console import Settings, say
 from crossmatch.cli.doctor import doctor_command
 from crossmatch.cli.evaluate.command import evaluate_command
 from crossmatch.cli.exports import with_directories
@@ -27,6 +26,7 @@ from crossmatch.cli.sweep import sweep_command
 from crossmatch.cli.train import train_command
 from crossmatch.cli.vectors import app as vectors
 from crossmatch.cli.verify import verify_command
+from crossmatch.console import Settings, say
 from crossmatch.errors import CrossmatchError, ExitCode
 from crossmatch.report.text import paragraph, printable
 from crossmatch.runtime import quiet_libraries

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from crossmatch.cli.console import Terminal, say
+from crossmatch.console import Terminal, say
 
 if TYPE_CHECKING:
     from crossmatch.checkpoint import Source, Unchanged

@@ -1,24 +1,22 @@
 """crossmatch audit."""
 
 import textwrap
-from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from crossmatch.cli.console import Terminal, emit, say
-from crossmatch.cli.exports import Tables, export, wanted_exports
-from crossmatch.cli.options import Detail, Json, split_pairs
-from crossmatch.errors import ExitCode, InputError, OutputError
+from crossmatch.cli.exports import Tables
+from crossmatch.cli.options import Detail, Json
+from crossmatch.console import Terminal, emit, say
+from crossmatch.errors import ExitCode, InputError
 from crossmatch.report.terminal.answers import Rest, show_screen
 from crossmatch.report.terminal.audit import audit_table
 from crossmatch.report.text import printable
 
 if TYPE_CHECKING:
-    from crossmatch.evaluation.audit import AuditReport, FileCorpus, SetPair, SuiteCorpus
-    from crossmatch.results.audit import AuditJson
+    from crossmatch.evaluation.audit import AuditReport, SetPair
 
 _FORMS = "a .jsonl, .json, .csv, .parquet, .txt (also .gz, .zst) or suite .yaml file, or a hub data set; repeat."
 
@@ -39,7 +37,9 @@ def audit_command(
     as_json: Json = False,
 ) -> None:
     """Look for held-out items in the train sets, and for each train set in those before it."""
-    from crossmatch.evaluation.audit import Criteria, Work, audit, open_corpus
+    from crossmatch.checkpoint import split_pairs
+    from crossmatch.evaluation.audit import Criteria, Work, audit, audit_facts, check_output, open_corpus
+    from crossmatch.export.wanted import export, wanted_exports
     from crossmatch.result_kinds import AUDIT
 
     if fail_above is not None and not 0 <= fail_above <= 1:
@@ -66,37 +66,11 @@ def audit_command(
             print()
         places = {"json": str(output)} if output is not None else {}
         show_screen(facts["answers"], partial(audit_table, facts), Rest(places, detail=not detail))
-    export(facts, exports)
+    export(facts, exports, Terminal())
     for name in failed:
         say(f"failed: of {name} {report.share(name):.2%} were found, more than {fail_above:.2%}")
     if failed:
         raise typer.Exit(ExitCode.FAILED)
-
-
-def check_output(output: Path | None) -> None:
-    """Raise OutputError for a file that cannot be written: before the work, not after it."""
-    if output is not None and (output.is_dir() or not output.parent.is_dir()):
-        raise OutputError(f"{output} cannot be written; give the name of a file in a directory that exists")
-
-
-def audit_facts(
-    report: "AuditReport",
-    sources: Sequence[Mapping[str, str]],
-    corpora: "Sequence[Mapping[str, FileCorpus | SuiteCorpus]]",
-    fail_above: float | None,
-) -> "AuditJson":
-    """The result as JSON has it: with each set's file and digest, the gate, and the answer."""
-    from crossmatch.answers import clean_answer, to_json
-
-    facts = report.to_dict()
-    for sets, files, read in zip((facts["train"], facts["held_out"]), sources, corpora, strict=True):
-        for name, file in files.items():
-            sets[name]["source"], sets[name]["digest"] = file, read[name].digest()
-    failed = [name for name in report.ids if fail_above is not None and (report.share(name) or 0) > fail_above]
-    facts["gate"] = None if fail_above is None else {"fail_above": fail_above, "failed": failed}
-    answer = clean_answer(facts)
-    facts["answers"] = to_json([answer] if answer else [])
-    return facts
 
 
 def show(report: "AuditReport") -> None:

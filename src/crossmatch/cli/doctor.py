@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from crossmatch.cli.console import Terminal, emit
-from crossmatch.cli.options import Adapters, Json, split_pairs
+from crossmatch.cli.options import Adapters, Json
+from crossmatch.console import Terminal, emit
 from crossmatch.errors import ExitCode
 from crossmatch.report.text import printable
 
@@ -26,6 +26,7 @@ def doctor_command(
 
     Exit code 0: no fault (warnings may be there); 1: a fault was found.
     """
+    from crossmatch.checkpoint import split_pairs
     from crossmatch.result_kinds import DOCTOR
     from crossmatch.study.doctor import doctor
 

@@ -1,14 +1,9 @@
 """--tables, --figures and --report-to: a command's result for papers and trackers."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import Annotated
 
 import typer
-
-from crossmatch.cli.console import Terminal, say
-from crossmatch.errors import InputError
 
 Tables = Annotated[
     str | None,
@@ -27,15 +22,6 @@ ReportTo = Annotated[
 _DIRECTORIES = ("--tables", "--figures")
 
 
-@dataclass(frozen=True)
-class Exports:
-    """Where tables and figures go (None: nowhere), and which trackers are told."""
-
-    tables: Path | None = None
-    figures: Path | None = None
-    trackers: tuple[str, ...] = ()
-
-
 def with_directories(arguments: Sequence[str]) -> list[str]:
     """A command line in which `--tables` and `--figures` without a DIR say so: DIR may be left out, which the parser of
     options does not know."""
@@ -44,52 +30,3 @@ def with_directories(arguments: Sequence[str]) -> list[str]:
         alone = word in _DIRECTORIES and following.startswith("-")
         found.append(f"{word}=" if alone else word)
     return found
-
-
-def wanted_exports(
-    tables: str | None, figures: str | None, home: Path | None, trackers: Sequence[str] | None = None
-) -> Exports:
-    """What is wanted, checked before the work. home: where the result is written, beside which files go by default.
-
-    Raises InputError without a directory or for an unknown or missing tracker, OutputError for one that cannot be
-    written.
-    """
-    from crossmatch.export.files import check_directory
-
-    places = {}
-    for option, text in zip(_DIRECTORIES, (tables, figures), strict=True):
-        if text == "" and home is None:
-            raise InputError(f"{option} needs a directory here; write {option} DIR")
-        place = None if text is None else Path(text) if text or home is None else home / option[2:]
-        if place is not None:
-            check_directory(place)
-        places[option[2:]] = place
-    if trackers:
-        from crossmatch.export.tracking import check_tracker
-
-        for name in trackers:
-            check_tracker(name)
-    return Exports(places["tables"], places["figures"], tuple(dict.fromkeys(trackers or ())))
-
-
-def export(facts: Mapping[str, Any], wanted: Exports, *, name: str = "", page: Path | None = None) -> None:
-    """Write and log what is wanted of a result. facts: as its JSON file has them; name, page: what trackers show."""
-    if wanted.tables is not None:
-        from crossmatch.export.files import write_tables
-        from crossmatch.export.results import tables_of
-
-        tables = tables_of(facts)
-        write_tables(tables, wanted.tables)
-        say(f"{len(tables)} tables: {wanted.tables}")
-    if wanted.figures is not None:
-        from crossmatch.export.files import charts_of, write_figures
-
-        with Terminal().task("figures"):
-            drawn = write_figures(charts_of(facts, name), wanted.figures)
-        say(f"{len(drawn) // 3} figures: {wanted.figures}" if drawn else "no figures: this result has none")
-    if wanted.trackers:
-        from crossmatch.export.tracking import track, tracked
-
-        told = tracked(facts, name, page)
-        for tracker in wanted.trackers:
-            say(f"{tracker}: {track(tracker, told)}")

@@ -4,9 +4,9 @@ from typing import Annotated
 
 import typer
 
-from crossmatch.cli.console import Terminal
-from crossmatch.cli.options import Adapters, Json, split_pairs
+from crossmatch.cli.options import Adapters, Json
 from crossmatch.cli.verdict_output import EXIT, Annotate, Junit, Sarif, Shown, check_files, conclude
+from crossmatch.console import Terminal
 
 
 def identify_command(
@@ -24,7 +24,7 @@ def identify_command(
     Exit code 0: they explain the file; 1: something else is in it; 3: the data cannot tell.
     """
     from crossmatch.adapter import open_vector
-    from crossmatch.checkpoint import Checkpoint
+    from crossmatch.checkpoint import Checkpoint, split_pairs
     from crossmatch.runtime import keep_heap
     from crossmatch.verification import identify
 

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from crossmatch.cli.console import Terminal, emit, say
 from crossmatch.cli.options import Json
+from crossmatch.console import Terminal, emit, say
 from crossmatch.report.text import printable
 
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from crossmatch.cli.console import emit, say
-from crossmatch.cli.merge_output import HUB, destination, say_notes, storage, write_adapter, write_checkpoint
-from crossmatch.cli.options import Adapters, AllowPartial, Json, Weights, one_of, pair_up, split_pairs
+from crossmatch.cli.merge_output import HUB, destination, say_notes
+from crossmatch.cli.options import Adapters, AllowPartial, Json, Weights, pair_up
+from crossmatch.console import Terminal, emit, say
 from crossmatch.errors import InputError
 from crossmatch.report.text import duration, size
 
@@ -55,8 +55,8 @@ def merge_command(
     as_json: Json = False,
 ) -> None:
     """Merge adapters into a base: deltas weighted once, summed exactly, rounded once, proved, published whole."""
-    from crossmatch.checkpoint import Checkpoint
-    from crossmatch.merging import Output, plan_merge
+    from crossmatch.checkpoint import Checkpoint, split_pairs
+    from crossmatch.merging import Output, check_form, plan_merge, read_storage, write_adapter, write_checkpoint
     from crossmatch.rules import Calibration, Recipe
     from crossmatch.runtime import keep_heap
 
@@ -67,26 +67,30 @@ def merge_command(
     if swept is not None:
         beside = {"BASE": base, "-a": adapter, "-w": weight, "--set": option, "--calibration": calibration}
         chosen = _chosen(swept, point, {**beside, "--rule": rule != "linear", "--seed": seed})
-        stored = storage(dtype or chosen.dtype, rounding, shard_size, tied)
+        stored = read_storage(dtype or chosen.dtype, rounding, shard_size, tied)
         plan = plan_merge(chosen.base, chosen.parts, recipe=chosen.recipe, storage=stored, allow_partial=partial)
         plan = replace(plan, recorded=chosen.recorded)
     else:
         if base is None or point is not None:
             raise InputError("--point needs --from DIR" if base else "give a base checkpoint, or --from DIR of a sweep")
         recipe = Recipe(rule, split_pairs(option, "--set"), seed, Calibration(calibration) if calibration else None)
-        stored, parts = storage(dtype, rounding, shard_size, tied), pair_up(adapter, weight)
+        stored, parts = read_storage(dtype, rounding, shard_size, tied), pair_up(adapter, weight)
         plan = plan_merge(Checkpoint(base), parts, recipe=recipe, storage=stored, allow_partial=partial)
     say_notes(plan, tokenizer)
     if dry_run or output is None:
         _check_place(output, overwrite)
         _show_plan(plan, as_json)
         return
+    terminal = Terminal()
     options = Output(tokenizer, overwrite, any_base, durable, sha256, away=output.startswith(HUB))
     with destination(output, sign) as (folder, publish):
         if to == "checkpoint":
-            written = write_checkpoint(plan, folder, options, verify)
+            from crossmatch.verification import SampledProof
+
+            proof = SampledProof(progress=terminal) if verify else None
+            written = write_checkpoint(plan, folder, options, proof, terminal)
         else:
-            written = write_adapter(plan, folder, options, rank)
+            written = write_adapter(plan, folder, options, rank, terminal)
         where = publish()
     if as_json:
         from crossmatch.result_kinds import MERGE
@@ -118,15 +122,6 @@ def _check_place(output: str | None, overwrite: bool) -> None:
 
     if output is not None and not output.startswith(HUB):
         check_output(Path(output), overwrite)
-
-
-def check_form(to: str, rank: int | None, *, checkpoint_only: bool) -> None:
-    """Raise InputError for options that do not go together."""
-    one_of("--to", to, ("checkpoint", "adapter"))
-    if to == "checkpoint" and rank is not None:
-        raise InputError("--rank needs --to adapter: a checkpoint takes the whole sum")
-    if to == "adapter" and checkpoint_only:
-        raise InputError("--dtype, --rounding, --shard-size and --sha256 are for checkpoints; an adapter is one file")
 
 
 def _show_plan(plan: "MergePlan", as_json: bool) -> None:

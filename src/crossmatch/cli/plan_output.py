@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from crossmatch.cli.console import emit
+from crossmatch.console import emit
 from crossmatch.report.answer_sentences import WIDTH
 from crossmatch.report.text import columns, duration, padded, plain, shortened, wrapped
 

@@ -1,15 +1,13 @@
 """crossmatch report."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from crossmatch.cli.console import emit, say
-from crossmatch.cli.exports import Figures, Tables, export, wanted_exports
+from crossmatch.cli.exports import Figures, Tables
 from crossmatch.cli.options import Json
-from crossmatch.errors import InputError
+from crossmatch.console import Terminal, emit, say
 
 
 def report_command(
@@ -22,51 +20,11 @@ def report_command(
     """Make the page of a finished study, of an analysis or of an evaluation from its report.json, analysis.json or
     summary.json."""
     from crossmatch.result_kinds import PAGE
+    from crossmatch.study.pages import make_page
 
-    out = make_page(run, output, tables, figures)
+    out = make_page(run, output, tables, figures, Terminal())
     if as_json:
         emit(PAGE, {"schema_version": 1, "report": str(out)})
     else:
         print(out)
         say(f"open {out} in a browser")
-
-
-def make_page(run: Path, output: Path | None, tables: str | None, figures: str | None) -> Path:
-    """Make the page of a result's directory, and what else is wanted (None: not; "": beside it); where the page is."""
-    file = next(
-        (run / name for name in ("report.json", "analysis.json", "summary.json") if (run / name).is_file()), None
-    )
-    if file is None:
-        raise InputError(f"{run} holds no report.json, analysis.json or summary.json; run the study to its end first")
-    exports = wanted_exports(tables, figures, run)
-    out = output or file.with_suffix(".html")
-    export(_write(file, out), exports, name=run.resolve().name)
-    return out
-
-
-def _write(file: Path, out: Path) -> Mapping[str, Any]:
-    """Write the page of a result; the facts of its tables and figures. A file of an earlier version, which has no
-    answers, gets them. Raises DataError for a file that is not of its kind."""
-    from crossmatch.answers import analysis_answers, answers_of, to_json
-    from crossmatch.report import write_analysis, write_evaluation, write_report
-    from crossmatch.result_kinds import ANALYSIS, INTERFERENCE, REPORT, SAMPLES, SUMMARY
-
-    if file.stem == "report":
-        report = REPORT.read(file, say)
-        report.setdefault("answers", answers_of(report))
-        write_report(report, out)
-        return report
-    if file.stem == "analysis":
-        analysis = ANALYSIS.read(file, say)
-        analysis.setdefault("answers", to_json(analysis_answers(analysis)))
-        write_analysis(analysis, out)
-        return analysis
-    summary, samples, interference = SUMMARY.read(file, say), file.with_name("samples.json"), None
-    found: dict[str, Any] = {"summary": summary, "name": file.parent.resolve().name}
-    if samples.is_file():
-        found["samples"] = SAMPLES.read(samples, say)
-    if (beside := file.with_name("interference.json")).is_file():
-        found["interference"] = interference = INTERFERENCE.read(beside, say)
-    summary.setdefault("answers", answers_of(found))
-    write_evaluation(found, out)
-    return {**summary, "interference": interference}

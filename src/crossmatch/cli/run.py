@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from crossmatch.cli.console import Terminal, emit, say
-from crossmatch.cli.exports import Figures, ReportTo, Tables, export, wanted_exports
-from crossmatch.cli.options import Detail, Executor, Json, Margin, check_margin, resubmitted
+from crossmatch.cli.exports import Figures, ReportTo, Tables
+from crossmatch.cli.options import Detail, Executor, Json, Margin, resubmitted
 from crossmatch.cli.plan_output import DryRun, show_plan
+from crossmatch.console import Terminal, emit, say
 from crossmatch.errors import ExitCode, InputError
 
 if TYPE_CHECKING:
     from crossmatch.study import StudyResult
-    from crossmatch.study.recipe import Recipe
 
 
 def run_command(
@@ -36,10 +35,12 @@ def run_command(
 
     Exit code 0: every merge is verified; 1: one is not; 3: one could not be judged.
     """
+    from crossmatch.answers import check_margin
     from crossmatch.executors import parse_executor, submission
+    from crossmatch.export.wanted import export, wanted_exports
     from crossmatch.result_kinds import REPORT, RUN
     from crossmatch.runtime import keep_heap
-    from crossmatch.study import load_recipe, plan_study, run_study
+    from crossmatch.study import load_recipe, plan_study, run_study, with_margin
     from crossmatch.training.processes import this_run
 
     started = time.monotonic()
@@ -85,16 +86,9 @@ def run_command(
     if as_json:
         _say_cost(result, seconds, peak)
         say(f"report: {result.report}")
-    export(REPORT.read(result.path / "report.json"), wanted, name=recipe.name, page=result.report)
+    export(REPORT.read(result.path / "report.json"), wanted, Terminal(), name=recipe.name, page=result.report)
     codes = {"verified": ExitCode.OK, "inconclusive": ExitCode.INCONCLUSIVE, "failed": ExitCode.FAILED}
     raise typer.Exit(codes[result.worst])
-
-
-def with_margin(recipe: "Recipe", margin: float) -> "Recipe":
-    """The recipe with another margin. Raises InputError for one that measures nothing."""
-    if recipe.evaluation is None:
-        raise InputError(f"--margin {margin:g}: the recipe has no `evaluation:` that it could be a margin of")
-    return recipe.model_copy(update={"evaluation": recipe.evaluation.model_copy(update={"margin": margin})})
 
 
 def _say_cost(result: "StudyResult", seconds: float, peak: float) -> None:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from crossmatch.cli.console import print_json
 from crossmatch.cli.options import Json
+from crossmatch.console import print_json
 from crossmatch.errors import InputError
 
 if TYPE_CHECKING:

@@ -6,15 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from crossmatch.cli.console import Terminal, emit, say
-from crossmatch.cli.exports import ReportTo, Tables, export, wanted_exports
-from crossmatch.cli.options import Adapters, Executor, Json, resubmitted, split_pairs
+from crossmatch.cli.exports import ReportTo, Tables
+from crossmatch.cli.options import Adapters, Executor, Json, resubmitted
+from crossmatch.console import Terminal, emit, say
 from crossmatch.errors import InputError
 
 if TYPE_CHECKING:
     from crossmatch.sweeping import SweepRecipe
-
-_YAML = (".yaml", ".yml")
 
 
 def sweep_command(
@@ -59,9 +57,11 @@ def sweep_command(
     Interrupted, the same command goes on and asks nothing twice. `crossmatch merge --from DIR` writes and proves what
     is recommended.
     """
+    from crossmatch.checkpoint import split_pairs
+    from crossmatch.export.wanted import export, wanted_exports
     from crossmatch.result_kinds import SWEEP
     from crossmatch.runtime import keep_heap
-    from crossmatch.sweeping import sweep
+    from crossmatch.sweeping import recipe_of, sweep
 
     given: dict[str, Any] = {
         "suites": tuple(suite) if suite else None,
@@ -94,30 +94,8 @@ def sweep_command(
         from crossmatch.report.terminal.sweep import print_sweep
 
         print_sweep(result.facts)
-    export(result.facts, exports, name=recipe.name, page=out / "sweep.html")
+    export(result.facts, exports, Terminal(), name=recipe.name, page=out / "sweep.html")
     say(f"page: {out / 'sweep.html'}; to write and prove it: crossmatch merge --from {out} -o OUT")
-
-
-def recipe_of(
-    study: str, adapters: dict[str, str], output: Path | None, given: dict[str, Any], executor: str | None
-) -> "SweepRecipe":
-    """The recipe of a file, or of a base with options. Raises InputError for options beside a file."""
-    from crossmatch.sweeping import load_sweep, parse_sweep
-
-    where = {} if executor is None else {"executor": executor}
-    if study.endswith(_YAML):
-        beside = [*(["adapter"] if adapters else []), *given]
-        if beside:
-            raise InputError(f"{study} is a recipe: put {beside[0]} into it; -o and --executor may be given beside it")
-        recipe = load_sweep(study)
-        return parse_sweep({**recipe.model_dump(), **where}, study) if where else recipe
-    if not adapters:
-        raise InputError("no adapter given; add -a NAME=PATH, or give a sweep's YAML file")
-    if "suites" not in given:
-        raise InputError("no suite given; add --suite FILE")
-    if output is None:
-        raise InputError("no output given; add -o DIRECTORY")
-    return parse_sweep({"base": study, "adapters": adapters, **given, **where}, "sweep")
 
 
 def _number(text: str, name: str) -> float:

@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from crossmatch.cli.console import Terminal, emit, say
-from crossmatch.cli.options import Json, split_pairs, train_settings
+from crossmatch.cli.options import Json
 from crossmatch.cli.plan_output import DryRun, show_plan
+from crossmatch.console import Terminal, emit, say
 from crossmatch.errors import InputError
 
 
@@ -31,14 +31,14 @@ def train_command(
     as_json: Json = False,
 ) -> None:
     """Train one stage to an adapter. Killed at any point, the same command goes on from the last checkpoint."""
-    from crossmatch.checkpoint import Checkpoint
+    from crossmatch.checkpoint import Checkpoint, split_pairs
     from crossmatch.runtime import keep_heap
-    from crossmatch.training import train_stage
+    from crossmatch.training import read_settings, train_stage
     from crossmatch.training.processes import this_run
 
     if stage not in ("pt", "sft"):
         raise InputError(f"--stage {stage}: give pt or sft")
-    settings, columns = train_settings(setting), split_pairs(column, "--column")
+    settings, columns = read_settings(setting), split_pairs(column, "--column")
     if dry_run:
         from crossmatch.study import AdapterRecipe, plan_training
 

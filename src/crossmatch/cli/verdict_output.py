@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from crossmatch.cli.console import emit
+from crossmatch.console import emit
 from crossmatch.errors import ExitCode, OutputError
 from crossmatch.report.text import columns, paragraph, plain
 from crossmatch.report.verdict_text import finding_lines, hiding_lines, reliable, rounding_line

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from crossmatch.cli.attest import Attest, Bom, watched, write_statements
-from crossmatch.cli.console import Terminal
-from crossmatch.cli.options import DTYPES, Adapters, AllowPartial, Json, Weights, one_of, pair_up, split_pairs
-from crossmatch.cli.options import weight as parse_weight
+from crossmatch.cli.options import Adapters, AllowPartial, Json, Weights, pair_up
 from crossmatch.cli.verdict_output import EXIT, Annotate, Junit, Sarif, Shown, Summary, check_files, conclude
-from crossmatch.errors import InputError
+from crossmatch.console import Terminal
+from crossmatch.errors import InputError, one_of
 
 if TYPE_CHECKING:
     from crossmatch.verification import Claim
@@ -43,7 +42,7 @@ def verify_command(
 
     Exit code 0: verified; 1: not; 3: could not be judged.
     """
-    from crossmatch.checkpoint import MANIFEST, Checkpoint, is_quantised, locate
+    from crossmatch.checkpoint import DTYPE_WORDS, MANIFEST, Checkpoint, is_quantised, locate, split_pairs
     from crossmatch.runtime import keep_heap
     from crossmatch.verification import Claim, Verdict, claim_from_manifest, verify_claim, with_signature
 
@@ -51,7 +50,7 @@ def verify_command(
     shown = Shown(as_json, detail, sarif, junit, annotate, attest, bom, summary)
     check_files(shown)
     given = weight and base is not None and adapter
-    one_of("--dtype", dtype, (None, *DTYPES))
+    one_of("--dtype", dtype, (None, *DTYPE_WORDS))
     files: dict[str, str] = {}
     claim: Claim | None = None
     watch = watched(merged, shown)
@@ -75,7 +74,7 @@ def verify_command(
         checkpoint = merged if quantised else Checkpoint(merged)
         if isinstance(checkpoint, Checkpoint):
             files = {name: info.file.name for name, info in checkpoint.tensors.items()}
-        claim = replace(claim, dtypes=(DTYPES[dtype],)) if dtype else claim
+        claim = replace(claim, dtypes=(DTYPE_WORDS[dtype],)) if dtype else claim
         claim = replace(claim, partial=tuple(claim.parts)) if partial else claim
         verdict = verify_claim(checkpoint, claim, quick=quick, progress=Terminal())
         if public_key is not None:
@@ -106,7 +105,10 @@ def _refuse_a_part(merged: str, base: str | None, adapters: list[str] | None, we
 
 def _with_weights(claim: "Claim", weights: list[str] | None) -> "Claim":
     """A manifest's claim with other weights for some of its adapters."""
-    others = {name: parse_weight(text, f"-w {name}") for name, text in split_pairs(weights, "-w").items()}
+    from crossmatch.checkpoint import split_pairs
+    from crossmatch.rules import read_weight
+
+    others = {name: read_weight(text, f"-w {name}") for name, text in split_pairs(weights, "-w").items()}
     for name in others:
         if name not in claim.parts:
             raise InputError(f"-w {name}: the manifest names {', '.join(claim.parts)}")

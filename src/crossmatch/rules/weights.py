@@ -1,16 +1,17 @@
 """Merge weights that differ by module: one number, and others where a selector says so."""
 
+import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-from crossmatch.checkpoint import layer_of
+from crossmatch.checkpoint import layer_of, split_pairs
 from crossmatch.delta import check_weights
-from crossmatch.errors import RuleError
+from crossmatch.errors import InputError, RuleError
 from crossmatch.rules.heads import ATTENTION, Heads, head_axis
 from crossmatch.rules.towers import named_tower, tower_of
 
@@ -151,6 +152,31 @@ def parse_weight(value: str | float) -> Weight:
 def weight_json(weight: Weight) -> float | str:
     """A weight as plain JSON, which `parse_weight` reads."""
     return str(weight) if isinstance(weight, Weights) else float(weight)
+
+
+def read_weight(text: str, option: str) -> Weight:
+    """The weight that an option gives as text. Raises InputError, which names the option."""
+    try:
+        return parse_weight(text)
+    except RuleError as error:
+        raise InputError(f"{option}={text}: {error}") from None
+
+
+def read_pairs(adapters: Sequence[str] | None, weights: Sequence[str] | None) -> dict[str, tuple[str, Weight]]:
+    """Adapters' paths with their weights, from NAME=PATH and NAME=NUMBER texts. Raises InputError for one without the
+    other, or a weight that is no number."""
+    paths, numbers = split_pairs(adapters, "-a"), split_pairs(weights, "-w")
+    for name in [*numbers, *paths]:
+        if name not in paths:
+            close = difflib.get_close_matches(name, paths, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"add -a {name}=PATH"
+            raise InputError(f"weight {name} has no adapter; {hint}")
+        if name not in numbers:
+            raise InputError(f"adapter {name} has no weight; add -w {name}=NUMBER")
+    if not paths:
+        raise InputError("no adapter given; add -a NAME=PATH -w NAME=NUMBER")
+    values = {name: read_weight(text, f"-w {name}") for name, text in numbers.items()}
+    return {name: (path, values[name]) for name, path in paths.items()}
 
 
 def weight_at(weight: Weight, name: str) -> float:

@@ -226,6 +226,13 @@ def load_recipe(file: str | Path) -> Recipe:
     return parse_recipe(Recipe, read_recipe_file(path, "give a study's YAML file"), str(path), _fields)
 
 
+def with_margin(recipe: Recipe, margin: float) -> Recipe:
+    """The recipe with another margin. Raises InputError for one that measures nothing."""
+    if recipe.evaluation is None:
+        raise InputError(f"--margin {margin:g}: the recipe has no `evaluation:` that it could be a margin of")
+    return recipe.model_copy(update={"evaluation": recipe.evaluation.model_copy(update={"margin": margin})})
+
+
 def _fields(place: tuple[int | str, ...]) -> list[str]:
     """Names of the fields that may stand where an unknown key stands."""
     parent: list[str] = [str(part) for part in place[:-1] if isinstance(part, str)]

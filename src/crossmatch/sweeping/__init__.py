@@ -10,14 +10,15 @@ if TYPE_CHECKING:
     from crossmatch.sweeping.recipe import SweepRecipe as SweepRecipe
     from crossmatch.sweeping.recipe import load_sweep as load_sweep
     from crossmatch.sweeping.recipe import parse_sweep as parse_sweep
+    from crossmatch.sweeping.recipe import recipe_of as recipe_of
     from crossmatch.sweeping.run import SweepResult as SweepResult
     from crossmatch.sweeping.run import sweep as sweep
 
 _HOMES = {
-    **dict.fromkeys(("SweepRecipe", "load_sweep", "parse_sweep"), "crossmatch.sweeping.recipe"),
+    **dict.fromkeys(("SweepRecipe", "load_sweep", "parse_sweep", "recipe_of"), "crossmatch.sweeping.recipe"),
     **dict.fromkeys(("SweepResult", "sweep"), "crossmatch.sweeping.run"),
 }
-__all__ = ["SweepRecipe", "SweepResult", "load_sweep", "parse_sweep", "sweep"]
+__all__ = ["SweepRecipe", "SweepResult", "load_sweep", "parse_sweep", "recipe_of", "sweep"]
 
 
 def __getattr__(name: str) -> Any:

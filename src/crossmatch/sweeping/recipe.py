@@ -141,3 +141,23 @@ def load_sweep(file: str | Path) -> SweepRecipe:
 def parse_sweep(raw: Mapping[str, Any], place: str) -> SweepRecipe:
     """A recipe from plain values. Raises RecipeError with the field and, for an unknown one, the closest known."""
     return parse_recipe(SweepRecipe, raw, place, lambda _: list(SweepRecipe.model_fields))
+
+
+def recipe_of(
+    study: str, adapters: dict[str, str], output: Path | None, given: dict[str, Any], executor: str | None
+) -> SweepRecipe:
+    """The recipe of a file, or of a base with options. Raises InputError for options beside a file."""
+    where = {} if executor is None else {"executor": executor}
+    if study.endswith((".yaml", ".yml")):
+        beside = [*(["adapter"] if adapters else []), *given]
+        if beside:
+            raise InputError(f"{study} is a recipe: put {beside[0]} into it; -o and --executor may be given beside it")
+        recipe = load_sweep(study)
+        return parse_sweep({**recipe.model_dump(), **where}, study) if where else recipe
+    if not adapters:
+        raise InputError("no adapter given; add -a NAME=PATH, or give a sweep's YAML file")
+    if "suites" not in given:
+        raise InputError("no suite given; add --suite FILE")
+    if output is None:
+        raise InputError("no output given; add -o DIRECTORY")
+    return parse_sweep({"base": study, "adapters": adapters, **given, **where}, "sweep")

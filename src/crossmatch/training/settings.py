@@ -1,8 +1,13 @@
 """How a stage is trained: one frozen model, the same for the command and for recipes."""
 
+import difflib
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from crossmatch.checkpoint import split_pairs
+from crossmatch.errors import InputError
 
 Stage = Literal["pt", "sft"]
 
@@ -43,3 +48,19 @@ class TrainSettings(BaseModel):
     @classmethod
     def _one_target(cls, value: object) -> object:
         return (value,) if isinstance(value, str) else value
+
+
+def read_settings(pairs: Sequence[str] | None) -> TrainSettings:
+    """Settings from KEY=VALUE texts, as `--set` takes them. Raises InputError with the closest known key."""
+    values: Mapping[str, str | tuple[str, ...]] = split_pairs(pairs, "--set")
+    for key in values:
+        if key not in TrainSettings.model_fields:
+            close = difflib.get_close_matches(key, TrainSettings.model_fields, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(TrainSettings.model_fields)}"
+            raise InputError(f"--set {key}: unknown setting; {hint}")
+    lists = {key: tuple(values[key].split(",")) for key in ("targets", "report_to") if key in values}
+    try:
+        return TrainSettings.model_validate({**values, **lists})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(f"--set {first['loc'][0]}: {first['msg']}") from None

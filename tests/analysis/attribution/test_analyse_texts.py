@@ -9,7 +9,7 @@ import torch
 
 from crossmatch.checkpoint import Checkpoint
 from crossmatch.cli import run
-from crossmatch.cli.analyse.options import Asked
+from crossmatch.analysis.texts import TextRequest
 from crossmatch.data.model_inputs import read_choices, read_openings, read_passages
 from crossmatch.data.passages import Passage
 from crossmatch.errors import DataError, InputError
@@ -115,8 +115,8 @@ def test_sizes_of_subspaces_follow_the_model(root: Path, capsys: pytest.CaptureF
     assert run(["--quiet", *map(str, arguments)]) == 0
     # 64 do not fit into a model of 64 dimensions.
     assert json.loads(capsys.readouterr().out)["representations"]["sft"]["scope"]["ks"] == [16, 32]
-    assert Asked(None, None, None, 2, 0, 2).ks(576) == (16, 64)
-    assert Asked(None, None, None, 2, 0, 2, ("r", "90%", "40", "8")).ks(64) == (8, 40)
+    assert TextRequest(None, None, None, 2, 0, 2).ks(576) == (16, 64)
+    assert TextRequest(None, None, None, 2, 0, 2, ("r", "90%", "40", "8")).ks(64) == (8, 40)
 
 
 def test_a_checkpoint_is_attributed_like_its_adapter(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,11 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from crossmatch.adapter import Adapter
 from crossmatch.checkpoint import Checkpoint
 from crossmatch.data.chat_templates import open_tokenizer
 from crossmatch.data.suites import Suite
+from crossmatch.errors import InputError
+from crossmatch.evaluation.variants.measuring import Measuring
+from crossmatch.result_kinds import INTERFERENCE
 from crossmatch.results.interference import InterferenceJson
 from crossmatch.rules import Weight
 from crossmatch.runtime import SILENT, Progress
@@ -55,3 +59,29 @@ def measure_pair(
     answers = [[*suite.messages(i), {"role": "assistant", "content": i.reference}] for i in suite.items]
     texts = read_texts(tokenizer, answers)
     return predict_and_measure(base, pair, weights, texts, Scope(measured=measured), progress=progress)
+
+
+def wanted_pair(wanted: Measuring, suites: Sequence[Suite], items: int) -> SuitePair | None:
+    """Whose interference is measured, and on which suite; None if it is not asked for. Raises InputError."""
+    if not items:
+        return None
+    if items < 2:
+        raise InputError("--interference 1: give 2 items at least; one item has no standard error")
+    found = find_pair(wanted.merge or {}, wanted.reference, suites)
+    if isinstance(found, str):
+        raise InputError(f"--interference: {found}")
+    stored = next((name for name in found.names if not isinstance(wanted.adapters[name], Adapter)), None)
+    if stored is not None:
+        raise InputError(f"--interference: {stored} is a stored vector; it takes adapters")
+    return found
+
+
+def interfere(
+    base: Checkpoint, wanted: Measuring, pair: SuitePair, items: int, output: Path, progress: Progress
+) -> InterferenceJson:
+    """Measure it, and leave it in `output`."""
+    adapters = {n: a for n in pair.names if isinstance(a := wanted.adapters[n], Adapter)}
+    weights = {name: (wanted.merge or {})[name] for name in pair.names}
+    facts = measure_pair(base, adapters, weights, pair.suite, items, progress=progress)
+    INTERFERENCE.replace(output / "interference.json", facts)
+    return facts

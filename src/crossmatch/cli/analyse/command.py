@@ -2,31 +2,19 @@
 
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from crossmatch.cli.analyse.options import (
-    Asked,
-    Items,
-    Nulls,
-    Openings,
-    Positions,
-    Questions,
-    Texts,
-    read_material,
-    run_texts,
-)
-from crossmatch.cli.console import Terminal, emit, say
-from crossmatch.cli.exports import Figures, Tables, export, wanted_exports
+from crossmatch.cli.analyse.options import Items, Nulls, Openings, Positions, Questions, Texts
+from crossmatch.cli.exports import Figures, Tables
 from crossmatch.cli.options import Detail, Json
-from crossmatch.errors import InputError, OutputError
+from crossmatch.console import Terminal, emit, say
+from crossmatch.errors import InputError
 from crossmatch.report.terminal.analysis import analysis_table, show, show_texts
 from crossmatch.report.terminal.answers import Rest, show_all, show_screen
 
 if TYPE_CHECKING:
-    from crossmatch.analysis import Opened
     from crossmatch.results.analysis import AnalysisJson
 
 
@@ -46,9 +34,6 @@ def named(vectors: list[str]) -> dict[str, str]:
             raise InputError(f"two vectors are called {name}; name them, as in first={result[name]} second={path}")
         result[name] = path
     return result
-
-
-RESULT, PAGE = "analysis.json", "analysis.html"
 
 
 def analyse_command(
@@ -77,7 +62,7 @@ def analyse_command(
     openings: Openings = None,
     items: Items = 32,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="DIR", help=f"Also write DIR/{RESULT} and its page.")
+        Path | None, typer.Option("-o", "--output", metavar="DIR", help="Also write DIR/analysis.json and its page.")
     ] = None,
     svg: Annotated[bool, typer.Option("--svg", help="With -o: every picture as an SVG file, too.")] = False,
     detail: Detail = False,
@@ -91,7 +76,10 @@ def analyse_command(
     Exit code 1: a tuned checkpoint is the base itself, so that there is nothing to analyse.
     """
     from crossmatch.analysis import DEFAULT_KS, Wanted, assemble, open_vectors
+    from crossmatch.analysis.output import PAGE, RESULT, check_output, try_output, write_result
+    from crossmatch.analysis.texts import TextRequest, read_material, run_texts
     from crossmatch.answers import analysis_answers, to_json
+    from crossmatch.export.wanted import export, wanted_exports
     from crossmatch.runtime import keep_heap
 
     keep_heap()
@@ -102,12 +90,12 @@ def analyse_command(
     with Terminal().task("open"):
         opened = open_vectors(base, sources)
     check_output(output, opened)
-    material = read_material(opened, Asked(texts, questions, openings, positions, nulls, items, k or ()))
+    material = read_material(opened, TextRequest(texts, questions, openings, positions, nulls, items, k or ()))
     facts = assemble(opened, wanted, progress=Terminal())
-    run_texts(opened, material, facts)
+    run_texts(opened, material, facts, Terminal())
     facts["answers"] = to_json(analysis_answers(facts))
     if output is not None:
-        write(output, facts, pictures=svg)
+        write_result(output, facts, Terminal(), pictures=svg)
     say_notes(base, facts)
     if as_json:
         from crossmatch.result_kinds import ANALYSIS
@@ -124,35 +112,7 @@ def analyse_command(
             print()
         places = {"page": str(output / PAGE), "json": str(output / RESULT)} if output else {}
         show_screen(facts["answers"], partial(analysis_table, facts), Rest(places, detail=not detail))
-    export(facts, exports)
-
-
-def try_output(output: Path | None, *, pictures: bool) -> None:
-    """Raise InputError for pictures without a directory, OutputError for a file, and for a directory that could not be
-    written when all is done; leaves nothing."""
-    from crossmatch.checkpoint import disk_error
-
-    if output is None:
-        if pictures:
-            raise InputError("--svg needs -o DIR, where the pictures go")
-        return
-    if output.exists() and not output.is_dir():
-        raise OutputError(f"{output} is a file; give a directory")
-    place = next(path for path in (output, *output.absolute().parents) if path.exists())
-    try:
-        with TemporaryFile(dir=place):
-            pass
-    except OSError as error:
-        raise disk_error(error, output) from error
-
-
-def check_output(output: Path | None, opened: "Opened") -> None:
-    """Raise OutputError for a place inside of what is analysed."""
-    if output is None:
-        return
-    for path in (opened.base.path, *(Path(one.path) for one in opened.facts.values())):
-        if output.resolve().is_relative_to(path.resolve()):
-            raise OutputError(f"{output} lies in {path}, which is analysed; give another directory")
+    export(facts, exports, Terminal())
 
 
 def say_notes(base: str, facts: "AnalysisJson") -> None:
@@ -160,20 +120,3 @@ def say_notes(base: str, facts: "AnalysisJson") -> None:
     for name, one in facts["vectors"].items():
         if one["on_its_base"] is False:
             say(f"note: {name} was made on other weights than {base} has")
-
-
-def write(output: Path, facts: "AnalysisJson", *, pictures: bool) -> None:
-    """The result as JSON and as a page in a directory, in the place of earlier ones."""
-    from crossmatch.checkpoint import disk_error
-    from crossmatch.report import write_analysis, write_pictures
-    from crossmatch.result_kinds import ANALYSIS
-
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        with Terminal().task("page"):
-            write_analysis(facts, output / PAGE)
-            ANALYSIS.replace(output / RESULT, facts)
-            if pictures:
-                write_pictures(facts, output / "pictures")
-    except OSError as error:
-        raise disk_error(error, output) from error

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from crossmatch.cli.console import Terminal, emit, say
 from crossmatch.cli.evaluate.options import (
     Checkpoints,
     Clean,
@@ -19,17 +18,12 @@ from crossmatch.cli.evaluate.options import (
     SameAs,
     Server,
     Strengths,
-    clean_parts,
     exit_unjudged,
-    interfere,
-    read_checkpoints,
-    read_measuring,
-    read_serving,
-    wanted_pair,
 )
-from crossmatch.cli.exports import Figures, ReportTo, Tables, export, wanted_exports
-from crossmatch.cli.options import Adapters, Detail, Executor, Json, Margin, Weights, check_margin, resubmitted
+from crossmatch.cli.exports import Figures, ReportTo, Tables
+from crossmatch.cli.options import Adapters, Detail, Executor, Json, Margin, Weights, resubmitted
 from crossmatch.cli.plan_output import DryRun, show_plan
+from crossmatch.console import Terminal, emit, say
 from crossmatch.report.terminal.evaluation import print_summary
 from crossmatch.report.terminal.interference import print_interference
 
@@ -80,18 +74,25 @@ def evaluate_command(
     With --server the model that runs there is one more variant, `served`; without -a, --checkpoint and --reference base
     it is measured alone. BASE gives the tokenizer and its chat template. A key is taken from CROSSMATCH_API_KEY.
     """
-    from crossmatch.answers import MARGIN, answers_of
+    from crossmatch.analysis.interference.suite_pair import interfere, wanted_pair
+    from crossmatch.answers import MARGIN, answers_of, check_margin
     from crossmatch.checkpoint import Checkpoint
     from crossmatch.data.suites import load_suite
+    from crossmatch.evaluation.comparison.clean_items import clean_parts
     from crossmatch.evaluation.conditions import Plan, conditions_of
     from crossmatch.evaluation.inference.batch_memory import parse_memory
     from crossmatch.evaluation.pipeline import EvaluationRequest, run_evaluation
+    from crossmatch.evaluation.runner.served_runner import read_serving
+    from crossmatch.evaluation.variants.checkpoints import read_checkpoints
+    from crossmatch.evaluation.variants.measuring import read_measuring
     from crossmatch.evaluation.variants.variants import SERVED
     from crossmatch.executors import parse_executor, submission
+    from crossmatch.export.wanted import export, wanted_exports
     from crossmatch.result_kinds import SAMPLES, SUMMARY
     from crossmatch.runtime import keep_heap
 
     keep_heap()
+    terminal = Terminal()
     check_margin(margin)
     exports = wanted_exports(tables, figures, output, report_to)
     conditions = conditions_of(template or (), decoding or ())
@@ -103,9 +104,9 @@ def evaluate_command(
     against = wanted.reference if wanted else reference or "served"
     plan = Plan(conditions, None, batch_size, kl, against, parse_memory(memory), parse_executor(executor or "local"))
     pair = wanted_pair(wanted, suites, interference) if wanted else None
-    parts, whole = clean_parts(clean, suites), Checkpoint(base)
+    parts, whole = clean_parts(clean, suites, terminal), Checkpoint(base)
     here = wanted.variants() if wanted else []
-    here += read_checkpoints(whole, checkpoint, [*([SERVED] if serving else []), *here])
+    here += read_checkpoints(whole, checkpoint, [*([SERVED] if serving else []), *here], terminal)
     adapters = wanted.adapters if wanted else {}
     request = EvaluationRequest(
         whole, tuple(suites), tuple(here), adapters, plan, serving, parts, margin=margin or MARGIN
@@ -117,14 +118,14 @@ def evaluate_command(
         planned["submission"] = submission(plan.executor, ["crossmatch", *resubmitted(sys.argv[1:])], output / "jobs")
         show_plan(planned, as_json, "evaluate")
         return
-    found = run_evaluation(request, output, progress=Terminal())
-    interfering = interfere(whole, wanted, pair, interference, output) if wanted and pair else None
+    found = run_evaluation(request, output, progress=terminal)
+    interfering = interfere(whole, wanted, pair, interference, output, terminal) if wanted and pair else None
     found.summary["answers"] = answers_of({"summary": found.summary, "interference": interfering}, margin or MARGIN)
     SUMMARY.replace(output / "summary.json", found.summary)
     SAMPLES.replace(output / "samples.json", found.samples)
     _tell(found, interfering, output, as_json=as_json, detail=detail)
     shown = {**found.summary, **({"interference": interfering} if interfering else {})}
-    export(shown, exports, name=output.resolve().name, page=output / "summary.html")
+    export(shown, exports, terminal, name=output.resolve().name, page=output / "summary.html")
     exit_unjudged(found.summary)
 
 

@@ -1,21 +1,15 @@
 """crossmatch vectors apply and remove."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from crossmatch.cli.console import Terminal, emit, say
-from crossmatch.cli.merge_output import storage, write_checkpoint
-from crossmatch.cli.options import DTYPES, AllowPartial, Json, Overwrite, Strengths
+from crossmatch.cli.options import AllowPartial, Json, Overwrite, Strengths
+from crossmatch.console import Terminal, emit, say
 
 if TYPE_CHECKING:
-    from crossmatch.adapter import Recorded
-    from crossmatch.checkpoint import Checkpoint
-    from crossmatch.merging import Storage
-    from crossmatch.results.vectors import AppliedStrengthJson, UnequalJson
+    from crossmatch.study.strengths import Made
 
 Out = Annotated[Path, typer.Option("-o", "--output", help="Directory; of several strengths one in it for each.")]
 Vector = Annotated[str, typer.Argument(help="A vector or an adapter: a directory or a hub id.")]
@@ -40,14 +34,16 @@ def apply_command(
     """Write round(base + g vector) for every strength g: a merge of one vector, proved and published like a merge."""
     from crossmatch.adapter import open_vector
     from crossmatch.checkpoint import Checkpoint
+    from crossmatch.merging import read_storage
+    from crossmatch.study.strengths import StrengthJob, write_strengths
 
     found, checkpoint = open_vector(vector), Checkpoint(base)
     own = {str(info.dtype).removeprefix("torch.") for info in checkpoint.tensors.values()}
     stored = _tuned_dtype(found.record.get("tuned"))
     if dtype is None and stored is not None and stored not in own:
         say(f"note: the tuned checkpoint is {stored}, this one is not; --dtype {stored} gives it back")
-    job = Job(checkpoint, found, 1.0, storage(dtype, "nearest", None, tied), verify, any_base, partial)
-    results = write_strengths(job, output, strength or ["1"], overwrite)
+    job = StrengthJob(checkpoint, found, 1.0, read_storage(dtype, "nearest", None, tied), verify, any_base, partial)
+    results = write_strengths(job, output, strength or ["1"], overwrite, Terminal())
     show_strengths(output, results, as_json)
 
 
@@ -73,87 +69,23 @@ def remove_command(
     """
     from crossmatch.adapter import open_vector
     from crossmatch.checkpoint import Checkpoint
+    from crossmatch.merging import read_storage
+    from crossmatch.study.strengths import StrengthJob, write_without
 
-    stored = storage(dtype, "nearest", None, tied)
-    job = Job(Checkpoint(tuned), open_vector(vector), -1.0, stored, verify, True, partial)
-    show_strengths(output, taken_off(job, output, strength or ["1"], overwrite, base), as_json)
-
-
-def taken_off(
-    job: "Job", output: Path, strength: Sequence[str], overwrite: bool, base: str | Path | None
-) -> "dict[float, Made]":
-    """Write what the job makes of each strength; what strength 1 gives is compared with the vector's base."""
-    from crossmatch.checkpoint import Checkpoint
-    from crossmatch.vectors import origin_of, strength_name, strengths
-
-    results = write_strengths(job, output, strength, overwrite)
-    source, why = origin_of(job.vector, job.checkpoint, base)
-    numbers = strengths(strength)
-    if 1.0 in numbers:
-        if source is None:
-            say(f"note: not compared with the base: {why}")
-        else:
-            place = output / strength_name(1.0) if len(numbers) > 1 else output
-            results[1.0].facts["against_base"] = against_base(source, Checkpoint(place))
-    return results
+    stored = read_storage(dtype, "nearest", None, tied)
+    job = StrengthJob(Checkpoint(tuned), open_vector(vector), -1.0, stored, verify, True, partial)
+    results = write_without(job, output, strength or ["1"], overwrite, base, Terminal())
+    show_strengths(output, results, as_json)
 
 
 def _tuned_dtype(tuned: object) -> str | None:
+    from crossmatch.checkpoint import DTYPE_WORDS
+
     dtypes = tuned.get("dtypes") if isinstance(tuned, dict) else None
-    return dtypes[0] if isinstance(dtypes, list) and dtypes and dtypes[0] in DTYPES.values() else None
+    return dtypes[0] if isinstance(dtypes, list) and dtypes and dtypes[0] in DTYPE_WORDS.values() else None
 
 
-@dataclass(frozen=True)
-class Job:
-    """One checkpoint, one vector, and how they are put together: the weight of a strength is `sign` times it."""
-
-    checkpoint: "Checkpoint"
-    vector: "Recorded"
-    sign: float
-    storage: "Storage"
-    verify: bool
-    any_base: bool
-    partial: bool
-
-    @property
-    def name(self) -> str:
-        """What the vector is called in the result."""
-        from crossmatch.checkpoint import safe_name
-
-        return self.vector.path.name if safe_name(self.vector.path.name) else "vector"
-
-
-@dataclass(frozen=True)
-class Made:
-    """One written strength: what its manifest says, and a sentence."""
-
-    facts: "AppliedStrengthJson"
-    sentence: str
-
-
-def write_strengths(job: Job, output: Path, strength: Sequence[str], overwrite: bool) -> dict[float, Made]:
-    """Write what the job makes of each strength."""
-    from crossmatch.merging import Output, plan_merge
-    from crossmatch.runtime import keep_heap
-    from crossmatch.vectors import grid, strengths
-
-    keep_heap()
-    results: dict[float, Made] = {}
-    with grid(output, strengths(strength), overwrite=overwrite) as places:
-        for number, place in places.items():
-            # Not -0.0, which a manifest would show.
-            parts = {job.name: (job.vector, job.sign * number + 0.0)}
-            plan = plan_merge(job.checkpoint, parts, storage=job.storage, allow_partial=job.partial)
-            options = Output(overwrite=overwrite and place == output, any_base=job.any_base)
-            written = write_checkpoint(plan, place, options, job.verify)
-            facts: AppliedStrengthJson = {"strength": number, "weight": parts[job.name][1], **written.facts}
-            results[number] = Made(facts, written.sentence)
-            for line in written.hints[:-1]:
-                say(line)
-    return results
-
-
-def show_strengths(output: Path, results: dict[float, "Made"], as_json: bool) -> None:
+def show_strengths(output: Path, results: "dict[float, Made]", as_json: bool) -> None:
     """One line for each strength, and how the result compares with the base where that was counted."""
     if as_json:
         from crossmatch.result_kinds import APPLIED
@@ -171,16 +103,3 @@ def show_strengths(output: Path, results: dict[float, "Made"], as_json: bool) ->
             print(f"  {against['differ']:,} of {against['elements']:,} elements are not the base's{beyond}")
             for name, count in sorted(against["tensors"].items(), key=lambda item: -item[1])[:3]:
                 print(f"    {count:,} in {name}")
-
-
-def against_base(base: "Checkpoint", result: "Checkpoint") -> "UnequalJson | None":
-    """How many elements of a result are not the base's, as plain JSON; None, and a line why, if they are no pair."""
-    from crossmatch.errors import CheckpointError
-    from crossmatch.vectors import count_unequal, pair_checkpoints
-
-    try:
-        return count_unequal(pair_checkpoints(base, result), Terminal()).to_dict()
-    except CheckpointError as error:
-        # What was written is there and proved; only the comparison fails.
-        say(f"note: not compared with the base: {error}")
-        return None

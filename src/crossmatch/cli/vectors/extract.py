@@ -6,15 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from crossmatch.cli.console import Terminal, emit, say
-from crossmatch.cli.options import Json, Overwrite, one_of
-from crossmatch.errors import InputError
-from crossmatch.runtime import Progress
+from crossmatch.cli.options import Json, Overwrite
+from crossmatch.console import Terminal, emit, say
 
 if TYPE_CHECKING:
-    from crossmatch.checkpoint import Checkpoint
-    from crossmatch.results.vectors import VectorManifestJson, VectorPredicateJson
-    from crossmatch.vectors import LowRankForm
+    from crossmatch.results.vectors import VectorPredicateJson
 
 
 def extract_command(
@@ -37,32 +33,13 @@ def extract_command(
     from crossmatch.checkpoint import Checkpoint
     from crossmatch.runtime import keep_heap
     from crossmatch.vectors import LowRankForm
+    from crossmatch.vectors.requests import write_difference
 
     keep_heap()
     pair = Checkpoint(base), Checkpoint(tuned)
     form = None if rank is None and energy is None else LowRankForm(rank, energy, seed)
-    manifest = extracted(pair, output, form, dtype, overwrite, Terminal())
+    manifest = write_difference(pair, output, form, dtype, overwrite, Terminal())
     _show(base, output, manifest["predicate"], as_json, _exactness if form is None else _errors)
-
-
-def extracted(
-    pair: "tuple[Checkpoint, Checkpoint]",
-    output: Path,
-    form: "LowRankForm | None",
-    dtype: str | None,
-    overwrite: bool,
-    progress: Progress,
-) -> "VectorManifestJson":
-    """Write the difference of a base and what was tuned from it, dense (None) or of low rank. Raises InputError for a
-    dtype that is none of a dense vector."""
-    from crossmatch.vectors import extract, extract_adapter
-
-    one_of("--dtype", dtype, (None, "float32", "float64"))
-    if form is None:
-        return extract(*pair, output, dtype=dtype or "float32", overwrite=overwrite, progress=progress)
-    if dtype is not None:
-        raise InputError("--dtype is for dense vectors; the factors of an adapter are float32")
-    return extract_adapter(*pair, output, form=form, overwrite=overwrite, progress=progress)
 
 
 # A smaller share of rounding is not worth a line.

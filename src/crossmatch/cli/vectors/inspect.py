@@ -1,14 +1,12 @@
 """crossmatch vectors inspect."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from crossmatch.cli.facts import show_facts, vector_facts
+from crossmatch.cli.facts import show_facts
 from crossmatch.cli.options import Json
-
-if TYPE_CHECKING:
-    from crossmatch.results.inspection import InspectedAdapterJson, InspectedVectorJson
+from crossmatch.console import Terminal
 
 
 def inspect_vector_command(
@@ -16,14 +14,6 @@ def inspect_vector_command(
     as_json: Json = False,
 ) -> None:
     """Print what a vector is: form, tensors, norm, ranks, digests, and what it was made from."""
-    show_facts(inspected(path), as_json)
+    from crossmatch.vectors.facts import inspect_vector
 
-
-def inspected(path: str) -> "InspectedAdapterJson | InspectedVectorJson":
-    """What a stored vector or an adapter is, as plain JSON."""
-    from crossmatch.adapter import CONFIG_FILE
-    from crossmatch.checkpoint import locate
-    from crossmatch.cli.facts import adapter_facts
-
-    directory = locate(path).path
-    return adapter_facts(path, directory) if (directory / CONFIG_FILE).exists() else vector_facts(path)
+    show_facts(inspect_vector(path, Terminal()), as_json)

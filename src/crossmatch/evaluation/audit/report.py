@@ -2,8 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from crossmatch.errors import InputError
+from crossmatch.answers import clean_answer, to_json
+from crossmatch.errors import InputError, OutputError
+from crossmatch.evaluation.audit.corpora import FileCorpus, SuiteCorpus
 from crossmatch.evaluation.audit.fingerprints import (
     BANDS,
     CHARACTERS,
@@ -196,3 +199,27 @@ def clean_ids(
         if any(level in levels and scope in scopes for _, level, scope in (w.rsplit(":", 2) for w in where))
     }
     return set(report.ids[suite]) - dirty
+
+
+def check_output(output: Path | None) -> None:
+    """Raise OutputError for a file that cannot be written: before the work, not after it."""
+    if output is not None and (output.is_dir() or not output.parent.is_dir()):
+        raise OutputError(f"{output} cannot be written; give the name of a file in a directory that exists")
+
+
+def audit_facts(
+    report: AuditReport,
+    sources: Sequence[Mapping[str, str]],
+    corpora: Sequence[Mapping[str, FileCorpus | SuiteCorpus]],
+    fail_above: float | None,
+) -> AuditJson:
+    """The result as JSON has it: with each set's file and digest, the gate, and the answer."""
+    facts = report.to_dict()
+    for sets, files, read in zip((facts["train"], facts["held_out"]), sources, corpora, strict=True):
+        for name, file in files.items():
+            sets[name]["source"], sets[name]["digest"] = file, read[name].digest()
+    failed = [name for name in report.ids if fail_above is not None and (report.share(name) or 0) > fail_above]
+    facts["gate"] = None if fail_above is None else {"fail_above": fail_above, "failed": failed}
+    answer = clean_answer(facts)
+    facts["answers"] = to_json([answer] if answer else [])
+    return facts

@@ -6,6 +6,7 @@ from pathlib import Path
 from crossmatch.data.suites import Suite
 from crossmatch.errors import DataError, InputError
 from crossmatch.result_kinds import AUDIT
+from crossmatch.runtime import Progress
 
 
 def read_clean(file: Path, suites: Sequence[Suite]) -> dict[str, set[str]]:
@@ -34,3 +35,13 @@ def touched(clean: Mapping[str, set[str]], suites: Sequence[Suite]) -> dict[str,
     """The same without suites of which no item is touched: there the clean part is the whole."""
     items = {suite.settings.name: {item.id for item in suite.items} for suite in suites}
     return {name: ids for name, ids in clean.items() if name in items and items[name] - ids}
+
+
+def clean_parts(file: Path | None, suites: Sequence[Suite], progress: Progress) -> dict[str, set[str]]:
+    """Suite -> ids of the items that an audit found clean, where it found others too; says how many there are."""
+    found = read_clean(file, suites) if file is not None else {}
+    for suite in suites:
+        ids, name, n = found.get(suite.settings.name), suite.settings.name, len(suite.items)
+        if file is not None:
+            progress.say(f"{name}: " + (f"{len(ids)} of {n} items are clean" if ids is not None else "not audited"))
+    return touched(found, suites)

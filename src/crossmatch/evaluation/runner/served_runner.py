@@ -31,6 +31,17 @@ class Serving:
     same_as: str | None
 
 
+def read_serving(server: str | None, model: str | None, same_as: str | None) -> Serving | None:
+    """The three options as one. Raises InputError for half of them."""
+    if same_as is not None and server is None:
+        raise InputError("--same-as says what a server runs; add --server and --model")
+    if server is None and model is None:
+        return None
+    if server is None or model is None:
+        raise InputError("--server and --model belong together: where it runs, and what it is called there")
+    return Serving(server, model, same_as)
+
+
 def ask_served(
     base: Checkpoint,
     serving: Serving,

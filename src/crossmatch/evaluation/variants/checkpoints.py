@@ -4,9 +4,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from crossmatch.checkpoint import Checkpoint, chat_template, read_json
+from crossmatch.checkpoint import Checkpoint, chat_template, read_json, split_pairs
 from crossmatch.errors import InputError, RuleError
 from crossmatch.evaluation.variants.variants import Variant
+from crossmatch.runtime import Progress
 
 
 def checkpoint_variants(base: Checkpoint, paths: Mapping[str, str], taken: Sequence[Variant] = ()) -> list[Variant]:
@@ -24,6 +25,17 @@ def checkpoint_variants(base: Checkpoint, paths: Mapping[str, str], taken: Seque
         if checkpoint.quantisation:
             raise InputError(f"checkpoint {name}: it is quantised ({checkpoint.quantisation}); serve it, and --server")
         found.append(Variant(name, "checkpoint", {}, checkpoint=checkpoint, note=_note(base, checkpoint, name)))
+    return found
+
+
+def read_checkpoints(
+    base: Checkpoint, pairs: Sequence[str] | None, taken: Sequence[Variant], progress: Progress
+) -> list[Variant]:
+    """Variants of --checkpoint NAME=PATH texts; what a reader must know of them is said. Raises InputError."""
+    found = checkpoint_variants(base, split_pairs(pairs, "--checkpoint"), taken)
+    for variant in found:
+        if variant.note:
+            progress.say(f"note: checkpoint {variant.name}: {variant.note}")
     return found
 
 
