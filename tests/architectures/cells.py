@@ -18,13 +18,13 @@ from architectures.zoo import MULTIMODAL, Tiny, tiny
 from crossmatch import Adapter, Checkpoint, extract, identify, merge, open_vector, verify
 from crossmatch.analysis import Wanted, assemble, open_vectors
 from crossmatch.causal import open_model
-from crossmatch.vectors.facts import adapter_facts
 from crossmatch.evaluation import Variant
 from crossmatch.evaluation.conditions import Plan
 from crossmatch.evaluation.inference.protocol import Windows
 from crossmatch.evaluation.runner.kl import Answered, Divergences
 from crossmatch.evaluation.runner.model_slot import Held
 from crossmatch.merging import Storage
+from crossmatch.vectors.facts import adapter_facts
 from helpers import generated_texts, loglikelihoods, make_tokenizer
 
 WEIGHT = 0.7

@@ -1,6 +1,7 @@
 """Measure: variants on suites, two finished runs, training data against what must not be in it."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,21 +58,20 @@ def evaluate(
         ['own.greedy']
     """
     from crossmatch.analysis.interference.suite_pair import interfere, wanted_pair
-    from crossmatch.answers import MARGIN, answers_of, check_margin
+    from crossmatch.answers import MARGIN, check_margin
     from crossmatch.checkpoint import Checkpoint
     from crossmatch.console import Terminal
     from crossmatch.data.suites import load_suite
     from crossmatch.evaluation.comparison.clean_items import clean_parts
     from crossmatch.evaluation.conditions import Plan, conditions_of
     from crossmatch.evaluation.inference.batch_memory import parse_memory
-    from crossmatch.evaluation.pipeline import EvaluationRequest, run_evaluation
+    from crossmatch.evaluation.pipeline import EvaluationRequest
     from crossmatch.evaluation.runner.served_runner import read_serving
     from crossmatch.evaluation.variants.checkpoints import read_checkpoints
     from crossmatch.evaluation.variants.measuring import read_measuring
     from crossmatch.evaluation.variants.variants import SERVED
     from crossmatch.executors import parse_executor
-    from crossmatch.report import write_evaluation
-    from crossmatch.result_kinds import SAMPLES, SUMMARY
+    from crossmatch.study.evaluate import evaluate_into
 
     # Notes are shown whatever `progress` is.
     terminal = Terminal()
@@ -95,16 +95,11 @@ def evaluate(
     variants = wanted.variants() if wanted else []
     variants += read_checkpoints(whole, _pairs(checkpoint), [*([SERVED] if serving else []), *variants], terminal)
     adapters = wanted.adapters if wanted else {}
-    within = margin or MARGIN
-    request = EvaluationRequest(whole, tuple(suites), tuple(variants), adapters, plan, serving, parts, margin=within)
-    found = run_evaluation(request, out, progress=progress)
-    facts: dict[str, Any] = {"name": out.resolve().name, "summary": found.summary, "samples": found.samples}
-    if wanted and pair:
-        facts["interference"] = interfere(whole, wanted, pair, interference, out, terminal)
-    found.summary["answers"] = answers_of(facts, within)
-    SUMMARY.replace(out / "summary.json", found.summary)
-    SAMPLES.replace(out / "samples.json", found.samples)
-    write_evaluation(facts, out / "summary.html")
+    request = EvaluationRequest(
+        whole, tuple(suites), tuple(variants), adapters, plan, serving, parts, margin=margin or MARGIN
+    )
+    measure = partial(interfere, whole, wanted, pair, interference, out, terminal) if wanted and pair else None
+    found, _ = evaluate_into(out, request, measure, progress)
     return found
 
 
@@ -160,8 +155,9 @@ def audit(
         >>> report.share("choice")
         0.0
     """
-    from crossmatch.evaluation.audit import Criteria, Work, audit_facts, check_output, open_corpus
+    from crossmatch.evaluation.audit import Criteria, Work, open_corpus
     from crossmatch.evaluation.audit import audit as look
+    from crossmatch.evaluation.audit.report import audit_facts, check_output
     from crossmatch.result_kinds import AUDIT
 
     place = None if output is None else Path(output)

@@ -38,7 +38,8 @@ def audit_command(
 ) -> None:
     """Look for held-out items in the train sets, and for each train set in those before it."""
     from crossmatch.checkpoint import split_pairs
-    from crossmatch.evaluation.audit import Criteria, Work, audit, audit_facts, check_output, open_corpus
+    from crossmatch.evaluation.audit import Criteria, Work, audit, open_corpus
+    from crossmatch.evaluation.audit.report import audit_facts, check_output
     from crossmatch.export.wanted import export, wanted_exports
     from crossmatch.result_kinds import AUDIT
 

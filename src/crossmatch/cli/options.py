@@ -46,6 +46,6 @@ def resubmitted(given: Sequence[str]) -> list[str]:
 def pair_up(adapters: Sequence[str] | None, weights: Sequence[str] | None) -> dict[str, tuple["Recorded", "Weight"]]:
     """Adapters, opened, with their weights."""
     from crossmatch.adapter import open_vector
-    from crossmatch.rules import read_pairs
+    from crossmatch.rules.weights import read_pairs
 
     return {name: (open_vector(path), weight) for name, (path, weight) in read_pairs(adapters, weights).items()}

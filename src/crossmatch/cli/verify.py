@@ -106,7 +106,7 @@ def _refuse_a_part(merged: str, base: str | None, adapters: list[str] | None, we
 def _with_weights(claim: "Claim", weights: list[str] | None) -> "Claim":
     """A manifest's claim with other weights for some of its adapters."""
     from crossmatch.checkpoint import split_pairs
-    from crossmatch.rules import read_weight
+    from crossmatch.rules.weights import read_weight
 
     others = {name: read_weight(text, f"-w {name}") for name, text in split_pairs(weights, "-w").items()}
     for name in others:

@@ -8,16 +8,7 @@ from crossmatch.rules.heads import Heads
 from crossmatch.rules.dare import uniform
 from crossmatch.rules.registry import RULES, BoundRule, Parameter, Rule, bind, get_rule
 from crossmatch.rules.context import Site
-from crossmatch.rules.weights import (
-    Weight,
-    Weights,
-    parse_weight,
-    part_of,
-    read_pairs,
-    read_weight,
-    weight_at,
-    weight_json,
-)
+from crossmatch.rules.weights import Weight, Weights, parse_weight, part_of, weight_at, weight_json
 
 __all__ = [
     "RULES",
@@ -35,8 +26,6 @@ __all__ = [
     "get_rule",
     "parse_weight",
     "part_of",
-    "read_pairs",
-    "read_weight",
     "uniform",
     "weight_at",
     "weight_json",

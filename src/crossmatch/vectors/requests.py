@@ -9,7 +9,7 @@ from crossmatch.adapter import open_vector
 from crossmatch.checkpoint import Checkpoint
 from crossmatch.errors import InputError, one_of
 from crossmatch.results.vectors import StrengthNormJson, VectorManifestJson
-from crossmatch.rules import read_weight
+from crossmatch.rules.weights import read_weight
 from crossmatch.runtime import Progress
 from crossmatch.vectors.add import Summing, add
 from crossmatch.vectors.extract import extract

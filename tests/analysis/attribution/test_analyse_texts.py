@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
+from crossmatch.analysis.texts import TextRequest
 from crossmatch.checkpoint import Checkpoint
 from crossmatch.cli import run
-from crossmatch.analysis.texts import TextRequest
 from crossmatch.data.model_inputs import read_choices, read_openings, read_passages
 from crossmatch.data.passages import Passage
 from crossmatch.errors import DataError, InputError

@@ -75,21 +75,21 @@ def evaluate_command(
     it is measured alone. BASE gives the tokenizer and its chat template. A key is taken from CROSSMATCH_API_KEY.
     """
     from crossmatch.analysis.interference.suite_pair import interfere, wanted_pair
-    from crossmatch.answers import MARGIN, answers_of, check_margin
+    from crossmatch.answers import MARGIN, check_margin
     from crossmatch.checkpoint import Checkpoint
     from crossmatch.data.suites import load_suite
     from crossmatch.evaluation.comparison.clean_items import clean_parts
     from crossmatch.evaluation.conditions import Plan, conditions_of
     from crossmatch.evaluation.inference.batch_memory import parse_memory
-    from crossmatch.evaluation.pipeline import EvaluationRequest, run_evaluation
+    from crossmatch.evaluation.pipeline import EvaluationRequest
     from crossmatch.evaluation.runner.served_runner import read_serving
     from crossmatch.evaluation.variants.checkpoints import read_checkpoints
     from crossmatch.evaluation.variants.measuring import read_measuring
     from crossmatch.evaluation.variants.variants import SERVED
     from crossmatch.executors import parse_executor, submission
     from crossmatch.export.wanted import export, wanted_exports
-    from crossmatch.result_kinds import SAMPLES, SUMMARY
     from crossmatch.runtime import keep_heap
+    from crossmatch.study.evaluate import evaluate_into
 
     keep_heap()
     terminal = Terminal()
@@ -118,11 +118,8 @@ def evaluate_command(
         planned["submission"] = submission(plan.executor, ["crossmatch", *resubmitted(sys.argv[1:])], output / "jobs")
         show_plan(planned, as_json, "evaluate")
         return
-    found = run_evaluation(request, output, progress=terminal)
-    interfering = interfere(whole, wanted, pair, interference, output, terminal) if wanted and pair else None
-    found.summary["answers"] = answers_of({"summary": found.summary, "interference": interfering}, margin or MARGIN)
-    SUMMARY.replace(output / "summary.json", found.summary)
-    SAMPLES.replace(output / "samples.json", found.samples)
+    measure = partial(interfere, whole, wanted, pair, interference, output, terminal) if wanted and pair else None
+    found, interfering = evaluate_into(output, request, measure, terminal)
     _tell(found, interfering, output, as_json=as_json, detail=detail)
     shown = {**found.summary, **({"interference": interfering} if interfering else {})}
     export(shown, exports, terminal, name=output.resolve().name, page=output / "summary.html")
@@ -132,12 +129,9 @@ def evaluate_command(
 def _tell(
     found: "Evaluation", interfering: "InterferenceJson | None", output: Path, *, as_json: bool, detail: bool
 ) -> None:
-    """The page, and the answers on stdout; with `detail` every figure before them."""
-    from crossmatch.report import write_evaluation
+    """The answers on stdout; with `detail` every figure before them."""
     from crossmatch.report.terminal.answers import Rest, show_all, show_screen, summary_table
 
-    facts = {"name": output.resolve().name, "summary": found.summary, "samples": found.samples}
-    write_evaluation(facts | ({"interference": interfering} if interfering else {}), output / "summary.html")
     summary = found.summary
     if as_json:
         from crossmatch.result_kinds import SUMMARY

@@ -4,16 +4,7 @@ from crossmatch.evaluation.audit.audit import Corpus, Work, audit
 from crossmatch.evaluation.audit.corpora import FileCorpus, SuiteCorpus, open_corpus
 from crossmatch.evaluation.audit.fingerprints import SCOPES, Document
 from crossmatch.evaluation.audit.index import LEVELS
-from crossmatch.evaluation.audit.report import (
-    AuditReport,
-    Criteria,
-    Example,
-    LevelOverlap,
-    SetPair,
-    audit_facts,
-    check_output,
-    clean_ids,
-)
+from crossmatch.evaluation.audit.report import AuditReport, Criteria, Example, LevelOverlap, SetPair, clean_ids
 
 __all__ = [
     "LEVELS",
@@ -29,8 +20,6 @@ __all__ = [
     "SuiteCorpus",
     "Work",
     "audit",
-    "audit_facts",
-    "check_output",
     "clean_ids",
     "open_corpus",
 ]

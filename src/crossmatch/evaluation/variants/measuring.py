@@ -8,7 +8,7 @@ from crossmatch.checkpoint import split_pairs
 from crossmatch.errors import InputError
 from crossmatch.evaluation.variants.strengths import all_variants, parse_strengths
 from crossmatch.evaluation.variants.variants import Variant
-from crossmatch.rules import Weight, read_pairs
+from crossmatch.rules.weights import Weight, read_pairs
 
 
 @dataclass(frozen=True)
