@@ -24,5 +24,5 @@ def report(
     from crossmatch.study.pages import make_page
 
     place = None if output is None else Path(output)
-    wanted = (None if one is None else str(one) for one in (tables, figures))
-    return make_page(Path(run), place, *wanted, Terminal())
+    files, pictures = (None if one is None else str(one) for one in (tables, figures))
+    return make_page(Path(run), place, files, pictures, Terminal())

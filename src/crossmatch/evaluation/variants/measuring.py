@@ -50,7 +50,7 @@ def read_measuring(
     alone = [name for name in wanted if name not in weighted]
     ones = [*(weight or ()), *(f"{name}=1" for name in alone)]
     parts = read_pairs(adapter, ones) if adapter or ones or not checkpoints else {}
-    adapters = {name: open_vector(path) for name, (path, _) in parts.items()}
+    adapters: dict[str, Recorded] = {name: open_vector(path) for name, (path, _) in parts.items()}
     merge = {name: value for name, (_, value) in parts.items() if name not in alone}
     against = reference or next(reversed(parts), "base")
     if nulls and not wanted and not any(name != against for name in merge):
