@@ -192,7 +192,7 @@ def test_a_fault_of_ours_is_exit_4(
     def broken(*_: object) -> None:
         raise ZeroDivisionError("by zero")
 
-    monkeypatch.setattr("crossmatch.checkpoint.locate", broken)
+    monkeypatch.setattr("crossmatch.vectors.facts.locate", broken)
     code, _, err = call(capsys, "inspect", models / "base")
     assert code == 4
     assert "internal error: ZeroDivisionError" in err
