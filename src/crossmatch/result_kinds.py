@@ -34,7 +34,14 @@ from crossmatch.results.study import (
     StudyPlanJson,
 )
 from crossmatch.results.summary import SUMMARY_VERSION, SummaryJson
-from crossmatch.results.sweep import PredictJson, SweepJson, SweepPlanJson, SweepSecondsJson, SweepStudyJson
+from crossmatch.results.sweep import (
+    PredictJson,
+    SweepGatesJson,
+    SweepJson,
+    SweepPlanJson,
+    SweepSecondsJson,
+    SweepStudyJson,
+)
 from crossmatch.results.training import CalibrationJson, TrainingJson, TrainingWorkJson
 from crossmatch.results.vectors import AppliedJson, GridManifestJson, ScaledJson, VectorManifestJson, VectorResultJson
 from crossmatch.results.verdict import VERDICT_VERSION, VerdictJson
@@ -329,6 +336,9 @@ SWEEP: Kind[SweepJson] = Kind(
     SweepJson,
     "Weights that were searched, confirmed and recommended: sweep.json, sweep --json.",
     "run the sweep again",
+)
+SWEEP_GATES: Kind[SweepGatesJson] = Kind(
+    "sweep-gates", SweepGatesJson, "What gates foretell of a merge to repair: gates.json.", "run the sweep again"
 )
 SWEEP_PLAN: Kind[SweepPlanJson] = Kind(
     "sweep-plan", SweepPlanJson, "What a sweep would ask: sweep --dry-run --json.", "plan again"

@@ -225,13 +225,15 @@ def sweep(
     memory: str | None = None,
     allow_partial_adapter: bool = False,
     executor: str | None = None,
+    repair: bool | int | str = False,
     progress: Progress = SILENT,
 ) -> "SweepResult":
     """Search merge weights, confirm the best on unseen items, and recommend a merge, or the reference adapter.
 
     study: a recipe (its YAML file, its values, or a SweepRecipe), or a base checkpoint, with adapter and suite; output:
     the directory (None: `runs/<name>` of a recipe); space: adapter -> span, list or number; the other names are the
-    command's options. The same call after an interruption goes on and asks nothing twice. Raises OutputError if the
+    command's options; repair: True, or the number or name of a point, of which the cheapest change that mends it is
+    looked for. The same call after an interruption goes on and asks nothing twice. Raises OutputError if the
     directory is of another sweep or another process works in it, RecipeError, InputError and DataError for what cannot
     be searched.
 
@@ -264,11 +266,13 @@ def sweep(
     given = {key: value for key, value in values.items() if value is not None}
     place = None if output is None else Path(output)
     if not isinstance(study, str | Path):
-        beside = [*(["adapter"] if adapter else []), *given, *(["executor"] if executor else [])]
+        free = {"adapter": adapter, "executor": executor, "repair": repair}
+        beside = [*(name for name, value in free.items() if value), *given]
         if beside:
             raise InputError(f"the recipe is given as such: put {beside[0]} into it")
         return search(study, place, progress=progress)
-    return search(recipe_of(str(study), dict(adapter or {}), place, given, executor), place, progress=progress)
+    after = {"executor": executor, "repair": repair or None}
+    return search(recipe_of(str(study), dict(adapter or {}), place, given, after), place, progress=progress)
 
 
 def _several(values: str | Sequence[str]) -> tuple[str, ...] | None:

@@ -10,9 +10,9 @@ def report(
     tables: str | Path | None = None,
     figures: str | Path | None = None,
 ) -> Path:
-    """Make the page of a finished study, analysis or evaluation again, and say where it is.
+    """Make the page of a finished study, sweep, analysis or evaluation again, and say where it is.
 
-    run: a run directory, or what `analyse` or `evaluate` left; output: the page (None: beside its JSON);
+    run: a run or sweep directory, or what `analyse` or `evaluate` left; output: the page (None: beside its JSON);
     tables, figures: directories for CSV, Markdown and LaTeX, and for SVG, PDF and PNG (None: not written). Raises
     InputError for a directory without a result, DataError for a result of another version, or a damaged one.
 

@@ -20,13 +20,15 @@ ReportTo = Annotated[
     typer.Option("--report-to", metavar="TRACKER", help="Also log the result to mlflow, wandb or trackio; repeat."),
 ]
 _DIRECTORIES = ("--tables", "--figures")
+# Options whose value may be left out.
+_OPEN = (*_DIRECTORIES, "--repair")
 
 
 def with_directories(arguments: Sequence[str]) -> list[str]:
-    """A command line in which `--tables` and `--figures` without a DIR say so: DIR may be left out, which the parser of
-    options does not know."""
+    """A command line in which `--tables`, `--figures` and `--repair` without a value say so: it may be left out, which
+    the parser of options does not know."""
     found = []
     for word, following in zip(arguments, [*arguments[1:], "-"], strict=False):
-        alone = word in _DIRECTORIES and following.startswith("-")
+        alone = word in _OPEN and following.startswith("-")
         found.append(f"{word}=" if alone else word)
     return found

@@ -118,10 +118,10 @@ SHOWN = {
     ),
     "sweep": Shown(
         MEASURE,
-        ("adapter", "suite", "output", "space", "goal", "constraint", "method", "trials", "dry_run", "as_json"),
+        ("adapter", "suite", "output", "space", "goal", "constraint", "method", "repair", "dry_run", "as_json"),
         (
             "sweep models/base -a pt=runs/pt -a sft=runs/sft --suite suite.yaml -o runs/sweep",
-            "sweep sweep.yaml --dry-run",
+            "sweep sweep.yaml --repair",
         ),
     ),
     "predict": Shown(

@@ -50,7 +50,9 @@ def merge_command(
     swept: Annotated[
         Path | None, typer.Option("--from", metavar="DIR", help="A sweep's directory: merge what it recommends.")
     ] = None,
-    point: Annotated[int | None, typer.Option(help="With --from: the point of this number instead.")] = None,
+    point: Annotated[
+        str | None, typer.Option(help="With --from: the point of this number instead, or 'repair'.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan that would run, and stop.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -102,14 +104,16 @@ def merge_command(
         say(line.replace("{}", where))
 
 
-def _chosen(swept: Path, point: int | None, beside: Mapping[str, object]) -> "Chosen":
+def _chosen(swept: Path, point: str | None, beside: Mapping[str, object]) -> "Chosen":
     """The point of a sweep. Raises InputError for what is given besides and comes from the sweep."""
-    from crossmatch.sweeping.chosen import chosen_point
+    from crossmatch.sweeping.chosen import REPAIR, chosen_point
 
     given = next((name for name, value in beside.items() if value), None)
     if given is not None:
         raise InputError(f"{given} is not given with --from: it comes from the sweep")
-    chosen = chosen_point(swept, point)
+    if point not in (None, REPAIR) and not point.isdecimal():
+        raise InputError(f"--point {point}: give a point's number, or {REPAIR}")
+    chosen = chosen_point(swept, int(point) if point and point.isdecimal() else point)
     weights = " ".join(f"-w {name}={weight}" for name, (_, weight) in chosen.parts.items())
     say(f"point {chosen.recorded['sweep']['point']} of {swept}: {weights}, rule {chosen.recipe.rule}")
     if chosen.template != "own":

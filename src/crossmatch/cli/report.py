@@ -11,14 +11,14 @@ from crossmatch.console import Terminal, emit, say
 
 
 def report_command(
-    run: Annotated[Path, typer.Argument(help="A run directory, or what analyse -o or evaluate -o wrote.")],
+    run: Annotated[Path, typer.Argument(help="A run or sweep directory, or what analyse -o or evaluate -o wrote.")],
     output: Annotated[Path | None, typer.Option("-o", "--output", help="The page; default: beside its JSON.")] = None,
     tables: Tables = None,
     figures: Figures = None,
     as_json: Json = False,
 ) -> None:
-    """Make the page of a finished study, of an analysis or of an evaluation from its report.json, analysis.json or
-    summary.json."""
+    """Make the page of a finished study, sweep, analysis or evaluation from its report.json, sweep.json, analysis.json
+    or summary.json."""
     from crossmatch.result_kinds import PAGE
     from crossmatch.study.pages import make_page
 

@@ -45,6 +45,10 @@ def sweep_command(
         bool, typer.Option("--allow-partial-adapter", help="Take truncated or untrained adapters as they are.")
     ] = False,
     executor: Executor = None,
+    repair: Annotated[
+        str | None,
+        typer.Option(metavar="[POINT]", help="Then look for what mends a merge that leaks or loses: this point's."),
+    ] = None,
     tables: Tables = None,
     report_to: ReportTo = None,
     dry_run: Annotated[
@@ -80,7 +84,8 @@ def sweep_command(
         "allow_partial_adapter": partial or None,
     }
     given = {key: value for key, value in given.items() if value is not None}
-    recipe = recipe_of(study, split_pairs(adapter, "-a"), output, given, executor)
+    after = {"executor": executor, "repair": True if repair == "" else repair}
+    recipe = recipe_of(study, split_pairs(adapter, "-a"), output, given, after)
     keep_heap()
     out = output or Path("runs") / recipe.name
     exports = wanted_exports(tables, None, out, report_to)

@@ -57,13 +57,13 @@ class Suite:
         turns = [{"role": "system", "content": system}] if system else []
         for shot in self.shots.get(item.id, ()):
             turns.append({"role": "user", "content": self._asked(shot)})
-            turns.append({"role": "assistant", "content": self._solution(shot)})
+            turns.append({"role": "assistant", "content": self.solution(shot)})
         return [*turns, {"role": "user", "content": self._asked(item)}]
 
     def prompt_text(self, item: Item) -> str:
         """The plain text that asks an item, for models without a chat template; it ends where the answer begins."""
         shots = self.shots.get(item.id, ())
-        solved = [f"{self._asked(shot)}{self.settings.between}{self._solution(shot)}\n\n" for shot in shots]
+        solved = [f"{self._asked(shot)}{self.settings.between}{self.solution(shot)}\n\n" for shot in shots]
         return _join(self.settings.system or "", "".join([self._description(item), *solved, self._asked(item)]))
 
     def continuations(self, item: Item) -> tuple[str, ...]:
@@ -77,7 +77,8 @@ class Suite:
         parts = {"question": item.question, "context": item.context, "options": "\n".join(options)}
         return _fill(self.settings.prompt, {**parts, "subject": self._subject(item)})
 
-    def _solution(self, item: Item) -> str:
+    def solution(self, item: Item) -> str:
+        """The right answer as it is written: an option's letter or text, or the reference."""
         if self.settings.kind == "generation":
             return item.reference
         return LETTERS[item.answer] if self.settings.form == "letters" else item.options[item.answer]

@@ -110,7 +110,7 @@ class ChosenBySweepJson(TypedDict):
     """Of all that decides what the sweep did."""
     file: str
     """Digest of its sweep.json."""
-    point: int
+    point: int | Literal["repair"]
     recommended: bool
     template: str
 

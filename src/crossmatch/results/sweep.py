@@ -121,6 +121,71 @@ class RecommendationJson(PointJson):
     against: dict[str, dict[str, DifferenceJson | None]]
 
 
+class RepairedPointJson(PointJson):
+    """A merge with one adapter changed."""
+
+    change: str
+    adapter: str
+    kept: float
+    """Norm of the adapter's update over the one before."""
+
+
+class RepairCandidateJson(RepairedPointJson):
+    """A change that may mend a merge. What was not asked has no figures."""
+
+    foretold: float | None
+    """By gates: change of the target in nats; less is better."""
+    search: dict[str, PointFigureJson] | None
+    constraints: list[KeptConstraintJson] | None
+    holds: bool | None
+
+
+class RepairForetoldJson(TypedDict):
+    """From what gates foretold the effect of a change, and how well they put in order what was asked."""
+
+    suite: str
+    items: int
+    target: str
+    agreement: FigureJson
+
+
+class RepairConfirmedJson(TypedDict):
+    """One of `repaired`, `merge`, `null`, `reference` on the confirmation items."""
+
+    role: str
+    name: str
+    figures: dict[str, PointFigureJson]
+    constraints: list[KeptConstraintJson]
+    holds: bool
+
+
+class RepairConfirmationJson(TypedDict):
+    """What unseen items say of the chosen change."""
+
+    points: list[RepairConfirmedJson]
+    over: dict[str, dict[str, DifferenceJson | None]]
+    """By how much it is better than `merge`, `null`, `reference`, by measure."""
+    null: PointJson
+    """The whole adapter lowered until as much of its norm is left."""
+    beyond_null: Literal["better", "worse", "not distinguishable"]
+
+
+class RepairJson(TypedDict):
+    """The cheapest change that mends a merge."""
+
+    outcome: Literal["no fault", "not mended", "not confirmed", "mended"]
+    sentence: str
+    reasons: list[str]
+    point: PointJson | None
+    """The merge."""
+    faults: list[KeptConstraintJson]
+    """What it does not keep on the search items."""
+    foretold: RepairForetoldJson | None
+    candidates: list[RepairCandidateJson]
+    repaired: RepairedPointJson | None
+    confirmation: RepairConfirmationJson | None
+
+
 class PairOverlapJson(TypedDict):
     """How two updates relate, over all tensors."""
 
@@ -278,7 +343,22 @@ class SweepJson(TypedDict):
     map: dict[str, Any] | None
     prediction: NotRequired[PredictionJson | None]
     recommendation: RecommendationJson
+    repair: NotRequired[RepairJson]
     digest: str
+
+
+class SweepGatesJson(TypedDict):
+    """What gates foretell of a merge's modules, kept for the next call."""
+
+    schema_version: Literal[1]
+    key: str
+    """Digest of the merge and of the items that were read."""
+    suite: str
+    items: int
+    target: str
+    """`loss`, or `odds` of a trace, in nats."""
+    modules: dict[str, dict[str, float]]
+    """Adapter -> tensor -> what it adds to the target."""
 
 
 class SweepQuestionsJson(TypedDict):

@@ -45,6 +45,11 @@ class Calibration:
         own = self._read(f"{adapter}/{module}.inputs")
         return self._read(f"{module}.inputs") if own is None else own
 
+    def has_inputs(self, adapter: str, tensor: str) -> bool:
+        """Whether `inputs` would find any; nothing is read."""
+        module = tensor.removesuffix(".weight")
+        return f"{adapter}/{module}.inputs" in self._files or f"{module}.inputs" in self._files
+
     def gradients(self, adapter: str, tensor: str) -> Tensor | None:
         """G (N, d_out), float64, row by row at the same tokens as the adapter's own inputs; or None."""
         return self._read(f"{adapter}/{tensor.removesuffix('.weight')}.gradients")

@@ -124,6 +124,17 @@ class Weights:
         matching = (weight for selector, weight in reversed(self.overrides) if _selector(selector).matches(tensor_name))
         return next(matching, self.default)
 
+    def scaled(self, factor: float) -> "Weights":
+        """The same, every number times a factor."""
+        return Weights(_times(self.default, factor), tuple((s, _times(w, factor)) for s, w in self.overrides))
+
+    def lowered(self, where: str, factor: float, tensor_names: Iterable[str]) -> "Weights":
+        """The same, times a factor where a selector matches; selectors that match none of the tensors are left out."""
+        names = list(tensor_names)
+        inside = [(where, self.default), *((_both(where, own), weight) for own, weight in self.overrides)]
+        every = [*self.overrides, *((selector, _times(weight, factor)) for selector, weight in inside)]
+        return Weights(self.default, tuple(one for one in every if any(_selector(one[0]).matches(n) for n in names)))
+
     def check(self, tensor_names: Iterable[str]) -> None:
         """Raise RuleError at the first selector that matches none of the tensors."""
         names = list(tensor_names)
@@ -135,6 +146,22 @@ class Weights:
 
 Weight = float | Weights
 """A merge weight: one number, or one that differs between modules."""
+
+
+def _times(weight: float, factor: float) -> float:
+    """A product without the last bits that no writer of a weight would give it."""
+    return round(weight * factor, 9)
+
+
+def _both(one: str, other: str) -> str:
+    """The selector of what two match: their modules joined, of their layers those that are in both."""
+    parts = [part for text in (one, other) for part in text.split(".")]
+    modules = [part for part in parts if not _LAYERS.fullmatch(part)]
+    spans = [span for text in (one, other) if (span := _selector(text).layers) is not None]
+    if spans:
+        stops = [stop for _, stop in spans if stop is not None]
+        modules.insert(0, f"layers[{max(start for start, _ in spans)}:{min(stops) if stops else ''}]")
+    return ".".join(modules)
 
 
 def part_of(name: str) -> str | None:

@@ -1,24 +1,25 @@
-"""The page of a finished study, analysis or evaluation, made again from its JSON."""
+"""The page of a finished study, sweep, analysis or evaluation, made again from its JSON."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from crossmatch.answers import analysis_answers, answers_of, to_json
 from crossmatch.errors import InputError
 from crossmatch.export.wanted import export, wanted_exports
-from crossmatch.report import write_analysis, write_evaluation, write_report
-from crossmatch.result_kinds import ANALYSIS, INTERFERENCE, REPORT, SAMPLES, SUMMARY
+from crossmatch.report import write_analysis, write_evaluation, write_report, write_sweep
+from crossmatch.result_kinds import ANALYSIS, INTERFERENCE, REPORT, SAMPLES, SUMMARY, SWEEP
 from crossmatch.runtime import Progress
+
+_RESULTS = ("report.json", "sweep.json", "analysis.json", "summary.json")
 
 
 def make_page(run: Path, output: Path | None, tables: str | None, figures: str | None, progress: Progress) -> Path:
     """Make the page of a result's directory, and what else is wanted (None: not; "": beside it); where the page is."""
-    file = next(
-        (run / name for name in ("report.json", "analysis.json", "summary.json") if (run / name).is_file()), None
-    )
+    file = next((run / name for name in _RESULTS if (run / name).is_file()), None)
     if file is None:
-        raise InputError(f"{run} holds no report.json, analysis.json or summary.json; run the study to its end first")
+        names = f"{', '.join(_RESULTS[:-1])} or {_RESULTS[-1]}"
+        raise InputError(f"{run} holds no {names}; run the study or the sweep to its end first")
     exports = wanted_exports(tables, figures, run)
     out = output or file.with_suffix(".html")
     export(_write(file, out, progress.say), exports, progress, name=run.resolve().name)
@@ -33,6 +34,10 @@ def _write(file: Path, out: Path, say: Callable[[str], None]) -> Mapping[str, An
         report.setdefault("answers", answers_of(report))
         write_report(report, out)
         return report
+    if file.stem == "sweep":
+        swept = cast(dict[str, Any], SWEEP.read(file, say))
+        write_sweep(swept, out)
+        return swept
     if file.stem == "analysis":
         analysis = ANALYSIS.read(file, say)
         analysis.setdefault("answers", to_json(analysis_answers(analysis)))

@@ -133,14 +133,14 @@ class Board:
 
     def kept(self, point: Point, part: Part) -> list[Kept]:
         """How a point stands to every constraint."""
-        found = []
-        for constraint in self.wanted.constraints:
-            if constraint.than is None:
-                found.append(constraint.judge(self.figure(point, constraint.measure, part)))
-            else:
-                other = self.wanted.named[constraint.than]
-                found.append(constraint.judge(self.difference(point, other, constraint.measure, part)))
-        return found
+        return [self.judged(constraint, point, part) for constraint in self.wanted.constraints]
+
+    def judged(self, constraint: Constraint, point: Point, part: Part) -> Kept:
+        """The same of one constraint."""
+        if constraint.than is None:
+            return constraint.judge(self.figure(point, constraint.measure, part))
+        other = self.wanted.named[constraint.than]
+        return constraint.judge(self.difference(point, other, constraint.measure, part))
 
 
 def _turned(found: Difference) -> Difference:

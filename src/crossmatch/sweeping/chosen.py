@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from crossmatch.adapter import Recorded, open_vector
 from crossmatch.checkpoint import Checkpoint, file_digest, read_json
@@ -25,8 +25,11 @@ class Chosen:
     recorded: RecordedJson
 
 
-def chosen_point(directory: Path, number: int | None = None) -> Chosen:
-    """The recommended point of a sweep's directory, or the one of this number.
+REPAIR: Literal["repair"] = "repair"
+
+
+def chosen_point(directory: Path, wanted: int | Literal["repair"] | None = None) -> Chosen:
+    """The recommended point of a sweep's directory, or the one of this number, or its repaired merge.
 
     Raises InputError for a directory without a result, a number that no point has, a point without an adapter, and
     where base, adapters or calibration are not what the sweep measured.
@@ -37,11 +40,16 @@ def chosen_point(directory: Path, number: int | None = None) -> Chosen:
     try:
         facts = read_json(file)
         known, study = {point["number"]: point for point in facts["points"]}, facts["study"]
-        wanted = facts["recommendation"]["number"] if number is None else number
+        wanted = facts["recommendation"]["number"] if wanted is None else wanted
+        repaired = facts.get("repair", {}).get("repaired")
         digests: Mapping[str, Any] = study["digests"]
     except (CheckpointError, KeyError, TypeError) as error:
         raise InputError(f"{file} is no result of crossmatch sweep ({error})") from error
-    if wanted not in known:
+    if wanted == REPAIR:
+        if repaired is None:
+            raise InputError(f"--point repair: {directory} holds no repair; run crossmatch sweep with --repair")
+        known[REPAIR] = repaired
+    elif wanted not in known:
         raise InputError(f"--point {wanted}: there are points 1 to {max(known)}; points.csv lists them")
     point = known[wanted]
     if not point["weights"]:

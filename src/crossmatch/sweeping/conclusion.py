@@ -97,12 +97,16 @@ def _rank(point: Point, front: Sequence[Point], values: dict[str, tuple[float, .
 def _confirm(board: Board, point: Point, part: Part, count: int) -> Confirmed:
     goals = board.wanted.goals
     gains = tuple(board.gain(point, goal, part) for goal in goals)
-    wider = float(norm.ppf(1 - (1 - LEVEL) / 2 / (count * len(goals)))) / _Z
-    together = tuple(
-        None if g is None else (g.value + wider * (g.low - g.value), g.value + wider * (g.high - g.value))
-        for g in gains
-    )
+    together = tuple(bounds_together(gain, count * len(goals)) for gain in gains)
     return Confirmed(point, gains, together, tuple(board.kept(point, part)))
+
+
+def bounds_together(gain: Difference | None, count: int) -> tuple[float, float] | None:
+    """A difference's interval, widened until so many of them hold at once (Bonferroni)."""
+    if gain is None:
+        return None
+    wider = float(norm.ppf(1 - (1 - LEVEL) / 2 / count)) / _Z
+    return gain.value + wider * (gain.low - gain.value), gain.value + wider * (gain.high - gain.value)
 
 
 def nearest_to_best(front: Sequence[Point], values: dict[str, tuple[float, ...]]) -> Point:

@@ -64,7 +64,7 @@ def facts_of(
                 **point.to_json(),
                 "items": part.items,
                 "dropped": drop.reason if drop else None,
-                "search": _figures(board, point, measures, part),
+                "search": figures_of(board, point, measures, part),
                 "constraints": [kept.to_json() for kept in board.kept(point, part)],
                 "holds": all_hold(board.kept(point, part)),
             }
@@ -86,7 +86,11 @@ def facts_of(
         "ranked": [numbers[point.name] for point in conclusion.ranked],
         "confirmation": {
             "points": [
-                {"number": numbers[p.name], "name": p.name, "figures": _figures(board, p, measures, parts.confirmation)}
+                {
+                    "number": numbers[p.name],
+                    "name": p.name,
+                    "figures": figures_of(board, p, measures, parts.confirmation),
+                }
                 for p in asked_later
             ],
             "finalists": [_finalist(one, numbers, prepared, board) for one in conclusion.finalists],
@@ -109,7 +113,7 @@ def _asked_later(prepared: Prepared, found: Searched, conclusion: Conclusion) ->
     return list({point.name: point for point in every}.values())
 
 
-def _figures(board: Board, point: Point, measures: Sequence[Measure], part: Part) -> Json:
+def figures_of(board: Board, point: Point, measures: Sequence[Measure], part: Part) -> Json:
     """`suite.metric` -> the figure, with the gain over the reference; in the stored unit."""
     found = {}
     for measure in measures:
@@ -154,6 +158,12 @@ def _finalist(one: Confirmed, numbers: dict[str, int], prepared: Prepared, board
     }
 
 
+def gains_over(prepared: Prepared, board: Board, point: Point, other: Point) -> dict[str, DifferenceJson | None]:
+    """`suite.metric` -> by how much a point is better than another one on the confirmation part."""
+    part = prepared.parts.confirmation
+    return {m.name: _difference(board.gain(point, m, part, other)) for m in shown_measures(prepared)}
+
+
 def _recommendation(
     prepared: Prepared,
     board: Board,
@@ -165,11 +175,9 @@ def _recommendation(
     point = conclusion.recommended
     others = {}
     if conclusion.finalists:
-        part = prepared.parts.confirmation
         for other in prepared.space.always:
             if other.name != point.name and other.condition == point.condition:
-                gains = {m.name: _difference(board.gain(point, m, part, other)) for m in shown_measures(prepared)}
-                others[other.name] = gains
+                others[other.name] = gains_over(prepared, board, point, other)
     said = recommendation_of(prepared, board, conclusion, confirmed.get(point.name), tried)
     return {
         "number": numbers[point.name],

@@ -61,6 +61,11 @@ def _is_made(metric: Metric, settings: SuiteSettings) -> bool:
     return True
 
 
+def of_traces(metric: str) -> bool:
+    """Whether a metric is of reasoning that is written or about to be."""
+    return metric in _UNWANTED
+
+
 def _higher_is_better(metric: str) -> bool | None:
     return False if metric in _UNWANTED else better_is_more(metric)
 

@@ -4,6 +4,7 @@ from crossmatch.results.sweep import SweepPlanJson
 from crossmatch.sweeping.methods import BATCH
 from crossmatch.sweeping.prepare import prepare
 from crossmatch.sweeping.recipe import SweepRecipe
+from crossmatch.sweeping.repair import ASKED
 from crossmatch.sweeping.space import Dimension
 
 
@@ -34,6 +35,9 @@ def plan_sweep(recipe: SweepRecipe) -> SweepPlanJson:
         f"items of a point: {' -> '.join(map(str, rungs))}; points that cannot win are dropped on the way",
         f"questions at most: {asked} in the search, {confirmed} in the confirmation",
     ]
+    if recipe.repair is not False:
+        more = ASKED * search.items, 3 * later.items
+        lines.append(f"repair: at most {more[0]} more questions in the search, {more[1]} in the confirmation")
     if recipe.method != "grid":
         lines.append(f"points are proposed {BATCH} at a time")
     return {

@@ -21,8 +21,8 @@ from crossmatch.sweeping.recipe import SweepRecipe
 from crossmatch.sweeping.space import Space
 
 STUDY = "study.json"
-# What may change between two runs in one directory: where work is done, and in which pieces.
-_FREE = ("executor", "batch_size", "memory")
+# What may change between two runs in one directory: where work is done, in which pieces, and what comes after.
+_FREE = ("executor", "batch_size", "memory", "repair")
 
 
 @dataclass(frozen=True)

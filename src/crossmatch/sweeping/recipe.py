@@ -32,7 +32,8 @@ class SweepRecipe(BaseModel):
     goals: metrics, the first one first (none: that which stands for the first suite); constraints: in words. method:
     grid, tpe, cma-es or nsga-ii; trials: points that the last three try. halving: shares of the search items after
     which points that cannot win are dropped; finalists: points that are asked the confirmation part; confirm: its
-    share of the items. executor: as in `ray:workers=4`. shard: items of a cell at most; dtype: of the merges.
+    share of the items. executor: as in `ray:workers=4`; repair: whether to look for a repair, or of which point, by its
+    number or name. shard: items of a cell at most; dtype: of the merges.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -61,6 +62,7 @@ class SweepRecipe(BaseModel):
     shard: int = Field(64, ge=1)
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     executor: str | dict[str, Any] = "local"
+    repair: bool | int | str = False
     allow_partial_adapter: bool = False
 
     @field_validator("goals", "constraints", "suites", "templates", mode="before")
@@ -74,6 +76,15 @@ class SweepRecipe(BaseModel):
         if list(shares) != sorted(set(shares)) or any(not 0 < share < 1 for share in shares):
             raise ValueError("give ascending shares between 0 and 1, as in [0.25, 0.5], or [] for none")
         return shares
+
+    @field_validator("repair")
+    @classmethod
+    def _point(cls, wanted: bool | int | str) -> bool | int | str:
+        if isinstance(wanted, str) and wanted.isdecimal():
+            wanted = int(wanted)
+        if wanted == "" or (wanted is not False and wanted == 0) or (isinstance(wanted, int) and wanted < 0):
+            raise ValueError("give true, or the number or the name of a point")
+        return wanted
 
     @model_validator(mode="after")
     def _belong_together(self) -> "SweepRecipe":
@@ -144,14 +155,17 @@ def parse_sweep(raw: Mapping[str, Any], place: str) -> SweepRecipe:
 
 
 def recipe_of(
-    study: str, adapters: dict[str, str], output: Path | None, given: dict[str, Any], executor: str | None
+    study: str, adapters: dict[str, str], output: Path | None, given: dict[str, Any], free: dict[str, Any]
 ) -> SweepRecipe:
-    """The recipe of a file, or of a base with options. Raises InputError for options beside a file."""
-    where = {} if executor is None else {"executor": executor}
+    """The recipe of a file, or of a base with options; free: what may be given beside a file, None for what is not.
+    Raises InputError for other options beside one."""
+    where = {name: value for name, value in free.items() if value is not None}
     if study.endswith((".yaml", ".yml")):
         beside = [*(["adapter"] if adapters else []), *given]
         if beside:
-            raise InputError(f"{study} is a recipe: put {beside[0]} into it; -o and --executor may be given beside it")
+            raise InputError(
+                f"{study} is a recipe: put {beside[0]} into it; -o, --executor and --repair may be beside it"
+            )
         recipe = load_sweep(study)
         return parse_sweep({**recipe.model_dump(), **where}, study) if where else recipe
     if not adapters:

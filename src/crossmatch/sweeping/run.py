@@ -24,6 +24,8 @@ from crossmatch.sweeping.prediction import open_scores
 from crossmatch.sweeping.prepare import Prepared, claim_directory, prepare, resolved
 from crossmatch.sweeping.race import Dropped, race, values_of
 from crossmatch.sweeping.recipe import SweepRecipe, load_sweep, parse_sweep
+from crossmatch.sweeping.repair import Swept, repair
+from crossmatch.sweeping.repair_facts import with_repair
 from crossmatch.sweeping.space import Point
 
 ANSWERS = "answers"
@@ -78,10 +80,14 @@ def sweep(
             compared = [*found.always, *_controls(prepared, [one.point for one in conclusion.finalists])]
             if conclusion.finalists:
                 driver.ask(_distinct(compared), prepared.parts.confirmation)
+            facts = facts_of(prepared, board, found, conclusion, study_facts, scores)
+            write_outputs(facts, where)
+            if recipe.repair is not False:
+                swept = Swept(prepared, board, found, conclusion)
+                facts = with_repair(facts, swept, repair(swept, recipe.repair, driver, where, progress))
+                write_outputs(facts, where)
         finally:
             driver.close()
-        facts = facts_of(prepared, board, found, conclusion, study_facts, scores)
-        write_outputs(facts, where)
         seconds = round(time.monotonic() - started, 1)
         SWEEP_SECONDS.replace(where / TIMES, {"schema_version": 1, "seconds": seconds, "asked_seconds": driver.seconds})
     return SweepResult(where, facts)

@@ -3,7 +3,7 @@
 from typing import Any
 
 from crossmatch.results.metrics import metric_of
-from crossmatch.statistics.estimates import Difference
+from crossmatch.statistics.estimates import Difference, Figure
 from crossmatch.sweeping.board import Board
 from crossmatch.sweeping.conclusion import Conclusion, Confirmed
 from crossmatch.sweeping.goals import all_hold
@@ -31,6 +31,16 @@ def weights_text(point: Point) -> str:
     text += f" by {rule}{f' ({settings})' if settings else ''}" if rule != "linear" else ""
     template = point.condition.template.name
     return text if template == "own" else f"{text}, asked with template {template}"
+
+
+def figure_text(measure: Measure, figure: Figure) -> str:
+    """`trace rate 12.0 (8.1 to 16.2)`, in the unit that is shown."""
+    known = metric_of(measure.metric)
+    title, form, scale = known.title.removesuffix(" %"), known.form, known.unit.scale
+    if figure.value is None or figure.low is None or figure.high is None:
+        return f"{title} unknown"
+    value, low, high = (format(number * scale, form) for number in (figure.value, figure.low, figure.high))
+    return f"{title} {value} ({low} to {high})"
 
 
 def gain_text(goal: Measure, gain: Difference | None) -> str:
