@@ -13,7 +13,7 @@ from crossmatch.sweeping.goals import Kept, all_hold
 from crossmatch.sweeping.metrics import Measure
 from crossmatch.sweeping.parts import Part
 from crossmatch.sweeping.repair import Mending, Repair, Swept
-from crossmatch.sweeping.sentences import figure_text, gain_text, weights_text
+from crossmatch.sweeping.sentences import figure_text, gain_text, value_text, weights_text
 from crossmatch.sweeping.space import Point
 
 Json = dict[str, Any]
@@ -98,19 +98,20 @@ def mended(tried: Tried, chosen: Mending) -> Json:
     gain, kept = tried.gain(change.point, target, later), tried.kept(change.point, later)
     sure = all_hold(kept) and gain is not None and gain.low > 0
     act, moved = change.what[0].upper() + change.what[1:], gain_text(tried.fault, gain)
-    n = gain.n if gain is not None else 0
+    n, pair = gain.n if gain is not None else 0, (target, change.point)
     whole = f"lowering all of {change.guest} to {null.weights[change.guest]:g}"
     beyond = f"{whole}, as much of its norm, {_BEYOND[tried.beyond(chosen)]}"
     costs = [
         gain_text(one, tried.gain(change.point, target, later, one)) for one in tried.measures if one != tried.fault
     ]
+    values = " -> ".join(value_text(tried.fault, tried.swept.board.figure(p, tried.fault, later)) for p in pair)
     if sure:
         keeps = ", ".join(one.constraint.text for one in kept)
-        cost = f"; against it {', '.join(costs)}" if costs else ""
-        said = f"{act} mends {target.name}: {moved} on {n} items that no trial saw; keeps {keeps}{cost}; {beyond}."
+        cost = f"; against {target.name}: {', '.join(costs)}" if costs else ""
+        said = f"{act} mends {target.name}: {moved}, {values} on {n} unseen items; keeps {keeps}{cost}; {beyond}."
     else:
         broken = [one.constraint.text for one in kept if not one.holds]
-        why = f"it does not keep {', '.join(broken)} there" if broken else f"{moved} on {n} of them"
+        why = f"it does not keep {', '.join(broken)} there" if broken else f"{moved}, {values} on {n} of them"
         said = f"{act} mends {target.name} on the search items, but not surely on unseen ones: {why}."
     alone, over = (
         [gain_text(one, tried.gain(change.point, other, later, one)) for one in tried.measures]

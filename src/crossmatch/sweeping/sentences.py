@@ -33,14 +33,20 @@ def weights_text(point: Point) -> str:
     return text if template == "own" else f"{text}, asked with template {template}"
 
 
+def value_text(measure: Measure, figure: Figure) -> str:
+    """`12.0`, in the unit that is shown."""
+    known = metric_of(measure.metric)
+    return "unknown" if figure.value is None else format(figure.value * known.unit.scale, known.form)
+
+
 def figure_text(measure: Measure, figure: Figure) -> str:
     """`trace rate 12.0 (8.1 to 16.2)`, in the unit that is shown."""
     known = metric_of(measure.metric)
     title, form, scale = known.title.removesuffix(" %"), known.form, known.unit.scale
-    if figure.value is None or figure.low is None or figure.high is None:
-        return f"{title} unknown"
-    value, low, high = (format(number * scale, form) for number in (figure.value, figure.low, figure.high))
-    return f"{title} {value} ({low} to {high})"
+    if figure.low is None or figure.high is None:
+        return f"{title} {value_text(measure, figure)}"
+    low, high = (format(number * scale, form) for number in (figure.low, figure.high))
+    return f"{title} {value_text(measure, figure)} ({low} to {high})"
 
 
 def gain_text(goal: Measure, gain: Difference | None) -> str:

@@ -40,6 +40,7 @@ def sweep_view(facts: Json) -> dict[str, Any]:
         "knee": _name(facts, facts["knee"]) if facts["knee"] else None,
         "constraints": [plain(text) for text in facts["study"]["constraints"]],
         "prediction": prediction_rows(facts),
+        "repair": _repair(facts),
         "digest": facts["digest"],
         "charts": charts,
     }
@@ -180,6 +181,46 @@ def _against(facts: Json) -> list[dict[str, Any]]:
         cells = [gain_text(gains[f"{m['suite']}.{m['metric']}"], m["metric"]) for m in facts["measures"]]
         rows.append({"name": plain(name), "cells": cells})
     return rows
+
+
+# What stands beside the repaired merge on unseen items.
+_ROLES = {"repaired": "repaired", "merge": "as it was", "null": "null: all of the adapter lowered", "reference": ""}
+
+
+def _repair(facts: Json) -> dict[str, Any] | None:
+    """The repair: what was said, the changes with what gates foretold and what was measured, and the confirmation."""
+    found = facts.get("repair")
+    if found is None:
+        return None
+    confirmed = found["confirmation"]
+    told = found["foretold"]
+    return {
+        "sentence": plain(found["sentence"]),
+        "reasons": [plain(reason) for reason in found["reasons"]],
+        "mended": found["outcome"] == "mended",
+        "target": f"{told['target']} on {told['items']} items of {plain(told['suite'])}" if told else None,
+        "rows": [_change(one, found, facts) for one in found["candidates"]],
+        "later": [
+            {
+                "name": plain(point["name"]),
+                "role": _ROLES[point["role"]],
+                "holds": point["holds"],
+                "cells": _cells(point["figures"], facts),
+            }
+            for point in (confirmed["points"] if confirmed else ())
+        ],
+    }
+
+
+def _change(one: Json, found: Json, facts: Json) -> dict[str, Any]:
+    return {
+        "what": plain(one["change"]),
+        "chosen": found["repaired"] is not None and found["repaired"]["name"] == one["name"],
+        "kept": f"{100 * one['kept']:.0f}%",
+        "foretold": "–" if one["foretold"] is None else f"{one['foretold']:+.3f}",
+        "state": "not asked" if one["holds"] is None else "keeps all" if one["holds"] else "breaks a constraint",
+        "cells": _cells(one["search"], facts) if one["search"] else [],
+    }
 
 
 def prediction_rows(facts: Json) -> Sequence[dict[str, Any]]:

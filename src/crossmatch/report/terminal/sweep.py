@@ -38,6 +38,17 @@ def sweep_lines(facts: Json) -> list[str]:
     return lines[:LINES]
 
 
+def repair_lines(facts: Json) -> list[str]:
+    """The repair, if one was looked for: its sentence, and what stands behind it."""
+    found = facts.get("repair")
+    if found is None:
+        return []
+    lines = textwrap.wrap(found["sentence"], WIDTH)
+    for reason in found["reasons"]:
+        lines += textwrap.wrap(f"- {reason}", WIDTH, subsequent_indent="  ")
+    return ["", *lines]
+
+
 def _cut(text: str, width: int) -> str:
     return text if len(text) <= width else f"{text[: width - 1]}…"
 
@@ -46,5 +57,5 @@ def print_sweep(facts: Json) -> None:
     """Print them."""
     from crossmatch.report.text import printable
 
-    for line in sweep_lines(facts):
+    for line in [*sweep_lines(facts), *repair_lines(facts)]:
         print(printable(line))
