@@ -99,7 +99,10 @@ def test_the_layer_that_does_the_harm_is_found_and_confirmed(repaired: Path) -> 
     assert holds == {"repaired": True, "merge": False, "null": False, "reference": True}
     # Gates foretold it, and what was not asked has no figures.
     told = {one["change"]: one["foretold"] for one in found["candidates"] if one["foretold"] is not None}
-    assert min(told, key=lambda change: told[change]) in ("lowering pt to 0 in layer 2", "lowering pt to 0 in MLP modules")
+    assert min(told, key=lambda change: told[change]) in (
+        "lowering pt to 0 in layer 2",
+        "lowering pt to 0 in MLP modules",
+    )
     for one in found["candidates"]:
         assert (one["search"] is None) == (one["constraints"] is None) == (one["holds"] is None)
     assert sum(one["search"] is not None for one in found["candidates"]) <= 6
@@ -128,9 +131,7 @@ def test_a_repair_of_a_finished_sweep_asks_nothing_twice(
     assert sweep(planted, out).facts == plain
 
 
-def test_merge_writes_and_proves_the_repair(
-    repaired: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_merge_writes_and_proves_the_repair(repaired: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "merged"
     assert run(["merge", "--from", str(repaired), "--point", "repair", "-o", str(out)]) == 0
     assert "verified" in capsys.readouterr().out
@@ -150,7 +151,12 @@ def test_report_makes_the_page_of_a_sweep_again(repaired: Path, tmp_path: Path) 
     [("99", "there are points 1 to 4"), ("pt2", "--repair pt2: there are points"), ("sft", "no adapter but sft")],
 )
 def test_a_point_that_cannot_be_repaired(
-    repaired: Path, planted: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str], point: str, message: str
+    repaired: Path,
+    planted: dict[str, Any],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    point: str,
+    message: str,
 ) -> None:
     out = Path(shutil.copytree(repaired, tmp_path / "out"))
     recipe = tmp_path / "study.yaml"

@@ -100,7 +100,8 @@ def sweep_command(
 
         print_sweep(result.facts)
     export(result.facts, exports, Terminal(), name=recipe.name, page=out / "sweep.html")
-    say(f"page: {out / 'sweep.html'}; to write and prove it: crossmatch merge --from {out} -o OUT")
+    point = " [--point repair]" if result.facts.get("repair", {}).get("repaired") else ""
+    say(f"page: {out / 'sweep.html'}; to write and prove it: crossmatch merge --from {out}{point} -o OUT")
 
 
 def _number(text: str, name: str) -> float:

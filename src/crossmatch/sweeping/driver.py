@@ -1,5 +1,6 @@
 """The driver: has cells answered where the executor does them, and joins what the workers have left."""
 
+import gc
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,6 +40,12 @@ class Driver:
             have_answered(self._executor, shards, task)
         self.seconds = round(self.seconds + time.monotonic() - started, 3)
         self._board.logs.refresh()
+
+    def make_room(self) -> None:
+        """Let go of a model that is held in this process: another one is about to be loaded."""
+        if self._options.kind == "local":
+            self.close()
+            gc.collect()
 
     def close(self) -> None:
         """Let the workers go."""

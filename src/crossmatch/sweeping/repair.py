@@ -79,7 +79,7 @@ def repair(swept: Swept, wanted: bool | int | str, driver: Driver, out: Path, pr
     merge = Faulty(target, tuple(guests_of(target, reference)), constraints[0].measure)
     try:
         # Its model is a second one: the one that answers makes room.
-        foretold = foretell(source, merge, parts.search, out, driver.close, progress)
+        foretold = foretell(source, merge, parts.search, out, driver.make_room, progress)
     except CrossmatchError as error:
         progress.say(f"note: the repair is not foretold by gates: {error}; the smallest changes are asked")
         foretold = str(error)

@@ -18,6 +18,15 @@ def sweep_tables(facts: Json) -> list[Table]:
     figures = (*columns("number", "name"), *_FIGURES)
     predicted = (facts.get("prediction") or {}).get("agreement") or []
     note = f"gain: over {facts['reference']}, the better way up; figures as stored."
+    repair = [
+        {
+            **{key: one[key] for key in ("change", "name", "kept", "foretold", "holds")},
+            "repaired": one["name"] == chosen,
+        }
+        for found in [facts.get("repair") or {"candidates": [], "repaired": None}]
+        for chosen in [(found["repaired"] or {}).get("name")]
+        for one in found["candidates"]
+    ]
     return some(
         table("points", "Points that were tried", points, head),
         table("search", "Figures on the search items", searched, figures, note),
@@ -27,6 +36,13 @@ def sweep_tables(facts: Json) -> list[Table]:
             "Rank correlation of scores of the weights with the measured gain",
             predicted,
             (*columns("score", "title"), *estimate("value"), Column("n", form=".0f")),
+        ),
+        table(
+            "repair",
+            "Changes that may mend the merge",
+            repair,
+            columns("change", "name", "kept", "foretold", "holds", "repaired"),
+            "kept: norm of the adapter's update over the one before; holds: constraints, of what was asked.",
         ),
     )
 
