@@ -23,7 +23,9 @@ SELECTORS = st.sampled_from(["attn", "mlp", "q_proj", "layers[2]", "layers[:3]",
 
 def vector(seed: int, names: list[str] = NAMES) -> TuningVector:
     torch.manual_seed(seed)
-    return TuningVector({name: LowRank(torch.randn(8, 2), torch.randn(2, 8), torch.ones(2, dtype=torch.float64)) for name in names})
+    return TuningVector(
+        {name: LowRank(torch.randn(8, 2), torch.randn(2, 8), torch.ones(2, dtype=torch.float64)) for name in names}
+    )
 
 
 def merge(**weights: float | str) -> Point:

@@ -19,6 +19,11 @@ from crossmatch.data.suites import load_suite
 from crossmatch.errors import RecipeError
 from crossmatch.evaluation.inference.local_model import Engine
 from crossmatch.report.terminal.sweep import repair_lines
+from crossmatch.runtime import SILENT
+from crossmatch.sweeping.gates import Faulty, foretell
+from crossmatch.sweeping.metrics import Measure
+from crossmatch.sweeping.prepare import prepare
+from crossmatch.sweeping.recipe import parse_sweep
 from helpers import generated_texts, make_adapter, make_chat_model
 
 WORDS = "heart cell disease lung kidney bone".split()
@@ -139,7 +144,7 @@ def test_merge_writes_and_proves_the_repair(repaired: Path, tmp_path: Path, caps
     assert predicate["sweep"]["point"] == "repair"
     assert predicate["adapters"]["pt"]["weight"] == "1,layers[2:3]:0"
     assert run(["merge", "--from", str(repaired), "--point", "mended", "-o", str(tmp_path / "x")]) == 2
-    assert "give a point's number, or repair" in capsys.readouterr().err
+    assert "there are points 1 to 4, and repair" in capsys.readouterr().err
 
 
 def test_report_makes_the_page_of_a_sweep_again(repaired: Path, tmp_path: Path) -> None:
@@ -213,3 +218,13 @@ def test_the_plan_counts_it_and_a_bad_value_is_refused(
     assert "repair: at most" in capsys.readouterr().out
     with pytest.raises(RecipeError, match="give true, or the number or the name of a point"):
         sweep({**planted, "repair": 0}, tmp_path / "out")
+
+
+def test_a_fault_in_traces_is_foretold_by_the_odds_of_one(planted: dict[str, Any], tmp_path: Path) -> None:
+    prepared = prepare(parse_sweep(planted, "test"))
+    target = next(point for point in prepared.space.grid() if point.name == "pt1+sft1")
+    merge = Faulty(target, ("pt",), Measure("ask", "trace_structural", False))
+    found = foretell(prepared.source, merge, prepared.parts.search, tmp_path, lambda: None, SILENT)
+    assert (found.suite, found.items, found.target) == ("ask", 16, "odds")
+    assert {name for name, added in found.modules["pt"].items() if added} <= set(open_vector(planted["adapters"]["pt"]))
+    assert foretell(prepared.source, merge, prepared.parts.search, tmp_path, pytest.fail, SILENT) == found

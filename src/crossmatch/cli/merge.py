@@ -106,14 +106,12 @@ def merge_command(
 
 def _chosen(swept: Path, point: str | None, beside: Mapping[str, object]) -> "Chosen":
     """The point of a sweep. Raises InputError for what is given besides and comes from the sweep."""
-    from crossmatch.sweeping.chosen import REPAIR, chosen_point
+    from crossmatch.sweeping.chosen import chosen_point
 
     given = next((name for name, value in beside.items() if value), None)
     if given is not None:
         raise InputError(f"{given} is not given with --from: it comes from the sweep")
-    if point not in (None, REPAIR) and not point.isdecimal():
-        raise InputError(f"--point {point}: give a point's number, or {REPAIR}")
-    chosen = chosen_point(swept, int(point) if point and point.isdecimal() else point)
+    chosen = chosen_point(swept, point)
     weights = " ".join(f"-w {name}={weight}" for name, (_, weight) in chosen.parts.items())
     say(f"point {chosen.recorded['sweep']['point']} of {swept}: {weights}, rule {chosen.recipe.rule}")
     if chosen.template != "own":

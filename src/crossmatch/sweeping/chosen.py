@@ -12,6 +12,9 @@ from crossmatch.results.merging import ChosenBySweepJson, RecordedJson
 from crossmatch.rules import Calibration, Recipe, Weight, parse_weight
 from crossmatch.sweeping.outputs import RESULT
 
+# What is called so is the repaired merge, which has no number.
+REPAIR: Literal["repair"] = "repair"
+
 
 @dataclass(frozen=True)
 class Chosen:
@@ -25,11 +28,8 @@ class Chosen:
     recorded: RecordedJson
 
 
-REPAIR: Literal["repair"] = "repair"
-
-
-def chosen_point(directory: Path, wanted: int | Literal["repair"] | None = None) -> Chosen:
-    """The recommended point of a sweep's directory, or the one of this number, or its repaired merge.
+def chosen_point(directory: Path, point: str | None = None) -> Chosen:
+    """The recommended point of a sweep's directory, or the one of a number, or its repaired merge (`repair`).
 
     Raises InputError for a directory without a result, a number that no point has, a point without an adapter, and
     where base, adapters or calibration are not what the sweep measured.
@@ -39,42 +39,41 @@ def chosen_point(directory: Path, wanted: int | Literal["repair"] | None = None)
         raise InputError(f"{directory} holds no finished sweep ({RESULT}); run crossmatch sweep, or resume it")
     try:
         facts = read_json(file)
-        known, study = {point["number"]: point for point in facts["points"]}, facts["study"]
-        wanted = facts["recommendation"]["number"] if wanted is None else wanted
+        study, recommended = facts["study"], facts["recommendation"]["number"]
+        known = {str(one["number"]): one for one in facts["points"]}
         repaired = facts.get("repair", {}).get("repaired")
         digests: Mapping[str, Any] = study["digests"]
     except (CheckpointError, KeyError, TypeError) as error:
         raise InputError(f"{file} is no result of crossmatch sweep ({error})") from error
-    if wanted == REPAIR:
-        if repaired is None:
-            raise InputError(f"--point repair: {directory} holds no repair; run crossmatch sweep with --repair")
-        known[REPAIR] = repaired
-    elif wanted not in known:
-        raise InputError(f"--point {wanted}: there are points 1 to {max(known)}; points.csv lists them")
-    point = known[wanted]
-    if not point["weights"]:
+    wanted = str(recommended) if point is None else point
+    if wanted == REPAIR and repaired is None:
+        raise InputError(f"--point repair: {directory} holds no repair; run crossmatch sweep with --repair")
+    if wanted != REPAIR and wanted not in known:
+        raise InputError(f"--point {wanted}: there are points 1 to {len(known)}, and repair; points.csv lists them")
+    chosen = repaired if wanted == REPAIR else known[wanted]
+    if not chosen["weights"]:
         raise InputError(f"point {wanted} is the base as it is; there is nothing to merge")
     base = Checkpoint(study["base"])
-    adapters = {name: open_vector(study["adapters"][name]) for name in point["weights"]}
-    calibration = Calibration(study["calibration"]) if point["rule"] != "linear" and study["calibration"] else None
+    adapters = {name: open_vector(study["adapters"][name]) for name in chosen["weights"]}
+    calibration = Calibration(study["calibration"]) if chosen["rule"] != "linear" and study["calibration"] else None
     _unchanged("the base", study["base"], base.digest, digests["base"])
     for name, adapter in adapters.items():
         _unchanged(f"adapter {name}", study["adapters"][name], adapter.digest, digests["adapters"][name])
     if calibration is not None:
         _unchanged("the calibration", study["calibration"], calibration.digest, digests["calibration"])
     parts: dict[str, tuple[Recorded, Weight]] = {
-        name: (adapters[name], parse_weight(weight)) for name, weight in point["weights"].items()
+        name: (adapters[name], parse_weight(weight)) for name, weight in chosen["weights"].items()
     }
     of: ChosenBySweepJson = {
         "name": facts["name"],
         "digest": facts["digest"],
         "file": file_digest(file),
-        "point": wanted,
-        "recommended": wanted == facts["recommendation"]["number"],
-        "template": point["template"],
+        "point": REPAIR if wanted == REPAIR else int(wanted),
+        "recommended": wanted == str(recommended),
+        "template": chosen["template"],
     }
-    recipe = Recipe(point["rule"], point["parameters"], calibration=calibration)
-    return Chosen(base, parts, recipe, study["dtype"], point["template"], {"sweep": of})
+    recipe = Recipe(chosen["rule"], chosen["parameters"], calibration=calibration)
+    return Chosen(base, parts, recipe, study["dtype"], chosen["template"], {"sweep": of})
 
 
 def _unchanged(what: str, where: str, now: str, then: str) -> None:
