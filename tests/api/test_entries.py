@@ -112,6 +112,12 @@ def test_a_merge_by_paths_and_by_objects(workplace: Path, monkeypatch: pytest.Mo
         crossmatch.merge("models/base", parts, "models/x", adapter=pair, weight=weight)
     with pytest.raises(InputError, match="no output"):
         crossmatch.merge("models/base", adapter=pair, weight=weight)
+    with pytest.raises(InputError, match="come from the sweep"):
+        crossmatch.merge("models/base", from_="runs/sweep", output="models/x")
+    with pytest.raises(InputError, match="point needs from_"):
+        crossmatch.merge("models/base", adapter=pair, weight=weight, point=3, output="models/x")
+    with pytest.raises(InputError, match="sign nowhere.pem: no such file"):
+        crossmatch.merge("models/base", adapter=pair, weight=weight, output="models/x", sign="nowhere.pem")
 
 
 def test_a_claim_by_paths_by_parts_and_by_manifest(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811

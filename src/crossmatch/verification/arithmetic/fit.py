@@ -5,7 +5,6 @@ import itertools
 import math
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, replace
-from fractions import Fraction
 
 import torch
 
@@ -14,6 +13,7 @@ from crossmatch.verification.arithmetic.grammar import HALVES, Program, common, 
 from crossmatch.verification.arithmetic.sample import Sample
 from crossmatch.verification.arithmetic.sample_rows import MODULES, Piece, pieces_of, wrong_rows
 from crossmatch.verification.arithmetic.tensor_kinds import Kind
+from crossmatch.verification.arithmetic.typed_numbers import DOUBT, shortest, typed
 from crossmatch.verification.arithmetic.without_program import Recovered, is_elsewhere, recover
 from crossmatch.verification.claim import Resolved
 from crossmatch.verification.subject import Subject
@@ -21,15 +21,11 @@ from crossmatch.verification.weights.estimate import Estimate, estimate
 from crossmatch.verification.weights.module_verdicts import Thresholds, resolves, same
 from crossmatch.verification.weights.scan import ModuleScan, Scan
 
-# Denominators that people divide by, and digits that they type.
-_DENOMINATOR, _DIGITS = 12, 4
 # Share of the elements that the order of additions turns at most in 16 bits; standard deviations by which one program
 # gives clearly more of the bits than another.
 _FLIPS, _CLEARLY = 1e-3, 6.0
 # The share from which on an SVD may be the reason.
 _TURNED = 1e-4
-# Standard errors within which a weight lies.
-_DOUBT = 4.5
 
 
 @dataclass(frozen=True)
@@ -94,8 +90,8 @@ def _at_other_weights(subject: Subject, sample: Sample, t: Thresholds, progress:
     if not recovered.estimate.identifiable or recovered.estimate.excess <= t.excess:
         return None
     claimed = tuple(subject.weights)
-    typed = _typed(_inside(claimed, recovered), recovered.estimate.stderr)[:1]
-    every = (Fit(p, w, (0.0,) * len(w)) for w in typed for p in programs(sample.stored, sample.numbers(w)))
+    first = typed(_inside(claimed, recovered), recovered.estimate.stderr)[:1]
+    every = (Fit(p, w, (0.0,) * len(w)) for w in first for p in programs(sample.stored, sample.numbers(w)))
     found = fit(sample, itertools.chain(_rounded(sample, claimed, recovered), every))
     return found if found and found.whole else None
 
@@ -329,7 +325,7 @@ def _candidates(sample: Sample, claimed: tuple[float, ...], recovered: Recovered
 
 def _rounded(sample: Sample, claimed: tuple[float, ...], recovered: Recovered) -> Iterator[Fit]:
     """Numbers that people type, by the way in which the weights were recovered and by the usual programs."""
-    for weights in _typed(_inside(claimed, recovered), recovered.estimate.stderr):
+    for weights in typed(_inside(claimed, recovered), recovered.estimate.stderr):
         yield from _usual(sample, weights, (0.0,) * len(weights), recovered)
 
 
@@ -355,45 +351,8 @@ def _usual(
     yield from (Fit(p, weights, doubts) for p in usual)
 
 
-def _typed(known: tuple[float, ...], errors: Sequence[float]) -> list[tuple[float, ...]]:
-    """Decimals of few digits and fractions that the recovered weights allow."""
-    pairs = list(zip(known, errors, strict=True))
-    options = [
-        tuple(_decimal(w, e) for w, e in pairs),
-        tuple(_fraction(w, e) for w, e in pairs),
-        tuple(_decimal(w, e, 3) for w, e in pairs),
-        *(tuple(_decimal(w, e, least=digits) for w, e in pairs) for digits in (3, 4)),
-    ]
-    return [weights for weights in dict.fromkeys(options) if None not in weights]  # type: ignore[misc]
-
-
 def _doubts(found: Estimate) -> tuple[float, ...]:
-    return tuple(
-        0.0 if math.isnan(e) or not w else _DOUBT * e for w, e in zip(found.weights, found.stderr, strict=True)
-    )
-
-
-def _decimal(
-    value: float, stderr: float, sigmas: float = _DOUBT, digits: int = _DIGITS, least: int = 1
-) -> float | None:
-    """The decimal of fewest digits, at least so many, within some standard errors; none of more than four."""
-    within = (r for d in range(least, digits + 1) if abs((r := round(value, d)) - value) <= sigmas * stderr)
-    return next(within, None)
-
-
-def _fraction(value: float, stderr: float) -> float | None:
-    """The fraction of the smallest denominator within some standard errors."""
-    for denominator in range(1, _DENOMINATOR + 1):
-        near = Fraction(round(value * denominator), denominator)
-        if abs(float(near) - value) <= _DOUBT * stderr:
-            return float(near)
-    return None
-
-
-def shortest(value: float, stderr: float) -> float:
-    """The decimal with the fewest digits within three standard errors; the value itself if there is none of six."""
-    found = _decimal(value, stderr, 3, 6)
-    return value if found is None else found
+    return tuple(0.0 if math.isnan(e) or not w else DOUBT * e for w, e in zip(found.weights, found.stderr, strict=True))
 
 
 def _cast(sample: Sample, weights: Sequence[float]) -> Program:

@@ -49,6 +49,12 @@ class LastMerge:
     factors: Factor | None = None
     delta: torch.dtype | None = None
 
+    def in_words(self) -> str:
+        """What it does otherwise, behind a list of merges."""
+        text = f", the last in {_name(self.base) if self.base else 'single precision'}"
+        text += f" with factors rounded to {_name(self.factors)}" if self.factors else ""
+        return text + (f" and its delta rounded to {_name(self.delta)}" if self.delta else "")
+
 
 @dataclass(frozen=True)
 class Program:
@@ -143,7 +149,9 @@ class Program:
         if self.delta:
             parts.append(f"delta rounded to {_name(self.delta)}")
         if isinstance(self.order, tuple):
-            parts.append(f"one merge after the other ({_steps(self.order, names)}){self._end_in_words()}")
+            parts.append(
+                f"one merge after the other ({_steps(self.order, names)}){self.last.in_words() if self.last else ''}"
+            )
         elif self.is_mean:
             parts.append("each adapter merged into a model of its own, the mean of the models")
         elif self.by_models:
@@ -152,14 +160,6 @@ class Program:
             parts.append(f"the sum stored in {_name(self.via)}, then in {_name(stored)}")
         text = ", ".join(parts) + (", after an SVD in single precision" if self.long else "")
         return f"{common}: {text}" if common else text
-
-    def _end_in_words(self) -> str:
-        last = self.last
-        if last is None:
-            return ""
-        text = f", the last in {_name(last.base) if last.base else 'single precision'}"
-        text += f" with factors rounded to {_name(last.factors)}" if last.factors else ""
-        return text + (f" and its delta rounded to {_name(last.delta)}" if last.delta else "")
 
     def identifier(self, names: Sequence[str]) -> str:
         """A short name for `rounding.replay.route`."""
