@@ -17,6 +17,8 @@ from crossmatch.rules import Recipe
 from crossmatch.runtime import SILENT, Progress, single_threads
 from crossmatch.verification import verdict_record as record
 from crossmatch.verification.arithmetic.fit import most_misses, pieces_in_question, settle, settle_again
+from crossmatch.verification.arithmetic.sample_rows import pieces_of
+from crossmatch.verification.arithmetic.without_program import widened
 from crossmatch.verification.claim import Claim, Parts, Resolved
 from crossmatch.verification.files.directory import Directory, inspect_directory
 from crossmatch.verification.quantised.verify import verify_quantised_claim
@@ -206,7 +208,11 @@ def decide(
 def _recovered(subject: Subject, claim: Resolved, judged: Judged) -> dict[str, RecoveredWeight]:
     """What the verdict says of the weights, beside those that are claimed."""
     said = [weight for _, weight in claim.parts.values()]
-    every = zip(subject.names, said, judged.pooled.weights, judged.stderr, strict=True)
+    errors: Sequence[float] = judged.stderr
+    if subject.program.place != "product" and judged.pooled.identifiable:
+        known = replace(judged.pooled, stderr=tuple(errors))
+        errors = widened(known, list(pieces_of(subject)), subject.program, subject.weights).stderr
+    every = zip(subject.names, said, judged.pooled.weights, errors, strict=True)
     return {name: RecoveredWeight.of(claimed, w, e) for name, claimed, w, e in every}
 
 

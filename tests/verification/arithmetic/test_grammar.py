@@ -314,6 +314,25 @@ def test_identify_reports_weights_that_nobody_typed(seed: int, tmp_path: Path) -
         assert found.weights[name].recovered == pytest.approx(weight, abs=2e-3)
 
 
+@pytest.mark.parametrize("weights", [{"pt": 0.3, "sft": 0.7}, {"pt": 0.4, "sft": 0.6}, {"pt": 0.31274, "sft": 0.64512}])
+@pytest.mark.parametrize("pair", range(3))
+def test_identify_agrees_with_verify_on_what_peft_combines(
+    weights: dict[str, float], pair: int, bench: Path, tmp_path: Path
+) -> None:
+    """Weights were multiplied into factors of 16 bits: others beside them give the same factors, or nearly so."""
+    names = {"pt": 0.02, "sft": 0.05}
+    folders = {
+        name: make_adapter(bench / "fp32", tmp_path / name, seed=10 * pair + n, size=size)
+        for n, (name, size) in enumerate(names.items())
+    }
+    out = export(bench, tmp_path / "out", {str(folders[n]): w for n, w in weights.items()}, {"dtype": BF16, **CAT})
+    found = identify(out, Checkpoint(bench / "fp32"), {n: Adapter(folder) for n, folder in folders.items()})
+    assert (found.verdict, found.faults) == ("identified", ())
+    for name, weight in weights.items():
+        own = found.weights[name]
+        assert abs(own.recovered - weight) < 5 * own.stderr < 5e-3
+
+
 def test_only_a_verified_verdict_is_true(bench: Path, tmp_path: Path) -> None:
     out = export(bench, tmp_path / "out", {"sft": 1.0}, {"dtype": BF16})
     good = claimed(bench, out, {"sft": 1.0})

@@ -14,7 +14,7 @@ from crossmatch.verification.arithmetic.sample import Sample
 from crossmatch.verification.arithmetic.sample_rows import MODULES, Piece, pieces_of, wrong_rows
 from crossmatch.verification.arithmetic.tensor_kinds import Kind
 from crossmatch.verification.arithmetic.typed_numbers import DOUBT, shortest, typed
-from crossmatch.verification.arithmetic.without_program import Recovered, is_elsewhere, recover
+from crossmatch.verification.arithmetic.without_program import Recovered, is_elsewhere, recover, widened
 from crossmatch.verification.claim import Resolved
 from crossmatch.verification.subject import Subject
 from crossmatch.verification.weights.estimate import Estimate, estimate
@@ -217,21 +217,23 @@ def settle_again(
     wrong = [m for m in modules if m.outside and not m.nonfinite]
     if not wrong:
         return _others_again(subject, claim, result, list(kinds.items())[1:])
+    some = Sample(list(pieces_of(subject)))
     found = estimate([m.looked.strata for m in result.modules], subject.weights)
+    found = widened(found, some.pieces, subject.program, subject.weights)
     claimed = tuple(weight for _, weight in claim.parts.values())
     if not _near(found, claimed, t):
         return None
     own = [piece for piece in rows if piece.name in most]
-    recovered, some = Recovered(found, subject.program), Sample(list(pieces_of(subject)))
+    recovered = Recovered(found, subject.program)
     elsewhere = _is_spread(wrong, [m for m in modules if m.looked.flips])
 
     def exact(sample: Sample, *, whole: bool = False) -> Fit | None:
         hopeless = whole and not subject.unexplained.isdisjoint(list(kinds)[:1])
         options = iter([]) if hopeless else programs_at(sample, claimed, (0.0,) * len(claimed), recovered)
         first = _rounded(sample, claimed, recovered) if elsewhere else iter([])
-        now = _misses(sample, Fit(subject.program, tuple(subject.weights), ()))
+        before = _misses(sample, Fit(subject.program, tuple(subject.weights), ()))
         spread = elsewhere or (subject.program.grain(some.stored) in HALVES and _is_turned(modules))
-        return fit(sample, itertools.chain(first, options), spread=spread, most=most_misses(now))
+        return fit(sample, itertools.chain(first, options), spread=spread, most=most_misses(before))
 
     # Exact numbers that explain all; else what rows in question alone say, where that is not against the others.
     every = Sample([*own, *some.pieces])
@@ -240,9 +242,14 @@ def settle_again(
         fitted = exact(Sample(own))
         if fitted and 2 * _explained(some, fitted) <= len(some):
             fitted = None
+    if fitted is None and subject.program.place != "product":
+        # Of factors that were rounded at a weight near by, few elements are others: the weight is known to its doubt.
+        fitted = fit(every, iter([Fit(subject.program, tuple(subject.weights), _doubts(found))]))
+        fitted = fitted if fitted and fitted.whole else None
     if fitted is None and elsewhere:
         fitted = fit(every, _known(every, claimed, recovered))
-    if fitted is None or (fitted.weights == tuple(subject.weights) and fitted.program == subject.program):
+    now = (subject.program, tuple(subject.weights), tuple(subject.doubts))
+    if fitted is None or (fitted.program, fitted.weights, fitted.doubts) == now:
         return None
     return with_fit(subject, claim, fitted)
 

@@ -8,7 +8,7 @@ factors, and all modules by the one whose mean square of what is left over is th
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from crossmatch.verification.arithmetic.grammar import HALVES, TF32, Multiplied,
 from crossmatch.verification.arithmetic.replay import Applied, rows_of
 from crossmatch.verification.arithmetic.sample_rows import Piece
 from crossmatch.verification.arithmetic.shares import product
+from crossmatch.verification.arithmetic.typed_numbers import DOUBT, typed
 from crossmatch.verification.claim import Resolved
 from crossmatch.verification.subject import Subject
 from crossmatch.verification.weights.estimate import Estimate, Strata, estimate
@@ -35,7 +36,12 @@ _NEAR = 0.05
 # In float16, what passes through bfloat16 leaves 64 times as much.
 _FOREIGN = {torch.bfloat16: 30.0, torch.float16: 2000.0}
 # Steps of the search for weights on rounded factors, relative, and how many to either side.
-_COARSE, _FINE, _REACH = (2.0**-9, 2.0**-9, 2.0**-11), (2.0**-13, 2.0**-15, 2.0**-17), 6
+_COARSE, _FINE, _REACH = (2.0**-9, 2.0**-9, 2.0**-11), (2.0**-11, 2.0**-13, 2.0**-13, 2.0**-15, 2.0**-17), 6
+# Relative distance within which typed numbers are tried beside what a search found.
+_WINDOW = 2.0**-9
+# Relative distances at which weights beside the found ones are tried; what they may leave over beyond these, in squared
+# steps: five standard deviations of noise, whose variance is 1/12.
+_WIDTHS, _SAME = tuple(2.0**-k for k in range(17, 7, -1)), 25 / 12
 # By how much another way must explain an honest file better than the plain one, in twice the logarithm of the
 # likelihoods' ratio: chance gives one of 27 ways more than 25 in one file of 10,000.
 _CLEARLY = 50.0
@@ -74,7 +80,7 @@ def recover(subject: Subject, pieces: Sequence[Piece], progress: Progress) -> Re
         searched = {other: _searched(some, other, start, _COARSE) for other in options}
         way = min(searched, key=lambda other: searched[other].left)
         depends, at = way.place != "product", searched[way].weights
-        at = _searched(some, way, at, _FINE).weights if depends else at
+        at = _settled(some, way, at) if depends else at
     found = Estimate((), (), 0, math.nan, identifiable=False)
     for _ in range(1 if depends else _TURNS):
         near = Subject(subject.merged, _resolved(subject, at), way)
@@ -83,7 +89,39 @@ def recover(subject: Subject, pieces: Sequence[Piece], progress: Progress) -> Re
         if not found.identifiable or math.dist(new, at) <= _STAYS * math.hypot(*new):
             break
         at = new
-    return Recovered(found, way)
+    return Recovered(widened(found, some, way, at), way)
+
+
+def widened(found: Estimate, pieces: Sequence[Piece], way: Program, at: Sequence[float]) -> Estimate:
+    """The estimate with the standard errors that it has where a weight was multiplied into a factor before that was
+    rounded: other weights beside it give the same factors, which a fit by the factors of one weight does not see."""
+    if way.factors is None or way.place == "product" or not found.identifiable:
+        return found
+    some = pieces[:: max(1, len(pieces) // _PIECES)]
+    return replace(found, stderr=tuple(map(max, found.stderr, _flat(some, way, _known(found, at)))))
+
+
+def _settled(pieces: Sequence[Piece], way: Program, start: Sequence[float]) -> list[float]:
+    """Weights on rounded factors that leave the least over: of a search, which may end beside the best ones, and of the
+    numbers next to it that people type."""
+    at = _searched(pieces, way, start, _FINE).weights
+    near = typed(tuple(at), [_WINDOW * abs(weight) / DOUBT for weight in at])
+    return min([at, *map(list, near)], key=lambda weights: _searched(pieces, way, weights, ()).left)
+
+
+def _flat(pieces: Sequence[Piece], way: Program, at: Sequence[float]) -> list[float]:
+    """How far, in standard errors, each weight may be off where rounded factors stay the same, or nearly so."""
+    rests = [_Rest.of(piece, way, at) for piece in pieces]
+    errors = []
+    for i, weight in enumerate(at):
+        least, width = sum(rest.squares(i, weight) for rest in rests), 0.0
+        for size in _WIDTHS:
+            ends = (weight * (1 - size), weight * (1 + size))
+            if min(sum(rest.squares(i, end) for rest in rests) for end in ends) > least + _SAME:
+                break
+            width = size * abs(weight)
+        errors.append(2 * width / DOUBT)
+    return errors
 
 
 def _best(
@@ -111,7 +149,7 @@ class _Searched:
 def _searched(pieces: Sequence[Piece], way: Program, start: Sequence[float], sizes: Sequence[float]) -> _Searched:
     """The weights that leave the least over, one adapter after the other, in ever finer steps of these sizes."""
     at, rests = list(start), [_Rest.of(piece, way, start) for piece in pieces]
-    left = math.inf
+    left = sum(rest.squares(0, at[0]) for rest in rests)
     for size, i in itertools.product(sizes, range(len(at))):
         tries = [at[i] * (1 + k * size) for k in range(-_REACH, _REACH + 1)]
         sums = [sum(rest.squares(i, weight) for rest in rests) for weight in tries]
