@@ -183,6 +183,18 @@ def test_missing_answers_are_no_decision() -> None:
     assert answer["sentence"] == "Cannot tell: define was not compared, as sft has no answer to 3 items (HTTP 503)."
 
 
+def test_where_nobody_gets_anything_right_nothing_is_as_good() -> None:
+    facts = summary()
+    define = facts["conditions"]["own.greedy"]["suites"]["define"]
+    for one in define["metrics"]["rougeL"].values():
+        one["value"] = 0.0
+    define["metrics"]["rougeL"]["pt0.3+sft0.7"]["difference"] = change(0.0, 0.0)
+    answer = told({"summary": facts})["answers-as-well", "sft"]
+    assert answer["outcome"] == "cannot tell"
+    assert answer["sentence"] == "Cannot tell: define was not compared, as no variant gets anything right."
+    assert answer["next"] == "read what was answered to “define” (samples.json), and how it is asked"
+
+
 def test_without_a_merge_the_adapters_are_asked_about_and_the_reference_against_the_base() -> None:
     facts = summary()
     for name in ("pt0.3+sft0.7", "sft0.7"):

@@ -96,6 +96,26 @@ def test_a_vector_on_another_base_is_noted(room: Path, tmp_path: Path, capsys: p
         assert json.loads(said.out)["on_its_base"] == {"v": own}
 
 
+def test_a_path_with_a_slip_names_what_lies_beside_it(
+    room: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.chdir(room)
+    assert run(["inspect", "./bsae"]) == 2
+    assert run(["analyse", "base", "-a", "sft=stf"]) == 2
+    assert run(["analyse", "base"]) == 2
+    said = capsys.readouterr().err
+    assert "did you mean base?" in said
+    assert "did you mean sft?" in said
+    assert "nothing to analyse: give adapters" in said
+
+
+def test_analyse_takes_adapters_as_other_commands_do(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["--no-alignment", "--json"]
+    assert run(["analyse", str(room / "base"), "-a", f"sft={room / 'sft'}", *given]) == 0
+    assert list(json.loads(capsys.readouterr().out)["vectors"]) == ["sft"]
+
+
 def test_vectors_of_absurd_size_are_refused(room: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for command in (
         ["scale", str(room / "v"), "-g", "1e308"],

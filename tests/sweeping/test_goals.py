@@ -72,6 +72,7 @@ def test_not_below_means_that_a_loss_is_not_shown(suites: list) -> None:
     [
         ("rougeL over sft", "write it as"),
         ("acc >= dpo - 1", "neither a number nor one of base, pt, sft"),
+        ("acc >= stf - 1", "did you mean sft?"),
         ("acc >= 0.6", "write 0.6% or 60%"),
         ("acc >= sft at 90%", "intervals are of 95%"),
         ("acc not below 60%", "is followed by a variant"),

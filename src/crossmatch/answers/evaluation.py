@@ -1,7 +1,7 @@
 """Answers of an evaluation: is a variant as good as what it would replace, does it know more, do traces return."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from crossmatch.answers.answer import (
@@ -60,6 +60,9 @@ class _Asked:
         """The place of a difference in the summary."""
         place = f"conditions/{self.condition}/suites/{suite}/metrics/{metric}/{self.variant}/{self.key}"
         return f"summary.json: {place}"
+
+
+_NOTHING = "no variant gets anything right"
 
 
 @dataclass(frozen=True)
@@ -157,7 +160,11 @@ def _judged(asked: _Asked, kinds: Sequence[str]) -> list[_Part]:
         point = asked.margin / scale
         difference = suite["metrics"][metric][asked.variant].get(asked.key)
         decision = as_good(difference, point, family=len(chosen))
-        found.append(_part(asked, (name, suite, metric), difference, decision, (title, scale)))
+        part = _part(asked, (name, suite, metric), difference, decision, (title, scale))
+        if not any(figure.get("value") for figure in suite["metrics"][metric].values()):
+            # Of zeros all are equal, whatever the variants are worth.
+            part = replace(part, decision=Decision(CANNOT_TELL), why=_NOTHING)
+        found.append(part)
     return found
 
 
@@ -267,6 +274,8 @@ def _more(parts: Sequence[_Part], noun: str) -> str | None:
     """What would decide: so many items of a suite, or the answers that are missing."""
     missing = next((part for part in parts if part.why), None)
     if missing is not None:
+        if missing.why == _NOTHING:
+            return f"read what was answered to “{missing.suite}” (samples.json), and how it is asked"
         if "no answer" in missing.why:
             return f"run the same command again to get the missing answers to “{missing.suite}”"
         return f"ask more {noun} of “{missing.suite}”"

@@ -1,5 +1,6 @@
 """Where a checkpoint or an adapter comes from: a local directory, or a hub id with a revision."""
 
+import difflib
 import os
 import re
 from dataclasses import dataclass
@@ -40,7 +41,9 @@ def locate(text: str | Path) -> Source:
     except OSError as error:
         raise InputError(f"{text} cannot be read: {error.strerror or error}") from error
     if not isinstance(text, str) or not is_hub_id(text):
-        raise InputError(f"{text} does not exist; give a directory, or a hub id such as org/name@revision")
+        close = _beside(str(text))
+        hint = f"did you mean {close}?" if close else "give a directory, or a hub id such as org/name@revision"
+        raise InputError(f"{text} does not exist; {hint}")
     return _fetch(text)
 
 
@@ -86,12 +89,25 @@ def _fetch(text: str) -> Source:
     try:
         path = Path(snapshot_download(name, revision=revision or None, allow_patterns=_WANTED))
     except _hub_errors() as error:
+        close = _beside(text)
+        if close is not None:
+            raise InputError(
+                f"no directory {text} here; did you mean {close}? (not on the hub: {_reason(error)})"
+            ) from error
         raise InputError(
             f"no directory {text} here, and the hub did not give it: {_reason(error)}; "
             "check the name, the network, and your token (HF_TOKEN, or hf auth login) if it is private"
         ) from error
     # A snapshot lies in .../snapshots/<commit>.
     return Source(path, name, path.name)
+
+
+def _beside(text: str) -> Path | None:
+    """A directory of a similar name at the same place, if there is one."""
+    place = Path(text).parent
+    names = [entry.name for entry in place.iterdir() if entry.is_dir()] if place.is_dir() else []
+    found = difflib.get_close_matches(Path(text).name, names, n=1)
+    return place / found[0] if found else None
 
 
 def _hub_errors() -> tuple[type[Exception], ...]:

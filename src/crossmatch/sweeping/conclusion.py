@@ -37,6 +37,12 @@ class Confirmed:
         return any(low > 0 for low, _ in known) and not any(high < 0 for _, high in known)
 
     @property
+    def worse(self) -> bool:
+        """Whether it is surely worse than the reference in a goal, and surely better in none."""
+        known = [bounds for bounds in self.together if bounds is not None]
+        return any(high < 0 for _, high in known) and not any(low > 0 for low, _ in known)
+
+    @property
     def stands(self) -> bool:
         """Whether it may be recommended: better, and all constraints are kept."""
         return self.better and all_hold(self.kept)
@@ -48,7 +54,8 @@ class Conclusion:
 
     ranked: points that keep all constraints on the search part, the best first; front: of these and the reference,
     those that none other is ahead of; knee: of the front, the point that is nearest to the best of all goals (None:
-    one goal); finalists: as confirmed; recommended: one of them, or the reference.
+    one goal); finalists: as confirmed; recommended: one of them, or the reference; finished: points that were asked
+    all search items, the reference among them.
     """
 
     ranked: tuple[Point, ...]
@@ -56,6 +63,7 @@ class Conclusion:
     knee: Point | None
     finalists: tuple[Confirmed, ...]
     recommended: Point
+    finished: int
 
 
 def conclude(
@@ -83,7 +91,7 @@ def conclude(
         ask([*chosen, reference], confirmation)
     confirmed = tuple(_confirm(board, point, confirmation, len(chosen)) for point in chosen)
     recommended = next((found.point for found in confirmed if found.stands), reference)
-    return Conclusion(tuple(ranked), tuple(front), knee, confirmed, recommended)
+    return Conclusion(tuple(ranked), tuple(front), knee, confirmed, recommended, len(finished))
 
 
 def _rank(point: Point, front: Sequence[Point], values: dict[str, tuple[float, ...]]) -> tuple[float, ...]:

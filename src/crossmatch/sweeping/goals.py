@@ -10,6 +10,7 @@ M <= 1% [at 95%]          the figure itself, or with `at 95%` the whole of its i
 Numbers are in the unit in which a metric is shown: points of percent for accuracies and rates, points for ROUGE.
 """
 
+import difflib
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -149,7 +150,9 @@ def parse_constraint(text: str, suites: Sequence[Suite], names: Sequence[str]) -
         return Constraint(text, measure, relation, None, offset, match["level"] is not None)
     bound = _BOUND.fullmatch(match["bound"])
     if bound is None or bound["name"] not in names:
-        raise RecipeError(f"{place}: {match['bound']!r} is neither a number nor one of {', '.join(names)}")
+        close = difflib.get_close_matches(bound["name"] if bound else match["bound"], names, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise RecipeError(f"{place}: {match['bound']!r} is neither a number nor one of {', '.join(names)}{hint}")
     offset = float(bound["number"] or 0) * (-1 if bound["sign"] == "-" else 1)
     return Constraint(text, measure, relation, bound["name"], offset, match["level"] is not None)
 

@@ -105,10 +105,10 @@ def _stay(prepared: Prepared, board: Board, conclusion: Conclusion) -> str:
     if any(one.better for one in conclusion.finalists):
         broken = next(k.constraint.text for o in conclusion.finalists if o.better for k in o.kept if not k.holds)
         return f"Ship {sft.name} alone: what is better on unseen items does not keep {broken} there."
-    return (
-        f"Ship {sft.name} alone: no point is distinguishable from it (the search's best, {best.point.name}: {text} "
-        f"on {n} unseen items)."
-    )
+    tail = f"(the best of those that were asked all search items, {best.point.name}: {text} on {n} unseen items)"
+    if all(one.worse for one in conclusion.finalists):
+        return f"Ship {sft.name} alone: every other point is worse {tail}."
+    return f"Ship {sft.name} alone: no point is surely better {tail}."
 
 
 def _broken_by_reference(prepared: Prepared, board: Board) -> str:
@@ -118,6 +118,8 @@ def _broken_by_reference(prepared: Prepared, board: Board) -> str:
 
 def _why_stay(prepared: Prepared, board: Board, conclusion: Conclusion, tried: int) -> list[str]:
     lines = [_tried(prepared, tried)]
+    if behind := tried - conclusion.finished:
+        lines.append(f"{behind} of them were dropped before all search items were asked: points.csv says why")
     goal = prepared.wanted.goals[0]
     for one in conclusion.finalists:
         claimed = board.gain(one.point, goal, prepared.parts.search)

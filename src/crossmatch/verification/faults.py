@@ -70,8 +70,9 @@ FAULTS: Mapping[str, tuple[str, str]] = {
         "merge again with a tool that reads use_rslora",
     ),
     "scale-lost": (
-        "an adapter's scaling alpha/rank was left out, used twice, or replaced by alpha",
-        "merge again; the delta is alpha/rank B A",
+        "weights are off by an adapter's scaling: alpha/rank was left out, used twice, or replaced by alpha, or the "
+        "weights were multiplied by as much",
+        "merge again; the delta is alpha/rank B A. If the weights were changed on purpose, claim those",
     ),
     "pattern-ignored": (
         "rank_pattern or alpha_pattern was ignored: the modules that they name are scaled wrongly",
@@ -81,7 +82,8 @@ FAULTS: Mapping[str, tuple[str, str]] = {
     "weights-sign": ("a weight has the wrong sign", "merge again; negative weights need a tool that keeps their sign"),
     "applied-twice": (
         "every delta is in the file twice",
-        "merge into the plain base, not into a checkpoint that was merged before",
+        "merge into the plain base, not into a checkpoint that was merged before. If the weights were doubled on "
+        "purpose, claim those",
     ),
     "factor-cross-terms": (
         "the factors were averaged apart, so products of one adapter's B with the other's A are in the file",

@@ -8,7 +8,7 @@ import typer
 
 from crossmatch.cli.analyse.options import Items, Nulls, Openings, Positions, Questions, Texts
 from crossmatch.cli.exports import Figures, Tables
-from crossmatch.cli.options import Detail, Json
+from crossmatch.cli.options import Adapters, Detail, Json
 from crossmatch.console import Terminal, emit, say
 from crossmatch.errors import InputError
 from crossmatch.report.terminal.analysis import analysis_table, show, show_texts
@@ -39,9 +39,10 @@ def named(vectors: list[str]) -> dict[str, str]:
 def analyse_command(
     base: Annotated[str, typer.Argument(help="The base: a directory or a hub id.")],
     vectors: Annotated[
-        list[str],
-        typer.Argument(metavar="[NAME=]PATH...", help="Adapters, stored vectors, or checkpoints tuned from the base."),
-    ],
+        list[str] | None,
+        typer.Argument(metavar="[NAME=]PATH", help="Adapters, stored vectors, or checkpoints tuned from the base."),
+    ] = None,
+    adapter: Adapters = None,
     k: Annotated[
         list[str] | None,
         typer.Option("--k", metavar="K", help="Leading directions: a number, r (the delta's rank), or 90%; repeat."),
@@ -83,7 +84,10 @@ def analyse_command(
     from crossmatch.runtime import keep_heap
 
     keep_heap()
-    sources = named(vectors)
+    given = [*(vectors or []), *(adapter or [])]
+    if not given:
+        raise InputError("nothing to analyse: give adapters, stored vectors or tuned checkpoints, as in pt=runs/pt")
+    sources = named(given)
     wanted = Wanted(tuple(dict.fromkeys(k or DEFAULT_KS)), not no_alignment, cache, sign_conflict)
     try_output(output, pictures=svg)
     exports = wanted_exports(tables, figures, output)
