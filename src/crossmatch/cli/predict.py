@@ -49,6 +49,10 @@ def predict_command(
         _print(facts)
 
 
+# Points of a sweep below which a rank correlation's bootstrap interval is no guide (it draws from so few orders).
+_FEW = 10
+
+
 def _print(facts: "PredictJson") -> None:
     from crossmatch.analysis.interference.weight_scores import SCORES
     from crossmatch.report.text import printable
@@ -78,11 +82,15 @@ def _print(facts: "PredictJson") -> None:
             )
         print(f"{titles[name]:28} {value:10.4g}  {said}".rstrip())
     above = facts["scores"]["prism"] > facts["prism_threshold"]
-    print(f"PRISM is {'above' if above else 'below'} its published threshold {facts['prism_threshold']:.4g}")
+    foretold = (
+        "above its published threshold {}: a conflict" if above else "below its published threshold {}: no conflict"
+    )
+    print(f"PRISM is {foretold.format(format(facts['prism_threshold'], '.4g'))} is foretold by it")
     if facts["agreement"]:
-        print(
-            printable(f"correlations with the gain in {facts['agreement']['goal']} at the points of a finished sweep")
-        )
+        n = max((row["n"] for row in facts["agreement"]["scores"]), default=0)
+        print(printable(f"correlations with the gain in {facts['agreement']['goal']} at {n} points of a sweep"))
+        if n < _FEW:
+            print("too few points to tell one score from another")
     else:
         print("what these scores are worth here is not known: pass --sweep DIR of a finished sweep")
 

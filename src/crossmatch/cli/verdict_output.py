@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 # Columns of a line, and modules that are listed.
 _WIDTH, _MODULES = 79, 20
+# Faults of files beside the weights.
+_BESIDE = frozenset(
+    f"{what}-changed" for what in ("config", "code", "processor", "tokenizer", "chat-template", "generation-config")
+)
 EXIT = dict.fromkeys(("verified", "identified"), ExitCode.OK)
 EXIT |= {"failed": ExitCode.FAILED, "inconclusive": ExitCode.INCONCLUSIVE}
 Sarif = Annotated[Path | None, typer.Option("--sarif", metavar="FILE", help="Also write the verdict as SARIF 2.1.0.")]
@@ -168,6 +172,9 @@ def _facts(verdict: "Verdict") -> Iterator[str]:
         same = f"{tensors['untouched_identical']} of {tensors['total'] - modules['adapted']}"
         agree = f"{modules['agree']} of {modules['adapted']}"
         yield f"{agree} adapted modules agree; {same} other tensors are the base's"
+        if _BESIDE.issuperset(verdict.faults) and verdict.faults and modules["agree"] == modules["adapted"]:
+            what = "explained" if all(w.claimed is None for w in verdict.weights.values()) else "what is claimed"
+            yield f"the weights are {what}; what is wrong lies in files beside them"
     if rounding.get("violations") is not None:
         yield f"rounding: {rounding_line(rounding)}"
     if verdict.verified:

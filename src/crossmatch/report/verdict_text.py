@@ -21,7 +21,9 @@ def places(where: Sequence[str], most: int = 3) -> str:
 
 def seen(finding: Mapping[str, Any]) -> str:
     """What was seen of a fault, and where; empty if there is nothing to say."""
-    return "; in ".join(filter(None, (plain(finding["evidence"]), places(finding["where"]))))
+    evidence = plain(finding["evidence"])
+    told = all(f"{plain(where)}:" in evidence for where in finding["where"])
+    return "; in ".join(filter(None, (evidence, "" if told else places(finding["where"]))))
 
 
 def finding_lines(finding: Mapping[str, Any]) -> list[str]:
