@@ -92,7 +92,7 @@ def verify_claim(
         rows, tried, seen = [], subject, result
         for _ in range(_PASSES):
             rows += pieces_in_question(tried, seen)
-            other = settle_again(subject, resolved, result, thresholds, rows)
+            other = settle_again(subject, resolved, result, thresholds, rows, is_claimed=settled is None)
             if other is None:
                 break
             tried, seen = other, scan(other, progress, quick=quick)

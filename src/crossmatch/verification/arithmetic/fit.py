@@ -203,11 +203,12 @@ def _closest(sample: Sample, found: Fit, weights: tuple[float, ...] | None = Non
 
 
 def settle_again(
-    subject: Subject, claim: Resolved, result: Scan, t: Thresholds, rows: Sequence[Piece]
+    subject: Subject, claim: Resolved, result: Scan, t: Thresholds, rows: Sequence[Piece], *, is_claimed: bool = True
 ) -> Subject | None:
     """After the pass: the subject by another program where some modules hold elements that the chosen one does not
     give; and, where elements lie outside in all modules alike, at other numbers within the tolerance of the claim. None
     if there is no such. rows: of all passes, those that did not fit what was tried then; what fits has to explain them.
+    is_claimed: whether somebody said the weights, or they were recovered, and are known as far as factors tell.
     """
     if not subject.is_explained:
         return None
@@ -219,7 +220,7 @@ def settle_again(
         return _others_again(subject, claim, result, list(kinds.items())[1:])
     some = Sample(list(pieces_of(subject)))
     found = estimate([m.looked.strata for m in result.modules], subject.weights)
-    found = widened(found, some.pieces, subject.program, subject.weights)
+    found = found if is_claimed else widened(found, some.pieces, subject.program, subject.weights)
     claimed = tuple(weight for _, weight in claim.parts.values())
     if not _near(found, claimed, t):
         return None
@@ -242,7 +243,7 @@ def settle_again(
         fitted = exact(Sample(own))
         if fitted and 2 * _explained(some, fitted) <= len(some):
             fitted = None
-    if fitted is None and subject.program.place != "product":
+    if fitted is None and not is_claimed and subject.program.place != "product":
         # Of factors that were rounded at a weight near by, few elements are others: the weight is known to its doubt.
         fitted = fit(every, iter([Fit(subject.program, tuple(subject.weights), _doubts(found))]))
         fitted = fitted if fitted and fitted.whole else None
