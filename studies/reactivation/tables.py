@@ -51,7 +51,8 @@ def state(results: Results) -> list[str]:
         if "seconds" in of
     }
     told = ", ".join(f"{name} {time:.0f}" for name, time in minutes.items())
-    lines = [f"**Time of the runs**, in minutes of the clock, some of them at once and beside other work: {told}; {sum(minutes.values()):.0f} in all.", ""]
+    how = "in minutes of the clock, some of them at once and beside other work"
+    lines = [f"**Time of the runs**, {how}: {told}; {sum(minutes.values()):.0f} in all.", ""]
     lacking = [what for run, what in PARTS.items() if not results.has(run)]
     lacking += ["full fine-tunes"] if "full" not in results.facts else []
     return lines + ([f"**Not run yet:** {', '.join(lacking)}.", ""] if lacking else [])
