@@ -49,10 +49,6 @@ def predict_command(
         _print(facts)
 
 
-# Points of a sweep below which a rank correlation's bootstrap interval is no guide (it draws from so few orders).
-_FEW = 10
-
-
 def _print(facts: "PredictJson") -> None:
     from crossmatch.analysis.interference.weight_scores import SCORES
     from crossmatch.report.text import printable
@@ -89,8 +85,6 @@ def _print(facts: "PredictJson") -> None:
     if facts["agreement"]:
         n = max((row["n"] for row in facts["agreement"]["scores"]), default=0)
         print(printable(f"correlations with the gain in {facts['agreement']['goal']} at {n} points of a sweep"))
-        if n < _FEW:
-            print("too few points to tell one score from another")
     else:
         print("what these scores are worth here is not known: pass --sweep DIR of a finished sweep")
 

@@ -21,10 +21,6 @@ if TYPE_CHECKING:
 
 # Columns of a line, and modules that are listed.
 _WIDTH, _MODULES = 79, 20
-# Faults of files beside the weights.
-_BESIDE = frozenset(
-    f"{what}-changed" for what in ("config", "code", "processor", "tokenizer", "chat-template", "generation-config")
-)
 EXIT = dict.fromkeys(("verified", "identified"), ExitCode.OK)
 EXIT |= {"failed": ExitCode.FAILED, "inconclusive": ExitCode.INCONCLUSIVE}
 Sarif = Annotated[Path | None, typer.Option("--sarif", metavar="FILE", help="Also write the verdict as SARIF 2.1.0.")]
@@ -153,6 +149,8 @@ def _held(name: str, weight: "GroupWeightJson", thresholds: Mapping[str, float])
 
 def _facts(verdict: "Verdict") -> Iterator[str]:
     """What stands below the verdict: weights, counts, rounding, what could hide."""
+    from crossmatch.verification.faults import BESIDE_WEIGHTS
+
     believed = reliable(verdict.faults, verdict.modules)
     for name, w in verdict.weights.items():
         found = "not identifiable" if w.recovered is None else f"{w.recovered:.5f} ± {w.stderr:.1g}"
@@ -172,7 +170,7 @@ def _facts(verdict: "Verdict") -> Iterator[str]:
         same = f"{tensors['untouched_identical']} of {tensors['total'] - modules['adapted']}"
         agree = f"{modules['agree']} of {modules['adapted']}"
         yield f"{agree} adapted modules agree; {same} other tensors are the base's"
-        if _BESIDE.issuperset(verdict.faults) and verdict.faults and modules["agree"] == modules["adapted"]:
+        if verdict.faults and BESIDE_WEIGHTS.issuperset(verdict.faults) and modules["agree"] == modules["adapted"]:
             what = "explained" if all(w.claimed is None for w in verdict.weights.values()) else "what is claimed"
             yield f"the weights are {what}; what is wrong lies in files beside them"
     if rounding.get("violations") is not None:

@@ -240,3 +240,8 @@ NOTES: Mapping[str, str] = {
     "quantisation-file": "a file beside the weights describes a quantisation, and the weights are plain",
     "chat-template-added": "there is a chat template, though neither the base nor an adapter has one",
 }
+
+# Those of files beside the weights, which may be right all the same.
+BESIDE_WEIGHTS = frozenset(
+    f"{what}-changed" for what in ("config", "code", "processor", "tokenizer", "chat-template", "generation-config")
+)

@@ -209,7 +209,7 @@ def _recovered(subject: Subject, claim: Resolved, judged: Judged) -> dict[str, R
     """What the verdict says of the weights, beside those that are claimed."""
     said = [weight for _, weight in claim.parts.values()]
     errors: Sequence[float] = judged.stderr
-    if subject.program.place != "product" and judged.pooled.identifiable:
+    if subject.program.rounds_weight:
         known = replace(judged.pooled, stderr=tuple(errors))
         errors = widened(known, list(pieces_of(subject)), subject.program, subject.weights).stderr
     every = zip(subject.names, said, judged.pooled.weights, errors, strict=True)

@@ -233,7 +233,7 @@ def settle_again(
         options = iter([]) if hopeless else programs_at(sample, claimed, (0.0,) * len(claimed), recovered)
         first = _rounded(sample, claimed, recovered) if elsewhere else iter([])
         before = _misses(sample, Fit(subject.program, tuple(subject.weights), ()))
-        spread = elsewhere or (subject.program.grain(some.stored) in HALVES and _is_turned(modules))
+        spread = elsewhere or (subject.program.grains(some.stored)[0] in HALVES and _is_turned(modules))
         return fit(sample, itertools.chain(first, options), spread=spread, most=most_misses(before))
 
     # Exact numbers that explain all; else what rows in question alone say, where that is not against the others.
@@ -243,7 +243,7 @@ def settle_again(
         fitted = exact(Sample(own))
         if fitted and 2 * _explained(some, fitted) <= len(some):
             fitted = None
-    if fitted is None and not is_claimed and subject.program.place != "product":
+    if fitted is None and not is_claimed and subject.program.rounds_weight:
         # Of factors that were rounded at a weight near by, few elements are others: the weight is known to its doubt.
         fitted = fit(every, iter([Fit(subject.program, tuple(subject.weights), _doubts(found))]))
         fitted = fitted if fitted and fitted.whole else None

@@ -103,9 +103,14 @@ class Program:
         """Whether some adapters were combined, and others merged before or after."""
         return isinstance(self.order, tuple) and any(isinstance(step, tuple) for step in self.order)
 
-    def is_last(self, adapter: int) -> bool:
-        """Whether one adapter is merged by itself after the others."""
-        return isinstance(self.order, tuple) and self.order[-1] == adapter
+    def last_of(self, adapter: int) -> LastMerge | None:
+        """The last merge, where it is of that adapter and made in another way."""
+        return self.last if isinstance(self.order, tuple) and self.order[-1] == adapter else None
+
+    @property
+    def rounds_weight(self) -> bool:
+        """Whether a weight is multiplied into a factor that is then rounded: others may give the same factors."""
+        return self.factors is not None and self.place != "product"
 
     @property
     def final(self) -> torch.dtype | None:
@@ -114,23 +119,19 @@ class Program:
 
     def of(self, adapter: int) -> "Program":
         """What is done with one adapter's factors: nothing, if others alone were combined."""
-        if self.last and self.is_last(adapter):
-            own = self.last
+        if own := self.last_of(adapter):
             return Program(own.base, own.factors, delta=own.delta, long=self.long)
         alone = self.is_grouped and isinstance(self.order, tuple) and adapter in self.order
-        return replace(self, factors=None, place="product", multiplied="wide", delta=None) if alone else self
+        return replace(self, factors=None, place="product", multiplied="wide") if alone else self
 
     @property
     def once(self) -> bool:
         """Whether the sum is rounded once, from the base as it is stored."""
         return self in (Program(), Program(long=True))
 
-    def grain(self, stored: torch.dtype) -> torch.dtype:
-        """The coarsest dtype in which the sum lies on its way to what is stored."""
-        return self.grains(stored)[0]
-
     def grains(self, stored: torch.dtype) -> list[torch.dtype]:
-        """All of them. Near zero float16 is the coarser one of the two that have 16 bits."""
+        """The dtypes in which the sum lies on its way to what is stored, the coarsest first; near zero float16 is the
+        coarser of two that have 16 bits."""
         ways = {stored, self.base, self.via, self.final}
         return [dtype for dtype in (*HALVES, torch.float32) if dtype in ways]
 

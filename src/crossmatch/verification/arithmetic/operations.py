@@ -33,7 +33,7 @@ class Operations:
     @property
     def slack(self) -> float:
         """What a sum leaves open, relative to its terms: where 16 bits follow, it is one in single precision."""
-        return UNIT if self.program.grain(self.stored) in HALVES else _WIDE
+        return UNIT if self.program.grains(self.stored)[0] in HALVES else _WIDE
 
     def towards(self, i: int, end: End) -> End:
         """The end to which a share moves where the result moves to `end`."""
@@ -95,12 +95,12 @@ class Operations:
         steps += [(i,) for i in values if not any(i in step for step in steps)]
         for step in steps:
             here = [values[i] for i in step if i in values]
-            own = program.last if program.is_last(step[0]) else None
+            own = program.last_of(step[0])
             if own and own.base:
                 value = value.to(own.base).to(work)
             if not here:
                 continue
-            total, p = sum(here[1:], here[0]), own.delta if own else program.delta
+            total, p = sum(here[1:], here[0]), program.of(step[0]).delta
             if len(step) > 1 and p:
                 total = (_opened(total, end * UNIT) if len(here) > 1 else total).to(p).to(work)
             value = _sum(value, total, end * self.slack if p else 0.0)

@@ -123,7 +123,7 @@ class Applied:
         """With the slack of the sums; after a delta that was rounded, these are opened by themselves."""
         several = len(reach) * UNIT if len(reach) > 1 else 0.0
         for i, far in reach.items():
-            if self.program.of(i).delta is not None or (self.program.is_grouped and self.program.delta is not None):
+            if self.program.of(i).delta is not None:
                 continue
             size = shares[i].abs()
             more = self.operations.slack * (wide.abs() + size) + several * size

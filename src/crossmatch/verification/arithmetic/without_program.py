@@ -79,7 +79,7 @@ def recover(subject: Subject, pieces: Sequence[Piece], progress: Progress) -> Re
         options = [other for other in _factors(way) if other.factors == way.factors and other.multiplied != "twice"]
         searched = {other: _searched(some, other, start, _COARSE) for other in options}
         way = min(searched, key=lambda other: searched[other].left)
-        depends, at = way.place != "product", searched[way].weights
+        depends, at = way.rounds_weight, searched[way].weights
         at = _settled(some, way, at) if depends else at
     found = Estimate((), (), 0, math.nan, identifiable=False)
     for _ in range(1 if depends else _TURNS):
@@ -95,7 +95,7 @@ def recover(subject: Subject, pieces: Sequence[Piece], progress: Progress) -> Re
 def widened(found: Estimate, pieces: Sequence[Piece], way: Program, at: Sequence[float]) -> Estimate:
     """The estimate with the standard errors that it has where a weight was multiplied into a factor before that was
     rounded: other weights beside it give the same factors, which a fit by the factors of one weight does not see."""
-    if way.factors is None or way.place == "product" or not found.identifiable:
+    if not (way.rounds_weight and found.identifiable):
         return found
     some = pieces[:: max(1, len(pieces) // _PIECES)]
     return replace(found, stderr=tuple(map(max, found.stderr, _flat(some, way, _known(found, at)))))
@@ -177,7 +177,7 @@ class _Rest:
         use = Applied.of(way, piece.parts, weights, [0.0] * len(weights), piece.stored.dtype)
         some = use.read(piece.raw, piece.where)
         size = torch.maximum(use.exact(some).abs(), some.ours.abs())
-        unit = torch.hypot(step(size, way.grain(piece.stored.dtype)), some.blur)
+        unit = torch.hypot(step(size, way.grains(piece.stored.dtype)[0]), some.blur)
         rest = cls(piece, way, some.ours, (piece.stored.double() - some.ours) / unit, unit, {})
         rest.shares = {i: rest.share(i, weights[i]) for i in piece.parts}
         return rest
@@ -211,7 +211,7 @@ def is_elsewhere(pieces: Sequence[Piece], claimed: Sequence[float]) -> bool:
         found = _fitted(some, way, _known(_fitted(some, way, claimed), claimed))
         if not found.identifiable:
             return False
-        grains = {way.grain(piece.stored.dtype) for piece in pieces}
+        grains = {way.grains(piece.stored.dtype)[0] for piece in pieces}
         most = max(_FOREIGN.get(grain, math.inf) for grain in grains)
         every = zip(found.weights, claimed, found.stderr, strict=True)
         near = all(abs(w - c) <= max(_NEAR * abs(c), 10 * e) + _NEAR / 5 for w, c, e in every if not math.isnan(w))

@@ -114,7 +114,13 @@ def rows_from(
         some = Elements(some.ours[:, window], shares, reach, some.blur[:, window])
         stored, deltas = stored[:, window], {i: t[:, window] for i, t in deltas.items()}
     return Rows(
-        stored, some.ours * applied.operations.whole, deltas, where, applied, some, applied.program.grain(stored.dtype)
+        stored,
+        some.ours * applied.operations.whole,
+        deltas,
+        where,
+        applied,
+        some,
+        applied.program.grains(stored.dtype)[0],
     )
 
 
