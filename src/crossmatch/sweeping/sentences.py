@@ -105,10 +105,14 @@ def _stay(prepared: Prepared, board: Board, conclusion: Conclusion) -> str:
     if any(one.better for one in conclusion.finalists):
         broken = next(k.constraint.text for o in conclusion.finalists if o.better for k in o.kept if not k.holds)
         return f"Ship {sft.name} alone: what is better on unseen items does not keep {broken} there."
-    tail = f"(the best of those that were asked all search items, {best.point.name}: {text} on {n} unseen items)"
-    if all(one.worse for one in conclusion.finalists):
-        return f"Ship {sft.name} alone: every other point is worse {tail}."
-    return f"Ship {sft.name} alone: no point is surely better {tail}."
+    found = (
+        "every point that reached them is worse"
+        if all(one.worse for one in conclusion.finalists)
+        else ("no point is surely better")
+    )
+    return (
+        f"Ship {sft.name} alone: on {n} unseen items {found} (the search's best of these, {best.point.name}: {text})."
+    )
 
 
 def _broken_by_reference(prepared: Prepared, board: Board) -> str:
