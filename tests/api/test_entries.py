@@ -117,8 +117,12 @@ def test_a_merge_by_paths_and_by_objects(workplace: Path, monkeypatch: pytest.Mo
         crossmatch.merge("models/base", from_="runs/sweep", output="models/x")
     with pytest.raises(InputError, match="point needs from_"):
         crossmatch.merge("models/base", adapter=pair, weight=weight, point=3, output="models/x")
-    with pytest.raises(InputError, match="sign nowhere.pem: no such file"):
+    with pytest.raises(InputError, match="--sign nowhere.pem: no such file"):
         crossmatch.merge("models/base", adapter=pair, weight=weight, output="models/x", sign="nowhere.pem")
+    # Without the extra, or with a file that is no key, nothing is merged first.
+    with pytest.raises(InputError, match=r"crossmatch\[signing\]|no private key"):
+        crossmatch.merge("models/base", adapter=pair, weight=weight, output="models/x", sign="models/base/config.json")
+    assert not Path("models/x").exists()
 
 
 def test_a_claim_by_paths_by_parts_and_by_manifest(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+import crossmatch
 from crossmatch import sweep
 from crossmatch.checkpoint import read_json
 from crossmatch.cli import run
@@ -310,6 +311,12 @@ def test_merge_writes_proves_and_records_a_point(
     assert {name: a["weight"] for name, a in predicate["adapters"].items()} == {"pt": 0.5, "sft": 0.5}
     # The manifest with the sweep in it is a claim like any other.
     assert run(["verify", str(out)]) == 0
+    # Python makes the same file, and proves it.
+    again = tmp_path / "again"
+    made = crossmatch.merge(from_=swept, point=number, output=again)
+    assert made["predicate"]["sweep"] == predicate["sweep"]
+    assert made["predicate"]["verdict"]["verdict"] == "verified"
+    assert (again / "model.safetensors").read_bytes() == (out / "model.safetensors").read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,7 @@ def merge(
         'verified'
     """
     from crossmatch.api.prove import opened, parts_of
+    from crossmatch.checkpoint import check_key
     from crossmatch.checkpoint import sign as sign_files
     from crossmatch.export.results import MergeManifest
     from crossmatch.merging import Output, check_form, execute, merge_factors, plan_merge, read_storage
@@ -78,8 +79,8 @@ def merge(
     where = out if out is not None else None if isinstance(output, Output) else output
     if where is None:
         raise InputError("no output given; add output=DIRECTORY")
-    if sign is not None and not Path(sign).is_file():
-        raise InputError(f"sign {sign}: no such file; give a private key in PEM")
+    if sign is not None:
+        check_key(Path(sign))
     if recipe is not None and (rule != "linear" or setting or seed or calibration):
         raise InputError("rule, setting, seed and calibration stand in the recipe, which is given")
     if storage is not None and (dtype or rounding != "nearest" or shard_size or tied != "refuse"):

@@ -26,7 +26,7 @@ from crossmatch.checkpoint.programs import versions
 from crossmatch.checkpoint.quantised import QuantisedCheckpoint, QuantisedTensor, is_quantised, open_quantised
 from crossmatch.checkpoint.root_digest import RootDigest, root_digest
 from crossmatch.checkpoint.same import by_names_of, is_made_by_class, is_needless
-from crossmatch.checkpoint.signature import SIGNATURE, SignatureResult, check_signature, sign
+from crossmatch.checkpoint.signature import SIGNATURE, SignatureResult, check_key, check_signature, sign
 from crossmatch.checkpoint.tensor_names import (
     expert_of,
     input_embedding,
@@ -71,6 +71,7 @@ __all__ = [
     "bytes_digest",
     "chat_template",
     "check_apart",
+    "check_key",
     "check_links",
     "check_output",
     "check_signature",

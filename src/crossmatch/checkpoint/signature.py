@@ -79,6 +79,13 @@ def check_signature(directory: Path, public_key: Path) -> SignatureResult:
     return SignatureResult("valid", files=signed)
 
 
+def check_key(private_key: Path) -> None:
+    """Raise InputError for a key that `sign` could not use, or without its extra: before the work, not after it."""
+    if not private_key.is_file():
+        raise InputError(f"--sign {private_key}: no such file; give a private key in PEM")
+    _signer(_library(), private_key)
+
+
 def sign(directory: Path, private_key: Path) -> Path:
     """Sign all files of a directory with an elliptic-curve key (PEM, no password); returns the signature file.
 
@@ -88,16 +95,20 @@ def sign(directory: Path, private_key: Path) -> Path:
     # The library takes ignored paths literally: a relative directory would not match them when it is verified.
     directory = directory.resolve()
     library, file = _library(), directory / SIGNATURE
-    try:
-        config = library.signing.Config().use_elliptic_key_signer(private_key=private_key)
-    except Exception as error:  # as above
-        raise InputError(f"{private_key} is no private key of an elliptic curve in PEM: {_line(error)}") from error
+    config = _signer(library, private_key)
     hashing = library.hashing.Config().use_file_serialization().set_ignored_paths(paths=[file])
     try:
         config.set_hashing_config(hashing).sign(directory, file)
     except Exception as error:  # as above
         raise OutputError(f"{directory} was not signed: {_line(error)}") from error
     return file
+
+
+def _signer(library: Any, private_key: Path) -> Any:
+    try:
+        return library.signing.Config().use_elliptic_key_signer(private_key=private_key)
+    except Exception as error:  # as above
+        raise InputError(f"{private_key} is no private key of an elliptic curve in PEM: {_line(error)}") from error
 
 
 def _library() -> Any:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crossmatch.console import say
-from crossmatch.errors import InputError, OutputError
+from crossmatch.errors import OutputError
 
 if TYPE_CHECKING:
     from crossmatch.merging import MergePlan
@@ -22,10 +22,10 @@ def destination(output: str, key: Path | None = None) -> Iterator[tuple[Path, Ca
 
     `hub:ORG/NAME` is written to a temporary directory and then uploaded, in one commit. key: to sign the files with.
     """
-    from crossmatch.checkpoint import sign, upload
+    from crossmatch.checkpoint import check_key, sign, upload
 
-    if key is not None and not key.is_file():
-        raise InputError(f"--sign {key}: no such file; give a private key in PEM")
+    if key is not None:
+        check_key(key)
 
     def signed(where: Path) -> str:
         if key is not None:
