@@ -212,7 +212,8 @@ def _against_texts(results: Results, at: Sequence[Point], metric: str, what: str
         keys = [(point, text) for text in CONTROLS]
         more = [key[1] for key in keys if is_more(found[key]) and above[key] == len(pairs[key])]
         fewer = [key[1] for key in keys if is_less(found[key]) and below[key] == len(pairs[key])]
-        said.append(f"{name}: {_exceeds(more, fewer)}")
+        seeds = min(len(pairs[key]) for key in keys)
+        said.append(f"{name}: {_exceeds(more, fewer, seeds)}")
         share = np.mean([one.both(metric).mean() for one, _ in pairs[point, "null"]])
         cells = [f"{span(found[key])}, {above[key]} of {len(pairs[key])}" for key in keys]
         rows.append((name, percent(float(share)), *cells))
@@ -220,14 +221,18 @@ def _against_texts(results: Results, at: Sequence[Point], metric: str, what: str
     return [f"**{what}.** {'; '.join(said)}.", "", *table(head, rows)]
 
 
-def _exceeds(more: Sequence[str], fewer: Sequence[str]) -> str:
-    """What rule 2 makes of the controls that PT exceeds, and of those that exceed PT."""
-    if len(more) == len(CONTROLS):
-        return "PT's content, more than every control"
-    if len(fewer) == len(CONTROLS):
-        return "PT's content, which has fewer than every control"
+def _exceeds(more: Sequence[str], fewer: Sequence[str], seeds: int) -> str:
+    """What rule 2 makes of the controls that PT exceeds, and of those that exceed PT; seeds: that have every control."""
     told = [f"{word} than {' and '.join(texts)}" for word, texts in (("more", more), ("fewer", fewer)) if texts]
-    return ", ".join(told) if told else "no difference shown to any control"
+    if not told:
+        return "no difference shown to any control"
+    if len(CONTROLS) not in (len(more), len(fewer)):
+        return ", ".join(told)
+    every = f"{'more' if more else 'fewer'} than every control"
+    if seeds == len(SEEDS):
+        return f"PT's content, {every}"
+    own = "seed" if seeds == 1 else "seeds"
+    return f"{every}, the other texts with {seeds} training {own} of the three that the rule asks for"
 
 
 def monotone(results: Results) -> list[str]:
