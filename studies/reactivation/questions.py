@@ -222,7 +222,7 @@ def _against_texts(results: Results, at: Sequence[Point], metric: str, what: str
 
 
 def _exceeds(more: Sequence[str], fewer: Sequence[str], seeds: int) -> str:
-    """What rule 2 makes of the controls that PT exceeds, and of those that exceed PT; seeds: that have every control."""
+    """What rule 2 makes of controls that PT exceeds, or that exceed PT; seeds: that have every control."""
     told = [f"{word} than {' and '.join(texts)}" for word, texts in (("more", more), ("fewer", fewer)) if texts]
     if not told:
         return "no difference shown to any control"
