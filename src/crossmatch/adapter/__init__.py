@@ -4,7 +4,7 @@ from crossmatch.adapter.adapter import WEIGHTS_FILE, Adapter
 from crossmatch.adapter.config import CONFIG_FILE, AdapterConfig, pattern_key, read_config
 from crossmatch.adapter.embeddings import Tied
 from crossmatch.adapter.fit import Fit, Fitted, fit
-from crossmatch.adapter.on_disk import Recorded
+from crossmatch.adapter.on_disk import Recorded, notes_on_bases
 from crossmatch.adapter.stored_vector import (
     LARGEST,
     VECTOR,
@@ -37,6 +37,7 @@ __all__ = [
     "examine",
     "fit",
     "is_vector",
+    "notes_on_bases",
     "open_vector",
     "pattern_key",
     "read_config",

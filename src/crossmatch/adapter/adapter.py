@@ -5,7 +5,7 @@ from pathlib import Path
 from crossmatch.adapter.config import CONFIG_FILE, read_config
 from crossmatch.adapter.on_disk import Recorded
 from crossmatch.adapter.parts import collect_parts
-from crossmatch.checkpoint import TensorFiles
+from crossmatch.checkpoint import Checkpoint, TensorFiles
 from crossmatch.errors import AdapterError
 
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -37,3 +37,19 @@ class Adapter(Recorded):
             self.parts = collect_parts(self.files, self.config)
         except AdapterError as error:
             raise AdapterError(f"{file}: {error}", fault=error.fault) from error
+
+    def other_name(self, base: Checkpoint) -> str | None:
+        """See `Recorded.other_name`."""
+        known = (base.source.hub_id, base.config.get("_name_or_path"), str(base.path.resolve()))
+        names = set().union(*(_names(str(one)) for one in known if one))
+        if not self.config.base or names & _names(self.config.base):
+            return None
+        # The digest of a large base takes its time, and is asked for where there is something to compare.
+        return None if self.trained_on and self.made_on(base.digest) else self.config.base
+
+
+def _names(path: str) -> set[str]:
+    """What a path or hub id calls a model: its last part without a revision, and the name in a hub's cache."""
+    parts = Path(path.partition("@")[0]).parts
+    cached = (part.rpartition("--")[2] for part in parts if part.startswith("models--"))
+    return {name.lower() for name in (*parts[-1:], *cached)}

@@ -1,12 +1,13 @@
 """What is known of a tuning vector that lies in a directory: where it comes from, its files, their digests."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 
 from crossmatch.adapter.parts import Part, build_parts
 from crossmatch.checkpoint import (
     MANIFEST,
+    Checkpoint,
     Source,
     TensorFiles,
     check_links,
@@ -72,6 +73,11 @@ class Recorded(TuningVector):
         """Whether the record beside it names the base of this digest; None where either is not known."""
         return self.trained_on == base if self.trained_on and base else None
 
+    def other_name(self, base: Checkpoint) -> str | None:
+        """The base that its config names, where that is none of this one's names and no record shows that it is the
+        same. Of a path or a hub id the last part can be compared; other weights of the same name are not told."""
+        return None
+
     @cached_property
     def file_digests(self) -> dict[str, str]:
         """blake3 of the files that are its content, by file name."""
@@ -81,3 +87,10 @@ class Recorded(TuningVector):
     def digest(self) -> str:
         """One digest of its content: of the names and digests of its files."""
         return files_digest(self.file_digests)
+
+
+def notes_on_bases(adapters: Mapping[str, Recorded], base: Checkpoint) -> Iterator[str]:
+    """A note for each adapter that names another base, by its config alone."""
+    for name, adapter in adapters.items():
+        if adapter.trained_on is None and (other := adapter.other_name(base)):
+            yield f"note: adapter {name} names {other} as its base, not {base.path}: is it the same model?"

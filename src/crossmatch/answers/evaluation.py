@@ -16,6 +16,7 @@ from crossmatch.answers.answer import (
     joined,
 )
 from crossmatch.answers.decisions import MARGIN, TRACES, Decision, as_good, better, more_traces
+from crossmatch.answers.form import fall_text, longest
 from crossmatch.results.metrics import metric_of
 
 Json = Mapping[str, Any]
@@ -248,6 +249,8 @@ def _quality(asked: _Asked, parts: Sequence[_Part], words: _Words) -> Answer | N
         short = f"{verb} {how} ({figures})"
     elif outcome == NO:
         sentence = f"No: {asked.variant} {verb} worse than {asked.other} by more than {points} ({figures})."
+        why = fall_text(asked.suites, asked.variant, asked.key) if words is _ANSWERS else ""
+        sentence += f" {why}." if why else ""
         short = f"{verb} worse ({figures})"
         step = f"do not replace {asked.other} by {asked.variant}; try other weights"
     else:
@@ -342,7 +345,13 @@ def _traces(asked: _Asked) -> Answer | None:
             decision = more_traces(entry, entry.get(asked.key))
             count = round(entry["value"] * entry["n"])
             most = "" if entry["high"] is None else f"; interval up to {100 * entry['high']:.1f}%"
-            text = f"{count} of {entry['n']} answers ({asked.other}: {100 * (other['value'] or 0):.0f}%{most})"
+            share = f"{100 * (other['value'] or 0):.0f}%"
+            text = f"{count} of {entry['n']} answers"
+            text += (
+                f", {share} of those of {asked.other}"
+                if decision.outcome == YES
+                else f" ({asked.other}: {share}{most})"
+            )
             parts.append(
                 _Part(name, decision, Evidence(asked.where(name, metric), text, entry["n"], decision.needed), metric)
             )
@@ -365,6 +374,11 @@ def _traces(asked: _Asked) -> Answer | None:
         needed, count = _needed([deciding]), deciding.evidence.needed
         sentence = f"Cannot tell: {figures} have a trace; about {count} answers without one would exclude {TRACES:.0%}."
         short = f"has no traces ({needed})"
+    long = longest(asked.suites, asked.variant, asked.key, asked.other) if outcome != YES else ""
+    if long:
+        sentence += f" But its answers are {long}: reasoning in sentences has no marker to count, so read some."
+        short += f", but answers {long.partition(' as long')[0]} as long"
+        step = "read the longest answers side by side (samples.json, or the page)"
     question, evidence = f"Do reasoning traces return in {asked.variant}?", tuple(part.evidence for part in parts)
     more: dict[str, Any] = {"good": NO, "evidence": evidence, "next": step, "margin": 100 * TRACES}
     return Answer("traces-return", question, outcome, sentence, short, **asked.names, **more)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from crossmatch.adapter import Recorded
+from crossmatch.adapter import Recorded, notes_on_bases
 from crossmatch.answers import MARGIN, answers_of
 from crossmatch.checkpoint import Checkpoint
 from crossmatch.data.chat_templates import differing_files, open_tokenizer
@@ -136,4 +136,6 @@ def _on_its_base(request: EvaluationRequest, progress: Progress) -> dict[str, bo
     made_on = {name: vector.made_on(request.base.digest) for name, vector in request.adapters.items()}
     for name in (name for name, own in made_on.items() if own is False):
         progress.say(f"note: {name} was made on other weights than {request.base.path} has")
+    for note in notes_on_bases(request.adapters, request.base):
+        progress.say(note)
     return made_on

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from crossmatch.adapter import Recorded
+from crossmatch.adapter import Recorded, notes_on_bases
 from crossmatch.checkpoint import (
     INDEX,
     MANIFEST,
@@ -135,6 +135,8 @@ def execute(
             base.note_digests(stream.base_digests)
         if not output.any_base:
             check_bases(base, adapters)
+            for note in notes_on_bases(adapters, base):
+                progress.say(note)
         _write_index(plan, partial)
         copy_side_files(sides, partial, _config_changes(plan))
         verdict = proof.verdict(partial) if proof else None

@@ -141,11 +141,10 @@ def _ranks(adapter: Adapter) -> str:
 
 def _named_base(topic: str, given: str, base: Checkpoint, found: Adapter) -> Line:
     """The base that the adapter's config names: the last part of a path or hub id is what can be compared."""
-    named, known = found.config.base, {given, base.source.hub_id, base.config.get("_name_or_path"), str(base.path)}
+    named = found.config.base
     if not named:
         return Line(topic, "warning", "its config names no base", "make sure that it was trained on this one")
-    tails = {Path(str(one).partition("@")[0]).resolve().name.lower() for one in known if one}
-    if Path(named).name.lower() in tails or found.trained_on == base.digest:
+    if found.other_name(base) is None:
         return Line(topic, "ok", f"names {named} as its base")
     remedy = "make sure that both are the same model; shapes agree, but weights of another version would not tell"
     return Line(topic, "warning", f"names {named} as its base, and you gave {given}", remedy)
