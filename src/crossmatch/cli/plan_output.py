@@ -6,7 +6,7 @@ import typer
 
 from crossmatch.console import emit
 from crossmatch.report.answer_sentences import WIDTH
-from crossmatch.report.text import columns, duration, padded, plain, shortened, wrapped
+from crossmatch.report.text import columns, count, duration, padded, plain, shortened, wrapped
 
 if TYPE_CHECKING:
     from crossmatch.results.study import StudyPlanJson
@@ -24,7 +24,7 @@ def show_plan(plan: "StudyPlanJson", as_json: bool, what: str = "study") -> None
 
         emit(STUDY_PLAN, plan)
         return
-    size = f"{plan['parameters'] / 1e6:,.0f} M parameters, {plan['adapted_modules']} linear modules"
+    size = f"{count(plan['parameters'])} parameters, {plan['adapted_modules']} linear modules"
     print(f"{what} {plain(plan['study'])}: {size}")
     print(f"{'stage':18} {'tokens':>10} {'time':>8} {'GiB':>5}  what")
     for stage in plan["stages"]:

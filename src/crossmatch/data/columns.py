@@ -91,7 +91,7 @@ def _value(values: Any, column: str) -> Any:
     if inner and isinstance(values, Mapping) and isinstance(values.get(outer), Mapping):
         return _value(values[outer], inner)
     known = sorted(str(k) for k in values) if isinstance(values, Mapping) else []
-    advice = closest(column, known) or f"; there are {shown(', '.join(known))}"
+    advice = closest(column, known) or f"; there are {shown(', '.join(known))}: say under `fields:` which is which"
     raise DataError(f"there is no field {column!r}{advice}")
 
 

@@ -10,7 +10,9 @@ def fitted(head: str, tail: str, indent: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds for people: 48 s, 12 min, 3.5 h, 20 d."""
+    """Seconds for people: <1 s, 48 s, 12 min, 48 h, 20 d."""
+    if 0 < seconds < 0.5:
+        return "<1 s"
     for limit, unit, factor in ((100, "s", 1), (6000, "min", 60), (172_800, "h", 3600)):
         if seconds < limit:
             return f"{seconds / factor:.0f} {unit}"
@@ -24,6 +26,14 @@ def size(nbytes: float) -> str:
             return f"{nbytes:.3g} {unit}"
         nbytes /= 1000
     return f"{nbytes:.3g} TB"
+
+
+def count(number: float) -> str:
+    """Of parameters, in words: 1.24 B, 135 M, 52.3 k."""
+    for unit, word in ((1e9, " B"), (1e6, " M"), (1e3, " k")):
+        if number >= unit:
+            return f"{number / unit:,.3g}{word}" if number < 1e3 * unit else f"{number / unit:,.0f}{word}"
+    return f"{number:.0f}"
 
 
 def plain(text: str) -> str:

@@ -12,6 +12,7 @@ from crossmatch.data.rows import hub_name
 from crossmatch.errors import RecipeError
 from crossmatch.evaluation import Suite, Variant, load_suite, merge_name
 from crossmatch.evaluation.conditions import Condition, cells, conditions_of
+from crossmatch.report.text import count
 from crossmatch.results.study import PlannedStageJson, StudyPlanJson
 from crossmatch.study.preflight import render_all, rendered_sets, rendered_suites, variants_of
 from crossmatch.study.recipe import SAMPLE, AdapterRecipe, Recipe
@@ -74,7 +75,7 @@ def plan_study(recipe: Recipe, runs: str | Path = "runs") -> StudyPlanJson:
             write_data(data, recipe.sample)
         # A base from elsewhere is read, not made.
         record = ("base",) if recipe.base.startswith(SAMPLE) else ()
-        said = f"{recipe.base}: {shape.parameters / 1e6:,.0f} M parameters"
+        said = f"{recipe.base}: {count(shape.parameters)} parameters"
         stages = [PlannedStage("base", said, records=record)]
         for name, adapter in recipe.adapters.items():
             stages.append(_training(name, adapter, shape, speed, data))
@@ -211,10 +212,10 @@ def _training(name: str, adapter: AdapterRecipe, shape: Shape, speed: float, dat
     memory = shape.parameters * width + shape.lora_parameters(settings.rank) * 16 + in_flight * kept
     memory += in_flight * shape.vocabulary * 4 // 2
     work = 4.0 * shape.parameters * (tokens or 0) * (1.5 if settings.checkpoint_activations else 1.0)
-    trained = shape.lora_parameters(settings.rank) / 1e6
+    trained = count(shape.lora_parameters(settings.rank))
     return PlannedStage(
         f"train {name}",
-        f"{adapter.stage} on {' and '.join(adapter.sets)}, rank {settings.rank}, {trained:.1f} M trained parameters",
+        f"{adapter.stage} on {' and '.join(adapter.sets)}, rank {settings.rank}, {trained} trained parameters",
         tokens,
         work / (speed * EFFICIENCY["train"]) if tokens else None,
         memory / GIB,

@@ -22,7 +22,7 @@ from crossmatch.evaluation.conditions import conditions_of
 from crossmatch.evaluation.runner.template_check import trained_with
 from crossmatch.merging import MergePlan, estimate, plan_merge, side_files
 from crossmatch.merging.plan import check_bases
-from crossmatch.report.text import size
+from crossmatch.report.text import count, size
 from crossmatch.runtime import Progress, free_memory
 from crossmatch.study.doctor.checkup import Line
 
@@ -63,7 +63,7 @@ def from_error(topic: str, error: CrossmatchError) -> Line:
 
 def _base(name: str, base: Checkpoint) -> Line:
     dtypes = Counter(DTYPE_NAMES[info.dtype] for info in base.tensors.values())
-    seen = f"{name}: {base.parameters / 1e6:,.3g} M parameters, {size(base.nbytes)}, {', '.join(dtypes)}"
+    seen = f"{name}: {count(base.parameters)} parameters, {size(base.nbytes)}, {', '.join(dtypes)}"
     seen += ", output tied to the input embedding" if base.tied else ""
     if base.quantisation:
         remedy = "merge into the 16- or 32-bit checkpoint that it was made from, then quantise"

@@ -11,6 +11,7 @@ from crossmatch.checkpoint import Checkpoint, chat_template
 from crossmatch.data.suites import load_suite
 from crossmatch.errors import CrossmatchError, InputError, OutputError
 from crossmatch.merging import plan_merge
+from crossmatch.report.text import count
 from crossmatch.results.start import InitJson
 from crossmatch.runtime import SILENT, Progress
 from crossmatch.study.init.findings import Findings, Questions, find
@@ -220,9 +221,7 @@ def _weights(names: Sequence[str], guessed: list[str]) -> dict[str, float]:
 
 
 def _found(findings: Findings, suites: Iterable[Path]) -> list[str]:
-    lines = [
-        f"checkpoint {_path(path)}: {c.parameters / 1e6:,.3g} M parameters" for path, c in findings.checkpoints.items()
-    ]
+    lines = [f"checkpoint {_path(path)}: {count(c.parameters)} parameters" for path, c in findings.checkpoints.items()]
     lines += [f"adapter {_path(path)}, base {a.config.base or 'not named'}" for path, a in findings.adapters.items()]
     what = {"pt": "documents", "sft": "dialogues"}
     lines += [f"data {_path(one.path)}: {one.rows:,} {what[one.stage]}" for one in findings.data]
