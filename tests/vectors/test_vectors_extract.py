@@ -319,6 +319,8 @@ def stop(self, offset, data):
     if offset > 20_000:
         os.kill(os.getpid(), int(sys.argv[4]))
 write.OutputFile.write = stop
+# A shell that starts a job in the background has it ignore Ctrl-C, and children inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 extract(Checkpoint(sys.argv[1]), Checkpoint(sys.argv[2]), sys.argv[3])
 """
 
