@@ -150,24 +150,12 @@ def analyse(
         >>> sorted(found["vectors"])
         ['pt', 'sft']
     """
-    from crossmatch.analysis import DEFAULT_KS, Wanted, assemble, open_vectors
-    from crossmatch.analysis.output import check_output, try_output, write_result
-    from crossmatch.analysis.texts import TextRequest, read_material, run_texts
-    from crossmatch.answers import analysis_answers, to_json
-    from crossmatch.console import Terminal
+    from crossmatch.analysis import DEFAULT_KS, Wanted
+    from crossmatch.analysis.run_analysis import AnalysisRequest, run_analysis
+    from crossmatch.analysis.texts import TextRequest
     from crossmatch.export.results import AnalysisResult
 
-    place = Path(cache) if cache is not None else None
+    place, home = (Path(one) if one is not None else None for one in (cache, output))
     wanted = Wanted(tuple(dict.fromkeys(k or DEFAULT_KS)), alignment, place, sign_conflict)
-    home = Path(output) if output is not None else None
-    try_output(home, pictures=False)
-    opened = open_vectors(base, vectors)
-    check_output(home, opened)
     asked = TextRequest(texts, questions, openings, positions, nulls, items, tuple(k))
-    material = read_material(opened, asked)
-    facts = assemble(opened, wanted, progress=progress)
-    run_texts(opened, material, facts, Terminal())
-    facts["answers"] = to_json(analysis_answers(facts))
-    if home is not None:
-        write_result(home, facts, Terminal(), pictures=False)
-    return AnalysisResult(facts)
+    return AnalysisResult(run_analysis(AnalysisRequest(base, vectors, wanted, asked, home), progress))

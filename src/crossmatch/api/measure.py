@@ -1,7 +1,6 @@
 """Measure: variants on suites, two finished runs, training data against what must not be in it."""
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,50 +56,36 @@ def evaluate(
         >>> sorted(found.summary["conditions"])
         ['own.greedy']
     """
-    from crossmatch.analysis.interference.suite_pair import interfere, wanted_pair
-    from crossmatch.answers import MARGIN, check_margin
-    from crossmatch.checkpoint import Checkpoint
     from crossmatch.console import Terminal
-    from crossmatch.data.suites import load_suite
-    from crossmatch.evaluation.comparison.clean_items import clean_parts
-    from crossmatch.evaluation.conditions import Plan, conditions_of
-    from crossmatch.evaluation.inference.batch_memory import parse_memory
-    from crossmatch.evaluation.pipeline import EvaluationRequest
-    from crossmatch.evaluation.runner.served_runner import read_serving
-    from crossmatch.evaluation.variants.checkpoints import read_checkpoints
-    from crossmatch.evaluation.variants.measuring import read_measuring
-    from crossmatch.evaluation.variants.variants import SERVED
-    from crossmatch.executors import parse_executor
+    from crossmatch.study.ask import EvaluationOptions, request_of
     from crossmatch.study.evaluate import evaluate_into
 
-    # Notes are shown whatever `progress` is.
-    terminal = Terminal()
-    check_margin(margin)
-    out = Path(output)
-    suites = [load_suite(one) for one in ([suite] if isinstance(suite, str) else suite)]
-    serving = read_serving(server, model, same_as)
-    wanted = None
-    if serving is None or reference == "base" or any((adapter, weight, strengths, nulls, checkpoint, interference)):
-        grids = {
-            name: value if isinstance(value, str) else ",".join(map(str, value))
-            for name, value in (strengths or {}).items()
-        }
-        pairs = _pairs(adapter), _pairs(weight), reference, _pairs(grids), nulls
-        wanted = read_measuring(*pairs, bool(checkpoint or serving))
-    against = wanted.reference if wanted else reference or "served"
-    where = parse_executor(executor)
-    plan = Plan(conditions_of(template, decoding), None, batch_size, kl, against, parse_memory(memory), where)
-    pair = wanted_pair(wanted, suites, interference) if wanted else None
-    parts, whole = clean_parts(Path(clean) if clean is not None else None, suites, terminal), Checkpoint(base)
-    variants = wanted.variants() if wanted else []
-    variants += read_checkpoints(whole, _pairs(checkpoint), [*([SERVED] if serving else []), *variants], terminal)
-    adapters = wanted.adapters if wanted else {}
-    request = EvaluationRequest(
-        whole, tuple(suites), tuple(variants), adapters, plan, serving, parts, margin=margin or MARGIN
+    grids = {n: v if isinstance(v, str) else ",".join(map(str, v)) for n, v in (strengths or {}).items()}
+    options = EvaluationOptions(
+        base=base,
+        suite=[suite] if isinstance(suite, str) else suite,
+        adapter=_pairs(adapter),
+        weight=_pairs(weight),
+        reference=reference,
+        template=template,
+        decoding=decoding,
+        strengths=_pairs(grids),
+        nulls=nulls,
+        checkpoint=_pairs(checkpoint),
+        kl=kl,
+        interference=interference,
+        batch_size=batch_size,
+        memory=memory,
+        executor=executor,
+        server=server,
+        model=model,
+        same_as=same_as,
+        clean=Path(clean) if clean is not None else None,
+        margin=margin,
     )
-    measure = partial(interfere, whole, wanted, pair, interference, out, terminal) if wanted and pair else None
-    found, _ = evaluate_into(out, request, measure, progress)
-    return found
+    # Notes are shown whatever `progress` is.
+    request, measure = request_of(options, Path(output), Terminal())
+    return evaluate_into(Path(output), request, measure, progress)[0]
 
 
 def compare(

@@ -76,10 +76,10 @@ def analyse_command(
     With --texts, --questions or --openings the models are run as well, in float32.
     Exit code 1: a tuned checkpoint is the base itself, so that there is nothing to analyse.
     """
-    from crossmatch.analysis import DEFAULT_KS, Wanted, assemble, open_vectors
-    from crossmatch.analysis.output import PAGE, RESULT, check_output, try_output, write_result
-    from crossmatch.analysis.texts import TextRequest, read_material, run_texts
-    from crossmatch.answers import analysis_answers, to_json
+    from crossmatch.analysis import DEFAULT_KS, Wanted
+    from crossmatch.analysis.output import PAGE, RESULT
+    from crossmatch.analysis.run_analysis import AnalysisRequest, run_analysis
+    from crossmatch.analysis.texts import TextRequest
     from crossmatch.export.wanted import export, wanted_exports
     from crossmatch.runtime import keep_heap
 
@@ -87,19 +87,10 @@ def analyse_command(
     given = [*(vectors or []), *(adapter or [])]
     if not given:
         raise InputError("nothing to analyse: give adapters, stored vectors or tuned checkpoints, as in pt=runs/pt")
-    sources = named(given)
     wanted = Wanted(tuple(dict.fromkeys(k or DEFAULT_KS)), not no_alignment, cache, sign_conflict)
-    try_output(output, pictures=svg)
+    asked = TextRequest(texts, questions, openings, positions, nulls, items, k or ())
     exports = wanted_exports(tables, figures, output)
-    with Terminal().task("open"):
-        opened = open_vectors(base, sources)
-    check_output(output, opened)
-    material = read_material(opened, TextRequest(texts, questions, openings, positions, nulls, items, k or ()))
-    facts = assemble(opened, wanted, progress=Terminal())
-    run_texts(opened, material, facts, Terminal())
-    facts["answers"] = to_json(analysis_answers(facts))
-    if output is not None:
-        write_result(output, facts, Terminal(), pictures=svg)
+    facts = run_analysis(AnalysisRequest(base, named(given), wanted, asked, output, svg), Terminal())
     say_notes(base, facts)
     if as_json:
         from crossmatch.result_kinds import ANALYSIS

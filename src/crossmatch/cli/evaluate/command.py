@@ -74,51 +74,46 @@ def evaluate_command(
     With --server the model that runs there is one more variant, `served`; without -a, --checkpoint and --reference base
     it is measured alone. BASE gives the tokenizer and its chat template. A key is taken from CROSSMATCH_API_KEY.
     """
-    from crossmatch.analysis.interference.suite_pair import interfere, wanted_pair
-    from crossmatch.answers import MARGIN, check_margin
-    from crossmatch.checkpoint import Checkpoint
-    from crossmatch.data.suites import load_suite
-    from crossmatch.evaluation.comparison.clean_items import clean_parts
-    from crossmatch.evaluation.conditions import Plan, conditions_of
-    from crossmatch.evaluation.inference.batch_memory import parse_memory
-    from crossmatch.evaluation.pipeline import EvaluationRequest
-    from crossmatch.evaluation.runner.served_runner import read_serving
-    from crossmatch.evaluation.variants.checkpoints import read_checkpoints
-    from crossmatch.evaluation.variants.measuring import read_measuring
-    from crossmatch.evaluation.variants.variants import SERVED
-    from crossmatch.executors import parse_executor, submission
+    from crossmatch.executors import submission
     from crossmatch.export.wanted import export, wanted_exports
     from crossmatch.runtime import keep_heap
+    from crossmatch.study.ask import EvaluationOptions, request_of
     from crossmatch.study.evaluate import evaluate_into
 
     keep_heap()
     terminal = Terminal()
-    check_margin(margin)
     exports = wanted_exports(tables, figures, output, report_to)
-    conditions = conditions_of(template or (), decoding or ())
-    suites = [load_suite(file) for file in suite]
-    serving = read_serving(server, model, same_as)
-    wanted = None
-    if serving is None or reference == "base" or any((adapter, weight, strengths, nulls, checkpoint, interference)):
-        wanted = read_measuring(adapter, weight, reference, strengths, nulls, bool(checkpoint or serving))
-    against = wanted.reference if wanted else reference or "served"
-    plan = Plan(conditions, None, batch_size, kl, against, parse_memory(memory), parse_executor(executor or "local"))
-    pair = wanted_pair(wanted, suites, interference) if wanted else None
-    parts, whole = clean_parts(clean, suites, terminal), Checkpoint(base)
-    here = wanted.variants() if wanted else []
-    here += read_checkpoints(whole, checkpoint, [*([SERVED] if serving else []), *here], terminal)
-    adapters = wanted.adapters if wanted else {}
-    request = EvaluationRequest(
-        whole, tuple(suites), tuple(here), adapters, plan, serving, parts, margin=margin or MARGIN
+    options = EvaluationOptions(
+        base=base,
+        suite=suite,
+        adapter=adapter or (),
+        weight=weight or (),
+        reference=reference,
+        template=template or (),
+        decoding=decoding or (),
+        strengths=strengths or (),
+        nulls=nulls,
+        checkpoint=checkpoint or (),
+        kl=kl,
+        interference=interference,
+        batch_size=batch_size,
+        memory=memory,
+        executor=executor,
+        server=server,
+        model=model,
+        same_as=same_as,
+        clean=clean,
+        margin=margin,
     )
+    request, measure = request_of(options, output, terminal)
     if dry_run:
         from crossmatch.study import plan_evaluation
 
-        planned = plan_evaluation(whole.path, output.name, suites, conditions, len(request.every))
+        plan = request.plan
+        planned = plan_evaluation(request.base.path, output.name, request.suites, plan.conditions, len(request.every))
         planned["submission"] = submission(plan.executor, ["crossmatch", *resubmitted(sys.argv[1:])], output / "jobs")
         show_plan(planned, as_json, "evaluate")
         return
-    measure = partial(interfere, whole, wanted, pair, interference, output, terminal) if wanted and pair else None
     found, interfering = evaluate_into(output, request, measure, terminal)
     _tell(found, interfering, output, as_json=as_json, detail=detail)
     shown = {**found.summary, **({"interference": interfering} if interfering else {})}
