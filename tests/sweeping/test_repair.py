@@ -215,6 +215,8 @@ def test_the_plan_counts_it_and_a_bad_value_is_refused(
     recipe = tmp_path / "study.yaml"
     recipe.write_text(json.dumps(planted))
     assert run(["sweep", str(recipe), "--dry-run", "--repair"]) == 0
+    # Before the recipe the option has no value either.
+    assert run(["sweep", "--dry-run", "--repair", str(recipe)]) == 0
     assert "repair: at most" in capsys.readouterr().out
     with pytest.raises(RecipeError, match="give true, or the number or the name of a point"):
         sweep({**planted, "repair": 0}, tmp_path / "out")

@@ -1,6 +1,7 @@
 """--tables, --figures and --report-to: a command's result for papers and trackers."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -29,6 +30,8 @@ def with_directories(arguments: Sequence[str]) -> list[str]:
     the parser of options does not know."""
     found = []
     for word, following in zip(arguments, [*arguments[1:], "-"], strict=False):
-        alone = word in _OPEN and following.startswith("-")
+        # A file or directory is no point of a sweep: it is what the command reads.
+        study = word == "--repair" and (following.endswith((".yaml", ".yml")) or Path(following).exists())
+        alone = word in _OPEN and (following.startswith("-") or study)
         found.append(f"{word}=" if alone else word)
     return found
