@@ -22,7 +22,8 @@ def places(where: Sequence[str], most: int = 3) -> str:
 def seen(finding: Mapping[str, Any]) -> str:
     """What was seen of a fault, and where; empty if there is nothing to say."""
     evidence = plain(finding["evidence"])
-    told = all(f"{plain(where)}:" in evidence for where in finding["where"])
+    # Places that the evidence names are not named again; nor are those that it counts ("and 2 more") behind them.
+    told = all(plain(where) in evidence for where in finding["where"][: 1 if " more" in evidence else None])
     return "; in ".join(filter(None, (evidence, "" if told else places(finding["where"]))))
 
 

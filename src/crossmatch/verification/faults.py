@@ -136,7 +136,7 @@ FAULTS: Mapping[str, tuple[str, str]] = {
         "set tie_word_embeddings to false in config.json",
     ),
     "config-changed": (
-        "config.json is missing, or describes another model than the base's",
+        "config.json is missing, or makes another model of the weights than the base's does",
         "copy config.json from the base; only its dtype may differ",
     ),
     "dtype-changed": ("stored in another dtype than claimed", "export again in the claimed dtype"),
