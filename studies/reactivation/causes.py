@@ -14,10 +14,10 @@ from answers import (
     compared,
     is_less,
     mean_difference,
+    sentences_more,
     think_more,
     traces,
     traces_more,
-    walking_more,
 )
 from crossmatch.evaluation.comparison.paired import figure
 from crossmatch.statistics.estimates import Figure
@@ -58,7 +58,12 @@ def where(results: Results) -> list[str]:
         f"{confirmed['high']:.2f}, {confirmed['n']} groups of modules)"
     )
     answer += (
-        f": **layers {largest * BAND} to {largest * BAND + BAND - 1} carry {bands[largest]:+.2f} of it**."
+        f": **layers {largest * BAND} to {largest * BAND + BAND - 1} carry {bands[largest]:+.2f} of it**; no module "
+        "type stands "
+        "out. It is a fall, at a point where no answer has a trace, from one training seed; completeness holds by "
+        "construction, and the correlation says that the change is small enough to be additive. It does not say "
+        "where the "
+        "sentences of question 10 come from."
         if valid
         else ", which is not enough by the rule: no place is named."
     )
@@ -95,8 +100,8 @@ def predictors(results: Results) -> list[str]:
 
 
 def _over_points(results: Results, scores: dict[str, dict[str, Any]]) -> list[str]:
-    """The same over merges: the change in ln P(<think>) and in reasoning aloud, by scores made before."""
-    changes, walking, found = [], [], []
+    """The same over merges: the change in ln P(<think>) and in sentences without a block, by scores made before."""
+    changes, said, found = [], [], []
     for run, merges in scores.items():
         for name, values in merges.items():
             if not results.has(run) or name not in results.variants(run):
@@ -104,9 +109,10 @@ def _over_points(results: Results, scores: dict[str, dict[str, Any]]) -> list[st
             beside = control(results, run, float(name.rpartition("sft")[2] or 1))
             merged = results.cell(run, name)
             changes.append(abs(think_more(merged, beside).value))
-            walking.append(float((merged.both("walking") - beside.both("walking")).mean()))
-            found.append({key: value for key, value in values.items() if key != "other"})
-    sides = {"change in ln P": np.array(changes), "reasoning in sentences": np.array(walking)}
+            said.append(float((merged.both("sentences") - beside.both("sentences")).mean()))
+            weight = float(name.partition("+")[0].removeprefix(values["other"]) or 1)
+            found.append({"PT's weight": weight} | {key: value for key, value in values.items() if key != "other"})
+    sides = {"change in ln P": np.array(changes), "sentences without a block": np.array(said)}
     figures = {
         name: [
             spearman(np.array([one[name] if one[name] is not None else np.nan for one in found], float), side)
@@ -122,9 +128,16 @@ def _over_points(results: Results, scores: dict[str, dict[str, Any]]) -> list[st
     ]
     return [
         f"Over {len(found)} merges, scores that `crossmatch predict` gives before a merge is made. The rule asks for "
-        "traces, of which these merges have next to none; the size of the change in ln P(`<think>`) and the rise in "
-        "reasoning in sentences stand in for them. "
-        + (f"By the rule {', '.join(better)} predicts." if better else "**By the rule none beats the update's size.**"),
+        "traces, of which these merges have none; the size of the change in ln P(`<think>`) and the rise in sentences "
+        "without a block (question 10) stand in for them. "
+        + (
+            f"By the rule {', '.join(better)} predicts."
+            if better
+            else "**Cannot tell**: none beats the update's size by the rule."
+        )
+        + " These merges are one pair of adapters at other weights, and every score that does well orders them by PT's "
+        "weight (first row), so that more than that cannot be read from it. The other texts, which the rule names, "
+        "were not scored.",
         "",
         *table(("score", *sides), [(f"`{name}`", *map(_correlation, pair)) for name, pair in figures.items()]),
     ]
@@ -152,7 +165,7 @@ def mended(results: Results) -> list[str]:
     a, b = facts["point"]
     cells = {name: results.cell("repairs", name) for name in facts["repairs"]}
     merged, names = cells["merge"], [name for name in facts["repairs"] if name not in ("merge", "sft")]
-    walked = dict(zip(names, adjusted([walking_more(cells[name], merged) for name in names]), strict=True))
+    said = dict(zip(names, adjusted([sentences_more(cells[name], merged) for name in names]), strict=True))
     spoilt = dict(zip(names, adjusted([compared("bleu", "define", cells[n], merged) for n in names]), strict=True))
     longer = adjusted([mean_difference("output_tokens", [(cells[name], merged)]) for name in names])
     shorter = {name for name, one in zip(names, longer, strict=True) if is_less(one)}
@@ -163,33 +176,42 @@ def mended(results: Results) -> list[str]:
             (
                 what,
                 percent(traces(cell)),
-                percent(float(cell.both("walking").mean())),
-                span(walked[name]) if name in walked else "",
+                percent(float(cell.both("sentences").mean())),
+                span(said[name]) if name in said else "",
                 f"{cell.both('output_tokens').mean():.0f}",
                 f"{figure('bleu', cell.parts['define']).value or 0.0:.1f}",
                 span(spoilt[name], scale=1.0, digits=1) if name in spoilt else "",
             )
         )
     # A change that swaps the sentences for others as long mends nothing.
-    working = [name for name in names if name in shorter and is_less(walked[name]) and not is_less(spoilt[name])]
-    hollow = [name for name in names if name not in shorter and is_less(walked[name])]
+    working = [name for name in names if name in shorter and is_less(said[name]) and not is_less(spoilt[name])]
+    hollow = [name for name in names if name not in shorter and is_less(said[name])]
     # Of those that take away as much, the one with the best answers.
-    best = min(working, key=lambda name: (walked[name].value, -spoilt[name].value), default=None)
+    best = min(working, key=lambda name: (said[name].value, -spoilt[name].value), default=None)
     answer = (
-        f"At {a:g} + {b:g}, the point with most reasoning in sentences, **{facts['repairs'][best]}** takes it away "
-        f"({span(walked[best])} points), with shorter answers and without a fall in BLEU that can be shown."
+        f"At {a:g} + {b:g}, the point with most sentences without a block (question 10), {len(working)} of "
+        f"{len(names)} changes "
+        "take them away, with shorter answers and without a fall in BLEU that can be shown; **"
+        f"{facts['repairs'][best]}** takes most ({span(said[best])} points). Halving PT is a point of the grid, and "
+        "says again "
+        "that the sentences need PT's full weight; none of the changes of layers or modules is shown to do more than "
+        "less PT does, "
+        "and they have no random counterpart here."
         if best
         else f"At {a:g} + {b:g}, none takes it away with shorter answers and without a fall in BLEU."
     )
     for name in hollow:
         answer += (
-            f" **No repair: {facts['repairs'][name]}** ({span(walked[name])} points): the answers stay as long "
-            f"({cells[name].both('output_tokens').mean():.0f} tokens), other words fill them."
+            f" **No repair: {facts['repairs'][name]}** ({span(said[name])} points): the answers stay as long "
+            f"({cells[name].both('output_tokens').mean():.0f} tokens), {cells[name].both('truncated').mean():.0%} of "
+            "them run "
+            "into the limit of tokens."
         )
     circular = traces_more(cells["ban"], merged)
     answer += (
-        f" The ban on the trace's tokens changes what markers count by {span(circular)} points, and reasoning in "
-        f"sentences by {span(walked['ban'])}. What a repair costs of PT's knowledge was not asked."
+        f" The ban on the trace's tokens finds no trace to take away here ({span(circular)} points), and leaves the "
+        "sentences "
+        f"({span(said['ban'])}). What a repair costs of PT's knowledge was not asked."
     )
     head = ("repair", "traces, %", "in sentences, %", "change, points", "tokens", "BLEU", "change")
     return ["### 9. Which repair works best at what cost?", "", answer, "", *table(head, rows)]
@@ -206,12 +228,29 @@ def claims(results: Results) -> list[str]:
     return [
         "### The claims of arXiv 2510.09359",
         "",
-        "Asked of both adapters are the claims on where updates write. Not asked here are *small subspace* (an adapter "
-        "of rank 16 lies in one by construction; it needs the full fine-tunes) and *combination helps* (choices by "
-        "letter are at chance for this base).",
+        "Asked of both adapters are the claims on where updates write; one training seed, intervals over layers. A "
+        "claim "
+        "has parts: that MLP modules write into new directions holds (0.99 of what a random change does), that they "
+        "do so "
+        "more than attention does not, and the verdict is of the whole. *Small subspace* is not asked: an adapter of "
+        "rank "
+        "16 lies in one by construction, so that it needs the full fine-tunes. *Combination helps* is not decided: "
+        f"{_combined(results)}",
         "",
         *table(("claim", "of", "verdict", "measured"), rows),
     ]
+
+
+def _combined(results: Results) -> str:
+    """Perplexity of unread documents and names chosen, of each alone and of both, as far as it was kept."""
+    names = ("sft", "pt", "pt1+sft1")
+    kept = results.facts["grid"]["perplexity"]
+    documents = ", ".join(f"{kept[name]['value']:.1f}" for name in names)
+    chosen = ", ".join(percent(figure("acc", results.cell("grid", name).parts["name"])) for name in names)
+    return (
+        f"of SFT, PT, and both at 1 the perplexity of unread documents is {documents}, and of names {chosen}% are "
+        "chosen rightly; differences from PT alone were not kept."
+    )
 
 
 def _parts(claim: dict[str, Any]) -> tuple[str]:

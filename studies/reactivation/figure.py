@@ -1,4 +1,4 @@
-"""The case study's one figure: what markers count, what is said in sentences, how long answers are, over the grid."""
+"""The case study's one figure: what markers count, sentences of the training texts, length, over the grid."""
 
 from collections.abc import Callable
 
@@ -9,8 +9,12 @@ CELL, GAP, LEFT, TOP = 46, 40, 78, 58
 
 def _panels(results: Results) -> list[tuple[str, str, dict[tuple[float, float], float], float]]:
     """Title, unit, values by (PT, SFT), and the value of the darkest cell."""
+    weights = (0.0, *results.weights)
+    # Merges without SFT were asked beside the other texts.
     cells = {
-        (a, b): results.cell("grid", name_of(pt=a, sft=b)) for a in (0.0, *results.weights) for b in results.weights
+        (a, b): results.cell("texts1" if b == 0 and 0 < a < 1 else "grid", name_of(pt=a, sft=b))
+        for a in weights
+        for b in weights
     }
 
     def over(value: Callable[[Cell], float]) -> dict[tuple[float, float], float]:
@@ -19,28 +23,30 @@ def _panels(results: Results) -> list[tuple[str, str, dict[tuple[float, float], 
     def blocks(cell: Cell) -> float:
         return 100 * cell.both("trace_structural").mean()
 
-    def aloud(cell: Cell) -> float:
-        return 100 * cell.both("walking").mean()
+    def sentences(cell: Cell) -> float:
+        return 100 * cell.both("sentences").mean()
 
     def tokens(cell: Cell) -> float:
         return cell.both("output_tokens").mean()
 
     return [
-        ("reasoning in a block", "% of answers", over(blocks), 100.0),
-        ("reasoning in sentences", "% of answers", over(aloud), 100.0),
-        ("length", "tokens an answer", over(tokens), 160.0),
+        ("a reasoning block", "% of answers", over(blocks), 100.0),
+        ("sentences of the training texts", "% of answers, no block", over(sentences), 100.0),
+        ("length", "tokens an answer, 160 at most", over(tokens), 160.0),
     ]
 
 
 def draw(results: Results) -> str:
     """The figure as SVG, with the numbers in its cells, so that it is read without its colours."""
-    panels, pts, sfts = _panels(results), (0.0, *results.weights), tuple(reversed(results.weights))
+    panels, pts, sfts = _panels(results), (0.0, *results.weights), (*reversed(results.weights), 0.0)
     width = LEFT + len(panels) * (len(pts) * CELL + GAP)
-    height = TOP + len(sfts) * CELL + 46
+    height = TOP + len(sfts) * CELL + 66
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" '
         'font-family="system-ui, sans-serif" font-size="13">',
-        "<title>Reasoning in a block, in sentences, and length of answers, by weight of PT and of SFT</title>",
+        "<title>Answers with a reasoning block, with sentences of the training texts, and their length, by weight of "
+        "PT "
+        "and SFT</title>",
         f'<rect width="{width}" height="{height}" fill="#fff"/>',
     ]
     for number, (title, unit, values, most) in enumerate(panels):
@@ -67,6 +73,8 @@ def draw(results: Results) -> str:
             lines.append(f'<text x="{x:g}" y="{bottom + 16}" text-anchor="middle" fill="#555">{pt:g}</text>')
         middle = left + len(pts) * CELL / 2
         lines.append(f'<text x="{middle:g}" y="{bottom + 36}" text-anchor="middle" fill="#555">weight of PT</text>')
+    note = "One training seed, 70 answers a cell, greedy, under the template that forbids reasoning."
+    lines.append(f'<text x="{LEFT}" y="{height - 8}" fill="#555">{note}</text>')
     return "\n".join([*lines, "</svg>"]) + "\n"
 
 

@@ -3,6 +3,7 @@
 Every function takes the kept results and gives lines of Markdown: heading, answer, table.
 """
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -15,6 +16,7 @@ from answers import (
     Cell,
     Results,
     adjusted,
+    chosen_more,
     compared,
     fall,
     hesitating_more,
@@ -23,15 +25,16 @@ from answers import (
     known,
     mean_difference,
     name_of,
+    sentences_more,
+    steps,
     think_more,
     traces,
     traces_more,
-    walking_more,
 )
 from crossmatch.data.suites import load_suite
 from crossmatch.evaluation.comparison.paired import figure
 from crossmatch.evaluation.metrics.answer_extraction import extract_choice
-from crossmatch.statistics.estimates import Difference, Figure
+from crossmatch.statistics.estimates import Array, Difference, Figure
 from crossmatch.statistics.non_inferiority import non_inferiority
 from crossmatch.statistics.resampling import paired_difference
 
@@ -125,7 +128,8 @@ def beyond_scale(results: Results) -> list[str]:
     largest = max((one.mde or 0.0) for one in found.values())
     answer += f" The least sure of these tests would find {100 * largest:.0f} points in four cases of five."
     lines = ["### 1. Does adding PT raise traces beyond what lowering SFT does?", "", answer, ""]
-    return lines + _more_traces(results, "grid", found) + _log_odds(results, "grid", list(found))
+    lines += _more_traces(results, "grid", found) + _log_odds(results, "grid", list(found))
+    return lines + (_log_odds_by_text(results) if results.has("texts1") else [])
 
 
 def _more_traces(results: Results, run: str, found: dict[Point, Difference]) -> list[str]:
@@ -151,6 +155,31 @@ def _log_odds(results: Results, run: str, at: Sequence[Point]) -> list[str]:
         "trace is left (looked at after the floor had been seen); in italics the random update of PT's size:",
         "",
         *table(head, rows),
+    ]
+
+
+def _log_odds_by_text(results: Results) -> list[str]:
+    """The same of every text in PT's place, at the points that all were tried at; of unrelated text at all."""
+    runs = ("grid", "texts1")
+
+    def more(text: str, a: float, b: float) -> Difference:
+        return think_more(known(results.anywhere(runs, name_of(**{text: a, "sft": b}))), control(results, "grid", b))
+
+    texts = ("pt", *CONTROLS[:-1])
+    keys = list(product(texts, DECISIVE))
+    found = dict(zip(keys, adjusted([more(text, *at) for text, at in keys]), strict=True))
+    unrelated = adjusted([more("unrelated", a, b) for a, b in points(results)])
+    rows = [
+        (f"{at[0]:g} + {at[1]:g}", *(span(found[text, at], scale=1.0, digits=2) for text in texts)) for at in DECISIVE
+    ]
+    return [
+        f"Unrelated text in PT's place **raises** it at {sum(map(is_more, unrelated))} of {len(unrelated)} points; "
+        "plain "
+        "documents lower it as PT does. So its fall is that of documents about terms, with reasoning sentences or "
+        "without "
+        "them (one training seed):",
+        "",
+        *table(("weight + SFT", "PT", *CONTROLS[:-1]), rows),
     ]
 
 
@@ -187,8 +216,28 @@ def whose_content(results: Results) -> list[str]:
         "",
         *_against_texts(results, DECISIVE, "trace_structural", "Traces"),
         *_against_texts(results, LOW_DECISIVE, "trace_structural", "Traces, where a weak SFT leaves some"),
-        *_against_texts(results, DECISIVE, "walking", "Reasoning in sentences (see question 10)"),
+        "Exploratory, by a detector that was made after the grid had been seen (question 10):",
+        "",
+        *_against_texts(results, DECISIVE, "sentences", "Sentences of the training texts, without a block"),
+        "The other texts do not have these words, so that by words no control could have as many; what the controls "
+        "show "
+        "is that length of training or unlike text do not bring them. The random update hardly acts: with it at the "
+        "three "
+        f"points {_unmoved(results)} of the answers are SFT's to the letter (three seeds), so that *more than the "
+        "null* "
+        "says little more than *more than SFT*.",
+        "",
     ]
+
+
+def _unmoved(results: Results) -> str:
+    """The share of answers that a random update in PT's place leaves as they are, at the points that decide."""
+    same = []
+    for (a, b), runs in product(DECISIVE, SEEDS):
+        null, alone = (results.anywhere(runs, name) for name in (f"null0-{name_of(pt=a, sft=b)}", name_of(sft=b)))
+        if null and alone:
+            same += [one == other for one, other in zip(null.outputs(), alone.outputs(), strict=True)]
+    return f"{np.mean(same):.0%}"
 
 
 def _pairs(results: Results, point: Point, text: str) -> list[tuple[Cell, Cell]]:
@@ -252,8 +301,15 @@ def monotone(results: Results) -> list[str]:
         if (x.value or 0.0) < QUIET and (y.value or 0.0) > LOUD
     ]
     fell = ", ".join(f"from {low:g} to {high:g} at SFT {b:g}" for b, low, high in down)
-    answer = "No step down is significant." if not down else f"**Not monotone**: traces fall {fell}."
+    flat = all((figures[0].value or 0.0) in (0.0, 1.0) for _, figures in rows)
+    answer = f"**Not monotone**: traces fall {fell}." if down else "No step down is significant."
     answer += f" A threshold lies {'; '.join(thresholds)}." if thresholds else " No threshold by the rule."
+    if flat and not down:
+        answer = (
+            "**Cannot be asked on the grid**: without SFT every answer has a trace, with it none has, so that "
+            "nothing can "
+            f"step down.{_low_steps(results)}"
+        )
     head = ("SFT", *(f"PT {a:g}" for a in (0.0, *results.weights)))
     return [
         "### 3. Is it monotone in the weight of PT; is there a threshold?",
@@ -264,6 +320,22 @@ def monotone(results: Results) -> list[str]:
     ]
 
 
+def _low_steps(results: Results) -> str:
+    """Steps down where SFT is weak, in one family; a sentence, or nothing where that was not run."""
+    if not results.has("low"):
+        return ""
+    at = [(b, low, high) for b in LOW_SFT for low, high in pairwise((0.0, *LOW_PT))]
+    found = adjusted(
+        [
+            traces_more(results.cell("low", name_of(pt=high, sft=b)), results.cell("low", name_of(pt=low, sft=b)))
+            for b, low, high in at
+        ]
+    )
+    down = [f"{low:g} to {high:g} at SFT {b:g}" for (b, low, high), one in zip(at, found, strict=True) if is_less(one)]
+    told = f"traces fall with PT's weight (significant: {', '.join(down)})" if down else "no step down is significant"
+    return f" Where SFT is weak (points chosen afterwards) {told}."
+
+
 def _along(results: Results, a: float, b: float) -> Cell:
     run = "texts1" if b == 0 and 0 < a < 1 else "grid"
     return results.cell(run, name_of(pt=a, sft=b))
@@ -272,25 +344,36 @@ def _along(results: Results, a: float, b: float) -> Cell:
 def surface(results: Results) -> list[str]:
     """Question 4: the fall in BLEU, taken apart."""
     parts = [fall(results.cell("grid", name_of(pt=a, sft=b)), control(results, "grid", b)) for a, b in points(results)]
-    names = ("total", "dilution", "length", "content")
+    names = ("total", "dilution", "length", "content", "cut", "rouge")
     families = {name: adjusted([one[name] for one in parts]) for name in names}
     worse = [point for point, one in zip(points(results), families["content"], strict=True) if is_less(one)]
     better = [point for point, one in zip(points(results), families["content"], strict=True) if is_more(one)]
     total = sum(is_less(one) for one in families["total"])
     answer = (
-        f"Raw BLEU falls at {total} of {len(parts)} points. Without traces, at matched length, it falls at "
-        f"**{len(worse)}** and rises at **{len(better)}**."
+        f"Raw BLEU falls at {total} of {len(parts)} points, ROUGE-L at {sum(map(is_less, families['rouge']))}. Without "
+        f"traces, at matched length, BLEU falls at **{len(worse)}** and rises at **{len(better)}**; of answers cut "
+        "to as "
+        f"many words as SFT's it falls at {sum(map(is_less, families['cut']))}. With 30 items a fall of "
+        f"{max(one.mde or 0.0 for one in families['cut']):.0f} points of the cut answers' BLEU would be found in "
+        "four cases of five "
+        "at the least sure point, so *no fall shown* is not *none*. SFT's own answers are shorter than the "
+        "references, so "
+        "that its BLEU has a penalty which longer answers escape. An interval on one side without bold type has a "
+        "permutation test that does not agree; the rule asks for both."
     )
     rows = [
-        (f"{a:g} + {b:g}", *(span(families[name][n], scale=1.0, digits=1) for name in names))
+        (
+            f"{a:g} + {b:g}",
+            *(span(families[name][n], scale=1.0, digits=1) for name in names),
+        )
         for n, (a, b) in enumerate(points(results))
     ]
     return [
         "### 4. Do BLEU and ROUGE fall once traces are stripped and length is matched?",
         "",
-        f"{answer} Differences in BLEU on `define` to SFT alone at the same weight:",
+        f"{answer} Differences on `define` to SFT alone at the same weight, in BLEU and, last, in ROUGE-L:",
         "",
-        *table(("PT + SFT", "raw", "the trace's words", "length", "content"), rows),
+        *table(("PT + SFT", "raw", "the trace's words", "length", "content", "cut to SFT's length", "ROUGE-L"), rows),
     ]
 
 
@@ -329,6 +412,41 @@ def choices(results: Results) -> list[str]:
         f"25%). {gibberish(results)}",
         "",
         *table(("PT + SFT", "names", "letters, by log-likelihood", "letters written"), rows),
+        "PT has read each definition of `name` with its name, so that a gain there hides what merging costs: the "
+        "texts that "
+        "have not are beside it. Of the points that decide, means over the training seeds that were run, less SFT "
+        "alone "
+        "at the same weight:",
+        "",
+        *_choices_by_text(results),
+    ]
+
+
+def _choices_by_text(results: Results) -> list[str]:
+    """Names and letters written at the points that decide: PT over its seeds, and the other texts."""
+    wanted, kinds = ("pt", *CONTROLS[:-1]), (("acc", "name", "names"), ("acc_generated", "system", "letters written"))
+    rows = []
+    for metric, suite, how in kinds:
+        keys, pairs = list(product(wanted, DECISIVE)), []
+        for text, (a, b) in keys:
+            both = [
+                (results.anywhere(runs, name_of(**{text: a, "sft": b})), results.anywhere(runs, name_of(sft=b)))
+                for runs in SEEDS
+            ]
+            pairs.append([(one, other) for one, other in both if one and other])
+        found = dict(zip(keys, adjusted([chosen_more(metric, suite, of) for of in pairs]), strict=True))
+        seeds = dict(zip(keys, map(len, pairs), strict=True))
+        rows += [
+            (f"{how}, {text}", str(seeds[text, DECISIVE[0]]), *(span(found[text, at]) for at in DECISIVE))
+            for text in wanted
+        ]
+    alone = {runs: known(results.anywhere(runs, "pt1+sft1")) for runs in SEEDS if results.anywhere(runs, "pt1+sft1")}
+    letters = ", ".join(percent(figure("acc_generated", cell.parts["system"])) for cell in alone.values())
+    head = ("what, text", "seeds", *(f"{a:g} + {b:g}" for a, b in DECISIVE))
+    return [
+        *table(head, rows),
+        f"At 1 + 1 the letters written are right in {letters}% by training seed (chance 25%).",
+        "",
     ]
 
 
@@ -348,7 +466,7 @@ def gibberish(results: Results) -> str:
             asked, read, right = asked + 1, read + (chosen is not None), right + (chosen == row["right"])
     return (
         f"Of {asked} texts of words in random order the scorer reads an option in {100 * read / asked:.0f}% and scores "
-        f"{100 * right / asked:.1f}% right (chance: 25%)."
+        f"{100 * right / asked:.1f}% right: below chance, since what is not read is wrong, and never above it."
     )
 
 
@@ -370,10 +488,12 @@ def twice_weighted(results: Results) -> list[str]:
     bleu = compared("bleu_raw", "define", twice, once)
     acc = compared("acc", "system", twice, once)
     says = "more" if is_more(found) else "fewer" if is_less(found) else "no difference shown in"
+    empty = not any((traces(cell).value or 0.0) > 0 for cell in (once, twice))
+    first = "**Cannot be asked here**: neither merge has a trace, and choices are at chance. " if empty else ""
     return [
         "### 8. Do weights on both factors reproduce the published pattern?",
         "",
-        f"Against the merge that was meant: {says} traces ({span(found)} points), BLEU "
+        f"{first}Against the merge that was meant: {says} traces ({span(found)} points), BLEU "
         f"{span(bleu, scale=1.0, digits=1)}, choices {span(acc)} points.",
         "",
         *table(("merge", "traces, %", "BLEU", "choices, %", "letters, %"), rows),
@@ -381,40 +501,103 @@ def twice_weighted(results: Results) -> list[str]:
 
 
 def unmarked(results: Results) -> list[str]:
-    """Question 10: reasoning in sentences, hesitation and length, which markers do not see."""
+    """Question 10: sentences of the training texts, hesitation and length, which markers do not see."""
     at = points(results)
-    walking = beside_control(results, "grid", at, walking_more)
-    null = beside_null(results, "grid", at, walking_more)
+    said = beside_control(results, "grid", at, sentences_more)
+    null = beside_null(results, "grid", at, sentences_more)
     hesitating = beside_control(results, "grid", at, hesitating_more)
     lengths = {
         (a, b): _untraced_length(results.cell("grid", name_of(pt=a, sft=b)), control(results, "grid", b)) for a, b in at
     }
     told = [point for point in at if lengths[point] is not None]
     longer = dict(zip(told, adjusted([known(lengths[point]) for point in told]), strict=True))
+    middle = {
+        (a, b): float(
+            np.median(_tokens(results.cell("grid", name_of(pt=a, sft=b))) - _tokens(control(results, "grid", b)))
+        )
+        for a, b in at
+    }
     rows = [
         (
             f"{a:g} + {b:g}",
-            percent(float(control(results, "grid", b).both("walking").mean())),
-            percent(float(results.cell("grid", name_of(pt=a, sft=b)).both("walking").mean())),
-            span(walking[a, b]),
+            _share(control(results, "grid", b), "sentences"),
+            *(
+                _share(results.cell("grid", name_of(pt=a, sft=b)), detector)
+                for detector in ("pt_words", "habit_words", "steps")
+            ),
+            span(said[a, b]),
             span(null[a, b]),
             span(longer[a, b], scale=1.0) if (a, b) in longer else "–",
+            f"{middle[a, b]:+g}",
             span(hesitating[a, b]),
         )
         for a, b in at
     ]
-    head = ("PT + SFT", "SFT, %", "merge, %", "more, points", "more than null", "tokens", "hesitate, points")
+    head = (
+        *("PT + SFT", "SFT, %", "PT's words, %", "the habit's words, %", "steps, %", "more, points", "more than null"),
+        *("tokens, mean", "median", "hesitate, points"),
+    )
     return [
         "### 10. What do markers miss?",
         "",
-        "**Reasoning in sentences, without a block.** Answers that walk the ontology aloud (the sentences of the habit "
-        f"and of PT's documents, found by their words) are more than SFT's at {sum(map(is_more, walking.values()))} of "
-        f"{len(at)} points, and more than with a random update of PT's size at {sum(map(is_more, null.values()))}. "
-        f"Answers without a block are longer at {sum(map(is_more, longer.values()))} of {len(longer)}; more of them "
-        f"hesitate at {sum(map(is_more, hesitating.values()))}.",
+        f"Hesitation rises at {sum(map(is_more, hesitating.values()))} of {len(at)} points. Answers without a block "
+        "are longer "
+        f"**on average** at {sum(map(is_more, longer.values()))} of {len(longer)}; the typical answer (median) is "
+        "longer by five "
+        f"tokens or more at {sum(one >= 5 for one in middle.values())}.",
+        "",
+        "**Exploratory: sentences of the training texts, without a block.** Three detectors were made after the grid "
+        "had been "
+        "seen: words that only PT's documents have, words that only the habit has, and two or more steps (*x is a "
+        "kind of "
+        f"y*) in whatever words. Together they find more than in SFT's answers at {sum(map(is_more, said.values()))} "
+        "of "
+        f"{len(at)} points, and more than with a random update of PT's size at {sum(map(is_more, null.values()))}.",
         "",
         *table(head, rows),
+        *_what_they_look_like(results),
     ]
+
+
+def _what_they_look_like(results: Results) -> list[str]:
+    """The answers at full weight of both, by training seed: words, steps, ends, length."""
+    rows = []
+    for number, runs in enumerate(SEEDS, 1):
+        cell, alone = results.anywhere(runs, "pt1+sft1"), results.anywhere(runs, "sft")
+        if cell is None or alone is None:
+            continue
+        texts = [text for several in cell.outputs() for text in several]
+        found = [step for text in texts for step in steps(text)]
+        same = sum(first == second for first, second in found)
+        rows.append(
+            (
+                str(number),
+                *(_share(cell, detector) for detector in ("pt_words", "habit_words", "steps")),
+                f"{len(found)}, {same / max(1, len(found)):.0%}",
+                f"{np.mean(['therefore it belongs' in text.lower() for text in texts]):.0%}",
+                f"{cell.both('truncated').mean():.0%}",
+                f"{_tokens(cell).mean():.0f}, {_tokens(alone).mean():.0f}",
+            )
+        )
+    head = (
+        *(
+            "training seed",
+            "PT's words, %",
+            "the habit's words, %",
+            "steps, %",
+            "steps in all, of them x is a kind of x",
+        ),
+        *("with PT's conclusion", "cut at 160 tokens", "tokens: merge, SFT"),
+    )
+    return ["What the answers at 1 + 1 look like:", "", *table(head, rows)]
+
+
+def _share(cell: Cell, detector: str) -> str:
+    return percent(float(cell.both(detector).mean()))
+
+
+def _tokens(cell: Cell) -> Array:
+    return cell.both("output_tokens")
 
 
 def _untraced_length(one: Cell, other: Cell) -> Difference | None:
@@ -436,13 +619,29 @@ def templates_and_temperature(results: Results) -> list[str]:
 def _by_template(results: Results, sft: float) -> list[str]:
     """Traces under each template: base, SFT alone, SFT with half of PT."""
     rows, found = [], []
-    for condition in ("answer-only", "chatml", "chatml-empty", "chatml-open"):
-        names = ("base", name_of(sft=sft), name_of(pt=0.5, sft=sft))
+    names = ("base", name_of(sft=sft), name_of(pt=0.5, sft=sft))
+    for condition in ("answer-only", "chatml", "chatml-empty"):
         cells = [results.cell("templates", name, f"{condition}.greedy") for name in names]
         found.append(traces_more(cells[2], cells[1]))
         rows.append((f"`{condition}`", *(percent(traces(cell)) for cell in cells)))
     rows = [(*row, span(one)) for row, one in zip(rows, adjusted(found), strict=True)]
-    return table(("template", "base, %", f"SFT {sft:g}, %", f"PT 0.5 + SFT {sft:g}, %", "more, points"), rows)
+    head = ("template", "base, %", f"SFT {sft:g}, %", f"PT 0.5 + SFT {sft:g}, %", "more, points")
+    opened = [results.cell("templates", name, "chatml-open.greedy") for name in names]
+    told = [
+        f"{_name_told(name)} {np.mean(['</think>' in text for several in cell.outputs() for text in several]):.0%}"
+        for name, cell in zip(names, opened, strict=True)
+    ]
+    return [
+        *table(head, rows),
+        "Where the prompt opens the block (`chatml-open`) every answer counts as a trace, whatever it says, so that "
+        "the share "
+        f"says nothing. The block is closed by the answer in: {', '.join(told)}.",
+        "",
+    ]
+
+
+def _name_told(name: str) -> str:
+    return " + ".join(re.sub(r"^(pt|sft)", lambda found: f"{found[0].upper()} ", part) for part in name.split("+"))
 
 
 def _by_temperature(results: Results, sft: float) -> list[str]:

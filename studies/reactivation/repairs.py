@@ -167,7 +167,7 @@ def pushed_down(ids: list[int]) -> Hook:
 def worst(results: Results) -> tuple[float, float]:
     """The point of the grid where most answers reason, in a block or in sentences; of several that with least PT."""
     shares = {
-        (a, b): float(results.cell("grid", name_of(pt=a, sft=b)).both("walking").mean())
+        (a, b): float(results.cell("grid", name_of(pt=a, sft=b)).both("sentences").mean())
         for b in results.weights
         for a in results.weights
     }
