@@ -13,14 +13,36 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("CROSSMATCH_CHECK_RESULTS", "1")
 
 import shutil
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from helpers import make_adapter, make_llama
+from helpers import EVERY_CELL, make_adapter, make_llama
 from sweeping_models import make_searched, make_study
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Of tests marked `covering(axis, values)` each choice of the other parameters with one value of that axis, in turn;
+    the whole cross product with CROSSMATCH_EVERY_CELL=1. A test without other parameters has the value that its name
+    happens to give, so that the tests of a file share the values among them."""
+    if EVERY_CELL:
+        return
+    left = []
+    for item in items:
+        mark, call = item.get_closest_marker("covering"), getattr(item, "callspec", None)
+        if mark is None or call is None or mark.args[0] not in call.indices:
+            continue
+        axis, values = mark.args
+        turn = zlib.crc32(item.originalname.encode())  # type: ignore[attr-defined]
+        turn += sum(index for name, index in call.indices.items() if name != axis)
+        if call.indices[axis] != turn % values:
+            left.append(item)
+    if left:
+        config.hook.pytest_deselected(items=left)
+        items[:] = [item for item in items if item not in set(left)]
 
 
 @pytest.fixture(scope="session")

@@ -125,9 +125,7 @@ def _instructions(rows: Sequence[RecordJson]) -> Measured:
     return found
 
 
-def _generation(
-    rows: Sequence[RecordJson], suite: Suite, traces: Sequence[Trace], overlaps: Sequence[str]
-) -> Measured:
+def _generation(rows: Sequence[RecordJson], suite: Suite, traces: Sequence[Trace], overlaps: Sequence[str]) -> Measured:
     answers, outputs = [row["answer"] for row in rows], [row["output"] for row in rows]
     match, references = suite.settings.match, [row["reference"] for row in rows]
     found: Measured = {}

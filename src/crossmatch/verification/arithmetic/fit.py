@@ -146,8 +146,9 @@ def fit(
 ) -> Fit | None:
     """The first candidate that explains every piece; else the one that explains the most, and more than half.
 
-    whole: only what explains every piece is asked for, so that a candidate is given up at the first piece; spread: whether what is to be explained lies everywhere, as the errors of an SVD do (default: as the pieces show);
-    most: elements of other bits that one that explains every piece may have; then it is the one that has fewest.
+    whole: only what explains every piece is asked for, so that a candidate is given up at the first piece; spread:
+    whether what is to be explained lies everywhere, as the errors of an SVD do (default: as the pieces show); most:
+    elements of other bits that one that explains every piece may have; then it is the one that has fewest.
     """
     best, half, closest = None, len(sample) - 1 if whole else len(sample) // 2, None
     for candidate in candidates:
