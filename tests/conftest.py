@@ -14,7 +14,7 @@ os.environ.setdefault("CROSSMATCH_CHECK_RESULTS", "1")
 
 import shutil
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,24 +25,35 @@ from sweeping_models import make_searched, make_study
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Of tests marked `covering(axis, values)` each choice of the other parameters with one value of that axis, in turn;
-    the whole cross product with CROSSMATCH_EVERY_CELL=1. A test without other parameters has the value that its name
-    happens to give, so that the tests of a file share the values among them."""
-    if EVERY_CELL:
-        return
-    left = []
-    for item in items:
+    """Of tests marked `covering(axis)` each choice of the other parameters with one value of that axis, in turn; the whole
+    cross product with CROSSMATCH_EVERY_CELL=1. A test without other parameters has the value that its name happens to
+    give, so that the tests of a file share the values among them. A cell that is asked for by its name is run."""
+    marked: dict[Any, list[Any]] = {}
+    for item in items if not EVERY_CELL else ():
         mark, call = item.get_closest_marker("covering"), getattr(item, "callspec", None)
-        if mark is None or call is None or mark.args[0] not in call.indices:
-            continue
-        axis, values = mark.args
-        turn = zlib.crc32(item.originalname.encode())  # type: ignore[attr-defined]
-        turn += sum(index for name, index in call.indices.items() if name != axis)
-        if call.indices[axis] != turn % values:
-            left.append(item)
+        if mark is not None and call is not None and mark.args[0] in call.params:
+            marked.setdefault((item.path, item.originalname, mark.args[0]), []).append(item)  # type: ignore[attr-defined]
+    left = set()
+    for (_, name, axis), cells in marked.items():
+        values = {
+            other: _different(cell.callspec.params[other] for cell in cells) for other in cells[0].callspec.params
+        }
+        for cell in cells:
+            places = {other: values[other].index(value) for other, value in cell.callspec.params.items()}
+            turn = zlib.crc32(name.encode()) + sum(places.values()) - places[axis]
+            if places[axis] != turn % len(values[axis]):
+                left.add(cell)
     if left:
-        config.hook.pytest_deselected(items=left)
-        items[:] = [item for item in items if item not in set(left)]
+        config.hook.pytest_deselected(items=[item for item in items if item in left])
+        items[:] = [item for item in items if item not in left]
+
+
+def _different(values: Iterable[Any]) -> list[Any]:
+    found: list[Any] = []
+    for value in values:
+        if value not in found:
+            found.append(value)
+    return found
 
 
 @pytest.fixture(scope="session")

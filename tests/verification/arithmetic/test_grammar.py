@@ -60,7 +60,7 @@ def test_drawn_programs_are_verified(seed: int, tmp_path: Path) -> None:
     assert verdict.rounding["violations"] in (0.0, None)
 
 
-@pytest.mark.covering("kind", len(HIDDEN))
+@pytest.mark.covering("kind")
 @pytest.mark.parametrize("kind", HIDDEN)
 @pytest.mark.parametrize("program", ["once", "combined", "sequential", "sequential in float32", "TF32"])
 def test_a_further_delta_of_twice_the_stated_size_is_found(program: str, kind: str, tmp_path: Path) -> None:
@@ -238,7 +238,7 @@ TWO_TOOLS = {
 }
 
 
-@pytest.mark.covering("base", 2)
+@pytest.mark.covering("base")
 @pytest.mark.parametrize("base", ["fp32", "bf16"])
 @pytest.mark.parametrize("tools", TWO_TOOLS)
 def test_two_merges_by_tools_of_two_dtypes(tools: str, base: str, bench: Path, tmp_path: Path) -> None:
@@ -281,7 +281,7 @@ def test_tools_have_code_of_their_own_for_some_modules(dtype: torch.dtype, bench
 # Claims as people type them.
 
 
-@pytest.mark.covering("stored", 3)
+@pytest.mark.covering("stored")
 @pytest.mark.parametrize("stored", [BF16, F16, F32])
 @pytest.mark.parametrize(
     ("typed", "noted"),
@@ -318,7 +318,7 @@ def test_identify_reports_weights_that_nobody_typed(seed: int, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("weights", [{"pt": 0.3, "sft": 0.7}, {"pt": 0.4, "sft": 0.6}, {"pt": 0.31274, "sft": 0.64512}])
-@pytest.mark.covering("pair", 3)
+@pytest.mark.covering("pair")
 @pytest.mark.parametrize("pair", range(3))
 def test_identify_agrees_with_verify_on_what_peft_combines(
     weights: dict[str, float], pair: int, bench: Path, tmp_path: Path
