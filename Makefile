@@ -69,6 +69,7 @@ faults: $(VENV)/.developing
 
 models: $(VENV)/.developing
 	@cd tests && ../$(BIN)/python -m architectures.table
+	@CROSSMATCH_EVERY_CELL=1 $(BIN)/python -m pytest -q tests/checkpoint/test_names.py -k whole_table
 
 generated: $(VENV)/.developing
 	@$(BIN)/python docs/_schemas.py

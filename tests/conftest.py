@@ -13,14 +13,47 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("CROSSMATCH_CHECK_RESULTS", "1")
 
 import shutil
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from helpers import make_adapter, make_llama
+from helpers import EVERY_CELL, make_adapter, make_llama
 from sweeping_models import make_searched, make_study
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Of tests marked `covering(axis)` each choice of the other parameters with one value of that axis, in turn; the whole
+    cross product with CROSSMATCH_EVERY_CELL=1. A test without other parameters has the value that its name happens to
+    give, so that the tests of a file share the values among them. A cell that is asked for by its name is run."""
+    marked: dict[Any, list[Any]] = {}
+    for item in items if not EVERY_CELL else ():
+        mark, call = item.get_closest_marker("covering"), getattr(item, "callspec", None)
+        if mark is not None and call is not None and mark.args[0] in call.params:
+            marked.setdefault((item.path, item.originalname, mark.args[0]), []).append(item)  # type: ignore[attr-defined]
+    left = set()
+    for (_, name, axis), cells in marked.items():
+        values = {
+            other: _different(cell.callspec.params[other] for cell in cells) for other in cells[0].callspec.params
+        }
+        for cell in cells:
+            places = {other: values[other].index(value) for other, value in cell.callspec.params.items()}
+            turn = zlib.crc32(name.encode()) + sum(places.values()) - places[axis]
+            if places[axis] != turn % len(values[axis]):
+                left.add(cell)
+    if left:
+        config.hook.pytest_deselected(items=[item for item in items if item in left])
+        items[:] = [item for item in items if item not in left]
+
+
+def _different(values: Iterable[Any]) -> list[Any]:
+    found: list[Any] = []
+    for value in values:
+        if value not in found:
+            found.append(value)
+    return found
 
 
 @pytest.fixture(scope="session")

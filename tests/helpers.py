@@ -1,5 +1,6 @@
 """Builders shared by the tests: models of two layers, adapters with planted factors, PEFT's own merge."""
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+# Whether whole cross products and all random draws are run, where the ordinary run has a choice of them.
+EVERY_CELL = bool(os.environ.get("CROSSMATCH_EVERY_CELL"))
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 

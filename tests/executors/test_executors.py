@@ -12,40 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from note_workers import Starting
 
 from crossmatch.checkpoint import read_json
 from crossmatch.errors import CrossmatchError, DataError, ExecutorError, InputError
 from crossmatch.executors import open_executor, parse_executor, submission
-
-
-class Notes:
-    """A worker that writes a line for each cell, with its process; a cell may kill it the first time, or fail."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def answer(self, cell: str) -> None:
-        if cell == "bad":
-            raise DataError("suite x, line 3: no")
-        once = self.folder / f"{cell}.once"
-        if cell.startswith("kill") and not once.exists():
-            once.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-        if cell.startswith("always"):
-            os.kill(os.getpid(), signal.SIGKILL)
-        with (self.folder / f"{os.getpid()}.notes").open("a") as notes:
-            notes.write(cell + "\n")
-
-    def close(self) -> None:
-        pass
-
-
-class Starting:
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def __call__(self) -> Notes:
-        return Notes(self.folder)
 
 
 def done(folder: Path) -> list[str]:
@@ -95,7 +66,7 @@ def test_jobs_of_submitit_do_cells_and_lost_ones_are_submitted_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("submitit")
-    # Jobs find the workers of this file where it lies.
+    # Jobs find the workers where they lie.
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
     executor = open_executor(parse_executor("slurm:cluster=local,workers=2"), Starting(tmp_path), tmp_path / "jobs")
     for cell in ("a", "b", "c", "kill1", "bad"):
@@ -112,7 +83,7 @@ def cluster() -> Iterator[Any]:
     """A real cluster of this machine, with room for two workers."""
     ray = pytest.importorskip("ray")
     patched = pytest.MonkeyPatch()
-    # Actors find the workers of this file where it lies.
+    # Actors find the workers where they lie.
     patched.setenv("PYTHONPATH", os.pathsep.join(sys.path))
     for _ in range(3):
         # Its agent has 15 seconds to start, whatever else the machine does.

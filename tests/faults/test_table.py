@@ -1,4 +1,4 @@
-"""Every case in its core cells: the expected answer, no false alarm, and what docs/verify.md says of it.
+"""Every case in a core cell: the expected answer, no false alarm, and what docs/verify.md says of it.
 CROSSMATCH_EVERY_CELL=1 runs all cells, as `make faults` does."""
 
 import os
@@ -21,11 +21,19 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def is_run(name: str, cell: table.Cell) -> bool:
-    """Which cells: the core, or the first of a case that has none of these."""
+    """Which cells: of the core, one for every other case and the other for the rest, since a case that is answered
+    alike in both is a second question to the same code; both where the document has two answers, or the case is too new
+    to be in it; the first cell of a case that is in none of the core."""
+    if os.environ.get("CROSSMATCH_EVERY_CELL"):
+        return True
     core = [one for one in CASES[name].cells if one in CORE] or list(CASES[name].cells)[:1]
-    return cell in core or bool(os.environ.get("CROSSMATCH_EVERY_CELL"))
+    entries = COMMITTED.get(name)
+    if entries and len({entries[1 + table.COLUMNS.index(one)] for one in core}) == 1:
+        core = [core[list(CASES).index(name) % len(core)]]
+    return cell in core
 
 
+COMMITTED = table.committed()
 CELLS = [
     pytest.param(
         case.name,

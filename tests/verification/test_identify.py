@@ -16,6 +16,7 @@ from crossmatch.verification.weights.diagnosis import Diagnosis
 from helpers import make_adapter, make_llama
 
 NAMES = [f"a{number}" for number in range(12)]
+pytestmark = pytest.mark.covering("candidates")
 
 
 @pytest.fixture(scope="module", params=[1e-2, 1e-3], ids=lambda s: f"size-{s:g}")

@@ -23,6 +23,8 @@ from crossmatch.verification.faults import FAULTS, NOTES
 from helpers import copy, make_adapter, make_llama, peft_merge
 
 SIZES = (1e-1, 1e-2, 1e-3)
+# The table of faults has every fault in every size: `make faults`.
+pytestmark = pytest.mark.covering("bench")
 CLAIM = {"pt": 0.3, "sft": 0.7}
 
 

@@ -17,6 +17,8 @@ SIGNATURE = "lf|bleu4:chars,smooth:method3,mean|rouge:jieba,rouge_chinese-1.0.3,
 # rouge_chinese breaks a text into sentences here before it takes words; a line without words is then one empty word.
 _BREAKS = (r"([。！？?])([^”’])", r"(\.{6})([^”’])", r"(…{2})([^”’])", r"([。！？?][”’])([^，。！？?])")
 _EPSILON = 1e-8
+# Texts whose words are kept: every variant and condition of an evaluation is held against the same references.
+_KEPT = 4096
 
 
 def factory_scores(hypotheses: Sequence[str], references: Sequence[str]) -> dict[str, Array]:
@@ -30,6 +32,7 @@ def factory_scores(hypotheses: Sequence[str], references: Sequence[str]) -> dict
     return {name: table[:, [column]] for column, name in enumerate(names)}
 
 
+@lru_cache(maxsize=_KEPT)
 def _scores(hypothesis: str, reference: str) -> tuple[float, float, float, float]:
     bleu = 100 * character_bleu(hypothesis, reference)
     mine, theirs = _words(hypothesis), _words(reference)
@@ -60,11 +63,12 @@ def common_subsequence(first: Sequence[str], second: Sequence[str]) -> int:
     return len(first) - row.bit_count()
 
 
-def _words(text: str) -> list[str]:
+@lru_cache(maxsize=_KEPT)
+def _words(text: str) -> tuple[str, ...]:
     spaced = " ".join(_segmenter().cut(text))
     for pattern in _BREAKS:
         spaced = re.sub(pattern, r"\1\n\2", spaced)
-    return [word for line in spaced.rstrip().split("\n") if line for word in line.split() or [""]]
+    return tuple(word for line in spaced.rstrip().split("\n") if line for word in line.split() or [""])
 
 
 @lru_cache

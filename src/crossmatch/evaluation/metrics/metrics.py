@@ -34,6 +34,8 @@ or lie side by side where each seed has a corpus score."""
 # What the divergence of a study is made of; each with what it is made of besides.
 SURFACE, CHOICE, GENERATED = "bleu", "acc", "acc_generated"
 SURFACES, CHOICES = (SURFACE, "bleu_raw"), (CHOICE, GENERATED)
+# Families of scores by overlap with the reference.
+OVERLAPS = ("bleu", "chrf", "sentence_bleu", "rouge", "lf")
 
 
 def signatures(suite: Suite) -> dict[str, str]:
@@ -51,15 +53,19 @@ def signatures(suite: Suite) -> dict[str, str]:
     }
 
 
-def measure(rows: Sequence[RecordJson], suite: Suite) -> Measured:
-    """Item statistics of all metrics; items without an answer (`failed`) must have been taken out."""
+def measure(rows: Sequence[RecordJson], suite: Suite, *, overlaps: Sequence[str] = OVERLAPS) -> Measured:
+    """Item statistics of all metrics; items without an answer (`failed`) must have been taken out.
+
+    overlaps: families of scores by overlap that are wanted; they are most of the time that this takes.
+    """
     if suite.settings.kind == "choice":
         return _choices(rows, suite) | _sustained(rows, 1)
     if suite.settings.kind == "text":
         return _documents(rows)
-    seeds = len({row["seed"] for row in rows}) or 1
-    measured = _instructions(rows) if suite.settings.kind == "instructions" else _generation(rows, suite)
-    measured |= _traces(rows, suite) | _divergences(rows) | _sustained(rows, seeds)
+    seeds, traces = len({row["seed"] for row in rows}) or 1, [_trace(row, suite) for row in rows]
+    follows = suite.settings.kind == "instructions"
+    measured = _instructions(rows) if follows else _generation(rows, suite, traces, overlaps)
+    measured |= _traces(rows, traces) | _divergences(rows) | _sustained(rows, seeds)
     if seeds == 1:
         return measured
     # Seeds of one item are not independent: the item is the unit that is drawn.
@@ -92,7 +98,8 @@ def _choices(rows: Sequence[RecordJson], suite: Suite) -> Measured:
         measured["acc_generated"] = _column([float(x) for x in right]), mean_of
         measured["invalid"] = _column([float(x) for x in invalid]), mean_of
         answers = [row["generated"] for row in rows]
-        measured |= _outputs(answers, suite) | _steps(answers)
+        traces = [[_trace(answer, suite) for answer in group] for group in answers]
+        measured |= _outputs(answers, traces) | _steps(answers)
     return measured
 
 
@@ -118,7 +125,7 @@ def _instructions(rows: Sequence[RecordJson]) -> Measured:
     return found
 
 
-def _generation(rows: Sequence[RecordJson], suite: Suite) -> Measured:
+def _generation(rows: Sequence[RecordJson], suite: Suite, traces: Sequence[Trace], overlaps: Sequence[str]) -> Measured:
     answers, outputs = [row["answer"] for row in rows], [row["output"] for row in rows]
     match, references = suite.settings.match, [row["reference"] for row in rows]
     found: Measured = {}
@@ -129,13 +136,15 @@ def _generation(rows: Sequence[RecordJson], suite: Suite) -> Measured:
     # A number has no words to overlap with.
     if match == "number":
         return found
-    found |= _overlap(answers, outputs, references, suite.settings.language)
+    found |= _overlap(answers, outputs, references, suite.settings.language, overlaps)
     # A difference of two rates over the same answers is a mean of differences.
-    openers = opener_statistics([_trace(row, suite) for row in rows], references)
+    openers = opener_statistics(traces, references)
     return found | {"openers_calibrated": (calibrated(openers)[:, None], mean_of)}
 
 
-def _overlap(answers: Sequence[str], outputs: Sequence[str], references: Sequence[str], language: str) -> Measured:
+def _overlap(
+    answers: Sequence[str], outputs: Sequence[str], references: Sequence[str], language: str, families: Sequence[str]
+) -> Measured:
     same = answers == outputs
     corpus = Corpus(bleu, len(references))
     found: Measured = {}
@@ -144,15 +153,21 @@ def _overlap(answers: Sequence[str], outputs: Sequence[str], references: Sequenc
             # Nothing was stripped: both are the same numbers.
             found |= {f"{name}_raw": value for name, value in found.items() if not name.startswith("lf_")}
             break
-        found[f"bleu{suffix}"] = bleu_statistics(texts, references, language), corpus
-        found[f"chrf{suffix}"] = chrf_statistics(texts, references), chrf
-        found[f"sentence_bleu{suffix}"] = sentence_bleu(texts, references, language), mean_of
-        found |= {f"{kind}{suffix}": (table, mean_of) for kind, table in rouge_f(texts, references).items()}
+        if "bleu" in families:
+            found[f"bleu{suffix}"] = bleu_statistics(texts, references, language), corpus
+        if "chrf" in families:
+            found[f"chrf{suffix}"] = chrf_statistics(texts, references), chrf
+        if "sentence_bleu" in families:
+            found[f"sentence_bleu{suffix}"] = sentence_bleu(texts, references, language), mean_of
+        if "rouge" in families:
+            found |= {f"{kind}{suffix}": (table, mean_of) for kind, table in rouge_f(texts, references).items()}
+    if "lf" in families:
         # LLaMA-Factory's own are of the whole output: traces stay in.
-    found |= {name: (table, mean_of) for name, table in factory_scores(outputs, references).items()}
-    stripped = {} if same else factory_scores(answers, references)
-    found |= {f"{n}_stripped": (stripped[n], mean_of) if stripped else found[n] for n in list(found) if n[:3] == "lf_"}
-    found["length_ratio"] = found["bleu_raw"][0], length_ratio
+        own = {name: (table, mean_of) for name, table in factory_scores(outputs, references).items()}
+        stripped = {} if same else factory_scores(answers, references)
+        found |= own | {f"{n}_stripped": (stripped[n], mean_of) if stripped else own[n] for n in own}
+    if "bleu" in families:
+        found["length_ratio"] = found["bleu_raw"][0], length_ratio
     return found
 
 
@@ -186,9 +201,11 @@ def _trace(answer: RecordJson | GeneratedChoiceJson, suite: Suite) -> Trace:
     return parse_trace(answer["output"], suite.settings.reasoning_formats, answer.get("opened"))
 
 
-def _outputs(answers: Sequence[Sequence[RecordJson | GeneratedChoiceJson]], suite: Suite) -> Measured:
-    """Traces, their wording, and lengths of outputs; answers: for every row one or more, which are averaged."""
-    traces = [[_trace(answer, suite) for answer in group] for group in answers]
+def _outputs(
+    answers: Sequence[Sequence[RecordJson | GeneratedChoiceJson]], traces: Sequence[Sequence[Trace]]
+) -> Measured:
+    """Traces, their wording, and lengths of outputs; answers: for every row one or more, which are averaged, and
+    traces: what was found in each of them."""
 
     def column(values: Iterable[Sequence[float | bool]]) -> Array:
         return _column([float(np.mean(group)) for group in values])
@@ -221,9 +238,9 @@ def _steps(answers: Sequence[Sequence[RecordJson | GeneratedChoiceJson]]) -> Mea
     return found
 
 
-def _traces(rows: Sequence[RecordJson], suite: Suite) -> Measured:
+def _traces(rows: Sequence[RecordJson], traces: Sequence[Trace]) -> Measured:
     answers = [[row] for row in rows]
-    found = _outputs(answers, suite) | _steps(answers)
+    found = _outputs(answers, [[trace] for trace in traces]) | _steps(answers)
     openers = [row.get("opener_loglikelihoods") for row in rows]
     if rows and all(openers):
         kept = [o for o in openers if o]

@@ -7,6 +7,7 @@ headings such as "Here's a thinking process:", hesitation such as "Wait,").
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -174,8 +175,14 @@ def opener_statistics(outputs: Sequence[str | Trace], references: Sequence[str])
     references is its false alarm.
     """
     traces = [parse_trace(output) if isinstance(output, str) else output for output in outputs]
-    rows = [[trace.lexical, parse_trace(r).lexical] for trace, r in zip(traces, references, strict=True)]
+    rows = [[trace.lexical, _opens(reference)] for trace, reference in zip(traces, references, strict=True)]
     return np.array(rows, dtype=float).reshape(-1, 2)
+
+
+@lru_cache(maxsize=4096)
+def _opens(reference: str) -> bool:
+    """Whether a reference opens like a trace: asked again for every variant and condition of an evaluation."""
+    return parse_trace(reference).lexical
 
 
 def calibrated(statistics: Array) -> Array:

@@ -92,8 +92,7 @@ def _at_other_weights(subject: Subject, sample: Sample, t: Thresholds, progress:
     claimed = tuple(subject.weights)
     first = typed(_inside(claimed, recovered), recovered.estimate.stderr)[:1]
     every = (Fit(p, w, (0.0,) * len(w)) for w in first for p in programs(sample.stored, sample.numbers(w)))
-    found = fit(sample, itertools.chain(_rounded(sample, claimed, recovered), every))
-    return found if found and found.whole else None
+    return fit(sample, itertools.chain(_rounded(sample, claimed, recovered), every), whole=True)
 
 
 def _unexplained(subject: Subject, claim: Resolved, sample: Sample) -> Subject:
@@ -138,14 +137,20 @@ def discover(subject: Subject, claim: Resolved, recovered: Recovered, t: Thresho
 
 
 def fit(
-    sample: Sample, candidates: Iterator[Fit], *, spread: bool | None = None, most: float | None = None
+    sample: Sample,
+    candidates: Iterator[Fit],
+    *,
+    whole: bool = False,
+    spread: bool | None = None,
+    most: float | None = None,
 ) -> Fit | None:
     """The first candidate that explains every piece; else the one that explains the most, and more than half.
 
-    spread: whether what is to be explained lies everywhere, as the errors of an SVD do (default: as the pieces show);
-    most: elements of other bits that one that explains every piece may have; then it is the one that has fewest.
+    whole: only what explains every piece is asked for, so that a candidate is given up at the first piece; spread:
+    whether what is to be explained lies everywhere, as the errors of an SVD do (default: as the pieces show); most:
+    elements of other bits that one that explains every piece may have; then it is the one that has fewest.
     """
-    best, half, closest = None, len(sample) // 2, None
+    best, half, closest = None, len(sample) - 1 if whole else len(sample) // 2, None
     for candidate in candidates:
         if candidate.program.long and (_is_short(sample, candidate) if spread is None else not spread):
             continue
@@ -234,13 +239,13 @@ def settle_again(
         first = _rounded(sample, claimed, recovered) if elsewhere else iter([])
         before = _misses(sample, Fit(subject.program, tuple(subject.weights), ()))
         spread = elsewhere or (subject.program.grains(some.stored)[0] in HALVES and _is_turned(modules))
-        return fit(sample, itertools.chain(first, options), spread=spread, most=most_misses(before))
+        return fit(sample, itertools.chain(first, options), whole=whole, spread=spread, most=most_misses(before))
 
     # Exact numbers that explain all; else what rows in question alone say, where that is not against the others.
     every = Sample([*own, *some.pieces])
     fitted = exact(every, whole=True)
-    if fitted is None or not fitted.whole:
-        fitted = exact(Sample(own))
+    if fitted is None:
+        fitted = exact(every.first(len(own)))
         if fitted and 2 * _explained(some, fitted) <= len(some):
             fitted = None
     if fitted is None and not is_claimed and subject.program.rounds_weight:

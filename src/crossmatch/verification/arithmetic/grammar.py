@@ -19,6 +19,7 @@ No share of elements is left to chance.
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -224,12 +225,18 @@ def common(stored: torch.dtype, adapters: Sequence[int]) -> list[Program]:
 
 def programs(stored: torch.dtype, adapters: Sequence[int]) -> Iterator[Program]:
     """All programs for what is stored so, the common ones first."""
+    yield from _programs(stored, tuple(adapters))
+
+
+# One proof asks several times, at several weights.
+@lru_cache(maxsize=64)
+def _programs(stored: torch.dtype, adapters: tuple[int, ...]) -> tuple[Program, ...]:
     halves, orders = _halves(stored), _orders(adapters, _MANY_ORDERS)
     every = sorted(_every(stored, halves, orders), key=_departures)
     rare = [*_converted(stored, halves), *_unlike(stored, halves, orders), *_tf32(halves, orders)]
     # What an SVD leaves open is wide: it comes last.
     rare += [Program(long=True), *(Program(c, delta=p, long=True) for c in halves for p in (None, c))]
-    yield from dict.fromkeys((*common(stored, adapters), *every, *rare))
+    return tuple(dict.fromkeys((*common(stored, adapters), *every, *rare)))
 
 
 def _converted(stored: torch.dtype, halves: Sequence[torch.dtype]) -> Iterator[Program]:

@@ -152,10 +152,18 @@ class Sample:
     def __init__(self, pieces: Sequence[Piece]) -> None:
         self.pieces = list(pieces)
         self._bounds: dict[Any, int] = {}
+        self._held: dict[Any, Tensor] = {}
+        self._grids: dict[tuple[torch.dtype, ...], Tensor] = {}
         self._reader = _Reader(self.pieces)
 
     def __len__(self) -> int:
         return len(self.pieces)
+
+    def first(self, count: int) -> "Sample":
+        """The first pieces alone, with what is known of them: what a candidate could not explain there, it cannot."""
+        some = Sample(self.pieces[:count])
+        some._bounds = {candidate: int(held[:count].sum()) for candidate, held in self._held.items()}
+        return some
 
     @property
     def elements(self) -> int:
@@ -183,13 +191,15 @@ class Sample:
             return bound
         # What is summed in single precision from models of 16 bits lies on no grid of theirs.
         base = None if program.is_wide else program.final
-        narrow = [d for d in (base, program.via) if d in HALVES]
-        explained = torch.tensor([all(map(piece.on_grid, narrow)) for piece in self.pieces], dtype=torch.bool)
+        narrow = tuple(d for d in (base, program.via) if d in HALVES)
+        if narrow not in self._grids:
+            self._grids[narrow] = torch.tensor([all(map(piece.on_grid, narrow)) for piece in self.pieces])
+        explained = self._grids[narrow].clone()
         for wrong in self._wrong(_Trial(*candidate)) if int(explained.sum()) > more_than else ():
             explained &= ~wrong
             if int(explained.sum()) <= more_than:
                 break
-        self._bounds[candidate] = int(explained.sum())
+        self._bounds[candidate], self._held[candidate] = int(explained.sum()), explained
         return self._bounds[candidate]
 
     def misses(self, program: Program, weights: Sequence[float], limit: float = math.inf) -> int:
