@@ -163,7 +163,9 @@ class Results:
             kept = self._answers[run][variant, condition]
             rows = {suite: self._records(suite, kept[suite]) for suite in ALL if kept[suite]}
             # Of scores by overlap, the study asks BLEU and ROUGE alone.
-            parts = {suite: measure(found, self._suites[suite], overlaps=("bleu", "rouge")) for suite, found in rows.items()}
+            parts = {
+                suite: measure(found, self._suites[suite], overlaps=("bleu", "rouge")) for suite, found in rows.items()
+            }
             self._cells[key] = Cell(parts, rows)
         return self._cells[key]
 
