@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from crossmatch.checkpoint.untrusted import check_regular, parse_json
-from crossmatch.errors import CheckpointError
+from crossmatch.errors import CheckpointError, InputError
 
 MAX_HEADER_BYTES = 50_000_000
 # No model comes near these; numbers and names beyond them are there to make a reader work.
@@ -78,6 +78,10 @@ def tensor_bytes(dtype: torch.dtype, shape: tuple[int, ...]) -> int:
     return dtype.itemsize * math.prod(shape)
 
 
+# How the text begins that Git LFS leaves in a file's place.
+_POINTER = b"version https://git-lfs"
+
+
 def read_header(file: Path) -> dict[str, TensorInfo]:
     """The tensors of one safetensors file, in the order in which they lie in it.
 
@@ -87,7 +91,11 @@ def read_header(file: Path) -> dict[str, TensorInfo]:
     size = check_regular(file)
     try:
         with file.open("rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")
+            start = stream.read(len(_POINTER))
+            if start == _POINTER:
+                raise InputError(f"{file} is a Git LFS pointer, not the file itself: run git lfs pull where it lies")
+            stream.seek(8)
+            length = int.from_bytes(start[:8], "little")
             if size < 8 or length > min(size - 8, MAX_HEADER_BYTES):
                 raise _corrupt(file, f"it is {size} bytes long and announces a header of {length}")
             raw = stream.read(length)

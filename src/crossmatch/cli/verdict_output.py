@@ -47,7 +47,8 @@ class Shown:
 
 
 def check_files(shown: Shown) -> None:
-    """Raise OutputError for a file that cannot be written: before the work, not after it."""
+    """Raise OutputError for a file that cannot be written: before the work, not after it. An earlier answer is removed:
+    if there is none this time, nobody may take that one for it."""
     from crossmatch.checkpoint import disk_error
 
     files = [file for file in (shown.sarif, shown.junit, shown.attest, shown.bom) if file is not None]
@@ -61,6 +62,8 @@ def check_files(shown: Shown) -> None:
                 pass
         except OSError as error:
             raise disk_error(error, file) from error
+    for file in files:
+        file.unlink(missing_ok=True)
 
 
 def conclude(merged: str, verdict: "Verdict", shown: Shown, files: Mapping[str, str]) -> None:

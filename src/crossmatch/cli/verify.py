@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from crossmatch.verification import Claim
 
 
+# Of a base or an adapter these are no verdict on the merged file.
+_UNREADABLE = ("export-incomplete",)
+
+
 def verify_command(
     merged: Annotated[str, typer.Argument(help="Merged checkpoint: a directory or a hub id.")],
     base: Annotated[str | None, typer.Option(help="Base checkpoint; default: as the manifest says.")] = None,
@@ -51,6 +55,8 @@ def verify_command(
     check_files(shown)
     given = weight and base is not None and adapter
     one_of("--dtype", dtype, (None, *DTYPE_WORDS))
+    if public_key is not None and not public_key.is_file():
+        raise InputError(f"--public-key {public_key}: there is no such file")
     files: dict[str, str] = {}
     claim: Claim | None = None
     watch = watched(merged, shown)
@@ -80,8 +86,9 @@ def verify_command(
         if public_key is not None:
             verdict = with_signature(verdict, locate(merged).path, public_key)
     except InputError as error:
-        # What cannot be read may be the very fault.
-        if error.fault is None or str(base) in str(error):
+        # What cannot be read may be the very fault: of the file that is judged, not of what it is held against.
+        beside = [base, *(split_pairs(adapter, "-a").values() if error.fault in _UNREADABLE else ())]
+        if error.fault is None or any(one in str(error) for one in beside if one):
             raise
         verdict = Verdict.refused(error.fault, str(error))
     conclude(merged, verdict, shown, files)

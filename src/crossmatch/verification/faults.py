@@ -59,7 +59,10 @@ FAULTS: Mapping[str, tuple[str, str]] = {
         "an adapter is missing from some modules and present in the others",
         "merge again; look for a stale shard or a filter on module names",
     ),
-    "weights-swapped": ("the adapters' weights are exchanged", "merge again with the weights the right way round"),
+    "weights-swapped": (
+        "the adapters' weights are exchanged",
+        "merge again with the weights the right way round, or correct the claim if that is what is wrong",
+    ),
     "weights-squared": (
         "each weight acts squared: it was applied to both factors of the adapter",
         "merge again; scale one factor, or the delta, once",

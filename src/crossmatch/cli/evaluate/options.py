@@ -62,8 +62,15 @@ SameAs = Annotated[
 
 
 def exit_unjudged(summary: Mapping[str, Any]) -> None:
-    """Say of which suites no item was answered by all, and end as inconclusive if there is one."""
-    found = False
+    """Say of which suites no item was answered by all, and that a server may run another model than it is said to; end
+    as inconclusive where there is either."""
+    server = summary.get("server") or {}
+    found = bool(server.get("same_as")) and server.get("verdict") == "unknown"
+    if found:
+        line = (
+            f"error: whether {server['url']} runs {server['same_as']} could not be told; the figures are the server's"
+        )
+        print(printable(line), file=sys.stderr)
     for condition, facts in summary["conditions"].items():
         for name, suite in facts["suites"].items():
             if suite["asked"] and not suite["n"]:

@@ -63,7 +63,8 @@ def ask_served(
     local = _local(base, serving.same_as, probes, plan, progress) if serving.same_as is not None else None
     found = identify(served, own, local, probes, progress)
     if found.verdict == "other":
-        raise InputError(found.line)
+        remedy = "look at what it loaded under that name (adapters, --model), or give its own checkpoint"
+        raise InputError(f"{found.line}; {remedy}")
     progress.say(found.line if found.verdict == "same" else f"WARNING: {found.line}")
     # The weights here have been compared; what is measured of them is loaded anew.
     del local

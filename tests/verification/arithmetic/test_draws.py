@@ -1,0 +1,49 @@
+"""Draws of the calibration (benchmarks/calibration.py) that were judged wrongly once, made anew by their seeds."""
+
+import random
+from pathlib import Path
+
+import pytest
+import torch
+
+from honest_models import HIDDEN, hide, judge, make
+
+# How many kinds of faults the calibration draws from, after the model.
+KINDS = 22
+
+
+@pytest.mark.parametrize("seed", [336, 627])
+def test_a_coarse_first_merge_that_swallows_most_of_its_delta_is_honest(tmp_path: Path, seed: int) -> None:
+    """Three adapters: two merged in bfloat16, which leaves little of them, the last in single precision. A fit finds
+    other weights than the claimed ones, which explain every element all the same."""
+    torch.manual_seed(seed)
+    made = make(random.Random(f"{seed} True"), tmp_path)
+    found = judge(made, made.whole(made.weights), "merged")
+    assert found.verdict == "verified"
+    assert "the last in single precision" in found.rounding["arithmetic"]
+
+
+@pytest.mark.parametrize(
+    ("seed", "kind"),
+    [
+        (337, "hidden, rank 1"),
+        (379, "hidden, rank 8"),
+        (454, "hidden, rank 8"),
+        (656, "hidden, full rank"),
+        (957, "hidden, rank 1"),
+    ],
+)
+def test_a_delta_hidden_in_one_module_is_not_taken_for_the_errors_of_an_svd(
+    tmp_path: Path, seed: int, kind: str
+) -> None:
+    assert kind in HIDDEN
+    torch.manual_seed(seed)
+    rng = random.Random(f"{seed} False")
+    made = make(rng, tmp_path)
+    rng.randrange(KINDS)
+    honest = judge(made, made.whole(made.weights), "honest")
+    assert honest.verdict == "verified"
+    stated = honest.evidence["unseen"]
+    assert stated is not None
+    found = judge(made, hide(rng, made, kind, stated), "merged")
+    assert found.verdict == "failed"
