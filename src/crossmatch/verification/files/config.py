@@ -1,7 +1,7 @@
 """config.json against the base's, by what a loader makes of it, and against the tensors beside it."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -45,6 +45,16 @@ _ACTIVATIONS = {
     "gelu_accurate": "gelu_pytorch_tanh",
 }
 _ACTIVATION_FIELD = re.compile(r"(^|\.)(hidden_act|hidden_activation|activation_function|activation|ffn_act|mlp_act)$")
+# Fields that transformers reads from the config of any class, declared there or not: what each value comes to.
+_READ_OF_ANY: Mapping[str, Callable[[Any], Any]] = {
+    "attention_chunk_size": lambda value: value or None,
+    "is_causal": lambda value: value is not False,
+    "kv_sharing_modes": lambda value: value or None,
+    "layer_types": lambda value: isinstance(value, list) and any(kind != "full_attention" for kind in value),
+    "sliding_window": lambda value: value or None,
+    # Names the file that is loaded in the place of model.safetensors.
+    "transformers_weights": lambda value: value or None,
+}
 _SHOWN = 60
 
 
@@ -120,6 +130,9 @@ def _computes(change: Change, unread: set[str]) -> bool:
     one side lacks."""
     if _IN_TRAINING.search(change.field):
         return False
+    read = _READ_OF_ANY.get(change.field.rpartition(".")[2])
+    if read is not None and read(change.ours) != read(change.theirs):
+        return True
     top = change.field
     while top and top not in unread:
         top = top.rpartition(".")[0]

@@ -181,6 +181,9 @@ def _tokenizer(sides: _Sides, encoders: Encoders, report: _Report) -> None:
     if disagree:
         report.notes.append("sources-disagree")
     broken = [f"{n} cannot be read: {merged.broken[n]}" for n in _TOKENIZER_PARTS if n in merged.broken]
+    # What a loader does with tokenizer.json, and whose code it runs.
+    own = (key for key in ("auto_map", "split_special_tokens") if merged.tokenizer.get(key))
+    broken += [f"tokenizer_config.json sets {key}" for key in own if merged.tokenizer[key] != side.tokenizer.get(key)]
     if found or broken:
         lines = broken + [f"against {side.name}: {line}" for line in found]
         report.fault("tokenizer-changed", [*merged.broken] or ["tokenizer.json" if usable else "tokenizer"], lines)
@@ -214,6 +217,10 @@ def _template(sides: _Sides, templates: Templates, encoders: Encoders, report: _
     report.checked.append("chat_template")
     if any(compare_templates(sources[0], other, templates, same).size for other in sources[1:]):
         report.notes.append("sources-disagree")
+    known = {name for one in (*sources, sides.base) for name in one.templates}
+    if extra := sorted({*merged.templates} - known):
+        where = f"{', '.join(extra)}: in the merge alone; loaders take a template by its name, tool_use with any tools"
+        report.fault("chat-template-changed", ["chat_template"], [where])
     if found.lost:
         broken = [
             f"{n} cannot be read: {why}" for n, why in merged.broken.items() if n.endswith((".jinja", "config.json"))
