@@ -7,14 +7,17 @@ from answers import Cell, Results, name_of
 CELL, GAP, LEFT, TOP = 46, 40, 78, 58
 
 
+def _sfts(results: Results) -> tuple[float, ...]:
+    """Weights of SFT, the largest first; without SFT merges were asked beside the other texts."""
+    return (*reversed(results.weights), *((0.0,) if results.has("texts1") else ()))
+
+
 def _panels(results: Results) -> list[tuple[str, str, dict[tuple[float, float], float], float]]:
     """Title, unit, values by (PT, SFT), and the value of the darkest cell."""
-    weights = (0.0, *results.weights)
-    # Merges without SFT were asked beside the other texts.
     cells = {
         (a, b): results.cell("texts1" if b == 0 and 0 < a < 1 else "grid", name_of(pt=a, sft=b))
-        for a in weights
-        for b in weights
+        for a in (0.0, *results.weights)
+        for b in _sfts(results)
     }
 
     def over(value: Callable[[Cell], float]) -> dict[tuple[float, float], float]:
@@ -38,7 +41,7 @@ def _panels(results: Results) -> list[tuple[str, str, dict[tuple[float, float], 
 
 def draw(results: Results) -> str:
     """The figure as SVG, with the numbers in its cells, so that it is read without its colours."""
-    panels, pts, sfts = _panels(results), (0.0, *results.weights), (*reversed(results.weights), 0.0)
+    panels, pts, sfts = _panels(results), (0.0, *results.weights), _sfts(results)
     width = LEFT + len(panels) * (len(pts) * CELL + GAP)
     height = TOP + len(sfts) * CELL + 66
     lines = [

@@ -427,18 +427,19 @@ def _choices_by_text(results: Results) -> list[str]:
     wanted, kinds = ("pt", *CONTROLS[:-1]), (("acc", "name", "names"), ("acc_generated", "system", "letters written"))
     rows = []
     for metric, suite, how in kinds:
-        keys, pairs = list(product(wanted, DECISIVE)), []
-        for text, (a, b) in keys:
+        pairs = {}
+        for text, (a, b) in product(wanted, DECISIVE):
             both = [
                 (results.anywhere(runs, name_of(**{text: a, "sft": b})), results.anywhere(runs, name_of(sft=b)))
                 for runs in SEEDS
             ]
-            pairs.append([(one, other) for one, other in both if one and other])
-        found = dict(zip(keys, adjusted([chosen_more(metric, suite, of) for of in pairs]), strict=True))
-        seeds = dict(zip(keys, map(len, pairs), strict=True))
+            pairs[text, (a, b)] = [(one, other) for one, other in both if one and other]
+        told = [text for text in wanted if all(pairs[text, at] for at in DECISIVE)]
+        keys = list(product(told, DECISIVE))
+        found = dict(zip(keys, adjusted([chosen_more(metric, suite, pairs[key]) for key in keys]), strict=True))
         rows += [
-            (f"{how}, {text}", str(seeds[text, DECISIVE[0]]), *(span(found[text, at]) for at in DECISIVE))
-            for text in wanted
+            (f"{how}, {text}", str(len(pairs[text, DECISIVE[0]])), *(span(found[text, at]) for at in DECISIVE))
+            for text in told
         ]
     alone = {runs: known(results.anywhere(runs, "pt1+sft1")) for runs in SEEDS if results.anywhere(runs, "pt1+sft1")}
     letters = ", ".join(percent(figure("acc_generated", cell.parts["system"])) for cell in alone.values())
