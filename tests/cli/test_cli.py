@@ -4,7 +4,6 @@ import json
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -201,16 +200,11 @@ def test_a_fault_of_ours_is_exit_4(
     assert "Traceback" in err
 
 
-def test_help_is_fast() -> None:
-    """Half a second is the promise; the shortest of some tells what it costs without the machine's noise."""
-    best = 9.0
-    for _ in range(20):
-        started = time.monotonic()
-        subprocess.run([sys.executable, "-m", "crossmatch", "--help"], check=True, capture_output=True)
-        best = min(best, time.monotonic() - started)
-        if best < 0.5:
-            return
-    pytest.fail(f"--help takes {best:.2f} s")
+def test_help_loads_nothing_heavy() -> None:
+    """Half a second is the promise; what it loads is what it costs, on any machine."""
+    heavy = {"torch", "transformers", "numpy", "scipy", "pydantic", "peft", "datasets"}
+    code = f"import sys; from crossmatch.cli import run; run(['--help']); sys.exit(bool({heavy} & set(sys.modules)))"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
 def test_version_and_quiet(models: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
