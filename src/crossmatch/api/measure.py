@@ -56,35 +56,13 @@ def evaluate(
         >>> sorted(found.summary["conditions"])
         ['own.greedy']
     """
+    given = locals()
     from crossmatch.console import Terminal
     from crossmatch.study.ask import EvaluationOptions, request_of
     from crossmatch.study.evaluate import evaluate_into
 
-    grids = {n: v if isinstance(v, str) else ",".join(map(str, v)) for n, v in (strengths or {}).items()}
-    options = EvaluationOptions(
-        base=base,
-        suite=[suite] if isinstance(suite, str) else suite,
-        adapter=_pairs(adapter),
-        weight=_pairs(weight),
-        reference=reference,
-        template=template,
-        decoding=decoding,
-        strengths=_pairs(grids),
-        nulls=nulls,
-        checkpoint=_pairs(checkpoint),
-        kl=kl,
-        interference=interference,
-        batch_size=batch_size,
-        memory=memory,
-        executor=executor,
-        server=server,
-        model=model,
-        same_as=same_as,
-        clean=Path(clean) if clean is not None else None,
-        margin=margin,
-    )
     # Notes are shown whatever `progress` is.
-    request, measure = request_of(options, Path(output), Terminal())
+    request, measure = request_of(EvaluationOptions.of(given), Path(output), Terminal())
     return evaluate_into(Path(output), request, measure, progress)[0]
 
 
@@ -263,8 +241,3 @@ def sweep(
 def _several(values: str | Sequence[str]) -> tuple[str, ...] | None:
     """One text, or several; none is None."""
     return (values,) if isinstance(values, str) else tuple(values) or None
-
-
-def _pairs(values: Mapping[str, object] | None) -> list[str]:
-    """As the command takes them."""
-    return [f"{name}={value}" for name, value in (values or {}).items()]

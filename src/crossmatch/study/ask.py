@@ -1,9 +1,10 @@
 """An evaluation from options, as the command line and Python take them, to a request."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from crossmatch.analysis.interference.suite_pair import interfere, wanted_pair
 from crossmatch.answers import MARGIN, check_margin
@@ -47,14 +48,32 @@ class EvaluationOptions:
     server: str | None = None
     model: str | None = None
     same_as: str | None = None
-    clean: Path | None = None
+    clean: str | Path | None = None
     margin: float | None = None
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> "EvaluationOptions":
+        """From arguments by these names, as the command or Python has them; others are passed over. None is what is
+        said here, a mapping is NAME=VALUE texts, one suite a list of one."""
+        found: dict[str, Any] = {}
+        for name in (field.name for field in fields(cls)):
+            value = given[name]
+            if isinstance(value, Mapping):
+                value = [f"{key}={one if isinstance(one, str) else _text(one)}" for key, one in value.items()]
+            if value is not None:
+                found[name] = [value] if name == "suite" and isinstance(value, str) else value
+        return cls(**found)
 
     @property
     def _is_local(self) -> bool:
         """Whether variants are asked on this machine, beside a server or without one."""
         given = (self.adapter, self.weight, self.strengths, self.nulls, self.checkpoint, self.interference)
         return self.server is None or self.reference == "base" or any(given)
+
+
+def _text(value: object) -> str:
+    """A number, or the numbers of a grid."""
+    return ",".join(map(str, value)) if isinstance(value, Sequence) else str(value)
 
 
 def request_of(options: EvaluationOptions, out: Path, notes: Progress) -> tuple[EvaluationRequest, Measure | None]:
@@ -74,7 +93,8 @@ def request_of(options: EvaluationOptions, out: Path, notes: Progress) -> tuple[
     memory, executor = parse_memory(options.memory), parse_executor(options.executor or "local")
     plan = Plan(conditions, None, options.batch_size, options.kl, against, memory, executor)
     pair = wanted_pair(wanted, suites, options.interference) if wanted else None
-    clean, base = clean_parts(options.clean, suites, notes), Checkpoint(options.base)
+    clean_file = Path(options.clean) if options.clean is not None else None
+    clean, base = clean_parts(clean_file, suites, notes), Checkpoint(options.base)
     variants = wanted.variants() if wanted else []
     variants += read_checkpoints(base, options.checkpoint, [*([SERVED] if serving else []), *variants], notes)
     asked = (base, tuple(suites), tuple(variants), wanted.adapters if wanted else {}, plan, serving, clean)

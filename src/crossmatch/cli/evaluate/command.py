@@ -74,6 +74,7 @@ def evaluate_command(
     With --server the model that runs there is one more variant, `served`; without -a, --checkpoint and --reference base
     it is measured alone. BASE gives the tokenizer and its chat template. A key is taken from CROSSMATCH_API_KEY.
     """
+    given = locals()
     from crossmatch.executors import submission
     from crossmatch.export.wanted import export, wanted_exports
     from crossmatch.runtime import keep_heap
@@ -83,29 +84,7 @@ def evaluate_command(
     keep_heap()
     terminal = Terminal()
     exports = wanted_exports(tables, figures, output, report_to)
-    options = EvaluationOptions(
-        base=base,
-        suite=suite,
-        adapter=adapter or (),
-        weight=weight or (),
-        reference=reference,
-        template=template or (),
-        decoding=decoding or (),
-        strengths=strengths or (),
-        nulls=nulls,
-        checkpoint=checkpoint or (),
-        kl=kl,
-        interference=interference,
-        batch_size=batch_size,
-        memory=memory,
-        executor=executor,
-        server=server,
-        model=model,
-        same_as=same_as,
-        clean=clean,
-        margin=margin,
-    )
-    request, measure = request_of(options, output, terminal)
+    request, measure = request_of(EvaluationOptions.of(given), output, terminal)
     if dry_run:
         from crossmatch.study import plan_evaluation
 
