@@ -105,11 +105,8 @@ def _stay(prepared: Prepared, board: Board, conclusion: Conclusion) -> str:
     if any(one.better for one in conclusion.finalists):
         broken = next(k.constraint.text for o in conclusion.finalists if o.better for k in o.kept if not k.holds)
         return f"Ship {sft.name} alone: what is better on unseen items does not keep {broken} there."
-    found = (
-        "every point that reached them is worse"
-        if all(one.worse for one in conclusion.finalists)
-        else ("no point is surely better")
-    )
+    worse = all(one.worse for one in conclusion.finalists)
+    found = "every point that reached them is worse" if worse else "no point is surely better"
     return (
         f"Ship {sft.name} alone: on {n} unseen items {found} (the search's best of these, {best.point.name}: {text})."
     )

@@ -91,9 +91,13 @@ def _of_two_roundings(subject: Subject, sample: Sample, t: Thresholds, progress:
     if not recovered.estimate.identifiable or recovered.estimate.excess <= t.excess:
         return None
     claimed = tuple(subject.weights)
-    first = [claimed, *typed(_inside(claimed, recovered), recovered.estimate.stderr)[:1]]
-    every = (Fit(p, w, (0.0,) * len(w)) for w in first for p in programs(sample.stored, sample.numbers(w)))
-    return fit(sample, itertools.chain(_rounded(sample, claimed, recovered), every), whole=True)
+    near = typed(_inside(claimed, recovered), recovered.estimate.stderr)[:1]
+
+    def every(weights: tuple[float, ...]) -> Iterator[Fit]:
+        return (Fit(p, weights, (0.0,) * len(weights)) for p in programs(sample.stored, sample.numbers(weights)))
+
+    options = (every(claimed), _rounded(sample, claimed, recovered), *map(every, near))
+    return fit(sample, itertools.chain(*options), whole=True)
 
 
 def _unexplained(subject: Subject, claim: Resolved, sample: Sample) -> Subject:

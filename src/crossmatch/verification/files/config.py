@@ -130,13 +130,17 @@ def _computes(change: Change, unread: set[str]) -> bool:
     one side lacks."""
     if _IN_TRAINING.search(change.field):
         return False
-    read = _READ_OF_ANY.get(change.field.rpartition(".")[2])
-    if read is not None and read(change.ours) != read(change.theirs):
+    if _is_read_of_any(change):
         return True
     top = change.field
     while top and top not in unread:
         top = top.rpartition(".")[0]
     return not top or (change.ours is not None and change.theirs is not None)
+
+
+def _is_read_of_any(change: Change) -> bool:
+    read = _READ_OF_ANY.get(change.field.rpartition(".")[2])
+    return read is not None and read(change.ours) != read(change.theirs)
 
 
 def _by_names(merged: Mapping[str, Any], base: Mapping[str, Any]) -> Comparison:
@@ -150,6 +154,7 @@ def _by_names(merged: Mapping[str, Any], base: Mapping[str, Any]) -> Comparison:
         if not _IN_TRAINING.search(change.field)
         and (
             (change.ours is not None and change.theirs is not None)
+            or _is_read_of_any(change)
             or change.field in lost
             or (change.field.startswith("rope_parameters.") and not change.field.endswith("rope_theta"))
         )
