@@ -59,11 +59,9 @@ def where(results: Results) -> list[str]:
     )
     answer += (
         f": **layers {largest * BAND} to {largest * BAND + BAND - 1} carry {bands[largest]:+.2f} of it**; no module "
-        "type stands "
-        "out. It is a fall, at a point where no answer has a trace, from one training seed; completeness holds by "
-        "construction, and the correlation says that the change is small enough to be additive. It does not say "
-        "where the "
-        "sentences of question 10 come from."
+        "type stands out. It is a fall, at a point where no answer has a trace, from one training seed; completeness "
+        "holds by construction, and the correlation says that the change is small enough to be additive. It does not "
+        "say where the sentences of question 10 come from."
         if valid
         else ", which is not enough by the rule: no place is named."
     )
@@ -190,13 +188,10 @@ def mended(results: Results) -> list[str]:
     best = min(working, key=lambda name: (said[name].value, -spoilt[name].value), default=None)
     answer = (
         f"At {a:g} + {b:g}, the point with most sentences without a block (question 10), {len(working)} of "
-        f"{len(names)} changes "
-        "take them away, with shorter answers and without a fall in BLEU that can be shown; **"
+        f"{len(names)} changes take them away, with shorter answers and without a fall in BLEU that can be shown; **"
         f"{facts['repairs'][best]}** takes most ({span(said[best])} points). Halving PT is a point of the grid, and "
-        "says again "
-        "that the sentences need PT's full weight; none of the changes of layers or modules is shown to do more than "
-        "less PT does, "
-        "and they have no random counterpart here."
+        "says again that the sentences need PT's full weight; none of the changes of layers or modules is shown to "
+        "do more than less PT does, and they have no random counterpart here."
         if best
         else f"At {a:g} + {b:g}, none takes it away with shorter answers and without a fall in BLEU."
     )
@@ -204,14 +199,12 @@ def mended(results: Results) -> list[str]:
         answer += (
             f" **No repair: {facts['repairs'][name]}** ({span(said[name])} points): the answers stay as long "
             f"({cells[name].both('output_tokens').mean():.0f} tokens), {cells[name].both('truncated').mean():.0%} of "
-            "them run "
-            "into the limit of tokens."
+            "them run into the limit of tokens."
         )
     circular = traces_more(cells["ban"], merged)
     answer += (
         f" The ban on the trace's tokens finds no trace to take away here ({span(circular)} points), and leaves the "
-        "sentences "
-        f"({span(said['ban'])}). What a repair costs of PT's knowledge was not asked."
+        f"sentences ({span(said['ban'])}). What a repair costs of PT's knowledge was not asked."
     )
     head = ("repair", "traces, %", "in sentences, %", "change, points", "tokens", "BLEU", "change")
     return ["### 9. Which repair works best at what cost?", "", answer, "", *table(head, rows)]
@@ -229,12 +222,9 @@ def claims(results: Results) -> list[str]:
         "### The claims of arXiv 2510.09359",
         "",
         "Asked of both adapters are the claims on where updates write; one training seed, intervals over layers. A "
-        "claim "
-        "has parts: that MLP modules write into new directions holds (0.99 of what a random change does), that they "
-        "do so "
-        "more than attention does not, and the verdict is of the whole. *Small subspace* is not asked: an adapter of "
-        "rank "
-        "16 lies in one by construction, so that it needs the full fine-tunes. *Combination helps* is not decided: "
+        "claim has parts, each with its figure and the figure of no effect, and the verdict is of the whole: a part "
+        "may hold where the other makes no difference. *Small subspace* is not asked: an adapter of rank 16 lies in "
+        "one by construction, so that it needs the full fine-tunes. *Combination helps* is not decided: "
         f"{_combined(results)}",
         "",
         *table(("claim", "of", "verdict", "measured"), rows),

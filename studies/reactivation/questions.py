@@ -172,12 +172,11 @@ def _log_odds_by_text(results: Results) -> list[str]:
     rows = [
         (f"{at[0]:g} + {at[1]:g}", *(span(found[text, at], scale=1.0, digits=2) for text in texts)) for at in DECISIVE
     ]
+    falls = ", ".join(f"{text} at {sum(is_less(found[text, at]) for at in DECISIVE)}" for text in texts)
     return [
-        f"Unrelated text in PT's place **raises** it at {sum(map(is_more, unrelated))} of {len(unrelated)} points; "
-        "plain "
-        "documents lower it as PT does. So its fall is that of documents about terms, with reasoning sentences or "
-        "without "
-        "them (one training seed):",
+        f"With unrelated text in PT's place it **rises** at {sum(map(is_more, unrelated))} of {len(unrelated)} "
+        f"points. At the points that decide it falls: {falls} of {len(DECISIVE)} (one training seed). A fall that "
+        "other texts have, too, is not that of PT's reasoning sentences:",
         "",
         *table(("weight + SFT", "PT", *CONTROLS[:-1]), rows),
     ]
@@ -220,12 +219,9 @@ def whose_content(results: Results) -> list[str]:
         "",
         *_against_texts(results, DECISIVE, "sentences", "Sentences of the training texts, without a block"),
         "The other texts do not have these words, so that by words no control could have as many; what the controls "
-        "show "
-        "is that length of training or unlike text do not bring them. The random update hardly acts: with it at the "
-        "three "
-        f"points {_unmoved(results)} of the answers are SFT's to the letter (three seeds), so that *more than the "
-        "null* "
-        "says little more than *more than SFT*.",
+        "show is that length of training or unlike text do not bring them. The random update hardly acts: with it at "
+        f"the three points {_unmoved(results)} of the answers are SFT's to the letter (three seeds), so that *more "
+        "than the null* says little more than *more than SFT*.",
         "",
     ]
 
@@ -307,8 +303,7 @@ def monotone(results: Results) -> list[str]:
     if flat and not down:
         answer = (
             "**Cannot be asked on the grid**: without SFT every answer has a trace, with it none has, so that "
-            "nothing can "
-            f"step down.{_low_steps(results)}"
+            f"nothing can step down.{_low_steps(results)}"
         )
     head = ("SFT", *(f"PT {a:g}" for a in (0.0, *results.weights)))
     return [
@@ -350,16 +345,13 @@ def surface(results: Results) -> list[str]:
     better = [point for point, one in zip(points(results), families["content"], strict=True) if is_more(one)]
     total = sum(is_less(one) for one in families["total"])
     answer = (
-        f"Raw BLEU falls at {total} of {len(parts)} points, ROUGE-L at {sum(map(is_less, families['rouge']))}. Without "
-        f"traces, at matched length, BLEU falls at **{len(worse)}** and rises at **{len(better)}**; of answers cut "
-        "to as "
-        f"many words as SFT's it falls at {sum(map(is_less, families['cut']))}. With 30 items a fall of "
-        f"{max(one.mde or 0.0 for one in families['cut']):.0f} points of the cut answers' BLEU would be found in "
-        "four cases of five "
-        "at the least sure point, so *no fall shown* is not *none*. SFT's own answers are shorter than the "
-        "references, so "
-        "that its BLEU has a penalty which longer answers escape. An interval on one side without bold type has a "
-        "permutation test that does not agree; the rule asks for both."
+        f"Raw BLEU falls at {total} of {len(parts)} points, ROUGE-L at {sum(map(is_less, families['rouge']))}. "
+        f"Without traces, at matched length, BLEU falls at **{len(worse)}** and rises at **{len(better)}**; of "
+        f"answers cut to as many words as SFT's it falls at {sum(map(is_less, families['cut']))}. With 30 items a "
+        f"fall of {max(one.mde or 0.0 for one in families['cut']):.0f} points of the cut answers' BLEU would be found "
+        "in four cases of five at the least sure point, so *no fall shown* is not *none*. SFT's own answers are "
+        "shorter than the references, so that its BLEU has a penalty which longer answers escape. An interval on one "
+        "side without bold type has a permutation test that does not agree; the rule asks for both."
     )
     rows = [
         (
@@ -413,10 +405,8 @@ def choices(results: Results) -> list[str]:
         "",
         *table(("PT + SFT", "names", "letters, by log-likelihood", "letters written"), rows),
         "PT has read each definition of `name` with its name, so that a gain there hides what merging costs: the "
-        "texts that "
-        "have not are beside it. Of the points that decide, means over the training seeds that were run, less SFT "
-        "alone "
-        "at the same weight:",
+        "texts that have not are beside it. Of the points that decide, means over the training seeds that were run, "
+        "less SFT alone at the same weight:",
         "",
         *_choices_by_text(results),
     ]
@@ -542,18 +532,14 @@ def unmarked(results: Results) -> list[str]:
         "### 10. What do markers miss?",
         "",
         f"Hesitation rises at {sum(map(is_more, hesitating.values()))} of {len(at)} points. Answers without a block "
-        "are longer "
-        f"**on average** at {sum(map(is_more, longer.values()))} of {len(longer)}; the typical answer (median) is "
-        "longer by five "
-        f"tokens or more at {sum(one >= 5 for one in middle.values())}.",
+        f"are longer **on average** at {sum(map(is_more, longer.values()))} of {len(longer)}; the typical answer "
+        f"(median) is longer by five tokens or more at {sum(one >= 5 for one in middle.values())}.",
         "",
         "**Exploratory: sentences of the training texts, without a block.** Three detectors were made after the grid "
-        "had been "
-        "seen: words that only PT's documents have, words that only the habit has, and two or more steps (*x is a "
-        "kind of "
-        f"y*) in whatever words. Together they find more than in SFT's answers at {sum(map(is_more, said.values()))} "
-        "of "
-        f"{len(at)} points, and more than with a random update of PT's size at {sum(map(is_more, null.values()))}.",
+        "had been seen: words that only PT's documents have, words that only the habit has, and two or more steps "
+        "(*x is a kind of y*) in whatever words. Together they find more than in SFT's answers at "
+        f"{sum(map(is_more, said.values()))} of {len(at)} points, and more than with a random update of PT's size at "
+        f"{sum(map(is_more, null.values()))}.",
         "",
         *table(head, rows),
         *_what_they_look_like(results),
@@ -635,8 +621,7 @@ def _by_template(results: Results, sft: float) -> list[str]:
     return [
         *table(head, rows),
         "Where the prompt opens the block (`chatml-open`) every answer counts as a trace, whatever it says, so that "
-        "the share "
-        f"says nothing. The block is closed by the answer in: {', '.join(told)}.",
+        f"the share says nothing. The block is closed by the answer in: {', '.join(told)}.",
         "",
     ]
 
