@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
 
 from crossmatch import Adapter, Checkpoint, TuningVector, identify, write
 from crossmatch.cli import run
@@ -104,3 +106,21 @@ def test_twins_are_known_by_their_sum(candidates: Path, tmp_path: Path) -> None:
     (total,) = verdict.evidence["sums"]
     assert set(total["terms"]) == {"a0", "twin"}
     assert total["recovered"] == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.parametrize("weight", [0.02, 0.009, 0.005, -0.008])
+def test_a_small_weight_that_the_file_shows_is_not_taken_for_none(tmp_path: Path, weight: float) -> None:
+    """PEFT's own merge in single precision, of an adapter at less than what else counts as nothing."""
+    make_llama(tmp_path / "base", dtype=torch.float32)
+    for seed, name in enumerate(("pt", "sft"), 1):
+        make_adapter(tmp_path / "base", tmp_path / name, seed=seed)
+    model = PeftModel.from_pretrained(
+        AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=torch.float32), tmp_path / "pt", adapter_name="pt"
+    )
+    model.load_adapter(tmp_path / "sft", "sft")
+    model.add_weighted_adapter(["pt", "sft"], [weight, 0.7], "both", combination_type="cat")
+    model.set_adapter("both")
+    model.merge_and_unload(adapter_names=["both"]).save_pretrained(tmp_path / "merged")
+    found = identify(tmp_path / "merged", tmp_path / "base", {name: tmp_path / name for name in ("pt", "sft")})
+    assert (found.verdict, found.evidence["absent"]) == ("identified", [])
+    assert found.weights["pt"].recovered == pytest.approx(weight, abs=1e-6)

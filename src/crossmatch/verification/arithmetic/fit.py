@@ -132,12 +132,22 @@ def claim_at(claim: Resolved, weights: Sequence[float]) -> Resolved:
 def discover(subject: Subject, claim: Resolved, recovered: Recovered, t: Thresholds) -> Subject:
     """The subject at recovered weights, where nothing is claimed: at the shortest numbers that explain the file."""
     sample, found = Sample(list(pieces_of(subject))), recovered.estimate
-    inside = tuple(0.0 if w != w or same(w, 0.0, e, t) else w for w, e in zip(found.weights, found.stderr, strict=True))
-    kept = replace(found, weights=inside)
-    fitted = fit(sample, _candidates(sample, inside, replace(recovered, estimate=kept))) if sample.pieces else None
+    every = list(zip(found.weights, found.stderr, strict=True))
+    # What is as good as nothing is taken for nothing, unless the file has to be explained by it.
+    none = tuple(0.0 if w != w or same(w, 0.0, e, t) else w for w, e in every)
+    little = tuple(0.0 if w != w or abs(w) <= t.sigmas * e else w for w, e in every)
+
+    def fitted_at(inside: tuple[float, ...]) -> Fit | None:
+        kept = replace(found, weights=inside)
+        return fit(sample, _candidates(sample, inside, replace(recovered, estimate=kept))) if sample.pieces else None
+
+    inside, fitted = none, fitted_at(none)
+    if little != none and not (fitted and fitted.whole) and (other := fitted_at(little)) and other.whole:
+        inside, fitted = little, other
     if fitted is None:
         nearest = tuple(shortest(w, e) if w else 0.0 for w, e in zip(inside, found.stderr, strict=True))
-        fitted = Fit(_cast(sample, nearest) if sample.pieces else Program(), nearest, _doubts(kept))
+        doubts = _doubts(replace(found, weights=inside))
+        fitted = Fit(_cast(sample, nearest) if sample.pieces else Program(), nearest, doubts)
     return with_fit(subject, claim, fitted)
 
 
