@@ -291,6 +291,8 @@ def test_half_written_checkpoints_are_not_resumed(tmp_path: Path) -> None:
     assert last_complete(tmp_path) is None
     for step in (2, 9):
         (tmp_path / f"checkpoint-{step}" / "complete").write_text("1.0")
+    # The mark of an earlier version, whose run was killed before it was written.
+    (tmp_path / "checkpoint-10" / "complete").touch()
     assert last_complete(tmp_path) == tmp_path / "checkpoint-9"
 
 

@@ -62,12 +62,15 @@ class Watch(TrainerCallback):
         if not state.is_world_process_zero:
             return
         mark = self.work / f"checkpoint-{state.global_step}" / COMPLETE
-        mark.write_text(f"{self.seconds:.3f}\n")
+        # Under another name first: a run that is killed between opening and writing would leave an empty mark.
+        written = mark.with_suffix(".partial")
+        written.write_text(f"{self.seconds:.3f}\n")
+        written.replace(mark)
 
 
 def last_complete(work: Path) -> Path | None:
     """The newest checkpoint that was written to the end, or None."""
-    found = [p.parent for p in work.glob(f"checkpoint-*/{COMPLETE}")]
+    found = [p.parent for p in work.glob(f"checkpoint-*/{COMPLETE}") if p.stat().st_size]
     return max(found, key=lambda p: int(p.name.split("-")[1]), default=None)
 
 

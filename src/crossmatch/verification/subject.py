@@ -1,5 +1,6 @@
 """A merged checkpoint beside the claim about it."""
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from crossmatch.checkpoint import Checkpoint
 from crossmatch.delta import Delta, TokenRows, TuningVector, linear
-from crossmatch.verification.arithmetic.grammar import HALVES, MEANS, Program
+from crossmatch.verification.arithmetic.grammar import HALVES, MEANS, Program, orders_of_a_mean
 from crossmatch.verification.arithmetic.operations import Operations
 from crossmatch.verification.arithmetic.replay import Applied
 from crossmatch.verification.arithmetic.tensor_kinds import Kind, Kinds
@@ -57,7 +58,8 @@ class Subject:
     been made, and programs: those of tensors of another kind, which tools add by code of their own (PEFT rounds the
     delta of targeted parameters, but not of linear layers); unexplained: kinds of which no program explains a sample;
     is_explained: whether the program explains most of the file, or none does; at_claim: whether the weights are the
-    claimed ones, as far as they are known, or others by which alone the file is explained.
+    claimed ones, as far as they are known, or others by which alone the file is explained; sharpened: whether they are
+    all at which a sample is explained, and no more is doubted.
     """
 
     def __init__(
@@ -77,7 +79,7 @@ class Subject:
         self.kinds, self.programs = Kinds(claim.base, claim.kinds), dict(programs or {})
         self.program, self.is_explained = program or Program(), is_explained
         self.unexplained: set[Kind] = set()
-        self.at_claim = True
+        self.at_claim, self.sharpened = True, False
 
     @property
     def adapted(self) -> list[str]:
@@ -147,12 +149,17 @@ class Subject:
             return True
         if self.program.by_models:
             # Rounding moves the mean of models that hold the same tensor, as differences do not.
-            for order in MEANS:
-                way = Operations(replace(self.program, order=order), {}, theirs.dtype, self.weights)
+            merged = [i for i, weight in enumerate(self.weights) if weight]
+            ways = itertools.product((self.program.order, *MEANS), (self.program.terms, (), *orders_of_a_mean(merged)))
+            for order, terms in dict.fromkeys(ways):
+                way = Operations(replace(self.program, order=order, terms=terms), {}, theirs.dtype, self.weights)
                 if same_bytes(way.compose(ours.double(), {}), theirs):
                     return True
         first, last = self.program.base, self.program.final
-        ways = dict.fromkeys(((first,), (last,), (first, last), (self.program.via,)))
+        between, via = self.program.between, self.program.via
+        ways = dict.fromkeys(
+            ((first,), (last,), (first, last), (via,), (between, last), (between, last, via), (last, via))
+        )
         if not self.is_explained:
             # By what tools the file went is not known: what any of them makes of the base is the base's.
             ways |= dict.fromkeys((*((half,) for half in HALVES), HALVES, HALVES[::-1]))

@@ -4,16 +4,27 @@ against it."""
 import itertools
 import math
 from collections.abc import Container, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 
 from crossmatch.runtime import Progress
+from crossmatch.verification.arithmetic.candidates import (
+    Fit,
+    at_recovered,
+    at_sharpened,
+    at_typed_numbers,
+    doubts_of,
+    inside_of,
+    programs_at,
+    usual_at,
+    where_nothing_is_claimed,
+)
 from crossmatch.verification.arithmetic.grammar import HALVES, Program, common, programs
 from crossmatch.verification.arithmetic.sample import Sample
 from crossmatch.verification.arithmetic.sample_rows import MODULES, Piece, pieces_of, wrong_rows
 from crossmatch.verification.arithmetic.tensor_kinds import Kind
-from crossmatch.verification.arithmetic.typed_numbers import DOUBT, shortest, typed
+from crossmatch.verification.arithmetic.typed_numbers import shortest, typed
 from crossmatch.verification.arithmetic.without_program import Recovered, is_elsewhere, recover, widened
 from crossmatch.verification.claim import Resolved
 from crossmatch.verification.subject import Subject
@@ -26,18 +37,6 @@ from crossmatch.verification.weights.scan import ModuleScan, Scan
 _FLIPS, _CLEARLY = 1e-3, 6.0
 # The share from which on an SVD may be the reason.
 _TURNED = 1e-4
-
-
-@dataclass(frozen=True)
-class Fit:
-    """A program at some weights, each known to its doubt; whole: whether it explains every piece; missed: how many it
-    does not."""
-
-    program: Program
-    weights: tuple[float, ...]
-    doubts: tuple[float, ...]
-    whole: bool = False
-    missed: int = 0
 
 
 def settle(subject: Subject, claim: Resolved, t: Thresholds, progress: Progress, route: str | None = None) -> Subject:
@@ -67,14 +66,17 @@ def settle(subject: Subject, claim: Resolved, t: Thresholds, progress: Progress,
         recovered = recover(subject, sample.pieces, progress)
         options = programs_at(sample, claimed, none, recovered)
         if _near(recovered.estimate, claimed, t):
-            first = _usual(sample, claimed, none, recovered)
-            options = itertools.chain(first, _rounded(sample, claimed, recovered), options)
+            first = usual_at(sample, claimed, none, recovered)
+            options = itertools.chain(first, at_typed_numbers(sample, claimed, recovered), options)
         other = fit(sample, options)
         found = other if other and (found is None or other.whole) else found
         if found is None and _near(recovered.estimate, claimed, t):
+            found = at_sharpened(sample, claimed, recovered)
+        if found is None and _near(recovered.estimate, claimed, t):
             # Weights that are known roughly would excuse too much where exact ones explain most of the file.
-            rough = fit(sample, _known(sample, claimed, recovered))
+            rough = fit(sample, at_recovered(sample, claimed, recovered))
             found = rough if rough and rough.whole else None
+            found = (at_sharpened(sample, claimed, recovered, [found.program]) or found) if found else None
     if found is None:
         return _unexplained(subject, claim, sample)
     # Beyond one piece, all programs were tried at the claimed weights.
@@ -91,12 +93,12 @@ def _of_two_roundings(subject: Subject, sample: Sample, t: Thresholds, progress:
     if not recovered.estimate.identifiable or recovered.estimate.excess <= t.excess:
         return None
     claimed = tuple(subject.weights)
-    near = typed(_inside(claimed, recovered), recovered.estimate.stderr)[:1]
+    near = typed(inside_of(claimed, recovered), recovered.estimate.stderr)[:1]
 
     def every(weights: tuple[float, ...]) -> Iterator[Fit]:
         return (Fit(p, weights, (0.0,) * len(weights)) for p in programs(sample.stored, sample.numbers(weights)))
 
-    options = (every(claimed), _rounded(sample, claimed, recovered), *map(every, near))
+    options = (every(claimed), at_typed_numbers(sample, claimed, recovered), *map(every, near))
     return fit(sample, itertools.chain(*options), whole=True)
 
 
@@ -108,6 +110,7 @@ def with_fit(subject: Subject, claim: Resolved, found: Fit, *, exhausted: bool =
     """The subject at a fit's weights, made by its program, and tensors of other kinds by programs of their own, where
     these do not explain them; exhausted: whether no program explains the sample at the claimed weights."""
     made = Subject(subject.merged, claim_at(claim, found.weights), found.program, found.doubts)
+    made.sharpened = found.sharpened
     kinds = list(made.kinds.groups(made.adapted))
     made.unexplained.update(kinds[:1] if exhausted else [])
     for kind in kinds[1:]:
@@ -139,14 +142,18 @@ def discover(subject: Subject, claim: Resolved, recovered: Recovered, t: Thresho
 
     def fitted_at(inside: tuple[float, ...]) -> Fit | None:
         kept = replace(found, weights=inside)
-        return fit(sample, _candidates(sample, inside, replace(recovered, estimate=kept))) if sample.pieces else None
+        return (
+            fit(sample, where_nothing_is_claimed(sample, inside, replace(recovered, estimate=kept)))
+            if sample.pieces
+            else None
+        )
 
     inside, fitted = none, fitted_at(none)
     if little != none and not (fitted and fitted.whole) and (other := fitted_at(little)) and other.whole:
         inside, fitted = little, other
     if fitted is None:
         nearest = tuple(shortest(w, e) if w else 0.0 for w, e in zip(inside, found.stderr, strict=True))
-        doubts = _doubts(replace(found, weights=inside))
+        doubts = doubts_of(replace(found, weights=inside))
         fitted = Fit(_cast(sample, nearest) if sample.pieces else Program(), nearest, doubts)
     return with_fit(subject, claim, fitted)
 
@@ -251,24 +258,24 @@ def settle_again(
     def exact(sample: Sample, *, whole: bool = False) -> Fit | None:
         hopeless = whole and not subject.unexplained.isdisjoint(list(kinds)[:1])
         options = iter([]) if hopeless else programs_at(sample, claimed, (0.0,) * len(claimed), recovered)
-        first = _rounded(sample, claimed, recovered) if elsewhere else iter([])
+        first = at_typed_numbers(sample, claimed, recovered) if elsewhere else iter([])
         before = _misses(sample, Fit(subject.program, tuple(subject.weights), ()))
         spread = elsewhere or (subject.program.grains(some.stored)[0] in HALVES and _is_turned(modules))
         return fit(sample, itertools.chain(first, options), whole=whole, spread=spread, most=most_misses(before))
 
     # Exact numbers that explain all; else what rows in question alone say, where that is not against the others.
     every = Sample([*own, *some.pieces])
-    fitted = exact(every, whole=True)
+    fitted = exact(every, whole=True) or at_sharpened(every, claimed, recovered, [subject.program])
     if fitted is None:
         fitted = exact(every.first(len(own)))
         if fitted and 2 * _explained(some, fitted) <= len(some):
             fitted = None
     if fitted is None and not is_claimed and subject.program.rounds_weight:
         # Of factors that were rounded at a weight near by, few elements are others: the weight is known to its doubt.
-        fitted = fit(every, iter([Fit(subject.program, tuple(subject.weights), _doubts(found))]))
+        fitted = fit(every, iter([Fit(subject.program, tuple(subject.weights), doubts_of(found))]))
         fitted = fitted if fitted and fitted.whole else None
     if fitted is None and elsewhere:
-        fitted = fit(every, _known(every, claimed, recovered))
+        fitted = fit(every, at_recovered(every, claimed, recovered))
     now = (subject.program, tuple(subject.weights), tuple(subject.doubts))
     if fitted is None or (fitted.program, fitted.weights, fitted.doubts) == now:
         return None
@@ -329,59 +336,6 @@ def _near(found: Estimate, claimed: Sequence[float], t: Thresholds) -> bool:
     """Whether recovered weights are the claimed ones within the tolerance, and precise enough to say so."""
     every = zip(found.weights, claimed, found.stderr, strict=True)
     return found.identifiable and all(math.isnan(w) or (same(w, c, e, t) and resolves(e, c, t)) for w, c, e in every)
-
-
-def programs_at(
-    sample: Sample, weights: tuple[float, ...], doubts: tuple[float, ...], recovered: Recovered | None = None
-) -> Iterator[Fit]:
-    """All programs at some weights, those first by which the weights were recovered; then the common ones with weights
-    rounded to 16 bits."""
-    every = programs(sample.stored, sample.numbers(weights))
-    if recovered is not None:
-        every = sorted(every, key=lambda program: not recovered.is_way_of(program))
-    yield from (Fit(p, weights, doubts) for p in every)
-    for half in HALVES:
-        coarse = tuple(float(torch.tensor(w, dtype=half)) for w in weights)
-        if coarse != weights:
-            yield from (Fit(p, coarse, doubts) for p in (Program(), *map(Program, HALVES)))
-
-
-def _candidates(sample: Sample, claimed: tuple[float, ...], recovered: Recovered) -> Iterator[Fit]:
-    """Numbers that people type, near the recovered ones, and then these themselves."""
-    yield from _rounded(sample, claimed, recovered)
-    yield from _known(sample, claimed, recovered)
-
-
-def _rounded(sample: Sample, claimed: tuple[float, ...], recovered: Recovered) -> Iterator[Fit]:
-    """Numbers that people type, by the way in which the weights were recovered and by the usual programs."""
-    for weights in typed(_inside(claimed, recovered), recovered.estimate.stderr):
-        yield from _usual(sample, weights, (0.0,) * len(weights), recovered)
-
-
-def _known(sample: Sample, claimed: tuple[float, ...], recovered: Recovered) -> Iterator[Fit]:
-    """Recovered weights as far as they are known, the usual programs first."""
-    weights, doubts = _inside(claimed, recovered), _doubts(recovered.estimate)
-    yield from _usual(sample, weights, doubts, recovered)
-    yield from programs_at(sample, weights, doubts)
-
-
-def _inside(claimed: tuple[float, ...], recovered: Recovered) -> tuple[float, ...]:
-    """Recovered weights; the claimed ones of adapters that have no delta, or no weight."""
-    every = zip(recovered.estimate.weights, claimed, strict=True)
-    return tuple(w if math.isnan(f) or not w else f for f, w in every)
-
-
-def _usual(
-    sample: Sample, weights: tuple[float, ...], doubts: tuple[float, ...], recovered: Recovered
-) -> Iterator[Fit]:
-    stored, numbers = sample.stored, sample.numbers(weights)
-    usual = dict.fromkeys(common(stored, numbers))
-    usual |= dict.fromkeys(p for p in programs(stored, numbers) if recovered.is_way_of(p))
-    yield from (Fit(p, weights, doubts) for p in usual)
-
-
-def _doubts(found: Estimate) -> tuple[float, ...]:
-    return tuple(0.0 if math.isnan(e) or not w else DOUBT * e for w, e in zip(found.weights, found.stderr, strict=True))
 
 
 def _cast(sample: Sample, weights: Sequence[float]) -> Program:

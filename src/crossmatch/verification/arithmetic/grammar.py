@@ -58,6 +58,19 @@ class LastMerge:
 
 
 @dataclass(frozen=True)
+class OwnModel:
+    """How the models of a merge by models are made, where they are stored in another dtype than the base: it is added
+    to the base as that is stored, or (`cast`) to the base in the model's dtype."""
+
+    dtype: torch.dtype
+    cast: bool = False
+
+    def in_words(self) -> str:
+        """Behind `a model of its own`."""
+        return f" in {_name(self.dtype)}{', of the base cast to it' if self.cast else ''}"
+
+
+@dataclass(frozen=True)
 class Program:
     """One honest way to compute a merge.
 
@@ -68,9 +81,11 @@ class Program:
     rounded to c or, where the base is not cast, to s, of one adapter or of some that were combined before, to which f,
     place and p are then confined; `models`: every adapter into a model of its own, the differences weighted, by numbers
     of c or (`scalar`) by wider ones, and summed; `mean`: the models themselves weighted and summed, the base with what
-    is missing to a sum of one; `wide`: in single precision); last: the last merge of a tuple, where it is made in
-    another way; long: an SVD lies between the factors and their sum; via: a dtype through which the sum passes before
-    it is stored.
+    is missing to a sum of one; `wide`: in single precision); terms: in which order a mean is summed, the base with
+    number -1 (default: as they are claimed, the base last); model: how each model is made; last: the last merge of a
+    tuple, where it is made in another way; between: the dtype in which the file lies between two merges, where it is
+    that of neither; long: an SVD lies between the factors and their sum; via: a dtype through which the sum passes
+    before it is stored.
     """
 
     base: torch.dtype | None = None
@@ -83,6 +98,9 @@ class Program:
     long: bool = False
     via: torch.dtype | None = None
     last: LastMerge | None = None
+    between: torch.dtype | None = None
+    terms: tuple[int, ...] = ()
+    model: OwnModel | None = None
 
     @property
     def by_models(self) -> bool:
@@ -133,7 +151,7 @@ class Program:
     def grains(self, stored: torch.dtype) -> list[torch.dtype]:
         """The dtypes in which the sum lies on its way to what is stored, the coarsest first; near zero float16 is the
         coarser of two that have 16 bits."""
-        ways = {stored, self.base, self.via, self.final}
+        ways = {stored, self.base, self.via, self.final, self.between, self.model.dtype if self.model else None}
         return [dtype for dtype in (*HALVES, torch.float32) if dtype in ways]
 
     def describe(self, names: Sequence[str], stored: torch.dtype, *, tool: bool = True) -> str:
@@ -153,11 +171,12 @@ class Program:
         if isinstance(self.order, tuple):
             parts.append(
                 f"one merge after the other ({_steps(self.order, names)}){self.last.in_words() if self.last else ''}"
+                + (f", the file between them in {_name(self.between)}" if self.between else "")
             )
         elif self.is_mean:
-            parts.append("each adapter merged into a model of its own, the mean of the models")
+            parts.append(f"each adapter merged into a model of its own{_own(self.model)}, the mean of the models")
         elif self.by_models:
-            parts.append("each adapter merged into a model of its own, the differences summed")
+            parts.append(f"each adapter merged into a model of its own{_own(self.model)}, the differences summed")
         if self.via:
             parts.append(f"the sum stored in {_name(self.via)}, then in {_name(stored)}")
         text = ", ".join(parts) + (", after an SVD in single precision" if self.long else "")
@@ -178,6 +197,19 @@ class Program:
         return f"{first}{rounded}{factors}{order}"
 
 
+def goes_through_16_bits(program: Program) -> bool:
+    """Whether something lies in 16 bits on the way to what is stored."""
+    model = program.model.dtype if program.model else None
+    return not {program.base, program.between, model}.isdisjoint(HALVES)
+
+
+def base_of(program: Program) -> torch.dtype | None:
+    """The 16 bits in which the base was read, or what was made of it was stored."""
+    if program.model:
+        return program.model.dtype if program.model.cast else None
+    return program.base if program.base in HALVES else program.via
+
+
 _MODELS = ("models", "models-scalar", "models-summed", "models-wide")
 MEANS: tuple[Literal["mean", "mean-wide"], ...] = ("mean", "mean-wide")
 _COMMON = {}
@@ -187,6 +219,10 @@ for _half in HALVES:
     _COMMON[None, "product", _half, "sum"] = "PEFT safe_merge"
     _COMMON[_half, "a", _half, "cat"] = f"PEFT, combined in {_short}"
     _COMMON[_half, "product", _half, "sum"] = f"PEFT, adapters in {_short}"
+
+
+def _own(model: OwnModel | None) -> str:
+    return model.in_words() if model else ""
 
 
 def _name(dtype: Factor | None) -> str:
@@ -210,7 +246,10 @@ def common(stored: torch.dtype, adapters: Sequence[int]) -> list[Program]:
         first += [Program(c, c, "a", "wide", c, order="cat")]
         first += [Program(c, c, "a", m, c, order="cat") for m in ("twice", "once")]
         first += [Program(c, c, delta=c), *(Program(c, c, delta=c, order=o) for o in orders)]
+        if len(adapters) > _MANY_ORDERS:
+            first += [Program(c, f, delta=f, order=o) for f in HALVES if f != c for o in orders]
         first += [Program(c, order=o) for o in (*_MODELS, *MEANS)]
+        first += [Program(c, order=o, terms=terms) for o in MEANS for terms in orders_of_a_mean(adapters)]
         for order in _grouped(adapters):
             first += [Program(c, order=order), Program(c, delta=c, order=order)]
             first += [Program(c, c, "a", m, c, order=order) for m in ("wide", "twice", "once")]
@@ -219,6 +258,7 @@ def common(stored: torch.dtype, adapters: Sequence[int]) -> list[Program]:
         first += [Program(order=o) for o in (*orders, *_grouped(adapters))]
     else:
         first += [Program(torch.float32, order=o) for o in (*orders, *_grouped(adapters), *_MODELS, *MEANS)]
+        first += [Program(torch.float32, order="mean", terms=terms) for terms in orders_of_a_mean(adapters)]
     first += [Program(c, order=o, last=LastMerge()) for c in _halves(stored) if c != stored for o in orders]
     return first
 
@@ -233,7 +273,8 @@ def programs(stored: torch.dtype, adapters: Sequence[int]) -> Iterator[Program]:
 def _programs(stored: torch.dtype, adapters: tuple[int, ...]) -> tuple[Program, ...]:
     halves, orders = _halves(stored), _orders(adapters, _MANY_ORDERS)
     every = sorted(_every(stored, halves, orders), key=_departures)
-    rare = [*_converted(stored, halves), *_unlike(stored, halves, orders), *_tf32(halves, orders)]
+    rare = [*_converted(stored, halves), *_unlike(stored, halves, orders, adapters), *_tf32(halves, orders)]
+    rare += _other_models(halves, adapters)
     # What an SVD leaves open is wide: it comes last.
     rare += [Program(long=True), *(Program(c, delta=p, long=True) for c in halves for p in (None, c))]
     return tuple(dict.fromkeys((*common(stored, adapters), *every, *rare)))
@@ -248,7 +289,9 @@ def _converted(stored: torch.dtype, halves: Sequence[torch.dtype]) -> Iterator[P
             yield from (Program(c, via=via) for c in halves if c != via)
 
 
-def _unlike(stored: torch.dtype, halves: Sequence[torch.dtype], orders: Sequence[tuple[int, ...]]) -> Iterator[Program]:
+def _unlike(
+    stored: torch.dtype, halves: Sequence[torch.dtype], orders: Sequence[tuple[int, ...]], adapters: Sequence[int]
+) -> Iterator[Program]:
     """One merge after the other, the last by another tool: in another dtype, or with its delta or factors rounded in
     another way; and merges in single precision that are stored in between, of factors in 16 bits."""
     ways = [LastMerge(), *(LastMerge(None, f, f) for f in halves)]
@@ -258,6 +301,41 @@ def _unlike(stored: torch.dtype, halves: Sequence[torch.dtype], orders: Sequence
             yield Program(first.base, first.factors, delta=first.delta, order=order, last=last)
     if stored in HALVES:
         yield from (Program(None, f, delta=f, order=order) for f in halves for order in orders)
+    for first, last, order in itertools.product(halves, halves, _grouped(adapters)):
+        if first != last and isinstance(order[-1], int):
+            yield Program(first, order=order, last=LastMerge(last))
+    yield from _between(stored, halves, orders)
+
+
+def _between(
+    stored: torch.dtype, halves: Sequence[torch.dtype], orders: Sequence[tuple[int, ...]]
+) -> Iterator[Program]:
+    """Merges in single precision, or the last in 16 bits, with a file between them in a dtype that the end has not;
+    and with the end converted once more."""
+    lasts = [None, *(LastMerge(c, delta=p) for c in halves for p in (None, c))]
+    vias = [None, *(half for half in halves if half != stored)]
+    for half, last, via, order in itertools.product(halves, lasts, vias, orders):
+        if half != stored or via or (last and last.base != half):
+            yield Program(order=order, between=half, last=last, via=via)
+    for c, via, order in itertools.product(halves, vias[1:], orders):
+        yield Program(c, order=order, last=LastMerge(), via=via)
+
+
+def _other_models(halves: Sequence[torch.dtype], adapters: Sequence[int]) -> Iterator[Program]:
+    """Models in 16 bits of a base in another dtype, their differences or their mean taken in single precision."""
+    for half, cast in itertools.product(halves, (True, False)):
+        for p in (None, half):
+            yield Program(delta=p, order="models-wide", model=OwnModel(half, cast))
+            for terms in ((), *orders_of_a_mean(adapters)):
+                yield Program(delta=p, order="mean-wide", terms=terms, model=OwnModel(half, cast))
+
+
+def orders_of_a_mean(adapters: Sequence[int]) -> list[tuple[int, ...]]:
+    """Orders in which a mean is summed, beside that of the claim with the base at the end."""
+    if len(adapters) < 2:
+        return []
+    turned = tuple(adapters)[::-1]
+    return [(-1, *adapters), (-1, *turned), *([(*turned, -1)] if len(adapters) > 2 else [])]
 
 
 def _tf32(halves: Sequence[torch.dtype], orders: Sequence[tuple[int, ...]]) -> Iterator[Program]:

@@ -54,7 +54,9 @@ class Operations:
     def _terms(self) -> dict[int, float]:
         """Weights of the models of a mean, the base's own with number -1."""
         rest = 1.0 - sum(self.weights)
-        return {i: w for i, w in enumerate(self.weights) if w} | ({-1: rest} if abs(rest) > _NOTHING else {})
+        terms = {i: w for i, w in enumerate(self.weights) if w} | ({-1: rest} if abs(rest) > _NOTHING else {})
+        order = [i for i in self.program.terms if i in terms]
+        return {i: terms[i] for i in dict.fromkeys((*order, *terms))}
 
     def compose(self, ours: Tensor, shares: Mapping[int, Tensor], end: End = 0.0) -> Tensor:
         """The program's operations after the products; ours: W_c, shares: S_i, in one working precision."""
@@ -89,8 +91,8 @@ class Operations:
         program, work = self.program, ours.dtype
         assert isinstance(program.order, tuple)
         value = ours
-        # A file between two merges lies in the dtype of the first, or in the stored one.
-        between = program.base or (torch.float32 if program.last else self.stored)
+        # A file between two merges lies in the dtype of the first, or in the stored one, unless it was converted.
+        between = program.between or program.base or (torch.float32 if program.last else self.stored)
         steps = [(step,) if isinstance(step, int) else step for step in program.order]
         steps += [(i,) for i in values if not any(i in step for step in steps)]
         for step in steps:
@@ -104,7 +106,7 @@ class Operations:
             if len(step) > 1 and p:
                 total = (_opened(total, end * UNIT) if len(here) > 1 else total).to(p).to(work)
             value = _sum(value, total, end * self.slack if p else 0.0)
-            c = own.base if own else between
+            c = own.base if own else program.base if program.between and step is steps[-1] else between
             value = value if c is None else value.to(c).to(work)
         return value
 
@@ -116,15 +118,19 @@ class Operations:
     def _models(self, ours: Tensor, shares: Mapping[int, Tensor], end: End) -> Tensor:
         program, c = self.program, self.program.base or ours.dtype
         p = program.delta
-        base = ours.to(c)
-        models = []
+        base, wide, own = ours.to(c), ours.dtype, program.model
+        under = ours.to(own.dtype).to(wide) if own and own.cast else ours
+        models = {}
         for i, x in shares.items():
             towards = self.towards(i, end)
             value = x if p is None else _rounded(self.shares[i], x, p, towards)
-            models.append(_sum(ours, value, towards * UNIT if p else 0.0).to(c))
-        wide, weighted = ours.dtype, zip(shares, models, strict=True)
+            models[i] = _sum(under, value, towards * UNIT if p else 0.0).to(own.dtype if own else c)
+        if own:
+            # What an adapter does not touch went through the model's dtype, too.
+            models |= {i: base.to(own.dtype) for i, w in enumerate(self.weights) if w and i not in models}
         if program.is_mean:
-            return self._mean(base, dict(weighted), end, wide).to(self.stored)
+            return self._mean(base, models, end, wide).to(self.stored)
+        weighted = models.items()
         if program.order == "models-wide":
             parts = [self._weighted(i, m.to(wide) - ours, None, end) for i, m in weighted]
             # In single precision a difference, a product and a sum err by their own size, whatever cancels later.
@@ -152,7 +158,7 @@ class Operations:
         for i, scale in zip(weights, scales, strict=True):
             model = models.get(i, base)
             product = model.to(number) * scale
-            off = self.shares[i].off * end if i in models else 0.0
+            off = self.shares[i].off * end if i in self.shares else 0.0
             single, total = single + product, total + product.to(wide) + off * model.to(wide).abs()
             size = size + product.to(wide).abs()
             changed = changed | (model != base)
@@ -163,11 +169,11 @@ class Operations:
 
     def _weighted(self, i: int, difference: Tensor, number: torch.dtype | None, end: End) -> Tensor:
         """A model's difference times its weight, which has a dtype or none; in the difference's dtype."""
-        own = self.shares[i]
-        if not (own.off and is_open(end)):
-            return difference * (own.weight if number is None else torch.tensor(own.weight, dtype=number))
+        weight, off = self.weights[i], self.shares[i].off if i in self.shares else 0.0
+        if not (off and is_open(end)):
+            return difference * (weight if number is None else torch.tensor(weight, dtype=number))
         value = difference.double()
-        return (value * own.weight + end * own.off * value.abs()).to(difference.dtype)
+        return (value * weight + end * off * value.abs()).to(difference.dtype)
 
 
 def is_open(end: End) -> bool:

@@ -14,8 +14,6 @@ from crossmatch.verification.arithmetic.grammar import HALVES, Program
 from crossmatch.verification.arithmetic.operations import End, Operations
 from crossmatch.verification.arithmetic.shares import UNIT, Share, share
 
-# Of DoRA's shares, relative to W.
-_SCALED = 2.0**-22
 # Elements of which both ends are computed in one go: of few, calls cost more than numbers.
 _TOGETHER = 1 << 15
 
@@ -98,7 +96,7 @@ class Applied:
             else:
                 size = torch.linalg.vector_norm(value, dim=1, keepdim=True) / max(1, value.shape[1]) ** 0.5
                 far = s.slack * (value.abs() + 3 * size)
-                far = far + _SCALED * wide.abs() if isinstance(s.value, Dora) else far
+                far = far + _norm_slack(s.value) * wide.abs() if isinstance(s.value, Dora) else far
             if self.program.by_models and self.program.base in HALVES:
                 blur = torch.hypot(blur, step((value * s.weight).abs(), self.program.base))
             if s.spread is not None:
@@ -166,6 +164,18 @@ class Applied:
         low, high = self.bounds(some)
         wide = theirs.double()
         return ~((wide >= low) & (wide <= high))
+
+
+def _norm_slack(delta: Dora) -> float:
+    """How far DoRA's factor m / ||V|| may be off, relative to it, where its norm is summed in single precision.
+
+    A running sum of n squares of like size errs by 2^-24 sqrt(n) / 6 (one standard deviation, of the sum), so its root
+    by half of that; 12 deviations are left, and 8 units for the division and what is multiplied. Rows lie together in
+    memory, and are summed in 8 lanes at least; columns are not.
+    """
+    height, width = delta.shape[0], delta.columns
+    terms = height if delta.by_column else width / 8
+    return (8 + terms**0.5) * UNIT
 
 
 def rows_of(delta: Delta, where: Sequence[slice], ours: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from crossmatch.delta import Delta, Dense, LowRank
 from crossmatch.verification.arithmetic.float_spacing import step
-from crossmatch.verification.arithmetic.grammar import HALVES, Program
+from crossmatch.verification.arithmetic.grammar import HALVES, Program, goes_through_16_bits
 from crossmatch.verification.arithmetic.replay import Applied, Elements
 from crossmatch.verification.arithmetic.sample_rows import Piece
 from crossmatch.verification.arithmetic.shares import Share, share
@@ -35,7 +35,7 @@ class _Trial:
         grouped = program.order if program.is_grouped or program.last else None
         way = (program.factors, program.place, program.multiplied, program.chain, program.by_models, program.long)
         # The slack of a product knows whether 16 bits follow.
-        return (*way, grouped, program.base in HALVES, program.last)
+        return (*way, grouped, goes_through_16_bits(program), program.last)
 
     def shares(self, parts: Mapping[int, Delta], stored: torch.dtype) -> dict[int, Share]:
         """Of deltas at weight one."""
@@ -85,7 +85,7 @@ class _Reader:
     def read(self, trial: _Trial, *, whole: bool = False) -> list[tuple[Applied, _Joined]]:
         """The program on all pieces: on a few elements of each, or the whole."""
         self._turn_to(trial)
-        key = (*trial.factors, trial.program.base, trial.program.via)
+        key = (*trial.factors, trial.program.base, trial.program.via, trial.program.model)
         if whole and self._last[0] != key:
             every = {n: torch.arange(p.stored.numel()) for n, p in enumerate(self.pieces)}
             self._last = (key, _joined(trial, self.pieces, every))
@@ -98,8 +98,10 @@ class _Reader:
         """Pieces with an element that no program can have stored that casts base and factors as this one does: so that
         of a thousand programs most need not be tried on a file that none of them made."""
         p = trial.program
-        order = "models" if p.by_models else p.order if p.last else "sum"
+        models = "mean" if p.is_mean else "models-wide" if p.model else "models"
+        order = models if p.by_models else p.order if p.last or p.between else "sum"
         way = Program(p.base, p.factors, p.place, p.multiplied, order=order, long=p.long, via=p.via, last=p.last)
+        way = replace(way, between=p.between, model=p.model)
         rounded = bool(p.delta or (p.last and p.last.delta))
         key = (way, rounded)
         self._turn_to(trial)
@@ -212,6 +214,39 @@ class Sample:
                 break
         return count
 
+    def outside(self, program: Program, weights: Sequence[float]) -> int:
+        """Elements that the program cannot have stored at these weights."""
+        trial = _Trial(program, tuple(weights), (0.0,) * len(weights))
+        read = self._reader.read(trial, whole=True)
+        return sum(int(use.outside(joined.stored, joined.some).sum()) for use, joined in read)
+
+    def gram(self, program: Program, weights: Sequence[float], numbers: Sequence[int]) -> Tensor:
+        """(adapters, adapters): by how many steps elements move with each weight, relative to it, in products."""
+        result = torch.zeros(len(numbers), len(numbers), dtype=torch.float64)
+        for moves, _ in self._moves(program, weights, numbers):
+            result += moves @ moves.T
+        return result
+
+    def pull(self, program: Program, weights: Sequence[float], numbers: Sequence[int]) -> Tensor:
+        """(adapters,): the products of what each weight moves, as in `gram`, with the steps that elements are off."""
+        result = torch.zeros(len(numbers), dtype=torch.float64)
+        for moves, left in self._moves(program, weights, numbers):
+            result += moves @ left
+        return result
+
+    def _moves(
+        self, program: Program, weights: Sequence[float], numbers: Sequence[int]
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """By how many steps elements move with each weight, relative to it, and by how many they differ."""
+        trial = _Trial(program, tuple(weights), (0.0,) * len(weights))
+        for use, joined in self._reader.read(trial, whole=True):
+            some = joined.some
+            unit = step(torch.maximum(use.exact(some).abs(), some.ours.abs()), program.grains(use.stored)[0])
+            unit, none = torch.hypot(unit, some.blur), torch.zeros_like(unit)
+            sizes = {i: weights[i] if program.by_models else 1.0 for i in numbers}
+            moves = torch.stack([(sizes[i] * some.shares.get(i, none) / unit).flatten() for i in numbers])
+            yield moves, ((joined.stored.double() - use.centre(some).double()) / unit).flatten()
+
     def _wrong(self, trial: _Trial) -> Iterator[Tensor]:
         """Pieces with an element that the program cannot have stored, as booleans, the cheapest test first."""
         if not trial.program.is_grouped:
@@ -286,6 +321,9 @@ def _room(use: Applied, some: Elements, *, is_rounded: bool) -> Tensor:
     steps = torch.stack([step(size, dtype) for dtype in use.program.grains(use.stored)])
     room = halves / 2 * steps.amax(0)
     room = room + sum(some.reach.values(), torch.zeros_like(total)) * (1 + max(map(abs, weights)))
+    if use.program.is_mean:
+        # A weight that is known to its doubt multiplies a whole model.
+        room = room + 2 * sum(share.off for share in use.shares.values()) * size
     # Of each delta that is rounded: the product, two multiplications and a sum.
     return room + (3 + len(sizes)) * (2.0**-9 * total + 2.0**-25) if is_rounded else room
 

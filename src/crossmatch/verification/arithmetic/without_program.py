@@ -15,7 +15,7 @@ from torch import Tensor
 
 from crossmatch.runtime import Progress
 from crossmatch.verification.arithmetic.float_spacing import step
-from crossmatch.verification.arithmetic.grammar import HALVES, TF32, Multiplied, Place, Program
+from crossmatch.verification.arithmetic.grammar import HALVES, TF32, Multiplied, Place, Program, base_of
 from crossmatch.verification.arithmetic.replay import Applied, rows_of
 from crossmatch.verification.arithmetic.sample_rows import Piece
 from crossmatch.verification.arithmetic.shares import product
@@ -62,9 +62,7 @@ class Recovered:
 
     def is_way_of(self, program: Program) -> bool:
         """Whether a program rounds base and factors so."""
-        mine, theirs = (
-            (p.base if p.base in HALVES else p.via, p.factors, p.place, p.multiplied) for p in (self.way, program)
-        )
+        mine, theirs = ((base_of(p), p.factors, p.place, p.multiplied) for p in (self.way, program))
         return mine == theirs
 
 

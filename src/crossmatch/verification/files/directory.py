@@ -20,6 +20,7 @@ from crossmatch.verification.files.generation_config import (
     ends,
     vocabulary_defects,
 )
+from crossmatch.verification.files.loaded_tokenizer import loaded_differences
 from crossmatch.verification.files.other_files import look_beside
 from crossmatch.verification.files.side_files import Side, read_side
 from crossmatch.verification.files.token_rows import lost_tokens
@@ -184,6 +185,10 @@ def _tokenizer(sides: _Sides, encoders: Encoders, report: _Report) -> None:
     # What a loader does with tokenizer.json, and whose code it runs.
     own = (key for key in ("auto_map", "split_special_tokens") if merged.tokenizer.get(key))
     broken += [f"tokenizer_config.json sets {key}" for key in own if merged.tokenizer[key] != side.tokenizer.get(key)]
+    if not (found or broken):
+        found, unknown = loaded_differences(merged, side, encoders.of(merged))
+        if unknown is not None:
+            report.not_checked.append(f"tokenizer settings: {unknown}")
     if found or broken:
         lines = broken + [f"against {side.name}: {line}" for line in found]
         report.fault("tokenizer-changed", [*merged.broken] or ["tokenizer.json" if usable else "tokenizer"], lines)

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-_PROGRAM, _RESOLVER = (Path(__file__).with_name(name) for name in ("sandbox_child.py", "config_child.py"))
+_PROGRAM, _RESOLVER, _LOADER = (
+    Path(__file__).with_name(name) for name in ("sandbox_child.py", "config_child.py", "tokenizer_child.py")
+)
 # Seconds of CPU and bytes; an honest template needs hundredths of a second and a few MB.
 _RENDER_CPU, _RENDER_MEMORY = 4, 1 << 29
 _TOKENIZE_CPU, _TOKENIZE_MEMORY = 60, 2 << 30
@@ -61,6 +63,22 @@ class Resolution:
     unread: tuple[str, ...] = ()
     error: str | None = None
     known: bool = False
+
+
+@dataclass(frozen=True)
+class LoadedTokenizer:
+    """What transformers makes of a tokenizer's directory, for each of some texts.
+
+    framed, plain: token ids with and without what is put around a text; shown, whole: the text of the plain ids without
+    and with special tokens; ends: tokens that begin and end a sequence, by name; error: why it cannot be loaded.
+    """
+
+    framed: tuple[tuple[int, ...], ...] = ()
+    plain: tuple[tuple[int, ...], ...] = ()
+    shown: tuple[str, ...] = ()
+    whole: tuple[str, ...] = ()
+    ends: Mapping[str, str | None] = field(default_factory=dict)
+    error: str | None = None
 
 
 def render(template: str, variables: Mapping[str, Any], dialogues: Sequence[Mapping[str, Any]]) -> tuple[Rendered, ...]:
@@ -126,6 +144,32 @@ def resolve(configs: Sequence[Mapping[str, Any]]) -> tuple[Resolution, ...]:
     if len(configs) == 1:
         return (Resolution(error="it takes more time or memory than a config may, or transformers cannot be loaded"),)
     return tuple(resolve([config])[0] for config in configs)
+
+
+def load_tokenizers(directories: Sequence[Path], texts: Sequence[str]) -> tuple[LoadedTokenizer, ...]:
+    """What transformers makes of the tokenizer's files in each directory; none of its code is run."""
+    files = [file for path in directories for file in path.glob("*token*") if file.is_file()]
+    nbytes = sum(file.stat().st_size for file in files)
+    request = {
+        "directories": [str(path.resolve()) for path in directories],
+        "texts": list(texts),
+        "memory": int(_MEMORY_PER_BYTE * nbytes),
+    }
+    answer = _ask(request, _RESOLVE_CPU, 0, program=_LOADER)
+    if answer is not None:
+        return tuple(_loaded(entry) for entry in answer)
+    if len(directories) == 1:
+        return (
+            LoadedTokenizer(error="it takes more time or memory than a tokenizer may, or transformers cannot load"),
+        )
+    return tuple(load_tokenizers([path], texts)[0] for path in directories)
+
+
+def _loaded(entry: Mapping[str, Any]) -> LoadedTokenizer:
+    if "error" in entry:
+        return LoadedTokenizer(error=str(entry["error"]))
+    framed, plain = (tuple(map(tuple, entry[way])) for way in ("framed", "plain"))
+    return LoadedTokenizer(framed, plain, tuple(entry["shown"]), tuple(entry["whole"]), entry["ends"])
 
 
 def _ask(request: Mapping[str, Any], cpu: int, memory: int, program: Path = _PROGRAM) -> Any:
