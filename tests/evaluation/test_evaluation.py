@@ -537,8 +537,13 @@ def grid(chat: Path, out: Path, **templates: Any) -> tuple[Any, list[Any], Any]:
     return evaluate(base, adapters, variants, suites(chat), out, plan=Plan(conditions)), variants, conditions
 
 
-def test_every_template_with_every_decoding(chat: Path, tmp_path: Path) -> None:
-    records, variants, conditions = grid(chat, tmp_path)
+@pytest.fixture(scope="module")
+def whole_grid(chat: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, list[Any], Any]:
+    return grid(chat, tmp_path_factory.mktemp("grid"))
+
+
+def test_every_template_with_every_decoding(chat: Path, whole_grid: tuple[Any, list[Any], Any]) -> None:
+    records, variants, conditions = whole_grid
     names = [c.name for c in conditions]
     assert names == ["own.greedy", "own.T1p0.9", "chatml-empty.greedy", "chatml-empty.T1p0.9"]
     # Options do not depend on the decoding: once per template.
@@ -573,8 +578,10 @@ def test_every_template_with_every_decoding(chat: Path, tmp_path: Path) -> None:
 NUMBERS = {"opener_loglikelihoods", "loglikelihoods", "entropy", "margin", "answer_entropy", "answer_margin"}
 
 
-def test_a_killed_evaluation_goes_on(chat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, _, _ = grid(chat, tmp_path / "whole")
+def test_a_killed_evaluation_goes_on(
+    chat: Path, whole_grid: tuple[Any, list[Any], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = whole_grid[0]
     count = 0
     add = Sheet.add
 
@@ -608,8 +615,8 @@ def test_a_killed_evaluation_goes_on(chat: Path, tmp_path: Path, monkeypatch: py
     assert not list((tmp_path / "cut").rglob("*.part"))
 
 
-def test_items_without_an_answer_are_no_zeros(chat: Path, tmp_path: Path) -> None:
-    records, variants, _ = grid(chat, tmp_path)
+def test_items_without_an_answer_are_no_zeros(chat: Path, whole_grid: tuple[Any, list[Any], Any]) -> None:
+    records, variants, _ = whole_grid
     broken = {k: [dict(r) for r in rows] for k, rows in records.items()}
     rows = broken["pt", "ask", "own.greedy"]
     rows[2] = {k: rows[2][k] for k in ("id", "question", "prompt_digest", "seed", "reference")} | {"failed": "no reply"}

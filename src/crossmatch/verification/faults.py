@@ -236,8 +236,8 @@ NOTES: Mapping[str, str] = {
     "two-chat-templates": "a second chat template lies in the directory; older loaders take that one",
     "added-tokens-not-taken": "an adapter's tokenizer adds tokens that the directory's lacks; none was trained",
     "side-files-missing": "files of the base that are no weights are missing; some loaders need them",
-    "side-files-differ": "JSON files beside the weights are not the base's, or are the merge's alone; loaders that read "
-    "them do something else (pooling, prompts, a processor's template)",
+    "side-files-differ": "JSON files beside the weights are not the base's, or are the merge's alone; loaders "
+    "that read them do something else (pooling, prompts, a processor's template)",
     "processor-fields-differ": "the processors of merge and base do not name the same fields or classes; what each "
     "class takes for what is not named was not looked at",
     "remote-code": "the directory names Python code of the model's own, which was compared with the base's, not judged",
