@@ -173,8 +173,9 @@ def _adapter(kind: Kind[Any], *, described: bool = False) -> "TypeAdapter[Any]":
 
 
 def _canonical(schema: Any) -> Any:
-    """Without titles that only repeat a field's name, and with alternatives in one order: `typing` keeps whichever of
-    two equal unions or literals was made first in the process, so theirs depends on what else is imported."""
+    """Without titles that only repeat a field's name, open for fields that a later version adds, and with alternatives
+    in one order: `typing` keeps whichever of two equal unions or literals was made first in the process, so theirs
+    depends on what else is imported."""
     if isinstance(schema, list):
         return [_canonical(item) for item in schema]
     if not isinstance(schema, dict):
@@ -184,7 +185,7 @@ def _canonical(schema: Any) -> Any:
         if key in ("properties", "$defs")
         else _canonical(value)
         for key, value in schema.items()
-        if not (key == "title" and isinstance(value, str))
+        if not (key == "title" and isinstance(value, str)) and not (key == "additionalProperties" and value is False)
     }
     if "anyOf" in found:
         found["anyOf"] = sorted(found["anyOf"], key=lambda one: (one == {"type": "null"}, json.dumps(one)))
