@@ -22,6 +22,7 @@ from crossmatch.results.merging import MergeManifestJson, MergePlanJson, MergeRe
 from crossmatch.results.record import RECORD_VERSION, RecordJson
 from crossmatch.results.samples import SamplesJson
 from crossmatch.results.start import DoctorJson, InitJson
+from crossmatch.results.statement import StatementJson
 from crossmatch.results.study import (
     DataCardJson,
     OverlapJson,
@@ -236,6 +237,13 @@ VERDICT: Kind[VerdictJson] = Kind(
     "What is inside a merged checkpoint: verify --json, identify --json, verify/NAME.json of a study.",
     "run crossmatch verify again",
     VERDICT_VERSION,
+)
+STATEMENT: Kind[StatementJson] = Kind(
+    "statement",
+    StatementJson,
+    "A verdict as an in-toto statement: verify --attest FILE.",
+    "verify again",
+    versioned=False,
 )
 ANALYSIS: Kind[AnalysisJson] = Kind(
     "analysis",

@@ -43,6 +43,7 @@ def write_statements(
     """
     from crossmatch.cli.verdict_output import replace_text
     from crossmatch.export.judged import attestation, bill_of_materials
+    from crossmatch.result_kinds import STATEMENT
 
     wanted = {shown.attest: attestation, shown.bom: bill_of_materials}
     places = {file: make for file, make in wanted.items() if file is not None}
@@ -59,7 +60,10 @@ def write_statements(
     if watch is not None:
         watch.check()
     for file, make in places.items():
-        replace_text(file, json.dumps(make(model), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        text = json.dumps(make(model), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        if make is attestation:
+            STATEMENT.check(text)
+        replace_text(file, text)
         say(f"written: {file}")
 
 
