@@ -2,6 +2,7 @@
 
 python benchmarks/calibration.py                 1,000 honest merges and 1,000 faults
 python benchmarks/calibration.py --count 100     fewer
+python benchmarks/calibration.py --first 1000    others: draws from that number on
 
 Each model is drawn anew: three matrices, a norm, one to three adapters of random ranks, scalings, dtypes, weights and
 sizes (an adapter's norm from 1e-4 to 0.2 of the base's), merged by a program that is drawn from all that tools do
@@ -166,11 +167,13 @@ def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--count", type=int, default=1000)
-    count = parser.parse_args().count
+    parser.add_argument("--first", type=int, default=0)
+    asked = parser.parse_args()
+    count, numbers = asked.count, range(asked.first, asked.first + asked.count)
     short = {F32: "float32", BF16: "bfloat16", F16: "float16"}
     with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
-        honest = list(pool.map(trial, range(count), [True] * count, chunksize=10))
-        faulty = list(pool.map(trial, range(count), [False] * count, chunksize=10))
+        honest = list(pool.map(trial, numbers, [True] * count, chunksize=10))
+        faulty = list(pool.map(trial, numbers, [False] * count, chunksize=10))
     print(f"{count} honest merges")
     table(honest, lambda t: t.kind, covers=True)
     table(honest, lambda t: f"stored in {short[t.program.stored]}", covers=True)
@@ -181,10 +184,10 @@ def main() -> None:
     print(f"{count} faults")
     table(faulty, lambda t: t.kind)
     print(f"missed: {sum(t.verdict == 'verified' for t in faulty)}")
-    for t in (t for t in honest if t.verdict == "failed"):
-        print("false failure:", t.kind, t.program, t.faults, t.weights)
-    for t in (t for t in faulty if t.verdict == "verified"):
-        print("missed:", t.kind, t.program, t.weights, t.unseen)
+    for number, t in ((n, t) for n, t in zip(numbers, honest, strict=True) if t.verdict == "failed"):
+        print("false failure:", number, t.kind, t.program, t.faults, t.weights)
+    for number, t in ((n, t) for n, t in zip(numbers, faulty, strict=True) if t.verdict == "verified"):
+        print("missed:", number, t.kind, t.program, t.weights, t.unseen)
 
 
 if __name__ == "__main__":
