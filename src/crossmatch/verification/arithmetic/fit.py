@@ -265,7 +265,11 @@ def settle_again(
 
     # Exact numbers that explain all; else what rows in question alone say, where that is not against the others.
     every = Sample([*own, *some.pieces])
-    fitted = exact(every, whole=True) or at_sharpened(every, claimed, recovered, [subject.program])
+    fitted = exact(every, whole=True)
+    # Weights that somebody typed are what they are: what lies outside in one place alone is no sign of others.
+    guessed = tuple(subject.weights) != claimed if is_claimed else any(subject.doubts)
+    if fitted is None and (guessed or elsewhere):
+        fitted = at_sharpened(every, claimed, recovered, [subject.program])
     if fitted is None:
         fitted = exact(every.first(len(own)))
         if fitted and 2 * _explained(some, fitted) <= len(some):

@@ -223,21 +223,30 @@ class Sample:
     def gram(self, program: Program, weights: Sequence[float], numbers: Sequence[int]) -> Tensor:
         """(adapters, adapters): by how many steps elements move with each weight, relative to it, in products."""
         result = torch.zeros(len(numbers), len(numbers), dtype=torch.float64)
-        for moves, _ in self._moves(program, weights, numbers):
+        for moves, _, _ in self._moves(program, weights, numbers):
             result += moves @ moves.T
         return result
 
     def pull(self, program: Program, weights: Sequence[float], numbers: Sequence[int]) -> Tensor:
         """(adapters,): the products of what each weight moves, as in `gram`, with the steps that elements are off."""
         result = torch.zeros(len(numbers), dtype=torch.float64)
-        for moves, left in self._moves(program, weights, numbers):
+        for moves, left, _ in self._moves(program, weights, numbers):
             result += moves @ left
         return result
 
+    def cuts(self, program: Program, weights: Sequence[float], numbers: Sequence[int]) -> Tensor:
+        """(elements outside, adapters): whither each weight, relative to it, moves an element that the program cannot
+        have stored, towards what is stored."""
+        found = [
+            (moves[:, beyond] * left[beyond].sign()).T for moves, left, beyond in self._moves(program, weights, numbers)
+        ]
+        return torch.cat([torch.zeros(0, len(numbers), dtype=torch.float64), *found])
+
     def _moves(
         self, program: Program, weights: Sequence[float], numbers: Sequence[int]
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """By how many steps elements move with each weight, relative to it, and by how many they differ."""
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """By how many steps elements move with each weight, relative to it, by how many they differ, and which of them
+        the program cannot have stored."""
         trial = _Trial(program, tuple(weights), (0.0,) * len(weights))
         for use, joined in self._reader.read(trial, whole=True):
             some = joined.some
@@ -245,7 +254,8 @@ class Sample:
             unit, none = torch.hypot(unit, some.blur), torch.zeros_like(unit)
             sizes = {i: weights[i] if program.by_models else 1.0 for i in numbers}
             moves = torch.stack([(sizes[i] * some.shares.get(i, none) / unit).flatten() for i in numbers])
-            yield moves, ((joined.stored.double() - use.centre(some).double()) / unit).flatten()
+            left = (joined.stored.double() - use.centre(some).double()) / unit
+            yield moves, left.flatten(), use.outside(joined.stored, some).flatten()
 
     def _wrong(self, trial: _Trial) -> Iterator[Tensor]:
         """Pieces with an element that the program cannot have stored, as booleans, the cheapest test first."""

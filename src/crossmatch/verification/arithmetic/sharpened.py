@@ -2,8 +2,8 @@
 
 Weights that are fitted have a standard error, and an element near the boundary between two numbers falls to the wrong
 side of it at weights that are off by far less. So the number of elements outside is followed down to none, from the
-fitted weights, in directions in which the elements react alike; then it is measured how far the weights may go before
-an element is outside again. The weights of an honest merge lie in there, whatever they are: all elements are judged at
+fitted weights. Then it is measured how far the weights may go before an element is outside again.
+The weights of an honest merge lie in there, whatever they are: all elements are judged at
 the middle, with that as the doubt. Where there are no such weights, no merge of this program made the elements.
 """
 
@@ -17,13 +17,16 @@ from torch import Tensor
 from crossmatch.verification.arithmetic.grammar import Program
 from crossmatch.verification.arithmetic.sample import Sample
 
-# The search, in steps of all elements together (root of the summed squares): from how far it begins, and where the way
-# to the first element outside is no longer halved.
-_FIRST, _LEAST = 0.25, 2.0**-14
-# Steps to where elements of other bits pull; tries at random in a row that may lead to no fewer elements outside, more
-# of them where a weight is multiplied into a factor that is then rounded, which jumps; and how their length changes
-# where one succeeds or fails: it stays where one of six does.
-_PULLS, _PATIENCE, _LONG_PATIENCE, _LONGER, _SHORTER = 4, 40, 150, 1.5, 0.92
+# The search, in steps of all elements together (root of the summed squares): how far from the origin the weights may
+# lie, and where the way to the first element outside is no longer halved.
+_FIRST, _LEAST = 2.0, 2.0**-14
+# Cuts, each of which leaves at most 1 - 1/e; points that stand for all weights, and how few of them are drawn anew.
+_CUTS, _POINTS, _SPARSE = 40, 4000, 100
+# Steps to where elements of other bits pull; tries at random in a row that may lead to no fewer elements outside; how
+# their length changes where one succeeds or fails (it stays where one of six does), and the least of it.
+_PULLS, _PATIENCE, _LONGER, _SHORTER, _SHORTEST = 8, 100, 1.5, 0.92, 0.02
+# Lengths of a step to where elements outside point, each half of the one before.
+_LENGTHS = 10
 # Bisections of the way to the first element outside; by how much a corner may lie further off than the sides.
 _HALVINGS, _CORNER = 6, 3.0
 # Programs that are tried: those with the fewest elements outside; and how many there may be, over the root of all: an
@@ -66,10 +69,15 @@ def _at_weights(sample: Sample, program: Program, start: tuple[float, ...]) -> S
     def outside(point: Tensor) -> int:
         return sample.outside(program, weights_at(point))
 
+    def cuts(point: Tensor) -> Tensor:
+        return sample.cuts(program, weights_at(point), numbers) @ directions
+
     def pull(point: Tensor) -> Tensor:
         return directions.T @ sample.pull(program, weights_at(point), numbers)
 
-    point = _descend(outside, pull, len(numbers), _LONG_PATIENCE if program.rounds_weight else _PATIENCE)
+    # Where something is rounded on the way, an element outside need not tell which weight is off.
+    once = program.delta is None and program.order in ("sum", "cat") and not program.rounds_weight
+    point = _enclosed(cuts, len(numbers)) if once else _wander(outside, pull, cuts, len(numbers))
     if point is None:
         return None
     reach = _reaches(outside, point)
@@ -89,26 +97,69 @@ def _directions(gram: Tensor) -> Tensor | None:
     return vectors / values.sqrt()
 
 
-def _descend(
-    outside: Callable[[Tensor], int], pull: Callable[[Tensor], Tensor], size: int, patience: int
-) -> Tensor | None:
-    """Where no element is outside, from the origin: where the elements of other bits pull, and then at random, about
-    the point with the fewest, further where that succeeds and less far where it fails. None if so many tries in a row
-    do not come nearer."""
+def _enclosed(cuts: Callable[[Tensor], Tensor], size: int) -> Tensor | None:
+    """Where no element is outside, from the origin: every element outside cuts away the half of the weights on its
+    wrong side, and the next point is the middle of what remains. None where nothing remains."""
+    chance = torch.Generator().manual_seed(0)
+    points = _FIRST * (2 * torch.rand(_POINTS, size, dtype=torch.float64, generator=chance) - 1)
     point = torch.zeros(size, dtype=torch.float64)
-    least, moved = outside(point), point
-    for _ in range(_PULLS if least else 0):
+    normals, least = torch.zeros(0, size, dtype=torch.float64), torch.zeros(0, dtype=torch.float64)
+    for _ in range(_CUTS):
+        found = cuts(point)
+        if not len(found):
+            return point
+        normals, least = torch.cat([normals, found]), torch.cat([least, found @ point])
+        left = points[(points @ normals.T > least).all(1)]
+        if 2 <= len(left) < _SPARSE:
+            # Drawn anew about those that remain, twice as wide.
+            drawn = torch.randn(_POINTS, size, dtype=torch.float64, generator=chance)
+            points = left.mean(0) + 2 * left.std(0) * drawn
+            left = points[(points @ normals.T > least).all(1)]
+        if len(left) < 2:
+            return None
+        point = left.mean(0)
+    return None
+
+
+def _wander(
+    outside: Callable[[Tensor], int], pull: Callable[[Tensor], Tensor], cuts: Callable[[Tensor], Tensor], size: int
+) -> Tensor | None:
+    """Where no element is outside, from the origin: where the elements of other bits pull, each by itself and in the
+    mean; then where those outside point; and then at random, about the point with the fewest, further where that
+    succeeds and less far where it fails. None if so many tries in a row do not come nearer."""
+    point = moved = mean = torch.zeros(size, dtype=torch.float64)
+    least = outside(point)
+    for turn in range(_PULLS if least else 0):
         moved = moved + pull(moved)
-        if (count := outside(moved)) < least:
-            point, least = moved, count
-    length, chance, failed = _FIRST, torch.Generator().manual_seed(0), 0
-    while least and failed < patience:
-        moved = point + length * torch.randn(size, dtype=torch.float64, generator=chance)
-        count = outside(moved)
-        failed = 0 if count < least else failed + 1
-        length *= _LONGER if count <= least else _SHORTER
-        # Of as many, too: so it walks over what is level.
-        point, least = (moved, count) if count <= least else (point, least)
+        mean = mean + (moved - mean) / (turn + 1)
+        for other in (moved, mean):
+            if (count := outside(other)) < least:
+                point, least = other, count
+    for _ in range(_PULLS if least else 0):
+        towards = cuts(point).sum(0)
+        if not float(towards.norm()):
+            break
+        tries = [point + 2.0**-k / towards.norm() * towards for k in range(_LENGTHS)]
+        counts = [outside(other) for other in tries]
+        if min(counts) > least:
+            break
+        # Of as few the furthest: beyond one element's boundary lies another's.
+        point, least = tries[counts.index(min(counts))], min(counts)
+        if not least:
+            return point
+    chance = torch.Generator().manual_seed(0)
+    # The best of them may lie in a corner that is nearly right; the mean is off by chance alone.
+    for start in (point, mean) if least else ():
+        point, least, length, failed = start, outside(start), _FIRST / 8, 0
+        while least and failed < _PATIENCE:
+            moved = point + length * torch.randn(size, dtype=torch.float64, generator=chance)
+            count = outside(moved)
+            failed = 0 if count < least else failed + 1
+            length = max(_SHORTEST, length * (_LONGER if count <= least else _SHORTER))
+            # Of as many, too: so it walks over what is level.
+            point, least = (moved, count) if count <= least else (point, least)
+        if not least:
+            break
     return None if least else point
 
 
