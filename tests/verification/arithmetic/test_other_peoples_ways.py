@@ -136,7 +136,7 @@ def typed_with_two_digits(seed: int, tmp_path: Path) -> tuple[Made, Made]:
     return inside, replace(inside, weights=[round(share, 2), round(1 - share, 2)])
 
 
-@pytest.mark.parametrize("seed", range(48) if EVERY_CELL else (0, 2, 3))
+@pytest.mark.parametrize("seed", range(48) if EVERY_CELL else (0, 2))
 def test_weights_that_nobody_types_are_known_from_the_bits(seed: int, tmp_path: Path) -> None:
     inside, claimed = typed_with_two_digits(seed, tmp_path)
     verdict = judge(claimed, inside.whole(inside.weights), "merged")

@@ -268,7 +268,7 @@ def settle_again(
     fitted = exact(every, whole=True)
     # Weights that somebody typed are what they are: what lies outside in one place alone is no sign of others.
     guessed = tuple(subject.weights) != claimed if is_claimed else any(subject.doubts)
-    if fitted is None and (guessed or elsewhere):
+    if fitted is None and (guessed or _may_be_spread(wrong, modules)):
         fitted = at_sharpened(every, claimed, recovered, [subject.program])
     if fitted is None:
         fitted = exact(every.first(len(own)))
@@ -325,6 +325,12 @@ def _is_spread(wrong: Sequence[ModuleScan], modules: Sequence[ModuleScan]) -> bo
     others = sorted(modules, key=lambda module: module.outside)[:-1]
     rate = sum(module.outside for module in others) / max(1, sum(module.elements for module in others))
     return len(wrong) > 1 and 2 * len(wrong) >= sum(-math.expm1(-rate * module.elements) for module in modules)
+
+
+def _may_be_spread(wrong: Sequence[ModuleScan], modules: Sequence[ModuleScan]) -> bool:
+    """Whether so many elements might lie outside by chance in no more modules than these: one element might."""
+    rate = sum(module.outside for module in wrong) / max(1, sum(module.elements for module in modules))
+    return 2 * len(wrong) >= sum(-math.expm1(-rate * module.elements) for module in modules)
 
 
 def _is_turned(modules: Sequence[ModuleScan]) -> bool:

@@ -220,19 +220,13 @@ class Sample:
         read = self._reader.read(trial, whole=True)
         return sum(int(use.outside(joined.stored, joined.some).sum()) for use, joined in read)
 
-    def gram(self, program: Program, weights: Sequence[float], numbers: Sequence[int]) -> Tensor:
-        """(adapters, adapters): by how many steps elements move with each weight, relative to it, in products."""
-        result = torch.zeros(len(numbers), len(numbers), dtype=torch.float64)
-        for moves, _, _ in self._moves(program, weights, numbers):
-            result += moves @ moves.T
-        return result
-
-    def pull(self, program: Program, weights: Sequence[float], numbers: Sequence[int]) -> Tensor:
-        """(adapters,): the products of what each weight moves, as in `gram`, with the steps that elements are off."""
-        result = torch.zeros(len(numbers), dtype=torch.float64)
+    def gram(self, program: Program, weights: Sequence[float], numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """(adapters, adapters) and (adapters,): by how many steps elements move with each weight, relative to it, in
+        products with each other and with the steps that elements are off."""
+        result, pull = torch.zeros(len(numbers), len(numbers), dtype=torch.float64), 0.0
         for moves, left, _ in self._moves(program, weights, numbers):
-            result += moves @ left
-        return result
+            result, pull = result + moves @ moves.T, pull + moves @ left
+        return result, torch.as_tensor(pull)
 
     def cuts(self, program: Program, weights: Sequence[float], numbers: Sequence[int]) -> Tensor:
         """(elements outside, adapters): whither each weight, relative to it, moves an element that the program cannot

@@ -58,7 +58,7 @@ def sharpen(sample: Sample, programs: Iterable[Program], start: tuple[float, ...
 
 def _at_weights(sample: Sample, program: Program, start: tuple[float, ...]) -> Sharpened | None:
     numbers = [i for i in sample.numbers(start) if start[i]]
-    directions = _directions(sample.gram(program, start, numbers))
+    directions = _directions(sample.gram(program, start, numbers)[0])
     if directions is None:
         return None
 
@@ -73,7 +73,7 @@ def _at_weights(sample: Sample, program: Program, start: tuple[float, ...]) -> S
         return sample.cuts(program, weights_at(point), numbers) @ directions
 
     def pull(point: Tensor) -> Tensor:
-        return directions.T @ sample.pull(program, weights_at(point), numbers)
+        return directions.T @ sample.gram(program, weights_at(point), numbers)[1]
 
     # Where something is rounded on the way, an element outside need not tell which weight is off.
     once = program.delta is None and program.order in ("sum", "cat") and not program.rounds_weight
