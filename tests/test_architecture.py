@@ -14,6 +14,7 @@ SOURCE = ROOT / "src" / "crossmatch"
 FLOORS = {
     "errors": 0,
     "runtime": 0,
+    "limits": 0,
     "statistics": 0,
     "delta": 0,
     "checkpoint": 0,

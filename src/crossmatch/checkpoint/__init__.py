@@ -37,7 +37,7 @@ from crossmatch.checkpoint.tensor_names import (
     untied_output,
 )
 from crossmatch.checkpoint.text_files import TOKENIZER_FILES, TextFacts, chat_template, side_digest, text_facts
-from crossmatch.checkpoint.untrusted import check_links, read_text
+from crossmatch.checkpoint.untrusted import check_links, parse_json, read_text
 from crossmatch.checkpoint.vocabulary import read_vocabulary
 
 __all__ = [
@@ -94,6 +94,7 @@ __all__ = [
     "neighbours",
     "open_quantised",
     "output_embedding",
+    "parse_json",
     "read_header",
     "read_json",
     "read_text",

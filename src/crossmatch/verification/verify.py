@@ -96,11 +96,9 @@ def verify_claim(
             if other is None:
                 break
             tried, seen = other, scan(other, progress, quick=quick)
-            if _outside(seen) < _outside(result) and (
-                # Other bits at the middle of what weights may be are no sign of a program that leaves more open.
-                (tried.sharpened and tried.program == subject.program and not _outside(seen))
-                or _mismatches(seen) <= most_misses(_mismatches(result))
-            ):
+            # Other bits at the middle of what weights may be are no sign of a program that leaves more open.
+            same = tried.sharpened and tried.program == subject.program and not _outside(seen)
+            if _outside(seen) < _outside(result) and (same or _mismatches(seen) <= most_misses(_mismatches(result))):
                 subject, result = tried, seen
         if not quick:
             look_again(subject, result, thresholds, progress)

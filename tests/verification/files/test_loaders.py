@@ -88,7 +88,15 @@ def flags(scene: Path, **changes: Any) -> dict[str, Any]:
     return named
 
 
-@pytest.mark.parametrize("kind", ["class", "added", "flags", "eos"])
+SAYS = {
+    "class": "get other ids by AutoTokenizer",
+    "added": "get other ids by AutoTokenizer",
+    "flags": "get other ids by AutoTokenizer",
+    "eos": "its eos_token is 'patient' as AutoTokenizer loads it",
+}
+
+
+@pytest.mark.parametrize("kind", SAYS)
 def test_files_beside_tokenizer_json_make_another_tokenizer(scene: Path, kind: str) -> None:
     """tokenizer.json is the base's; what AutoTokenizer makes of it is not."""
     if kind == "eos":
@@ -102,7 +110,7 @@ def test_files_beside_tokenizer_json_make_another_tokenizer(scene: Path, kind: s
         found = changed(scene, "tokenizer_config.json", **fields[kind])
     assert "tokenizer-changed" in found.faults
     said = next(f.evidence for f in found.findings if f.fault == "tokenizer-changed")
-    assert "AutoTokenizer" in said or "tokens" in said
+    assert SAYS[kind] in said
 
 
 def test_settings_that_change_no_text_are_none(scene: Path) -> None:

@@ -3,29 +3,15 @@ numbers that people type near those that were recovered, at weights that the bit
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 
 from crossmatch.verification.arithmetic.grammar import HALVES, Program, common, programs
-from crossmatch.verification.arithmetic.sample import Sample
+from crossmatch.verification.arithmetic.sample import Fit, Sample
 from crossmatch.verification.arithmetic.sharpened import sharpen
 from crossmatch.verification.arithmetic.typed_numbers import DOUBT, typed
 from crossmatch.verification.arithmetic.without_program import Recovered
 from crossmatch.verification.weights.estimate import Estimate
-
-
-@dataclass(frozen=True)
-class Fit:
-    """A program at some weights, each known to its doubt; whole: whether it explains every piece; missed: how many it
-    does not; sharpened: whether the doubts are all that a sample leaves."""
-
-    program: Program
-    weights: tuple[float, ...]
-    doubts: tuple[float, ...]
-    whole: bool = False
-    missed: int = 0
-    sharpened: bool = False
 
 
 def programs_at(
@@ -61,8 +47,7 @@ def at_sharpened(
     """Weights near the recovered ones at which a program, of some or of the usual ones, gives every element."""
     weights = inside_of(claimed, recovered)
     usual = [option.program for option in usual_at(sample, weights, (0.0,) * len(weights), recovered)]
-    found = sharpen(sample, usual if programs is None else programs, weights)
-    return None if found is None else Fit(found.program, found.weights, found.doubts, whole=True, sharpened=True)
+    return sharpen(sample, usual if programs is None else programs, weights)
 
 
 def at_recovered(sample: Sample, claimed: tuple[float, ...], recovered: Recovered) -> Iterator[Fit]:

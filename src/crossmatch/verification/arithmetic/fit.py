@@ -10,7 +10,6 @@ import torch
 
 from crossmatch.runtime import Progress
 from crossmatch.verification.arithmetic.candidates import (
-    Fit,
     at_recovered,
     at_sharpened,
     at_typed_numbers,
@@ -21,7 +20,7 @@ from crossmatch.verification.arithmetic.candidates import (
     where_nothing_is_claimed,
 )
 from crossmatch.verification.arithmetic.grammar import HALVES, Program, common, programs
-from crossmatch.verification.arithmetic.sample import Sample
+from crossmatch.verification.arithmetic.sample import Fit, Sample
 from crossmatch.verification.arithmetic.sample_rows import MODULES, Piece, pieces_of, wrong_rows
 from crossmatch.verification.arithmetic.tensor_kinds import Kind
 from crossmatch.verification.arithmetic.typed_numbers import shortest, typed
@@ -71,18 +70,22 @@ def settle(subject: Subject, claim: Resolved, t: Thresholds, progress: Progress,
         other = fit(sample, options)
         found = other if other and (found is None or other.whole) else found
         if found is None and _near(recovered.estimate, claimed, t):
-            found = at_sharpened(sample, claimed, recovered)
-        if found is None and _near(recovered.estimate, claimed, t):
-            # Weights that are known roughly would excuse too much where exact ones explain most of the file.
-            rough = fit(sample, at_recovered(sample, claimed, recovered))
-            found = rough if rough and rough.whole else None
-            found = (at_sharpened(sample, claimed, recovered, [found.program]) or found) if found else None
+            found = at_sharpened(sample, claimed, recovered) or _at_rough_weights(sample, claimed, recovered)
     if found is None:
         return _unexplained(subject, claim, sample)
     # Beyond one piece, all programs were tried at the claimed weights.
     exhausted = found.missed > 1
     best = found if found.weights == claimed else _closest(sample, found, claimed)
     return with_fit(subject, claim, best, exhausted=exhausted)
+
+
+def _at_rough_weights(sample: Sample, claimed: tuple[float, ...], recovered: Recovered) -> Fit | None:
+    """What explains every piece at the recovered weights as far as they are known: these would excuse too much where
+    exact ones explain most of the file."""
+    rough = fit(sample, at_recovered(sample, claimed, recovered))
+    if rough is None or not rough.whole:
+        return None
+    return at_sharpened(sample, claimed, recovered, [rough.program]) or rough
 
 
 def _of_two_roundings(subject: Subject, sample: Sample, t: Thresholds, progress: Progress) -> Fit | None:
@@ -141,12 +144,10 @@ def discover(subject: Subject, claim: Resolved, recovered: Recovered, t: Thresho
     little = tuple(0.0 if w != w or abs(w) <= t.sigmas * e else w for w, e in every)
 
     def fitted_at(inside: tuple[float, ...]) -> Fit | None:
-        kept = replace(found, weights=inside)
-        return (
-            fit(sample, where_nothing_is_claimed(sample, inside, replace(recovered, estimate=kept)))
-            if sample.pieces
-            else None
-        )
+        if not sample.pieces:
+            return None
+        kept = replace(recovered, estimate=replace(found, weights=inside))
+        return fit(sample, where_nothing_is_claimed(sample, inside, kept))
 
     inside, fitted = none, fitted_at(none)
     if little != none and not (fitted and fitted.whole) and (other := fitted_at(little)) and other.whole:
@@ -323,13 +324,17 @@ def _is_spread(wrong: Sequence[ModuleScan], modules: Sequence[ModuleScan]) -> bo
     weight happens to give them."""
     # Without the module that has most: a heavy tail falls where it likes.
     others = sorted(modules, key=lambda module: module.outside)[:-1]
-    rate = sum(module.outside for module in others) / max(1, sum(module.elements for module in others))
-    return len(wrong) > 1 and 2 * len(wrong) >= sum(-math.expm1(-rate * module.elements) for module in modules)
+    return len(wrong) > 1 and _are_many(wrong, others, modules)
 
 
 def _may_be_spread(wrong: Sequence[ModuleScan], modules: Sequence[ModuleScan]) -> bool:
     """Whether so many elements might lie outside by chance in no more modules than these: one element might."""
-    rate = sum(module.outside for module in wrong) / max(1, sum(module.elements for module in modules))
+    return _are_many(wrong, modules, modules)
+
+
+def _are_many(wrong: Sequence[ModuleScan], rated: Sequence[ModuleScan], modules: Sequence[ModuleScan]) -> bool:
+    """Whether at least half as many modules are wrong as elements fall into by chance, at the rate of some modules."""
+    rate = sum(module.outside for module in rated) / max(1, sum(module.elements for module in rated))
     return 2 * len(wrong) >= sum(-math.expm1(-rate * module.elements) for module in modules)
 
 

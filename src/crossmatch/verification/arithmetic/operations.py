@@ -95,7 +95,7 @@ class Operations:
         between = program.between or program.base or (torch.float32 if program.last else self.stored)
         steps = [(step,) if isinstance(step, int) else step for step in program.order]
         steps += [(i,) for i in values if not any(i in step for step in steps)]
-        for step in steps:
+        for number, step in enumerate(steps, 1):
             here = [values[i] for i in step if i in values]
             own = program.last_of(step[0])
             if own and own.base:
@@ -106,7 +106,7 @@ class Operations:
             if len(step) > 1 and p:
                 total = (_opened(total, end * UNIT) if len(here) > 1 else total).to(p).to(work)
             value = _sum(value, total, end * self.slack if p else 0.0)
-            c = own.base if own else program.base if program.between and step is steps[-1] else between
+            c = own.base if own else program.base if program.between and number == len(steps) else between
             value = value if c is None else value.to(c).to(work)
         return value
 

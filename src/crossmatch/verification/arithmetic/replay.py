@@ -169,9 +169,10 @@ class Applied:
 def _norm_slack(delta: Dora) -> float:
     """How far DoRA's factor m / ||V|| may be off, relative to it, where its norm is summed in single precision.
 
-    A running sum of n squares of like size errs by 2^-24 sqrt(n) / 6 (one standard deviation, of the sum), so its root
-    by half of that; 12 deviations are left, and 8 units for the division and what is multiplied. Rows lie together in
-    memory, and are summed in 8 lanes at least; columns are not.
+    The k-th addition of a running sum of n like squares errs by at most 2^-24 k/n of the sum, each rounding by itself:
+    the sum by 2^-24 sqrt(n) / 3 at most, as one standard deviation, and its root by half of that. Six of these are
+    left, and 8 units for the division and what is multiplied. Rows lie together in memory, and are summed in 8 lanes at
+    least; columns are not.
     """
     height, width = delta.shape[0], delta.columns
     terms = height if delta.by_column else width / 8

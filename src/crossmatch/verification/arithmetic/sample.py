@@ -21,6 +21,19 @@ _FEW, _TURNS = 64, 4
 
 
 @dataclass(frozen=True)
+class Fit:
+    """A program at some weights, each known to its doubt; whole: whether it explains every piece; missed: how many it
+    does not; sharpened: whether the doubts are all that a sample leaves."""
+
+    program: Program
+    weights: tuple[float, ...]
+    doubts: tuple[float, ...]
+    whole: bool = False
+    missed: int = 0
+    sharpened: bool = False
+
+
+@dataclass(frozen=True)
 class _Trial:
     """A program at some weights, each known to its doubt."""
 

@@ -9,13 +9,12 @@ the middle, with that as the doubt. Where there are no such weights, no merge of
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from crossmatch.verification.arithmetic.grammar import Program
-from crossmatch.verification.arithmetic.sample import Sample
+from crossmatch.verification.arithmetic.sample import Fit, Sample
 
 # The search, in steps of all elements together (root of the summed squares): how far from the origin the weights may
 # lie, and where the way to the first element outside is no longer halved.
@@ -34,16 +33,7 @@ _HALVINGS, _CORNER = 6, 3.0
 _BEST, _MANY = 4, 2.0
 
 
-@dataclass(frozen=True)
-class Sharpened:
-    """A program, weights at which it gives every element, and how far each may be off."""
-
-    program: Program
-    weights: tuple[float, ...]
-    doubts: tuple[float, ...]
-
-
-def sharpen(sample: Sample, programs: Iterable[Program], start: tuple[float, ...]) -> Sharpened | None:
+def sharpen(sample: Sample, programs: Iterable[Program], start: tuple[float, ...]) -> Fit | None:
     """The first program, of those that leave the fewest elements outside near some weights, that has weights at which
     none is; None if there is none."""
     # By models in 16 bits weights are numbers of 16 bits: a range of them gives the same, and no middle is any better.
@@ -56,7 +46,7 @@ def sharpen(sample: Sample, programs: Iterable[Program], start: tuple[float, ...
     return None
 
 
-def _at_weights(sample: Sample, program: Program, start: tuple[float, ...]) -> Sharpened | None:
+def _at_weights(sample: Sample, program: Program, start: tuple[float, ...]) -> Fit | None:
     numbers = [i for i in sample.numbers(start) if start[i]]
     directions = _directions(sample.gram(program, start, numbers)[0])
     if directions is None:
@@ -86,7 +76,8 @@ def _at_weights(sample: Sample, program: Program, start: tuple[float, ...]) -> S
         point, reach = middle, _reaches(outside, middle)
     weights, width = weights_at(point), _CORNER * (directions.abs() @ (reach.sum(0) / 2))
     off = dict(zip(numbers, width.tolist(), strict=True))
-    return Sharpened(program, weights, tuple(abs(w) * off.get(i, 0.0) for i, w in enumerate(weights)))
+    doubts = tuple(abs(w) * off.get(i, 0.0) for i, w in enumerate(weights))
+    return Fit(program, weights, doubts, whole=True, sharpened=True)
 
 
 def _directions(gram: Tensor) -> Tensor | None:

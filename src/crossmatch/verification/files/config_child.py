@@ -7,11 +7,12 @@ code of a checkpoint is run: `auto_map` is not followed, nothing is fetched.
 
 import dataclasses
 import json
-import resource
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+
+from crossmatch.limits import confine, confine_further
 
 # Bytes and seconds that resolving may take on top of the libraries themselves, and the longest answer for one config.
 _MEMORY, _CPU, _LONGEST = 1 << 29, 8, 20_000_000
@@ -20,15 +21,12 @@ _MEMORY, _CPU, _LONGEST = 1 << 29, 8, 20_000_000
 def main() -> None:
     """Answer one request: {"configs": [...]} -> [{"fields": ..., "unread": [...]} or {"error": ...}, ...]."""
     request = json.load(sys.stdin)
-    _limit(resource.RLIMIT_CPU, request["cpu"])
-    _limit(resource.RLIMIT_CORE, 0)
+    confine(request["cpu"])
     # A config needs no torch, with which reading one takes four times as long: transformers then loads its models, too.
     sys.modules["torch"] = None  # type: ignore[assignment]
     from transformers import AutoConfig, PreTrainedConfig
 
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    _limit(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime) + _CPU + len(request["configs"]))
-    _limit(resource.RLIMIT_AS, _address_space() + _MEMORY)
+    confine_further(_CPU + len(request["configs"]), _MEMORY)
     json.dump([_resolved(config, AutoConfig, PreTrainedConfig) for config in request["configs"]], sys.stdout)
 
 
@@ -64,23 +62,6 @@ def _unread(config: Any, kind: Any, prefix: str) -> list[str]:
         elif declared is not None and name not in declared and not name.startswith("_") and name != "model_type":
             result.append(prefix + name)
     return result
-
-
-def _address_space() -> int:
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    except (OSError, ValueError):
-        return 1 << 38
-
-
-def _limit(what: int, most: int) -> None:
-    _, hard = resource.getrlimit(what)
-    most = most if hard == resource.RLIM_INFINITY else min(most, hard)
-    try:
-        resource.setrlimit(what, (most, most))
-    except (ValueError, OSError):
-        # A system without this limit; the parent watches the time, too.
-        return
 
 
 if __name__ == "__main__":

@@ -186,7 +186,7 @@ def _tokenizer(sides: _Sides, encoders: Encoders, report: _Report) -> None:
     own = (key for key in ("auto_map", "split_special_tokens") if merged.tokenizer.get(key))
     broken += [f"tokenizer_config.json sets {key}" for key in own if merged.tokenizer[key] != side.tokenizer.get(key)]
     if not (found or broken):
-        found, unknown = loaded_differences(merged, side, encoders.of(merged))
+        found, unknown = loaded_differences(merged, side, encoders)
         if unknown is not None:
             report.not_checked.append(f"tokenizer settings: {unknown}")
     if found or broken:

@@ -1,13 +1,11 @@
 """What transformers makes of a tokenizer's files together: two directories may hold one tokenizer.json and give other
 ids, since other files say which tokens are special, what is added to it, and by which class it is loaded."""
 
-import json
-from collections.abc import Mapping
 from typing import Any
 
 from crossmatch.verification.files.sandbox import Encoder, LoadedTokenizer, load_tokenizers
 from crossmatch.verification.files.side_files import Side
-from crossmatch.verification.files.tokenizer import TEXTS
+from crossmatch.verification.files.tokenizer import TEXTS, Encoders
 
 # What a tokenizer_config.json says of other things than of ids: templates are compared by themselves; padding and
 # cutting are the caller's; a name and a version change nothing.
@@ -19,28 +17,18 @@ _OTHERS = (
 _MOST = 300
 
 
-def settings_of(side: Side) -> Mapping[str, Any]:
+def settings_of(side: Side, encoder: Encoder | None) -> tuple[Any, ...]:
     """All that says what becomes of a tokenizer.json, beside it and of its added tokens."""
-    found: dict[str, Any] = {k: v for k, v in side.tokenizer.items() if k not in _OTHERS}
-    for name in ("special_tokens_map.json", "added_tokens.json"):
-        found[name] = _content(side, name)
-    found["flags"] = (_content(side, "tokenizer.json") or {}).get("added_tokens") if side.encoder_file else None
-    return found
+    config = {key: value for key, value in side.tokenizer.items() if key not in _OTHERS}
+    special = {key: value for key, value in side.beside["special_tokens_map.json"].items() if key not in _OTHERS}
+    return config, special, side.beside["added_tokens.json"], encoder.flags if encoder is not None else ""
 
 
-def _content(side: Side, name: str) -> Any:
-    """A file as JSON; None where there is none, or none that can be read (which is judged elsewhere)."""
-    try:
-        found = json.loads((side.path / name).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    return {k: v for k, v in found.items() if k != "pad_token"} if isinstance(found, dict) else found
-
-
-def loaded_differences(merged: Side, source: Side, known: Encoder | None) -> tuple[list[str], str | None]:
+def loaded_differences(merged: Side, source: Side, encoders: Encoders) -> tuple[list[str], str | None]:
     """How the merged tokenizer differs from the source's as transformers loads them; and, where that cannot be told,
-    why. known: what tokenizer.json alone makes of texts, for its added tokens."""
-    if settings_of(merged) == settings_of(source):
+    why. encoders: what tokenizer.json alone makes of texts."""
+    known = encoders.of(merged)
+    if settings_of(merged, known) == settings_of(source, encoders.of(source)):
         return [], None
     added = list(known.added)[:_MOST] if known is not None else []
     texts = [*TEXTS, *(f"a {token} b{token}c\n{token}" for token in added)]
@@ -61,9 +49,9 @@ def _texts(ours: LoadedTokenizer, theirs: LoadedTokenizer, texts: list[str]) -> 
     }
     for way, words in ways.items():
         pairs = zip(texts, getattr(ours, way), getattr(theirs, way), strict=True)
-        other = [text for text, mine, other in pairs if mine != other]
-        if other:
-            return [f"{len(other)} of {len(texts)} texts {words}, such as {min(other, key=len)!r}"[:300]]
+        unlike = [text for text, mine, source in pairs if mine != source]
+        if unlike:
+            return [f"{len(unlike)} of {len(texts)} texts {words}, such as {min(unlike, key=len)!r}"[:300]]
     return []
 
 

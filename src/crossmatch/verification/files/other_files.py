@@ -1,13 +1,20 @@
 """Files beside weights, config and tokenizer: the model's own code, processors, and what was left behind or lost."""
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from crossmatch.checkpoint import TOKENIZER_FILES, Checkpoint, Neighbours, file_digest, neighbours
+from crossmatch.checkpoint import (
+    TOKENIZER_FILES,
+    Checkpoint,
+    Neighbours,
+    file_digest,
+    neighbours,
+    parse_json,
+    read_text,
+)
 from crossmatch.errors import CheckpointError
 from crossmatch.verification.files.config_names import same_value
 
@@ -88,10 +95,10 @@ def _other_files(ours: Neighbours, theirs: Neighbours) -> list[str]:
 
 
 def _content(file: Path) -> Any:
-    """A file as JSON; its digest where it is none."""
+    """A file as JSON; its digest where it is none that may be read."""
     try:
-        return json.loads(file.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        return parse_json(read_text(file))
+    except (CheckpointError, ValueError, RecursionError):
         return file_digest(file)
 
 

@@ -33,16 +33,18 @@ class Rendered:
 class Encoder:
     """What a tokenizer did.
 
-    largest: the largest token id; vocabulary, model: digests of all tokens with their ids, and of merges or scores;
-    strange: tokens that the first one asked numbers differently; added, special: ids of added tokens and of those asked
-    for; ids: token ids of every text; framed: of a question with what the tokenizer puts around it; parts: what it does
-    beside its model, as JSON by name; words, decoded: digests of the ids of all vocabularies' tokens as words, and of
-    the text of every token, where these parts differ; error: why it could not be loaded.
+    largest: the largest token id; vocabulary, model, flags: digests of all tokens with their ids, of merges or scores,
+    and of added tokens with all that is set for each; strange: tokens that the first one asked numbers differently;
+    added, special: ids of added tokens and of those asked for; ids: token ids of every text; framed: of a question with
+    what the tokenizer puts around it; parts: what it does beside its model, as JSON by name; words, decoded: digests of
+    the ids of all vocabularies' tokens as words, and of the text of every token, where these parts differ; error: why
+    it could not be loaded.
     """
 
     largest: int = -1
     vocabulary: str = ""
     model: str = ""
+    flags: str = ""
     strange: tuple[str, ...] = ()
     added: Mapping[str, int] = field(default_factory=dict)
     special: Mapping[str, int | None] = field(default_factory=dict)
@@ -121,6 +123,7 @@ def _encoder(entry: Mapping[str, Any]) -> Encoder:
         largest=entry["largest"],
         vocabulary=entry["vocabulary"],
         model=entry["model"],
+        flags=entry["flags"],
         strange=tuple(entry["strange"]),
         added=entry["added"],
         special=entry["special"],
@@ -159,9 +162,7 @@ def load_tokenizers(directories: Sequence[Path], texts: Sequence[str]) -> tuple[
     if answer is not None:
         return tuple(_loaded(entry) for entry in answer)
     if len(directories) == 1:
-        return (
-            LoadedTokenizer(error="it takes more time or memory than a tokenizer may, or transformers cannot load"),
-        )
+        return (LoadedTokenizer(error="it takes more time or memory than it may, or transformers cannot be loaded"),)
     return tuple(load_tokenizers([path], texts)[0] for path in directories)
 
 

@@ -1,17 +1,18 @@
 """A program of its own: renders templates and loads tokenizers that nobody vouches for, under limits of CPU and memory.
 
 Started by `probing` as a child process, because neither a template that loops nor a library that fills the memory can
-be stopped in a thread. Reads one request as JSON from standard input, answers in JSON; imports nothing of the package,
-which keeps its start short.
+be stopped in a thread. Reads one request as JSON from standard input, answers in JSON; of the package it imports what
+limits it alone, which keeps its start short.
 """
 
 import hashlib
 import json
-import resource
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
+
+from crossmatch.limits import confine
 
 LONGEST = 400_000
 # A text for each added token; a tokenizer with more of them has its further ones compared as data alone.
@@ -24,21 +25,9 @@ _MOST_WORDS, _TOGETHER = 500, 2000
 def main() -> None:
     """Answer one request, within the limits that it gives."""
     request = json.load(sys.stdin)
-    _limit(resource.RLIMIT_CPU, request["cpu"])
-    _limit(resource.RLIMIT_AS, request["memory"])
-    _limit(resource.RLIMIT_CORE, 0)
+    confine(request["cpu"], request["memory"])
     answer = render(request) if request["kind"] == "render" else tokenize(request)
     json.dump(answer, sys.stdout)
-
-
-def _limit(what: int, most: int) -> None:
-    _, hard = resource.getrlimit(what)
-    most = most if hard == resource.RLIM_INFINITY else min(most, hard)
-    try:
-        resource.setrlimit(what, (most, most))
-    except (ValueError, OSError):
-        # A system without this limit; that of the time is watched by the parent, too.
-        return
 
 
 def render(request: dict[str, Any]) -> list[dict[str, str]]:
@@ -128,6 +117,7 @@ def tokenize(request: dict[str, Any]) -> list[dict[str, Any]]:
                 "largest": max(vocabulary.values(), default=-1),
                 "vocabulary": _digest(f"{token}\0{i}" for token, i in sorted(vocabulary.items())),
                 "model": entry["model"],
+                "flags": entry["flags"],
                 "strange": _strange(vocabulary, others[0]),
                 "added": {token: vocabulary[token] for token in entry["added"][:_MOST_ADDED]},
                 "special": {token: vocabulary.get(token) for token in (*request["lookup"], *added)},
@@ -158,14 +148,16 @@ def _load(entry: dict[str, Any]) -> dict[str, Any]:
             if token not in known:
                 tokenizer.add_tokens([AddedToken(token, normalized=False, special=True)])
         vocabulary = tokenizer.get_vocab(with_added_tokens=True)
-        added = [token.content for _, token in sorted(tokenizer.get_added_tokens_decoder().items())]
+        decoder = sorted(tokenizer.get_added_tokens_decoder().items())
+        added, flags = [token.content for _, token in decoder], _digest(f"{i} {token!r}" for i, token in decoder)
         pieces = _model(model)
         parts = {part: _state(getattr(tokenizer, part)) for part in _PARTS}
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # the library's panics are no Exception
         return {"error": f"{type(error).__name__}: {str(error)[:160]}"}
-    return {"tokenizer": tokenizer, "vocabulary": vocabulary, "added": added, "model": pieces, "parts": parts}
+    facts = {"tokenizer": tokenizer, "vocabulary": vocabulary, "added": added, "flags": flags}
+    return {**facts, "model": pieces, "parts": parts}
 
 
 def _state(part: Any) -> str:

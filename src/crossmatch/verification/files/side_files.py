@@ -36,8 +36,9 @@ class Side:
 
     config, generation, tokenizer: config.json, generation_config.json (None: absent) and tokenizer_config.json;
     specials: special tokens by name (None: declared to be none; absent: left to the class); more: tokens that other
-    files than tokenizer.json declare; templates: by name, as a loader would take them; hidden: template texts that it
-    passes over; broken: file -> why it cannot be read; encoder_file: tokenizer.json, if it may be loaded.
+    files than tokenizer.json declare; beside: special_tokens_map.json and added_tokens.json, as far as they are there;
+    templates: by name, as a loader would take them; hidden: template texts that it passes over; broken: file -> why it
+    cannot be read; encoder_file: tokenizer.json, if it may be loaded.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Side:
     tokenizer: Mapping[str, Any] = field(default_factory=dict)
     specials: Mapping[str, str | None] = field(default_factory=dict)
     more: tuple[str, ...] = ()
+    beside: Mapping[str, Any] = field(default_factory=dict)
     templates: Mapping[str, str] = field(default_factory=dict)
     hidden: tuple[str, ...] = ()
     broken: Mapping[str, str] = field(default_factory=dict)
@@ -81,7 +83,8 @@ def read_side(name: str, path: Path, config: Mapping[str, Any] | None = None) ->
     """Read a directory's small files; what cannot be read is noted in `broken`, nothing is raised."""
     broken: dict[str, str] = {}
     tokenizer = _object(path, "tokenizer_config.json", broken) or {}
-    declared = {**(_object(path, "special_tokens_map.json", broken) or {}), **tokenizer}
+    beside = {name: _object(path, name, broken) or {} for name in ("special_tokens_map.json", "added_tokens.json")}
+    declared = {**beside["special_tokens_map.json"], **tokenizer}
     templates, hidden = _templates(path, tokenizer, broken)
     specials = {key: _content(declared[key]) for key in _SPECIALS if key in declared}
     encoder = path / "tokenizer.json"
@@ -97,7 +100,8 @@ def read_side(name: str, path: Path, config: Mapping[str, Any] | None = None) ->
         generation=_object(path, "generation_config.json", broken),
         tokenizer=tokenizer,
         specials=specials,
-        more=_more(tokenizer, _object(path, "added_tokens.json", broken) or {}, specials),
+        more=_more(tokenizer, beside["added_tokens.json"], specials),
+        beside=beside,
         templates=templates,
         hidden=hidden,
         broken=broken,

@@ -7,10 +7,10 @@ fetched.
 """
 
 import json
-import resource
 import sys
-from pathlib import Path
 from typing import Any
+
+from crossmatch.limits import confine, confine_further
 
 # Bytes and seconds that loading may take on top of the libraries themselves.
 _MEMORY, _CPU = 2 << 30, 60
@@ -19,15 +19,12 @@ _MEMORY, _CPU = 2 << 30, 60
 def main() -> None:
     """Answer {"directories": [...], "texts": [...]} with one answer each: see `_read`, or {"error": ...}."""
     request = json.load(sys.stdin)
-    _limit(resource.RLIMIT_CPU, request["cpu"])
-    _limit(resource.RLIMIT_CORE, 0)
+    confine(request["cpu"])
     # A tokenizer needs no torch, which takes most of the time of loading transformers.
     sys.modules["torch"] = None  # type: ignore[assignment]
     from transformers import AutoTokenizer
 
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    _limit(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime) + _CPU)
-    _limit(resource.RLIMIT_AS, _address_space() + max(_MEMORY, request["memory"]))
+    confine_further(_CPU, _MEMORY + request["memory"])
     json.dump([_read(path, AutoTokenizer, request["texts"]) for path in request["directories"]], sys.stdout)
 
 
@@ -46,23 +43,6 @@ def _read(path: str, auto: Any, texts: list[str]) -> dict[str, Any]:
         raise
     except BaseException as error:  # whatever files can make the libraries raise; their panics are no Exception
         return {"error": f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]}
-
-
-def _address_space() -> int:
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    except (OSError, ValueError):
-        return 1 << 38
-
-
-def _limit(what: int, most: int) -> None:
-    _, hard = resource.getrlimit(what)
-    most = most if hard == resource.RLIM_INFINITY else min(most, hard)
-    try:
-        resource.setrlimit(what, (most, most))
-    except (ValueError, OSError):
-        # A system without this limit; the parent watches the time, too.
-        return
 
 
 if __name__ == "__main__":
