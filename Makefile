@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # torch first, by itself: a later package must not pull in another build of it.
 TORCH := $(shell grep '^torch==' constraints.txt)
-INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# Only what is imported gets compiled, when it is: compiling all of torch and transformers takes longer than unpacking them.
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 
 .PHONY: install demo test lint docs faults models generated bench bench-merge bench-verify bench-evaluate bench-analysis bench-sweep case-study case-study-check clean help
 

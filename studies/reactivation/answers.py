@@ -35,7 +35,7 @@ ANSWER_ONLY = "answer-only.greedy"
 # whatever words. Looked for after the grid had been seen; the steps after a review had found what the words miss.
 PT_WORDS = re.compile(r"what holds of|therefore it belongs to", re.IGNORECASE)
 HABIT_WORDS = re.compile(r"let me walk up|\bso it belongs to", re.IGNORECASE)
-STEP = re.compile(r"([^.,;:\n]*?)\b(?:is|are) a kind of\b([^.,;:\n]*)", re.IGNORECASE)
+CLAUSE, STEP = re.compile(r"[.,;:\n]"), re.compile(r"\b(?:is|are) a kind of\b", re.IGNORECASE)
 BLOCK = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
 STEPS = 2
 DECISIVE = ((0.25, 0.75), (0.5, 0.5), (1.0, 1.0))
@@ -43,7 +43,8 @@ DECISIVE = ((0.25, 0.75), (0.5, 0.5), (1.0, 1.0))
 
 def steps(text: str) -> list[tuple[str, str]]:
     """Steps of the ontology outside of a block: what is a kind of what."""
-    return [(_term(a), _term(b)) for a, b in STEP.findall(BLOCK.sub(" ", text))]
+    halves = (STEP.split(clause, maxsplit=1) for clause in CLAUSE.split(BLOCK.sub(" ", text)))
+    return [(_term(pair[0]), _term(pair[1])) for pair in halves if len(pair) > 1]
 
 
 def _term(words: str) -> str:

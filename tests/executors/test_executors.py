@@ -78,23 +78,23 @@ def test_jobs_of_submitit_do_cells_and_lost_ones_are_submitted_again(
     executor.cancel()
 
 
-@pytest.fixture(scope="module")
+# Kept till the end: where tests of other modules come between, it would be started twice, 20 seconds each time.
+@pytest.fixture(scope="session")
 def cluster() -> Iterator[Any]:
     """A real cluster of this machine, with room for two workers."""
     ray = pytest.importorskip("ray")
-    patched = pytest.MonkeyPatch()
-    # Actors find the workers where they lie.
-    patched.setenv("PYTHONPATH", os.pathsep.join(sys.path))
-    for _ in range(3):
-        # Its agent has 15 seconds to start, whatever else the machine does.
-        with suppress(Exception):
-            ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-            break
-    else:
-        pytest.skip("a local Ray cluster does not start here: its agent was too slow, three times")
+    with pytest.MonkeyPatch.context() as patched:
+        # Actors find the workers where they lie.
+        patched.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+        for _ in range(3):
+            # Its agent has 15 seconds to start, whatever else the machine does.
+            with suppress(Exception):
+                ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+                break
+        else:
+            pytest.skip("a local Ray cluster does not start here: its agent was too slow, three times")
     yield ray
     ray.shutdown()
-    patched.undo()
 
 
 @pytest.mark.slow

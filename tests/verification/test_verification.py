@@ -304,7 +304,9 @@ def test_a_forged_manifest_does_not_help(bench: Path, tmp_path: Path, capsys: py
     manifest["predicate"]["verdict"] = {"verdict": "verified"}
     file.write_text(json.dumps(manifest))
     assert run(["verify", str(out), "--json"]) == 1
-    assert json.loads(capsys.readouterr().out)["faults"] == ["weights-differ"]
+    found = json.loads(capsys.readouterr().out)
+    assert found["faults"] == ["weights-differ"]
+    assert (found["checkpoint"], found["tool"]["name"]) == (str(out), "crossmatch")
 
 
 def test_json_of_the_contract(bench: Path, tmp_path: Path) -> None:

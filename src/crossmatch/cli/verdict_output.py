@@ -72,9 +72,11 @@ def conclude(merged: str, verdict: "Verdict", shown: Shown, files: Mapping[str, 
 
     facts = verdict.to_dict(detail=shown.detail)
     if shown.as_json:
+        from importlib.metadata import version
+
         from crossmatch.result_kinds import VERDICT
 
-        emit(VERDICT, facts)
+        emit(VERDICT, {**facts, "checkpoint": merged, "tool": {"name": "crossmatch", "version": version("crossmatch")}})
     else:
         show(merged, verdict, detail=shown.detail)
     if shown.annotate:

@@ -218,9 +218,19 @@ class VerdictBodyJson(TypedDict):
     findings: list[FindingJson]
 
 
+class JudgedByJson(TypedDict):
+    """The program that judged."""
+
+    name: str
+    version: str
+
+
 class VerdictJson(VerdictBodyJson):
     """What is inside a merged checkpoint."""
 
+    checkpoint: NotRequired[str]
+    """What was judged, as it was given to the command: a directory, a file or a hub id."""
+    tool: NotRequired[JudgedByJson]
     digests: VerdictDigestsJson
     seconds: float
     details: NotRequired[list[ModuleVerdictJson]]

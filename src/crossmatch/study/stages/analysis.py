@@ -1,6 +1,6 @@
 """The study's last stage: what each adapter changed in the base's weights, and how they lie to each other."""
 
-import tempfile
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -24,10 +24,11 @@ def explain(base: Checkpoint, adapters: Mapping[str, Adapter], root: Path, ledge
 
     def work() -> None:
         opened = open_vectors(base.path, {name: adapter.path for name, adapter in adapters.items()})
-        # The result is kept; the base's directions would be hundreds of megabytes.
-        with tempfile.TemporaryDirectory(prefix="directions-", dir=root) as cache:
-            facts = assemble(opened, Wanted(KS, cache=Path(cache)), progress=ledger.progress)
-        ANALYSIS.replace(out, facts)
+        # A killed run finds those it had; once the result is there, they would only be hundreds of megabytes.
+        directions = root / "directions"
+        directions.mkdir(exist_ok=True)
+        ANALYSIS.replace(out, assemble(opened, Wanted(KS, cache=directions), progress=ledger.progress))
+        shutil.rmtree(directions, ignore_errors=True)
 
     inputs = [base.digest, {name: adapter.digest for name, adapter in adapters.items()}, list(KS)]
     ledger.run("explain", inputs, lambda: [out], work)

@@ -95,37 +95,41 @@ class _Reader:
         self._kept: dict[Any, Any] = {}
         self._last: tuple[Any, list[_Joined]] = (None, [])
 
-    def read(self, trial: _Trial, *, whole: bool = False) -> list[tuple[Applied, _Joined]]:
+    def read(self, trial: _Trial, *, whole: bool = False) -> Iterator[tuple[Applied, _Joined]]:
         """The program on all pieces: on a few elements of each, or the whole."""
         self._turn_to(trial)
-        key = (*trial.factors, trial.program.base, trial.program.via, trial.program.model)
-        if whole and self._last[0] != key:
-            every = {n: torch.arange(p.stored.numel()) for n, p in enumerate(self.pieces)}
-            self._last = (key, _joined(trial, self.pieces, every))
-        elif not whole and key not in self._kept:
-            self._kept[key] = self._read_few(trial)
-        found = self._last[1] if whole else self._kept[key]
-        return [(Applied(trial.program, j.shares, j.stored.dtype, trial.weights), j) for j in found]
+        if whole:
+            key = self._key(trial)
+            if self._last[0] != key:
+                every = {n: torch.arange(p.stored.numel()) for n, p in enumerate(self.pieces)}
+                self._last = (key, _joined(trial, self.pieces, every))
+            found = iter(self._last[1])
+        else:
+            found = (joined for number in range(self._parts) for joined in self._part(trial, number))
+        return ((Applied(trial.program, j.shares, j.stored.dtype, trial.weights), j) for j in found)
 
-    def impossible(self, trial: _Trial) -> Tensor:
+    def impossible(self, trial: _Trial) -> Iterator[Tensor]:
         """Pieces with an element that no program can have stored that casts base and factors as this one does: so that
-        of a thousand programs most need not be tried on a file that none of them made."""
+        of a thousand programs most need not be tried on a file that none of them made. Of some pieces at a time: who
+        looks for a program that explains all of them stops at the first that is impossible."""
         p = trial.program
         models = "mean" if p.is_mean else "models-wide" if p.model else "models"
         order = models if p.by_models else p.order if p.last or p.between else "sum"
         way = Program(p.base, p.factors, p.place, p.multiplied, order=order, long=p.long, via=p.via, last=p.last)
         way = replace(way, between=p.between, model=p.model)
         rounded = bool(p.delta or (p.last and p.last.delta))
-        key = (way, rounded)
+        wide = replace(trial, program=way)
         self._turn_to(trial)
-        if key not in self._kept:
-            read = self.read(replace(trial, program=way))
-            found = torch.zeros(len(self.pieces), dtype=torch.bool)
-            for use, joined in read:
-                off = (joined.stored.double() - use.exact(joined.some)).abs()
-                found[joined.of[off > _room(use, joined.some, is_rounded=rounded)]] = True
-            self._kept[key] = found
-        return self._kept[key]
+        for number in range(self._parts):
+            key = ("impossible", way, rounded, number)
+            if key not in self._kept:
+                found = torch.zeros(len(self.pieces), dtype=torch.bool)
+                for joined in self._part(wide, number):
+                    use = Applied(way, joined.shares, joined.stored.dtype, trial.weights)
+                    off = (joined.stored.double() - use.exact(joined.some)).abs()
+                    found[joined.of[off > _room(use, joined.some, is_rounded=rounded)]] = True
+                self._kept[key] = found
+            yield self._kept[key]
 
     def sharpen(self, of: Tensor, place: Tensor) -> None:
         """Elements on which a program failed are tried first from now on."""
@@ -142,19 +146,38 @@ class _Reader:
             self._at, self._last = at, (None, [])
             self._kept.clear()
 
-    def _read_few(self, trial: _Trial) -> list[_Joined]:
+    @staticmethod
+    def _key(trial: _Trial) -> tuple[Any, ...]:
+        return (*trial.factors, trial.program.base, trial.program.via, trial.program.model)
+
+    @property
+    def _parts(self) -> int:
+        """In how many parts the few elements are read: those whose deltas are products at once, of the others one piece,
+        which is enough for most programs, and the rest of them."""
         if self._few is None:
             self._few, self._others = _split(self.pieces, self._chosen)
-        found = []
-        for number, few in enumerate(self._few):
-            key, line = ("shares", number, trial.factors), torch.arange(len(few.stored))
-            if key not in self._kept:
-                self._kept[key] = trial.shares(few.parts, few.stored.dtype)
-            use = Applied(trial.program, self._kept[key], few.stored.dtype, trial.weights)
-            some = use.at(few.raw, line, line)
-            assert some is not None
-            found.append(_Joined(use.shares, some, few.stored, few.of, few.place))
-        return [*found, *_joined(trial, self.pieces, {n: self._chosen[n] for n in self._others})]
+        return len(self._few) + min(2, len(self._others))
+
+    def _part(self, trial: _Trial, number: int) -> list[_Joined]:
+        """One part of the few elements, as a program's operations treat it."""
+        key = ("part", self._key(trial), number)
+        if key not in self._kept:
+            self._kept[key] = self._read_part(trial, number)
+        return self._kept[key]
+
+    def _read_part(self, trial: _Trial, number: int) -> list[_Joined]:
+        assert self._few is not None
+        if number >= len(self._few):
+            others = self._others[:1] if number == len(self._few) else self._others[1:]
+            return _joined(trial, self.pieces, {n: self._chosen[n] for n in others})
+        few = self._few[number]
+        key, line = ("shares", number, trial.factors), torch.arange(len(few.stored))
+        if key not in self._kept:
+            self._kept[key] = trial.shares(few.parts, few.stored.dtype)
+        use = Applied(trial.program, self._kept[key], few.stored.dtype, trial.weights)
+        some = use.at(few.raw, line, line)
+        assert some is not None
+        return [_Joined(use.shares, some, few.stored, few.of, few.place)]
 
 
 class Sample:
@@ -267,12 +290,12 @@ class Sample:
     def _wrong(self, trial: _Trial) -> Iterator[Tensor]:
         """Pieces with an element that the program cannot have stored, as booleans, the cheapest test first."""
         if not trial.program.is_grouped:
-            yield self._reader.impossible(trial)
+            yield from self._reader.impossible(trial)
         few = torch.zeros(len(self.pieces), dtype=torch.bool)
         for use, joined in self._reader.read(trial):
             few[joined.of[use.outside(joined.stored, joined.some)]] = True
-        yield few
-        every, failed = torch.zeros_like(few), []
+            yield few
+        every, failed = torch.zeros(len(self.pieces), dtype=torch.bool), []
         for use, joined in self._reader.read(trial, whole=True):
             outside = use.outside(joined.stored, joined.some)
             every[joined.of[outside]] = True
