@@ -1,9 +1,11 @@
 """Pieces that are held against programs together are explained as each is by itself."""
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -11,11 +13,12 @@ from crossmatch import Adapter, Checkpoint
 from crossmatch.verification import Claim
 from crossmatch.verification.arithmetic.grammar import Program, programs
 from crossmatch.verification.arithmetic.replay import Applied
-from crossmatch.verification.arithmetic.sample import Sample
+from crossmatch.verification.arithmetic.sample import Sample, _is_beyond, _Trial
 from crossmatch.verification.arithmetic.sample_rows import Piece, pieces_of
 from crossmatch.verification.subject import Subject
+from helpers import EVERY_CELL
 from honest_models import Made, judge, make
-from honest_programs import BF16, F32, HonestProgram
+from honest_programs import BF16, F16, F32, HonestProgram
 
 
 def outside(piece: Piece, program: Program, weights: tuple[float, ...], doubts: tuple[float, ...]) -> Tensor:
@@ -62,3 +65,25 @@ def test_misses_are_counted_up_to_a_limit(tmp_path: Path) -> None:
     every = sample.misses(Program(), made.weights)
     assert every > 0.9 * sample.elements
     assert 10 <= sample.misses(Program(), made.weights, 10) < every
+
+
+@pytest.mark.covering("stored")
+@pytest.mark.parametrize("stored", [BF16, F16, F32])
+@pytest.mark.parametrize("weights", [(0.3, 0.7), (1.7, -0.4)])
+@pytest.mark.parametrize("size", [1e-3, 0.2])
+def test_nothing_that_a_program_may_store_is_beyond_all_of_them(
+    stored: torch.dtype, weights: tuple[float, ...], size: float, tmp_path: Path
+) -> None:
+    """The least and the greatest that each of them may store, and its own doubts, lie within what is left to all."""
+    made = make(random.Random(5), tmp_path, HonestProgram(stored=stored), size=size, count=2, stored=F32)
+    judge(made, made.whole(made.weights), "merged")
+    first = pieces(made, tmp_path / "merged")[0]
+    every = [program for program in programs(stored, [0, 1]) if not program.long]
+    for program in every[:: 1 if EVERY_CELL else 13]:
+        for doubts in ((0.0, 0.0), (1e-3, 1e-2)):
+            trial = _Trial(program, weights, doubts)
+            use = Applied.of(program, first.parts, weights, doubts, stored)
+            for end in use.bounds(use.read(first.raw, first.where)):
+                assert not _is_beyond(trial, replace(first, stored=end, _grids={})), program
+    off = replace(first, stored=first.stored + 3 * first.raw.abs().amax(), _grids={})
+    assert _is_beyond(_Trial(Program(), weights, (0.0, 0.0)), off)

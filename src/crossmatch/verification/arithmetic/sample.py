@@ -11,9 +11,9 @@ from torch import Tensor
 from crossmatch.delta import Delta, Dense, LowRank
 from crossmatch.verification.arithmetic.float_spacing import step
 from crossmatch.verification.arithmetic.grammar import HALVES, Program, goes_through_16_bits
-from crossmatch.verification.arithmetic.replay import Applied, Elements
+from crossmatch.verification.arithmetic.replay import Applied, Elements, rows_of
 from crossmatch.verification.arithmetic.sample_rows import Piece
-from crossmatch.verification.arithmetic.shares import Share, share
+from crossmatch.verification.arithmetic.shares import Share, absolute, share
 
 # Elements of a piece that are tried first, spread over it; as many on which a program failed that explains these; and
 # how often such are added.
@@ -131,6 +131,15 @@ class _Reader:
                 self._kept[key] = found
             yield self._kept[key]
 
+    def beyond(self, trial: _Trial) -> Tensor:
+        """Pieces with an element that no program at all can have stored at these weights: it is farther from the exact
+        sum than every rounding that one has, each to 16 bits and all in one direction."""
+        self._turn_to(trial)
+        key = ("beyond", trial.program.by_models)
+        if key not in self._kept:
+            self._kept[key] = torch.tensor([_is_beyond(trial, piece) for piece in self.pieces])
+        return self._kept[key]
+
     def sharpen(self, of: Tensor, place: Tensor) -> None:
         """Elements on which a program failed are tried first from now on."""
         if len(of) and self._turns < _TURNS:
@@ -152,8 +161,8 @@ class _Reader:
 
     @property
     def _parts(self) -> int:
-        """In how many parts the few elements are read: those whose deltas are products at once, of the others one piece,
-        which is enough for most programs, and the rest of them."""
+        """In how many parts the few elements are read: those whose deltas are products at once; of the others one
+        piece, which is enough for most programs, and the rest of them."""
         if self._few is None:
             self._few, self._others = _split(self.pieces, self._chosen)
         return len(self._few) + min(2, len(self._others))
@@ -232,9 +241,10 @@ class Sample:
         narrow = tuple(d for d in (base, program.via) if d in HALVES)
         if narrow not in self._grids:
             self._grids[narrow] = torch.tensor([all(map(piece.on_grid, narrow)) for piece in self.pieces])
-        explained = self._grids[narrow].clone()
-        for wrong in self._wrong(_Trial(*candidate)) if int(explained.sum()) > more_than else ():
-            explained &= ~wrong
+        trial = _Trial(*candidate)
+        explained = self._grids[narrow] if program.long else self._grids[narrow] & ~self._reader.beyond(trial)
+        for wrong in self._wrong(trial) if int(explained.sum()) > more_than else ():
+            explained = explained & ~wrong
             if int(explained.sum()) <= more_than:
                 break
         self._bounds[candidate], self._held[candidate] = int(explained.sum()), explained
@@ -348,6 +358,34 @@ def _joined(trial: _Trial, pieces: Sequence[Piece], places: Mapping[int, Tensor]
         alike = (stored.dtype, *_kinds(shares))
         groups.setdefault(alike, []).append(_Joined(shares, _at(some, place), stored, of, place))
     return [_together(group) for group in groups.values()]
+
+
+def _is_beyond(trial: _Trial, piece: Piece) -> bool:
+    """Whether an element is off the exact sum by more than (1 + u)^k - 1, with u = 2^-9 of bfloat16, of all that is
+    summed, in absolute values.
+
+    k: what is summed was rounded at most six times as factors (to 16 bits, times weight, times scaling, each of two),
+    three times as a product, twice as a base, and in two sums for each adapter and two casts. By models each of these
+    holds the base, too. In float16 the least step takes the place of u; an SVD errs by other rules.
+    """
+    if not all(isinstance(delta, LowRank) for delta in piece.parts.values()):
+        return False
+    total = piece.raw.double()
+    size, models, floor = total.abs(), trial.program.by_models, 1.0
+    if models:
+        weights = [trial.weights[i] for i in piece.parts]
+        size = size * (1 + abs(1 - sum(weights)) + sum(max(1.0, abs(w)) for w in weights))
+    for i, delta in piece.parts.items():
+        assert isinstance(delta, LowRank)
+        weight = trial.weights[i]
+        most = (max(1.0, abs(weight)) if models else abs(weight)) + trial.doubts[i]
+        total = total + weight * rows_of(delta, piece.where, piece.raw)
+        size = size + most * (1 + trial.doubts[i] * 2**9) * rows_of(absolute(delta), piece.where, piece.raw)
+        factors = float(delta.b.abs().sum(1).amax() + delta.a.abs().sum(0).amax())
+        floor += max(1.0, most * float(delta.scale.abs().amax())) * factors
+    count = 13 + 2 * len(piece.parts)
+    room = math.expm1(count * math.log1p(2.0**-9)) * size + count * 2.0**-25 * floor
+    return bool(((piece.stored.double() - total).abs() > room).any())
 
 
 def _room(use: Applied, some: Elements, *, is_rounded: bool) -> Tensor:
