@@ -34,8 +34,9 @@ from crossmatch.verification.weights.scan import ModuleScan, Scan
 # Share of the elements that the order of additions turns at most in 16 bits; standard deviations by which one program
 # gives clearly more of the bits than another.
 _FLIPS, _CLEARLY = 1e-3, 6.0
-# The share from which on an SVD may be the reason.
-_TURNED = 1e-4
+# An SVD may be the reason from so many times the elements on that the order of additions turns, as a rule, and so many
+# deviations of that number: sums of 2 to 64 products turned 0.8 to 3 times as many, SVDs of them 9.4 to 18 times.
+_TURNED, _BY_CHANCE = 5.0, 3.0
 
 
 def settle(subject: Subject, claim: Resolved, t: Thresholds, progress: Progress, route: str | None = None) -> Subject:
@@ -261,7 +262,9 @@ def settle_again(
         options = iter([]) if hopeless else programs_at(sample, claimed, (0.0,) * len(claimed), recovered)
         first = at_typed_numbers(sample, claimed, recovered) if elsewhere else iter([])
         before = _misses(sample, Fit(subject.program, tuple(subject.weights), ()))
-        spread = elsewhere or (subject.program.grains(some.stored)[0] in HALVES and _is_turned(modules))
+        in_halves = subject.program.grains(some.stored)[0] in HALVES
+        turned = in_halves and _is_turned(modules, some.turned(subject.program, tuple(subject.weights)))
+        spread = elsewhere or turned
         return fit(sample, itertools.chain(first, options), whole=whole, spread=spread, most=most_misses(before))
 
     # Exact numbers that explain all; else what rows in question alone say, where that is not against the others.
@@ -338,12 +341,13 @@ def _are_many(wrong: Sequence[ModuleScan], rated: Sequence[ModuleScan], modules:
     return 2 * len(wrong) >= sum(-math.expm1(-rate * module.elements) for module in modules)
 
 
-def _is_turned(modules: Sequence[ModuleScan]) -> bool:
-    """Whether most modules hold more elements of other bits than the order of additions turns, without the one that has
-    most, too: an SVD errs everywhere, and seldom by so much that an element lies outside of what the plain sum may
-    give. A further delta in one module would else be excused by it. In 16 bits: in single precision all orders of
-    additions turn many."""
-    turned = sorted(m.mismatches > _TURNED * m.elements for m in modules)
+def _is_turned(modules: Sequence[ModuleScan], share: float) -> bool:
+    """Whether most modules hold more elements of other bits than the order of additions turns (share: of them all, as
+    a rule), without the one that has most, too: an SVD errs everywhere, and seldom by so much that an element lies
+    outside of what the plain sum may give. A further delta in one module would else be excused by it. In 16 bits: in
+    single precision all orders of additions turn many."""
+    most = [_TURNED * share * module.elements for module in modules]
+    turned = sorted(m.mismatches > n + _BY_CHANCE * math.sqrt(n) for m, n in zip(modules, most, strict=True))
     return 2 * sum(turned[:-1]) > len(turned) - 1 or (len(turned) == 1 and turned[0])
 
 

@@ -76,7 +76,10 @@ class Operations:
             total = _sum(total, x, end * UNIT if p else 0.0)
             total = total.to(p).to(work) if p and program.order == "each" else total
         total = total.to(p).to(work) if p and program.order == "cat" else total
-        value = _sum(ours, total, open_end).to(c)
+        value = _sum(ours, total, open_end)
+        if p and len(values) > 1 and program.base not in HALVES and is_open(end):
+            value = value + open_end * _before_last(ours, list(values.values()))
+        value = value.to(c)
         if program.order == "stochastic":
             return _neighbour(value, self.stored, end)
         return self.store(value)
@@ -193,6 +196,14 @@ def _sum(value: Tensor, further: Tensor, end: End) -> Tensor:
     if not is_open(end):
         return total
     return torch.where((further != 0) & (total.float() != total), _opened(total, end), total)
+
+
+def _before_last(ours: Tensor, values: Sequence[Tensor]) -> Tensor:
+    """What deltas that are added to the base one after the other leave open before the last: each sum errs by its own
+    size, which may be larger than what they all come to. The first is exact where it is a number of single
+    precision."""
+    first = torch.stack([torch.where(total.float() != total, total.abs(), 0.0) for total in (ours + x for x in values)])
+    return first.amax(0) + (len(values) - 2) * sum((x.abs() for x in values), ours.abs())
 
 
 def _rounded(own: Share, value: Tensor, p: torch.dtype, end: End) -> Tensor:

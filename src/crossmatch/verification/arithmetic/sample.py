@@ -260,6 +260,14 @@ class Sample:
                 break
         return count
 
+    def turned(self, program: Program, weights: Sequence[float]) -> float:
+        """Share of the elements that the order of additions turns, as a rule: what errs by e ends on the other side of
+        a boundary with probability e / step, and |e| of a width `blur` is sqrt(2 / pi) / sqrt(12) of it on average."""
+        trial, total = _Trial(program, tuple(weights), (0.0,) * len(weights)), 0.0
+        for use, joined in self._reader.read(trial, whole=True):
+            total += float((joined.some.blur / _unit(use, joined.some)).sum())
+        return total / math.sqrt(6 * math.pi) / max(1, self.elements)
+
     def outside(self, program: Program, weights: Sequence[float]) -> int:
         """Elements that the program cannot have stored at these weights."""
         trial = _Trial(program, tuple(weights), (0.0,) * len(weights))
@@ -290,7 +298,7 @@ class Sample:
         trial = _Trial(program, tuple(weights), (0.0,) * len(weights))
         for use, joined in self._reader.read(trial, whole=True):
             some = joined.some
-            unit = step(torch.maximum(use.exact(some).abs(), some.ours.abs()), program.grains(use.stored)[0])
+            unit = _unit(use, some)
             unit, none = torch.hypot(unit, some.blur), torch.zeros_like(unit)
             sizes = {i: weights[i] if program.by_models else 1.0 for i in numbers}
             moves = torch.stack([(sizes[i] * some.shares.get(i, none) / unit).flatten() for i in numbers])
@@ -404,6 +412,11 @@ def _room(use: Applied, some: Elements, *, is_rounded: bool) -> Tensor:
         room = room + 2 * sum(share.off for share in use.shares.values()) * size
     # Of each delta that is rounded: the product, two multiplications and a sum.
     return room + (3 + len(sizes)) * (2.0**-9 * total + 2.0**-25) if is_rounded else room
+
+
+def _unit(use: Applied, some: Elements) -> Tensor:
+    """Steps of the coarsest dtype on the way, where elements lie or come from."""
+    return step(torch.maximum(use.exact(some).abs(), some.ours.abs()), use.program.grains(use.stored)[0])
 
 
 def _kinds(shares: Mapping[int, Share]) -> tuple[Any, ...]:
