@@ -87,6 +87,15 @@ class ProofError(CrossmatchError):
     exit_code = ExitCode.FAILED
 
 
+def pip_line(extra: str) -> str:
+    """The line that installs what an extra needs, by its requirements: no index has to know this project for that."""
+    from importlib.metadata import requires
+
+    asked = [line.split(";") for line in requires("crossmatch") or ()]
+    needed = [f"'{name.strip()}'" for name, *rest in asked if f'extra == "{extra}"' in "".join(rest).replace("'", '"')]
+    return f"pip install {' '.join(needed)}"
+
+
 def one_of(option: str, value: str | None, allowed: Sequence[str | None]) -> None:
     """Raise InputError unless the value is an allowed one."""
     if value not in allowed:

@@ -272,7 +272,7 @@ def test_an_executor_without_its_library_says_the_pip_line(
     study: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("crossmatch.executors.start.find_spec", lambda name: None)
-    with pytest.raises(CrossmatchError, match=r"pip install 'crossmatch\[ray\]'"):
+    with pytest.raises(CrossmatchError, match=r"pip install 'ray\[default\]"):
         sweep({**study, "executor": "ray"}, tmp_path / "out")
 
 

@@ -16,11 +16,10 @@ from typing import Any, Literal
 
 from crossmatch.checkpoint.layout import MANIFEST, find_weights
 from crossmatch.checkpoint.untrusted import check_links, parse_json, read_text
-from crossmatch.errors import InputError, OutputError
+from crossmatch.errors import InputError, OutputError, pip_line
 from crossmatch.results.verdict import SignatureJson
 
 SIGNATURE = "model.sig"
-_EXTRA = 'needs the extra that signs: pip install "crossmatch[signing]"'
 
 
 @dataclass(frozen=True)
@@ -115,7 +114,7 @@ def _library() -> Any:
     try:
         return importlib.import_module("model_signing")
     except ImportError as error:
-        raise InputError(f"a signature {_EXTRA} ({error})") from error
+        raise InputError(f"a signature needs what signs: {pip_line('signing')} ({error})") from error
 
 
 def _signed_files(text: str) -> tuple[str, ...]:

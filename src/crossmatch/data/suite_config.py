@@ -16,7 +16,7 @@ from crossmatch.checkpoint import read_text
 from crossmatch.data.reasoning_formats import FORMATS, ReasoningFormat, written
 from crossmatch.data.suite_use import check_fields
 from crossmatch.data.trace_blocks import find_blocks
-from crossmatch.errors import CheckpointError, DataError
+from crossmatch.errors import CheckpointError, DataError, pip_line
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 # Of a YAML file written by hand; its aliases are counted as what they stand for.
@@ -245,9 +245,7 @@ class SuiteSettings(_Strict):
         if self.language == "ja" and self.kind == "generation" and self.match != "number":
             missing = [name for name in ("MeCab", "ipadic") if find_spec(name) is None]
             if missing:
-                raise ValueError(
-                    f"language ja: BLEU needs {' and '.join(missing)} to cut words: pip install 'crossmatch[ja]'"
-                )
+                raise ValueError(f"language ja: BLEU needs {' and '.join(missing)} to cut words: {pip_line('ja')}")
         if self.kind != "choice":
             for name in ("form", "generative", "permutations"):
                 if getattr(self, name) != SuiteSettings.model_fields[name].default:

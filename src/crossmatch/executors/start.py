@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from crossmatch.errors import InputError
+from crossmatch.errors import InputError, pip_line
 from crossmatch.executors.local import LocalExecutor
 from crossmatch.executors.options import ExecutorOptions
 from crossmatch.executors.protocol import Executor, Start
@@ -17,9 +17,7 @@ def check_installed(options: ExecutorOptions) -> None:
     """Raise InputError, with the pip line, if the executor's library is not installed."""
     module = _NEEDS.get(options.kind)
     if module is not None and find_spec(module) is None:
-        raise InputError(
-            f"--executor {options.kind} needs {module}, not installed: pip install 'crossmatch[{options.kind}]'"
-        )
+        raise InputError(f"--executor {options.kind} needs {module}, not installed: {pip_line(options.kind)}")
 
 
 def open_executor(options: ExecutorOptions, start: Start, folder: Path) -> Executor:

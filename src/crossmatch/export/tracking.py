@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from crossmatch.errors import InputError, OutputError
+from crossmatch.errors import InputError, OutputError, pip_line
 from crossmatch.export.formats import to_csv
 from crossmatch.export.results import tables_of
 from crossmatch.export.table import Json, Table
@@ -136,7 +136,7 @@ def _library(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise InputError(f"--report-to {name} needs its package: pip install 'crossmatch[{name}]' ({error})") from error
+        raise InputError(f"--report-to {name} needs its package: {pip_line(name)} ({error})") from error
 
 
 def _figures(summary: Json) -> Iterator[tuple[str, float | None]]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from crossmatch.analysis.interference.weight_scores import WeightScores
-from crossmatch.errors import InputError, RecipeError
+from crossmatch.errors import InputError, RecipeError, pip_line
 from crossmatch.sweeping.prediction import in_order
 from crossmatch.sweeping.recipe import SweepRecipe
 from crossmatch.sweeping.space import Dimension, Point, Space
@@ -73,9 +73,8 @@ class OptunaMethod:
             from optuna.storages import JournalStorage
             from optuna.storages.journal import JournalFileBackend
         except ImportError as error:
-            raise InputError(
-                f"method {recipe.method} needs optuna, which is not installed: pip install 'crossmatch[optuna]'"
-            ) from error
+            line = pip_line("optuna")
+            raise InputError(f"method {recipe.method} needs optuna, which is not installed: {line}") from error
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._optuna, self._recipe, self._space = optuna, recipe, space
         self._study: Any = optuna.create_study(

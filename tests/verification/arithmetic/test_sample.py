@@ -13,7 +13,8 @@ from crossmatch import Adapter, Checkpoint
 from crossmatch.verification import Claim
 from crossmatch.verification.arithmetic.grammar import Program, programs
 from crossmatch.verification.arithmetic.replay import Applied
-from crossmatch.verification.arithmetic.sample import Sample, _is_beyond, _Trial
+from crossmatch.verification.arithmetic.sample import Sample
+from crossmatch.verification.arithmetic.sample_reader import Trial, is_beyond
 from crossmatch.verification.arithmetic.sample_rows import Piece, pieces_of
 from crossmatch.verification.subject import Subject
 from helpers import EVERY_CELL
@@ -71,7 +72,7 @@ def test_misses_are_counted_up_to_a_limit(tmp_path: Path) -> None:
 @pytest.mark.parametrize("stored", [BF16, F16, F32])
 @pytest.mark.parametrize("weights", [(0.3, 0.7), (1.7, -0.4)])
 @pytest.mark.parametrize("size", [1e-3, 0.2])
-def test_nothing_that_a_program_may_store_is_beyond_all_of_them(
+def test_nothing_that_a_program_may_storeis_beyond_all_of_them(
     stored: torch.dtype, weights: tuple[float, ...], size: float, tmp_path: Path
 ) -> None:
     """The least and the greatest that each of them may store, and its own doubts, lie within what is left to all."""
@@ -81,9 +82,9 @@ def test_nothing_that_a_program_may_store_is_beyond_all_of_them(
     every = [program for program in programs(stored, [0, 1]) if not program.long]
     for program in every[:: 1 if EVERY_CELL else 13]:
         for doubts in ((0.0, 0.0), (1e-3, 1e-2)):
-            trial = _Trial(program, weights, doubts)
+            trial = Trial(program, weights, doubts)
             use = Applied.of(program, first.parts, weights, doubts, stored)
             for end in use.bounds(use.read(first.raw, first.where)):
-                assert not _is_beyond(trial, replace(first, stored=end, _grids={})), program
+                assert not is_beyond(trial, replace(first, stored=end, _grids={})), program
     off = replace(first, stored=first.stored + 3 * first.raw.abs().amax(), _grids={})
-    assert _is_beyond(_Trial(Program(), weights, (0.0, 0.0)), off)
+    assert is_beyond(Trial(Program(), weights, (0.0, 0.0)), off)

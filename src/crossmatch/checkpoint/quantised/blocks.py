@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from crossmatch.errors import CheckpointError
+from crossmatch.errors import CheckpointError, pip_line
 
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -31,7 +31,7 @@ def library() -> Any:
     try:
         import gguf
     except ImportError as error:
-        raise CheckpointError('GGUF files need the gguf library: pip install "crossmatch[gguf]"') from error
+        raise CheckpointError(f"GGUF files need the gguf library: {pip_line('gguf')}") from error
     return gguf
 
 

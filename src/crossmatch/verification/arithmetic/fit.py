@@ -20,7 +20,7 @@ from crossmatch.verification.arithmetic.candidates import (
     where_nothing_is_claimed,
 )
 from crossmatch.verification.arithmetic.grammar import HALVES, Program, common, programs
-from crossmatch.verification.arithmetic.sample import Fit, Sample
+from crossmatch.verification.arithmetic.sample import Fit, Sample, turned
 from crossmatch.verification.arithmetic.sample_rows import MODULES, Piece, pieces_of, wrong_rows
 from crossmatch.verification.arithmetic.tensor_kinds import Kind
 from crossmatch.verification.arithmetic.typed_numbers import shortest, typed
@@ -263,8 +263,8 @@ def settle_again(
         first = at_typed_numbers(sample, claimed, recovered) if elsewhere else iter([])
         before = _misses(sample, Fit(subject.program, tuple(subject.weights), ()))
         in_halves = subject.program.grains(some.stored)[0] in HALVES
-        turned = in_halves and _is_turned(modules, some.turned(subject.program, tuple(subject.weights)))
-        spread = elsewhere or turned
+        everywhere = in_halves and _is_turned(modules, turned(some, subject.program, tuple(subject.weights)))
+        spread = elsewhere or everywhere
         return fit(sample, itertools.chain(first, options), whole=whole, spread=spread, most=most_misses(before))
 
     # Exact numbers that explain all; else what rows in question alone say, where that is not against the others.
