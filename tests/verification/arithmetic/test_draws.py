@@ -41,10 +41,11 @@ def test_a_sum_errs_by_what_it_holds_before_the_last_delta(tmp_path: Path) -> No
         (957, "hidden, rank 1"),
         (2088, "hidden, rank 8"),
         (3309, "hidden, rank 1"),
+        (4245, "hidden, rank 1"),
     ],
 )
 def test_a_delta_hidden_in_one_module_is_not_excused(tmp_path: Path, seed: int, kind: str) -> None:
-    """The first five and the last by the errors of an SVD, 2088 by weights beside those that were claimed."""
+    """All but one by the errors of an SVD, 2088 by weights beside those that were claimed."""
     assert kind in HIDDEN
     torch.manual_seed(seed)
     rng = random.Random(f"{seed} False")

@@ -175,8 +175,8 @@ def fit(
     elements of other bits that one that explains every piece may have; then it is the one that has fewest.
     """
     best, half, closest = None, len(sample) - 1 if whole else len(sample) // 2, None
-    for candidate in candidates:
-        if candidate.program.long and (_is_short(sample, candidate) if spread is None else not spread):
+    for candidate in _long_last(candidates):
+        if candidate.program.long and not (_is_long(sample, candidate, best) if spread is None else spread):
             continue
         right = _explained(sample, candidate, half)
         if right == len(sample):
@@ -202,10 +202,24 @@ def _misses(sample: Sample, found: Fit) -> int:
     return sample.misses(found.program, found.weights)
 
 
-def _is_short(sample: Sample, found: Fit) -> bool:
-    """Whether most of the pieces are explained without an SVD, too: it gives the same bits, and leaves more open."""
+def _long_last(candidates: Iterator[Fit]) -> Iterator[Fit]:
+    """Those after an SVD behind all others, which leave less open."""
+    later = []
+    for candidate in candidates:
+        if candidate.program.long:
+            later.append(candidate)
+        else:
+            yield candidate
+    yield from later
+
+
+def _is_long(sample: Sample, found: Fit, best: Fit | None) -> bool:
+    """Whether an SVD is needed for most of the pieces: those that are explained without it, by the same program or by
+    the best one so far, show none of its errors, and it leaves more open than they need."""
+    if best is not None and not best.program.long:
+        return False
     plain = replace(found, program=replace(found.program, long=False))
-    return 2 * _explained(sample, plain) > len(sample)
+    return 2 * _explained(sample, plain) <= len(sample)
 
 
 def _closest(sample: Sample, found: Fit, weights: tuple[float, ...] | None = None) -> Fit:
