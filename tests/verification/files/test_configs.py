@@ -9,8 +9,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from crossmatch.verification.files import config as configs
 from crossmatch.verification.files.config import compare_configs
-from crossmatch.verification.files.sandbox import Resolution
-from crossmatch.verification.files.sandbox import resolve as ask
+from one_child import OneChild
 
 FAMILIES = sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
 LLAMA = {"model_type": "llama", "hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2, "vocab_size": 100}
@@ -39,12 +38,6 @@ def older(config: dict[str, Any]) -> dict[str, Any]:
     return old
 
 
-@pytest.fixture(scope="module")
-def resolved() -> dict[str, Resolution]:
-    """What one child makes of every config that the tests below ask about."""
-    return {}
-
-
 def usual() -> list[dict[str, Any]]:
     """The configs of most tests below."""
     bases = [{**LLAMA, **rope} for rope in ({}, OLD_ROPE, NEW_ROPE)]
@@ -58,21 +51,14 @@ def usual() -> list[dict[str, Any]]:
     ]
 
 
-@pytest.fixture(autouse=True)
-def one_child(monkeypatch: pytest.MonkeyPatch, resolved: dict[str, Resolution]) -> None:
-    def known(asked: list[dict[str, Any]]) -> tuple[Resolution, ...]:
-        texts = [json.dumps(config, sort_keys=True) for config in asked]
-        missing = [config for config, text in zip(asked, texts, strict=True) if text not in resolved]
-        if missing:
-            # A child takes seconds to start and one config none: what other tests ask is asked in the same go.
-            missing += [one for one in usual() if json.dumps(one, sort_keys=True) not in (*texts, *resolved)]
-        for start in range(0, len(missing), 60):
-            some = missing[start : start + 60]
-            for config, found in zip(some, ask(some), strict=True):
-                resolved[json.dumps(config, sort_keys=True)] = found
-        return tuple(resolved[text] for text in texts)
+@pytest.fixture(scope="module")
+def child() -> OneChild:
+    return OneChild(usual)
 
-    monkeypatch.setattr(configs, "resolve", known)
+
+@pytest.fixture(autouse=True)
+def one_child(monkeypatch: pytest.MonkeyPatch, child: OneChild) -> None:
+    monkeypatch.setattr(configs, "resolve", child)
 
 
 def saved(family: str) -> dict[str, Any] | None:

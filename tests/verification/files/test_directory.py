@@ -3,7 +3,9 @@
 import json
 import os
 import resource
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +23,12 @@ from crossmatch import Adapter, Checkpoint
 from crossmatch.errors import CheckpointError
 from crossmatch.study.sample import model_file
 from crossmatch.verification.faults import FAULTS, NOTES
+from crossmatch.verification.files import config as configs
 from crossmatch.verification.files.config import changed_config
 from crossmatch.verification.files.directory import Directory, inspect_directory
 from crossmatch.verification.files.sandbox import render
 from helpers import EVERY_CELL, copy, make_adapter, make_llama
+from one_child import OneChild
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>"]
 EOS = 2
@@ -107,12 +111,12 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def out(bench: Path, tmp_path: Path) -> Iterator[Path]:
+def out(bench: Path, tmp_path: Path) -> Path:
     return copy(bench / "base", tmp_path / "out")
 
 
 @pytest.fixture
-def thinking(bench: Path, tmp_path: Path) -> Iterator[Path]:
+def thinking(bench: Path, tmp_path: Path) -> Path:
     return copy(bench / "thinking", tmp_path / "thinking")
 
 
@@ -625,11 +629,36 @@ def with_config(root: Path, name: str, config: dict[str, Any]) -> Checkpoint:
     return Checkpoint(directory)
 
 
+@lru_cache
+def saved_again(name: str) -> str:
+    """A config as the installed transformers saves it."""
+    with tempfile.TemporaryDirectory() as scratch:
+        base = with_config(Path(scratch), "base", CONFIGS[name])
+        AutoConfig.from_pretrained(base.path).save_pretrained(Path(scratch) / "saved")
+        return (Path(scratch) / "saved" / "config.json").read_text()
+
+
+def changed_as(case: str) -> dict[str, Any]:
+    """A config that was saved again, with the case's change."""
+    name, change, _ = CHANGES[case]
+    saved = json.loads(saved_again(name))
+    change(saved)
+    return saved
+
+
+@pytest.fixture(scope="module")
+def child() -> OneChild:
+    every = [*CONFIGS.values(), *(json.loads(saved_again(name)) for name in CONFIGS), *map(changed_as, CHANGES)]
+    return OneChild(lambda: every)
+
+
 @pytest.mark.parametrize("name", CONFIGS)
-def test_configs_saved_again_are_the_same(tmp_path: Path, name: str) -> None:
+def test_configs_saved_again_are_the_same(
+    tmp_path: Path, name: str, child: OneChild, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(configs, "resolve", child)
     base = with_config(tmp_path, "base", CONFIGS[name])
-    AutoConfig.from_pretrained(base.path).save_pretrained(tmp_path / "saved")
-    saved = json.loads((tmp_path / "saved" / "config.json").read_text())
+    saved = json.loads(saved_again(name))
     assert saved != CONFIGS[name]
     merged = with_config(tmp_path, "out", saved)
     assert changed_config(merged, base) == []
@@ -660,13 +689,13 @@ CHANGES: dict[str, tuple[str, Callable[[dict[str, Any]], Any], str]] = {
 
 
 @pytest.mark.parametrize("case", CHANGES)
-def test_configs_of_other_models_are_not(tmp_path: Path, case: str) -> None:
-    name, change, field = CHANGES[case]
+def test_configs_of_other_models_are_not(
+    tmp_path: Path, case: str, child: OneChild, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(configs, "resolve", child)
+    name, _, field = CHANGES[case]
     base = with_config(tmp_path, "base", CONFIGS[name])
-    AutoConfig.from_pretrained(base.path).save_pretrained(tmp_path / "saved")
-    saved = json.loads((tmp_path / "saved" / "config.json").read_text())
-    change(saved)
-    assert field in changed_config(with_config(tmp_path, "out", saved), base)
+    assert field in changed_config(with_config(tmp_path, "out", changed_as(case)), base)
 
 
 def test_a_missing_or_absurd_config(bench: Path, out: Path) -> None:
