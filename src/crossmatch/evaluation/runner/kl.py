@@ -112,7 +112,8 @@ class Divergences:
         if any(other.name == variant.name for other in self.others.values()):
             kept = self._states.setdefault((variant.name, group), {})
             # A copy: the parameter itself is what the next variant changes.
-            self._heads.setdefault(variant.name, _copied(_head(engine), self._heads.values()))
+            if variant.name not in self._heads:
+                self._heads[variant.name] = _copied(_head(engine), self._heads.values())
         rows, wanted = [], []
         for item in items:
             before, after = engine.token_ids(item.prompt, item.answer)

@@ -271,9 +271,11 @@ class _Pass:
         return _Checked(name, ours, theirs, int(outside.sum()), count, apart, bad, nonfinite=spoilt)
 
     def _module(self, name: str) -> ModuleScan:
-        return self._modules.setdefault(
-            name, ModuleScan(name, Looked.empty(self.subject.weights), self.subject.program_of(name))
-        )
+        # Blocks are many, and an empty scan is a dozen tensors.
+        if name not in self._modules:
+            empty = Looked.empty(self.subject.weights)
+            self._modules[name] = ModuleScan(name, empty, self.subject.program_of(name))
+        return self._modules[name]
 
     def _take(self, done: _Checked) -> None:
         if done.name not in self._adapted:
