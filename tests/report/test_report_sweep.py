@@ -1,10 +1,12 @@
 """The page of a sweep and its charts, from facts alone."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from crossmatch.export.files import charts_of, write_figures
 from crossmatch.report.page.render import render_sweep
 from crossmatch.report.page.sweep import sweep_view
 from crossmatch.report.terminal.sweep import sweep_lines
@@ -84,6 +86,18 @@ def test_the_page_says_the_recommendation_and_escapes_names(facts: dict[str, Any
     assert '"bin":' in json.dumps(sweep_view(bands)["charts"]).replace(" ", "")
     render_sweep(bands)
     assert 'data-chart="map"' not in render_sweep({**facts, "map": None})
+
+
+def test_values_of_fewer_items_are_no_colours_of_the_map(facts: dict[str, Any], tmp_path: Path) -> None:
+    """A dropped point's value is of other items: on easier ones it would look better than what is recommended."""
+    facts["map"]["points"][2] |= {"n": 5, "value": 99.0}
+    (layers,) = [chart["layer"] for name, chart in charts_of(facts).items() if name == "map"]
+    held = {
+        tuple(row["name"] for row in layer["data"]["values"]): layer for layer in layers if "values" in layer["data"]
+    }
+    cells = {names: "color" in layer["encoding"] for names, layer in held.items() if "x2" in layer["encoding"]}
+    assert cells == {("pt0+sft1", "pt0.5+sft1"): True, ("pt0.5+sft0.5",): False}
+    assert {f.suffix for f in write_figures(charts_of(facts), tmp_path)} == {".svg", ".pdf", ".png"}
 
 
 def test_the_terminal_says_it_in_15_lines_of_80_columns(facts: dict[str, Any]) -> None:

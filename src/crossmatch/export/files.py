@@ -54,11 +54,12 @@ def write_figures(charts: Mapping[str, Json], directory: Path) -> list[Path]:
 
 
 def charts_of(facts: Json, name: str = "") -> dict[str, Any]:
-    """Every chart of a result as plain JSON (a study, an evaluation's summary, an analysis), those of its page.
+    """Every chart of a result as plain JSON, those of its page (study, evaluation's summary, analysis, sweep).
 
     name: an evaluation's. Other results have none.
     """
     from crossmatch.report.page.study import analysis_view, build_view, evaluation_view
+    from crossmatch.report.page.sweep import sweep_view
 
     if "study" in facts and "verdicts" in facts:
         return build_view(facts)["charts"] | _scores(facts.get("summary"))
@@ -66,6 +67,8 @@ def charts_of(facts: Json, name: str = "") -> dict[str, Any]:
         return evaluation_view({"name": name, "summary": facts})["charts"] | _scores(facts)
     if "alignment" in facts and "vectors" in facts:
         return analysis_view(facts)["charts"]
+    if "recommendation" in facts and "points" in facts:
+        return sweep_view(facts)["charts"]
     return {}
 
 

@@ -17,7 +17,8 @@ def map_of(points: Sequence[Mapping[str, Any]], space: Mapping[str, Any], goal: 
     summed under the first template; None where fewer than two weights are free.
 
     points: x, y, value, interval and gain of each; steps: the width of a cell where the weights lie on a grid; surface:
-    elsewhere, a thin-plate spline through the measured values (smoothed by 1), inside of the measured range alone.
+    elsewhere, a thin-plate spline through the measured values (smoothed by 1), inside of the measured range alone, of
+    points that were asked most items: those of other items are no values of the same thing.
     """
     free = [
         n for n, parts in space["weights"].items() if any(isinstance(v, dict) or len(v) > 1 for v in parts.values())
@@ -48,7 +49,8 @@ def map_of(points: Sequence[Mapping[str, Any]], space: Mapping[str, Any], goal: 
         )
     known = [row for row in rows if row["value"] is not None]
     steps = [_step([row[axis] for row in known]) for axis in ("x", "y")]
-    surface = [] if None not in steps else _surface(known)
+    most = max((row["n"] for row in known), default=0)
+    surface = [] if None not in steps else _surface([row for row in known if row["n"] == most])
     return {"x": first, "y": second, "measure": name, "points": rows, "steps": steps, "surface": surface}
 
 

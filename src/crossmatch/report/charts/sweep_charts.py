@@ -11,11 +11,15 @@ from crossmatch.results.metrics import metric_of
 
 Json = Mapping[str, Any]
 _RECOMMENDED, _OTHER = "recommended", "tried"
+# Of cells whose points were asked fewer items than others, so that their values cannot be compared with theirs.
+_FEWER = "#d9d6d0"
+_TICKS = 12
 
 
 def map_chart(found: Json, recommended: int) -> Spec:
     """The measured values in the place of their weights: cells where the weights lie on a grid, else a surface in
-    bands (a contour map) with the points on it. A ring marks the recommended point."""
+    bands (a contour map) with the points on it. A ring marks the recommended point. Grey, with an open point: asked
+    fewer items than others before it was dropped, so that its value is one of other items."""
     metric = found["measure"].partition(".")[2]
     known = metric_of(metric)
     title, form, scale = known.title, known.form, known.unit.scale
@@ -27,9 +31,9 @@ def map_chart(found: Json, recommended: int) -> Spec:
         scale=alt.Scale(scheme="viridis", zero=False),
         bin=alt.Bin(maxbins=9) if found["surface"] else False,
     )
-    x = alt.X("x:Q", title=f"weight of {plain(found['x'])}", scale=alt.Scale(zero=False, nice=False))
-    y = alt.Y("y:Q", title=f"weight of {plain(found['y'])}", scale=alt.Scale(zero=False, nice=False))
-    tooltip = ["name:N", alt.Tooltip("text:N", title=title), alt.Tooltip("gain:N", title="gain"), "state:N"]
+    most = max((row["n"] for row in rows), default=0)
+    x, y = (_weight_axis(found, axis, rows, step) for axis, step in (("x", across), ("y", up)))
+    tooltip = ["name:N", alt.Tooltip("text:N", title=title), alt.Tooltip("gain:N", title="gain"), "n:Q", "state:N"]
     layers = []
     if found["surface"]:
         cells = [{**cell, "shown": cell["value"] * scale} for cell in found["surface"]]
@@ -47,14 +51,29 @@ def map_chart(found: Json, recommended: int) -> Spec:
             }
             for row in rows
         ]
-        ground = alt.Chart(alt.Data(values=cells)).mark_rect(stroke="#fff", strokeWidth=1)
-        layers.append(ground.encode(x=x, x2="x2:Q", y=y, y2="y2:Q", color=colour, tooltip=tooltip))
+        for fill, part in ((colour, [c for c in cells if c["n"] == most]), (None, [c for c in cells if c["n"] < most])):
+            ground = alt.Chart(alt.Data(values=part)).mark_rect(stroke="#fff", strokeWidth=1, color=_FEWER)
+            ground = ground.encode(x=x, x2="x2:Q", y=y, y2="y2:Q", tooltip=tooltip)
+            layers += [ground.encode(color=fill) if fill is not None else ground] if part else []
+    for whole, inside, edge in ((True, "#1c1b1a", "#fff"), (False, "#fff", "#777")):
+        some = [row for row in rows if (row["n"] == most) is whole]
+        points = alt.Chart(alt.Data(values=some)).mark_point(
+            filled=True, fill=inside, size=46, stroke=edge, strokeWidth=1, opacity=1
+        )
+        layers += [points.encode(x=x, y=y, tooltip=tooltip)] if some else []
     shared = alt.Chart(alt.Data(values=rows))
-    points = shared.mark_point(filled=True, size=46, stroke="#fff", strokeWidth=1, color="#1c1b1a", opacity=1)
-    layers.append(points.encode(x=x, y=y, tooltip=tooltip))
     ring = shared.transform_filter(f"datum.state == '{_RECOMMENDED}'").mark_point(size=420, strokeWidth=4, opacity=1)
     layers.append(ring.encode(x=x, y=y, color=alt.value(COLOURS[1]), tooltip=tooltip))
     return spec(alt.layer(*layers).properties(height=420))
+
+
+def _weight_axis(found: Json, axis: str, rows: Sequence[Json], step: float | None) -> alt.X | alt.Y:
+    """An axis of weights, with ticks at those that were tried where these lie on a grid."""
+    ticks = sorted({row[axis] for row in rows}) if step else None
+    kind = alt.X if axis == "x" else alt.Y
+    shown = alt.Axis(values=ticks, format=".4~g") if ticks is not None and len(ticks) <= _TICKS else alt.Axis()
+    title = f"weight of {plain(found[axis])}"
+    return kind(f"{axis}:Q", title=title, axis=shown, scale=alt.Scale(zero=False, nice=False))
 
 
 def _map_row(row: Json, scale: float, form: str, recommended: int) -> dict[str, Any]:
@@ -66,6 +85,7 @@ def _map_row(row: Json, scale: float, form: str, recommended: int) -> dict[str, 
         "shown": row["value"] * scale,
         "text": _interval(row, "", scale, form),
         "gain": _interval(row, "gain_", scale, f"+{form}"),
+        "n": row["n"],
         "state": plain(state),
     }
 
