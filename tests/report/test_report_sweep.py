@@ -92,10 +92,8 @@ def test_values_of_fewer_items_are_no_colours_of_the_map(facts: dict[str, Any], 
     """A dropped point's value is of other items: on easier ones it would look better than what is recommended."""
     facts["map"]["points"][2] |= {"n": 5, "value": 99.0}
     (layers,) = [chart["layer"] for name, chart in charts_of(facts).items() if name == "map"]
-    held = {
-        tuple(row["name"] for row in layer["data"]["values"]): layer for layer in layers if "values" in layer["data"]
-    }
-    cells = {names: "color" in layer["encoding"] for names, layer in held.items() if "x2" in layer["encoding"]}
+    grounds = [layer for layer in layers if "x2" in layer["encoding"]]
+    cells = {tuple(row["name"] for row in g["data"]["values"]): "color" in g["encoding"] for g in grounds}
     assert cells == {("pt0+sft1", "pt0.5+sft1"): True, ("pt0.5+sft0.5",): False}
     assert {f.suffix for f in write_figures(charts_of(facts), tmp_path)} == {".svg", ".pdf", ".png"}
 
