@@ -56,7 +56,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="How a sweep grows with points and workers; the head of this file.")
     parser.add_argument("study", type=Path, help="a finished run of studies/sample.yaml, as in runs/sample")
     parser.add_argument("--points", type=int, nargs="+", default=[9, 25, 81], help="points of the grids: squares")
-    parser.add_argument("--items", type=int, default=16, help="choices of a point in the search, about")
+    parser.add_argument("--items", type=int, default=8, help="choices of a point in the search, about")
     given = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
     versions = ", ".join(f"{name} {version(name)}" for name in ("crossmatch", "torch", "transformers", "ray"))

@@ -32,7 +32,8 @@ def map_chart(found: Json, recommended: int) -> Spec:
         bin=alt.Bin(maxbins=9) if found["surface"] else False,
     )
     most = max((row["n"] for row in rows), default=0)
-    x, y = (_weight_axis(found, axis, rows, step) for axis, step in (("x", across), ("y", up)))
+    x = alt.X("x:Q", **_weight_axis(found, "x", rows, across))
+    y = alt.Y("y:Q", **_weight_axis(found, "y", rows, up))
     tooltip = ["name:N", alt.Tooltip("text:N", title=title), alt.Tooltip("gain:N", title="gain"), "n:Q", "state:N"]
     layers = []
     if found["surface"]:
@@ -67,13 +68,11 @@ def map_chart(found: Json, recommended: int) -> Spec:
     return spec(alt.layer(*layers).properties(height=420))
 
 
-def _weight_axis(found: Json, axis: str, rows: Sequence[Json], step: float | None) -> alt.X | alt.Y:
-    """An axis of weights, with ticks at those that were tried where these lie on a grid."""
+def _weight_axis(found: Json, axis: str, rows: Sequence[Json], step: float | None) -> dict[str, Any]:
+    """Of an axis of weights, with ticks at those that were tried where these lie on a grid."""
     ticks = sorted({row[axis] for row in rows}) if step else None
-    kind = alt.X if axis == "x" else alt.Y
     shown = alt.Axis(values=ticks, format=".4~g") if ticks is not None and len(ticks) <= _TICKS else alt.Axis()
-    title = f"weight of {plain(found[axis])}"
-    return kind(f"{axis}:Q", title=title, axis=shown, scale=alt.Scale(zero=False, nice=False))
+    return {"title": f"weight of {plain(found[axis])}", "axis": shown, "scale": alt.Scale(zero=False, nice=False)}
 
 
 def _map_row(row: Json, scale: float, form: str, recommended: int) -> dict[str, Any]:
