@@ -72,7 +72,7 @@ def test_misses_are_counted_up_to_a_limit(tmp_path: Path) -> None:
 @pytest.mark.parametrize("stored", [BF16, F16, F32])
 @pytest.mark.parametrize("weights", [(0.3, 0.7), (1.7, -0.4)])
 @pytest.mark.parametrize("size", [1e-3, 0.2])
-def test_nothing_that_a_program_may_storeis_beyond_all_of_them(
+def test_nothing_that_a_program_may_store_is_beyond_all_of_them(
     stored: torch.dtype, weights: tuple[float, ...], size: float, tmp_path: Path
 ) -> None:
     """The least and the greatest that each of them may store, and its own doubts, lie within what is left to all."""

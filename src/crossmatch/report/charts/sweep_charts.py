@@ -13,6 +13,7 @@ Json = Mapping[str, Any]
 _RECOMMENDED, _OTHER = "recommended", "tried"
 # Of cells whose points were asked fewer items than others, so that their values cannot be compared with theirs.
 _FEWER = "#d9d6d0"
+# Weights that an axis has room to name.
 _TICKS = 12
 
 

@@ -277,8 +277,7 @@ def settle_again(
         first = at_typed_numbers(sample, claimed, recovered) if elsewhere else iter([])
         before = _misses(sample, Fit(subject.program, tuple(subject.weights), ()))
         in_halves = subject.program.grains(some.stored)[0] in HALVES
-        everywhere = in_halves and _is_turned(modules, turned(some, subject.program, tuple(subject.weights)))
-        spread = elsewhere or everywhere
+        spread = elsewhere or (in_halves and _is_turned(modules, turned(some, subject.program, subject.weights)))
         return fit(sample, itertools.chain(first, options), whole=whole, spread=spread, most=most_misses(before))
 
     # Exact numbers that explain all; else what rows in question alone say, where that is not against the others.
@@ -361,8 +360,8 @@ def _is_turned(modules: Sequence[ModuleScan], share: float) -> bool:
     outside of what the plain sum may give. A further delta in one module would else be excused by it. In 16 bits: in
     single precision all orders of additions turn many."""
     most = [_TURNED * share * module.elements for module in modules]
-    turned = sorted(m.mismatches > n + _BY_CHANCE * math.sqrt(n) for m, n in zip(modules, most, strict=True))
-    return 2 * sum(turned[:-1]) > len(turned) - 1 or (len(turned) == 1 and turned[0])
+    more = sorted(m.mismatches > n + _BY_CHANCE * math.sqrt(n) for m, n in zip(modules, most, strict=True))
+    return 2 * sum(more[:-1]) > len(more) - 1 or (len(more) == 1 and more[0])
 
 
 def _near(found: Estimate, claimed: Sequence[float], t: Thresholds) -> bool:

@@ -77,7 +77,7 @@ class Operations:
             total = total.to(p).to(work) if p and program.order == "each" else total
         total = total.to(p).to(work) if p and program.order == "cat" else total
         value = _sum(ours, total, open_end)
-        if p and len(values) > 1 and program.base not in HALVES and is_open(end):
+        if p and program.order == "sum" and len(values) > 1 and program.base not in HALVES and is_open(end):
             value = value + open_end * _before_last(ours, list(values.values()))
         value = value.to(c)
         if program.order == "stochastic":
