@@ -1,4 +1,4 @@
-"""The recommendation in words, where the reference stays."""
+"""The recommendation in words."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -7,6 +7,7 @@ import pytest
 
 from crossmatch.statistics.estimates import Difference
 from crossmatch.sweeping.conclusion import Conclusion, Confirmed, bounds_together
+from crossmatch.sweeping.goals import Constraint, Kept
 from crossmatch.sweeping.metrics import Measure
 from crossmatch.sweeping.sentences import recommendation_of
 
@@ -39,3 +40,37 @@ def test_worse_is_told_from_not_distinguishable(gains: tuple[float, float], said
     found = recommendation_of(prepared, board, conclusion, None, tried=6)
     assert found["sentence"].startswith(f"Ship sft alone: on 11 unseen items {said} (the search's best of these, base")
     assert "3 of them were dropped before all search items were asked: points.csv says why" in found["reasons"]
+
+
+def constraint(text: str, metric: str, relation: Any, low: float, high: float, than: str = "sft") -> Kept:
+    known = Constraint(text, Measure("def", metric, True), relation, than, 0.0, sure=relation == ">=")
+    return Kept(known, (low + high) / 2, low, high, holds=True, broken=False)
+
+
+def test_what_is_not_shown_is_not_called_kept() -> None:
+    """`rougeL not below sft` is met by -5.6 (-13.0 to +1.8) of 17 items: no loss is shown, and none is ruled out."""
+    reference: Any = SimpleNamespace(name="sft")
+    recipe = SimpleNamespace(rule="linear", parameters={})
+    condition = SimpleNamespace(template=SimpleNamespace(name="own"))
+    point: Any = SimpleNamespace(name="x", weights={"pt": 0.75}, recipe=recipe, condition=condition)
+    part = SimpleNamespace(items=30)
+    kept = (
+        constraint("rougeL not below sft", "rougeL", "not below", -13.0, 1.8),
+        constraint("acc not below sft", "acc", "not below", 0.5, 3.5),
+        constraint("bleu not above pt", "bleu", "not above", -1.0, 2.0, "pt"),
+        constraint("rougeL >= sft - 15 at 95%", "rougeL", ">=", -13.0, 1.8),
+    )
+    one = Confirmed(point, (gain(4.0, 2.0),), ((1.0, 7.0),), kept)
+    wanted = SimpleNamespace(reference=reference, goals=[Measure("def", "rougeL", True)])
+    space = SimpleNamespace(control_of=lambda point: None)
+    prepared: Any = SimpleNamespace(wanted=wanted, space=space, parts=SimpleNamespace(search=part, confirmation=part))
+    board: Any = SimpleNamespace(gain=lambda point, goal, part: gain(4.0, 2.0))
+    found = recommendation_of(prepared, board, Conclusion((), (), None, (one,), reference, finished=1), one, tried=1)
+    assert found["sentence"].endswith(
+        "no trial saw; no lower ROUGE-L or accuracy is shown; no higher BLEU than pt is shown; "
+        "keeps rougeL >= sft - 15 at 95%."
+    )
+    assert found["reasons"][-2:] == [
+        "against sft there: ROUGE-L -5.6 (-13.0 to +1.8); so much is not ruled out",
+        "against pt there: BLEU +0.5 (-1.0 to +2.0); so much is not ruled out",
+    ]

@@ -1,12 +1,13 @@
 """The recommendation in words."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from crossmatch.results.metrics import metric_of
 from crossmatch.statistics.estimates import Difference, Figure
 from crossmatch.sweeping.board import Board
 from crossmatch.sweeping.conclusion import Conclusion, Confirmed
-from crossmatch.sweeping.goals import all_hold
+from crossmatch.sweeping.goals import Kept, all_hold
 from crossmatch.sweeping.metrics import Measure
 from crossmatch.sweeping.prepare import Prepared
 from crossmatch.sweeping.space import Point
@@ -42,7 +43,7 @@ def value_text(measure: Measure, figure: Figure) -> str:
 def figure_text(measure: Measure, figure: Figure) -> str:
     """`trace rate 12.0 (8.1 to 16.2)`, in the unit that is shown."""
     known = metric_of(measure.metric)
-    title, form, scale = known.title.removesuffix(" %"), known.form, known.unit.scale
+    title, form, scale = _title(measure), known.form, known.unit.scale
     if figure.low is None or figure.high is None:
         return f"{title} {value_text(measure, figure)}"
     low, high = (format(number * scale, form) for number in (figure.low, figure.high))
@@ -52,8 +53,7 @@ def figure_text(measure: Measure, figure: Figure) -> str:
 def gain_text(goal: Measure, gain: Difference | None) -> str:
     """`perplexity lower by 2.1 (1.2 to 3.0)`: a gain with its interval, in the unit that is shown."""
     known = metric_of(goal.metric)
-    title, form, scale = known.title, known.form, known.unit.scale
-    title = title.removesuffix(" %")
+    title, form, scale = _title(goal), known.form, known.unit.scale
     if gain is None:
         return f"{title} unknown"
     unit = " points" if goal.percent else ""
@@ -69,9 +69,41 @@ def _ship(prepared: Prepared, one: Confirmed) -> str:
     goals, sft = prepared.wanted.goals, prepared.wanted.reference.name
     gains = "; ".join(gain_text(goal, gain) for goal, gain in zip(goals, one.gains, strict=True))
     n = one.gains[0].n if one.gains[0] else 0
-    kept = ", ".join(kept.constraint.text for kept in one.kept)
-    keeps = f"; keeps {kept}" if kept else ""
-    return f"Ship {weights_text(one.point)}: {gains} than {sft} on {n} items that no trial saw{keeps}."
+    kept = "".join(f"; {text}" for text in _kept_texts(one.kept, sft))
+    return f"Ship {weights_text(one.point)}: {gains} than {sft} on {n} items that no trial saw{kept}."
+
+
+def _kept_texts(kept: Sequence[Kept], sft: str) -> list[str]:
+    """Constraints that are kept, each for as much as it says: `not below` asks for no proof that nothing is lost."""
+    found: dict[str, list[str]] = {}
+    for one in (one.constraint for one in kept if _is_weak(one)):
+        word = "lower" if one.relation == "not below" else "higher"
+        against = "" if one.than == sft else f" than {one.than}"
+        found.setdefault(f"no {word} {{}}{against} is shown", []).append(_title(one.measure))
+    texts = [form.format(" or ".join(titles)) for form, titles in found.items()]
+    firm = ", ".join(one.constraint.text for one in kept if not _is_weak(one))
+    return [*texts, *([f"keeps {firm}"] if firm else [])]
+
+
+def _left_open(kept: Sequence[Kept]) -> list[str]:
+    """What constraints that ask for no proof leave open, a line for each variant that they name."""
+    found: dict[str, list[str]] = {}
+    for one in filter(_is_weak, kept):
+        below = one.constraint.relation == "not below"
+        if one.low is None or one.high is None or (one.low >= 0 if below else one.high <= 0):
+            continue
+        form = metric_of(one.constraint.measure.metric).form
+        text = f"{_title(one.constraint.measure)} {one.value:+{form}} ({one.low:+{form}} to {one.high:+{form}})"
+        found.setdefault(str(one.constraint.than), []).append(text)
+    return [f"against {than} there: {', '.join(texts)}; so much is not ruled out" for than, texts in found.items()]
+
+
+def _is_weak(kept: Kept) -> bool:
+    return kept.constraint.relation.startswith("not")
+
+
+def _title(measure: Measure) -> str:
+    return metric_of(measure.metric).title.removesuffix(" %")
 
 
 def _reasons(prepared: Prepared, board: Board, one: Confirmed, tried: int) -> list[str]:
@@ -90,7 +122,7 @@ def _reasons(prepared: Prepared, board: Board, one: Confirmed, tried: int) -> li
         goal = prepared.wanted.goals[0]
         over = board.gain(one.point, goal, prepared.parts.confirmation, control)
         lines.append(f"against its control {control.name} (no partner): {gain_text(goal, over)}")
-    return lines
+    return [*lines, *_left_open(one.kept)]
 
 
 def _stay(prepared: Prepared, board: Board, conclusion: Conclusion) -> str:

@@ -120,7 +120,8 @@ def gain_text(gain: Json | None, metric: str) -> str:
     form, scale = known.form, known.unit.scale
     if gain is None:
         return "–"
-    return f"{gain['value'] * scale:+{form}} ({gain['low'] * scale:+{form}} to {gain['high'] * scale:+{form}})"
+    # No minus before a zero.
+    return f"{gain['value'] * scale + 0.0:+{form}} ({gain['low'] * scale:+{form}} to {gain['high'] * scale:+{form}})"
 
 
 def _cells(figures: Json, facts: Json) -> list[dict[str, Any]]:
