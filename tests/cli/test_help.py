@@ -3,7 +3,6 @@
 import re
 import subprocess
 import sys
-import time
 from typing import Any
 
 import pytest
@@ -94,18 +93,20 @@ def test_examples_have_known_commands_and_options() -> None:
             assert {word for word in words if word.startswith("-")} <= options, line
 
 
-def test_help_takes_less_than_half_a_second_of_a_core() -> None:
-    code = (
-        "import time; from crossmatch.cli import run; run(['evaluate', '--help']); import sys;"
-        "print(time.process_time(), 'torch' in sys.modules or 'transformers' in sys.modules)"
-    )
-    spent = []
-    for _ in range(3):
-        started = time.monotonic()
-        out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-        seconds, heavy = out.splitlines()[-1].split()
-        assert heavy == "False"
-        spent.append(float(seconds))
-        if spent[-1] < 0.5 or time.monotonic() - started > 10:
-            break
-    assert min(spent) < 0.5
+def test_help_loads_nothing_heavy() -> None:
+    """Half a second of a core is all that help may take: benchmarks/start.py measures it, this holds what would break it."""
+    code = "import sys; from crossmatch.cli import run; run(['evaluate', '--help']); print(*sys.modules)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    loaded = {name.partition(".")[0] for name in out.splitlines()[-1].split()}
+    assert not loaded & {
+        "torch",
+        "transformers",
+        "peft",
+        "numpy",
+        "scipy",
+        "pandas",
+        "datasets",
+        "jinja2",
+        "httpx",
+        "yaml",
+    }

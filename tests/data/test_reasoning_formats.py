@@ -1,7 +1,6 @@
 """Traces in every format of the table and in a suite's own, opened by the output or by the prompt, whole and cut."""
 
 import re
-import time
 from pathlib import Path
 
 import pytest
@@ -160,11 +159,10 @@ def test_wording_outside_tags(text: str, untagged: bool, hesitations: int) -> No
     assert (trace.untagged, trace.hesitations) == (untagged, hesitations)
 
 
+@pytest.mark.timeout(60)
 @pytest.mark.parametrize(
     "piece", ["\n", "# ", "`", "> ", "<think>", "<|start|>assistant ", "<think a=b ", "&lt;", "wait, "]
 )
 def test_markers_are_found_in_no_time(piece: str) -> None:
-    start = time.perf_counter()
-    parse_trace(piece * 5_000)
-    opened_by(piece * 5_000)
-    assert time.perf_counter() - start < 1
+    parse_trace(piece * 50_000)
+    opened_by(piece * 50_000)

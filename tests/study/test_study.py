@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import time
 from pathlib import Path
 from typing import Any
 
@@ -142,10 +141,8 @@ def test_a_study_that_cannot_be_judged_exits_3(room: Path, tmp_path: Path, capsy
 
 def test_finished_stages_are_skipped(finished: Path) -> None:
     before = {p: p.stat().st_mtime_ns for p in (finished / "tiny").rglob("*") if p.is_file()}
-    started = time.monotonic()
     result = run_study(load_recipe(finished / "study.yaml"), finished)
     assert result.ran == {}
-    assert time.monotonic() - started < 60
     changed = {p.name for p, t in before.items() if p.stat().st_mtime_ns != t}
     assert changed == {"recipe.json", "report.json", "report.html"}
 

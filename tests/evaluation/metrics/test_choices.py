@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import time
 
 import pytest
 from hypothesis import given
@@ -296,10 +295,9 @@ def test_statistics_over_orders() -> None:
         order_statistics([[1], [1, 2]], [1, 1])
 
 
+@pytest.mark.timeout(60)
 @pytest.mark.parametrize(
     "piece", ["answer ", "<think>", "</think>", "**", "A. ", "选", "\n", "(", "\\boxed{", "答案】", "<<"]
 )
 def test_an_answer_without_end_is_read_in_no_time(piece: str) -> None:
-    start = time.perf_counter()
-    assert extract_choice(piece * 20_000, DRUGS) in (None, A)
-    assert time.perf_counter() - start < 2
+    assert extract_choice(piece * 100_000, DRUGS) in (None, A)

@@ -1,6 +1,5 @@
 """Verifiable instructions: every kind with answers that do and do not, and constraints that were met already."""
 
-import time
 from typing import Any
 
 import numpy as np
@@ -403,10 +402,9 @@ def test_what_is_sustained() -> None:
         sustain([1.5], [0])
 
 
+@pytest.mark.timeout(60)
 @pytest.mark.parametrize("piece", ["<<", "[", "\n", "* ", "Dr. ", ".", "a-", '"', "- \n"])
 def test_a_response_without_end_is_checked_in_no_time(piece: str) -> None:
-    start = time.perf_counter()
-    already_met(piece * 20_000, 0, 30)
+    already_met(piece * 100_000, 0, 30)
     for kind, arguments, *_ in EXAMPLES:
-        check(kind, arguments, PROMPT, piece * 20_000)
-    assert time.perf_counter() - start < 10
+        check(kind, arguments, PROMPT, piece * 100_000)

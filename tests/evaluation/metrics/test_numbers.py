@@ -1,6 +1,5 @@
 """Numbers as models write them: signs, exponents, fractions, decimals, thousands."""
 
-import time
 from fractions import Fraction
 
 import pytest
@@ -100,8 +99,7 @@ def test_one_number_in_two_ways_is_the_same() -> None:
     assert number_matches(texts, references).T.tolist() == [[1, 1, 0, 1]]
 
 
+@pytest.mark.timeout(60)
 @pytest.mark.parametrize("piece", ["1 ", "1,", "1/", "9", "^", "1e", "\\frac{1", "-", "½", "1 1/"])
 def test_a_number_without_end_is_read_in_no_time(piece: str) -> None:
-    start = time.process_time()
-    last_number(piece * 20_000)
-    assert time.process_time() - start < 2
+    last_number(piece * 100_000)

@@ -346,6 +346,7 @@ def test_a_server_that_is_not_there() -> None:
             call()
 
 
+@pytest.mark.timeout(50)
 def test_whoever_waits_for_a_result_may_leave(server: LocalServer) -> None:
     server.faults = ["", "503", "503", "503"]
     served = client(server, parallel=1, pause=60.0)
@@ -354,10 +355,8 @@ def test_whoever_waits_for_a_result_may_leave(server: LocalServer) -> None:
         del index, value
         raise KeyboardInterrupt
 
-    start = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         served.generate(BYTES, 3, Decoding(), [0, 1, 2], done)
-    assert time.monotonic() - start < 5
 
 
 def test_results_come_as_they_are_made(server: LocalServer) -> None:
