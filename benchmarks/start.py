@@ -17,10 +17,9 @@ REPEATS = 5
 def least_seconds(code: str) -> float:
     """CPU seconds of a Python process that runs `code`, the least of REPEATS."""
     timed = f"import time\n{code}\nprint(time.process_time())"
-    return min(
-        float(subprocess.run([sys.executable, "-c", timed], capture_output=True, text=True, check=True).stdout.split()[-1])
-        for _ in range(REPEATS)
-    )
+    command = [sys.executable, "-c", timed]
+    outputs = [subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(REPEATS)]
+    return min(float(output.split()[-1]) for output in outputs)
 
 
 def main() -> None:
