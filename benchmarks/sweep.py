@@ -284,12 +284,14 @@ def main() -> None:
     parser.add_argument("--points", type=int, default=5, help="weights of each adapter, so that a grid has its square")
     parser.add_argument("--items", type=int, default=32, help="generations of a point in the search; twice the choices")
     parser.add_argument("--splits", type=int, default=5, help="seeds of the split over which halving is compared")
+    parser.add_argument("--work", type=Path, help="keeps what was asked, so that another run goes on")
     given = parser.parse_args()
     size = Size(given.points, given.items, given.splits)
     versions = ", ".join(f"{name} {version(name)}" for name in ("crossmatch", "torch", "transformers"))
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {versions}\n", flush=True)
     with tempfile.TemporaryDirectory() as scratch:
-        root = Path(scratch)
+        root = (given.work or Path(scratch)).resolve()
+        root.mkdir(parents=True, exist_ok=True)
         suites = write_suites(given.study.resolve(), root, size)
         two = {name: suites[name] for name in ("define", "name")}
         timing = {

@@ -18,6 +18,8 @@ MAX_LENGTH = 20_000
 # Processor seconds for one expression on one name; those of real adapters take microseconds.
 LONGEST = 0.5
 _PLAIN = re.compile(r"[\w.-]*", re.ASCII)
+# Flags of a part alone that decide what a letter is: `regex` looks for (?a:\w)*\w as if all of it had them.
+_PARTLY_ASCII = re.compile(r"\(\?[A-Za-z]*[aLu][A-Za-z]*(-[A-Za-z]+)?:")
 
 
 def matches(pattern: str, text: str) -> bool:
@@ -25,6 +27,9 @@ def matches(pattern: str, text: str) -> bool:
     if _PLAIN.fullmatch(pattern):
         # Dots stand for any character; nothing else has a meaning.
         return len(pattern) == len(text) and all(p in (".", t) for p, t in zip(pattern, text, strict=True))
+    if not text.isascii() and _PARTLY_ASCII.search(pattern):
+        other = f"{text[:60]!r} has other letters than a-z"
+        raise AdapterError(f"pattern {_shown(pattern)} has flags for a part of it, and {other}")
     try:
         return _compiled(pattern).fullmatch(text, timeout=LONGEST) is not None
     except TimeoutError as error:

@@ -87,6 +87,8 @@ class Board:
         found = []
         for point in points:
             for suite, ids in part.ids.items():
+                if not ids:
+                    continue
                 cell, digest = self.cell(point, suite), self.sheet(point, suite)
                 questions = self.asking.questions(of_items(cell.suite, ids), cell.condition, cell.scored)
                 missing = unanswered(questions, self.logs.sheet(digest))
@@ -107,6 +109,8 @@ class Board:
     def figure(self, point: Point, measure: Measure, part: Part) -> Figure:
         """A metric of a point on the items of a part. Raises DataError, with the point, for scores without numbers."""
         key = point.name, measure, part.ids[measure.suite]
+        if not part.ids[measure.suite]:
+            return Figure(None, None, None, 0)
         if key in self._figures:
             return self._figures[key]
         found = self.measured(point, measure.suite, part.ids[measure.suite])
@@ -119,6 +123,8 @@ class Board:
     def difference(self, point: Point, other: Point, measure: Measure, part: Part) -> Difference | None:
         """point - other, paired over the items of a part; None where there is none."""
         ids = part.ids[measure.suite]
+        if not ids:
+            return None
         key = point.name, other.name, measure, ids
         if key not in self._differences:
             mine, theirs = (self.measured(one, measure.suite, ids) for one in (point, other))

@@ -10,7 +10,7 @@ from crossmatch.results.figures import DifferenceJson
 from crossmatch.statistics.estimates import Difference
 from crossmatch.sweeping.board import Board
 from crossmatch.sweeping.conclusion import Conclusion, Confirmed
-from crossmatch.sweeping.goals import all_hold
+from crossmatch.sweeping.goals import all_hold, holding
 from crossmatch.sweeping.maps import map_of
 from crossmatch.sweeping.metrics import Measure, default_measure
 from crossmatch.sweeping.parts import Part
@@ -66,7 +66,7 @@ def facts_of(
                 "dropped": drop.reason if drop else None,
                 "search": figures_of(board, point, measures, part),
                 "constraints": [kept.to_json() for kept in board.kept(point, part)],
-                "holds": all_hold(board.kept(point, part)),
+                "holds": holding(board.kept(point, part)),
             }
         )
     asked_later = _asked_later(prepared, found, conclusion)

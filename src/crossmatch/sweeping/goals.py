@@ -13,7 +13,7 @@ Numbers are in the unit in which a metric is shown: points of percent for accura
 import difflib
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -123,7 +123,7 @@ class Kept:
             "value": self.value,
             "low": self.low,
             "high": self.high,
-            "holds": self.holds,
+            "holds": self.holds if self.value is not None else None,
             "items_that_would_decide": self.items,
         }
 
@@ -157,6 +157,13 @@ def parse_constraint(text: str, suites: Sequence[Suite], names: Sequence[str]) -
     return Constraint(text, measure, relation, bound["name"], offset, match["level"] is not None)
 
 
-def all_hold(kept: Mapping[str, Kept] | Sequence[Kept]) -> bool:
-    """Whether all constraints are kept."""
-    return all(one.holds for one in (kept.values() if isinstance(kept, Mapping) else kept))
+def all_hold(kept: Sequence[Kept]) -> bool:
+    """Whether all constraints are kept; what is not known is not kept."""
+    return all(one.holds for one in kept)
+
+
+def holding(kept: Sequence[Kept]) -> bool | None:
+    """The same; None where one is not known (its suite was not asked, or has no such figure) and no other is broken."""
+    if any(one.value is not None and not one.holds for one in kept):
+        return False
+    return None if any(one.value is None for one in kept) else True

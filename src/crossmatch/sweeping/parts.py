@@ -1,7 +1,7 @@
 """The items of a sweep in two parts: those of the search, and those of the confirmation, which no trial ever sees."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from crossmatch.checkpoint import value_digest
@@ -25,6 +25,14 @@ class Part:
             return self
         counts = {name: max(FEWEST, math.ceil(share * len(ids))) for name, ids in self.ids.items()}
         return Part(self.name, {name: ids[: counts[name]] for name, ids in self.ids.items()})
+
+    def of(self, suites: Collection[str]) -> "Part":
+        """The items of these suites alone."""
+        return Part(self.name, {name: ids if name in suites else () for name, ids in self.ids.items()})
+
+    def joined(self, other: "Part") -> "Part":
+        """What is in either, where of each suite one begins as the other does."""
+        return Part(self.name, {name: max(ids, other.ids[name], key=len) for name, ids in self.ids.items()})
 
     @property
     def items(self) -> int:

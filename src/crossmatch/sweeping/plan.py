@@ -20,7 +20,8 @@ def plan_sweep(recipe: SweepRecipe) -> SweepPlanJson:
     search, later = prepared.parts.search, prepared.parts.confirmation
     asked = count * search.items
     confirmed = (recipe.finalists * 2 + len(always)) * later.items
-    rungs = [rung.items for rung in prepared.rungs]
+    rungs = [rung.whole.items for rung in prepared.rungs]
+    steps = [prepared.rungs[0].goals.items, *rungs] if len(rungs) > 1 else rungs
     weights = [f"{d.name}: {_values(d)}" for d in prepared.space.weight_dimensions]
     lines = [
         f"sweep {recipe.name}: {recipe.method}, {count} points at most (always: {', '.join(always)})",
@@ -32,7 +33,7 @@ def plan_sweep(recipe: SweepRecipe) -> SweepPlanJson:
             f"suite {name}: {len(ids)} items for the search, {len(later.ids[name])} for the confirmation"
             for name, ids in search.ids.items()
         ),
-        f"items of a point: {' -> '.join(map(str, rungs))}; points that cannot win are dropped on the way",
+        f"items of a point: {' -> '.join(map(str, steps))}; points that cannot win are dropped on the way",
         f"questions at most: {asked} in the search, {confirmed} in the confirmation",
     ]
     if recipe.repair is not False:

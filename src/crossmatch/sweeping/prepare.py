@@ -17,6 +17,7 @@ from crossmatch.sweeping.board import Source, Wanted
 from crossmatch.sweeping.goals import parse_constraint, parse_goal
 from crossmatch.sweeping.metrics import default_measure
 from crossmatch.sweeping.parts import Parts, check_sizes, split
+from crossmatch.sweeping.race import Rung, rungs_of
 from crossmatch.sweeping.recipe import SweepRecipe
 from crossmatch.sweeping.space import Space
 
@@ -36,9 +37,9 @@ class Prepared:
     parts: Parts
 
     @property
-    def rungs(self) -> list[Any]:
-        """The parts of the search after which points are dropped, and the whole."""
-        return [*(self.parts.search.first(share) for share in self.recipe.halving), self.parts.search]
+    def rungs(self) -> list[Rung]:
+        """The steps of the search after which points are dropped, and the whole."""
+        return rungs_of(self.parts.search, self.recipe.halving, {goal.suite for goal in self.wanted.goals})
 
 
 def prepare(recipe: SweepRecipe) -> Prepared:

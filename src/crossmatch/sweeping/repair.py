@@ -14,7 +14,7 @@ from crossmatch.sweeping.conclusion import Conclusion
 from crossmatch.sweeping.driver import Driver
 from crossmatch.sweeping.facts import Searched, shown_measures
 from crossmatch.sweeping.gates import Faulty, Foretold, foretell
-from crossmatch.sweeping.goals import Constraint, Kept, all_hold
+from crossmatch.sweeping.goals import Constraint, Kept, all_hold, holding
 from crossmatch.sweeping.prepare import Prepared
 from crossmatch.sweeping.race import values_of
 from crossmatch.sweeping.space import Point
@@ -148,7 +148,7 @@ def _candidates(swept: Swept, wanted: bool | int | str) -> list[Point]:
     merges = [p for p in swept.found.tried if p.kind == "merge" and guests_of(p, reference)]
     parts = {p.name: dropped.get(p.name, search) for p in merges}
     values = {p.name: values_of(board, p, parts[p.name]) for p in merges}
-    broken = [p for p in merges if not all_hold(board.kept(p, parts[p.name]))]
+    broken = [p for p in merges if holding(board.kept(p, parts[p.name])) is False]
     broken.sort(key=lambda point: values[point.name], reverse=True)
     recommended, first = swept.conclusion.recommended, []
     if recommended.name in values:

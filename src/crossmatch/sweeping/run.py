@@ -142,7 +142,9 @@ def search(prepared: Prepared, board: Board, driver: Driver, method: Method) -> 
 def _learnt(board: Board, point: Point, dropped: Dropped | None, whole: Part) -> Learnt:
     """Gains on the items that a point was asked: paired, so that it does not matter which these were."""
     part = dropped.part if dropped else whole
-    violations = [kept.violation for kept in board.kept(point, part)]
+    # What was not asked since the goals had decided is no violation.
+    asked = [kept for kept in board.kept(point, part) if part.ids[kept.constraint.measure.suite]]
+    violations = [kept.violation if kept in asked else 0.0 for kept in board.kept(point, part)]
     return Learnt(values_of(board, point, part), violations)
 
 
