@@ -1,6 +1,7 @@
 """The halving: what decides is asked first, the rest of those alone that may still win, and the winner stays."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 
 from crossmatch.statistics.estimates import Difference
 from crossmatch.statistics.resampling import paired_difference
-from crossmatch.sweeping.goals import Constraint, Kept
+from crossmatch.sweeping.goals import Constraint, Kept, early
 from crossmatch.sweeping.metrics import Measure
 from crossmatch.sweeping.parts import Part
 from crossmatch.sweeping.race import Dropped, Race, race, rungs_of
@@ -44,8 +45,9 @@ class Answers:
         rows, others = (self.scores[name][measure.suite][[int(i) for i in ids], None] for name in names)
         return paired_difference(rows, others)
 
-    def kept(self, point: Any, part: Part) -> list[Kept]:
-        return [self.keep.judge(self.gain(point, self.keep.measure, part))]
+    def kept(self, point: Any, part: Part, whole: Part | None = None) -> list[Kept]:
+        measure = self.keep.measure
+        return [self.keep.judge(self.gain(point, measure, part), part.share_of(whole, measure.suite))]
 
     @property
     def questions(self) -> int:
@@ -100,6 +102,7 @@ def test_the_rest_is_asked_of_those_alone_that_may_win() -> None:
     found, board = run(world(), (0.25, 0.5))
     reasons = {one.point.name: one.reason for one in found.dropped}
     assert {reasons["p19"], reasons["p18"]} == {"breaks form not below sft"}
+    assert "p17" in {point.name for point in found.finished}
     # The worst was asked what the goal is measured on, and nothing else; its record says so.
     worst = next(one for one in found.dropped if one.point.name == "p0")
     assert worst.reason.startswith("behind p1")
@@ -133,3 +136,41 @@ def test_nothing_is_dropped_behind_a_point_that_breaks_a_constraint() -> None:
     behind = {one.reason for one in found.dropped if one.reason.startswith("behind ")}
     assert not behind & {"behind p18", "behind p19"}
     assert all(isinstance(one, Dropped) for one in found.dropped)
+
+
+def test_what_was_dropped_behind_a_point_that_fails_later_runs_again() -> None:
+    """The best keeps the form on the first items and loses it on the others."""
+    rng, scores = np.random.default_rng(7), world()
+    for name in ("p18", "p19"):
+        form = scores["sft"]["form"] + rng.normal(0, 0.1, 60)
+        form[18:] -= 0.4
+        scores[name]["form"] = form
+    found, board = run(scores, (0.2, 0.3))
+    reasons = {one.point.name: one.reason for one in found.dropped}
+    assert not any(reason.startswith(("behind p18", "behind p19")) for reason in reasons.values())
+    whole, every = run(scores, ())
+    assert winner(found, board) == winner(whole, every) == "p17"
+    # Each point is in one place alone.
+    names = [p.name for p in found.finished] + list(reasons)
+    assert sorted(names) == sorted(name for name in scores if name != "sft")
+
+
+def test_an_early_look_asks_for_more() -> None:
+    difference = Difference(-2.0, -3.0, -0.5, 20, 0.01, "", None, None, None)
+    judged = [KEEP.judge(replace(difference, value=-0.02, low=-0.03, high=-0.005), share) for share in (1.0, 0.25)]
+    assert [one.broken for one in judged] == [True, False]
+    assert [one.holds for one in judged] == [False, False]
+    assert early(-2.0, -0.5, 0.25) == 1.0
+    assert early(3.0, 1.0, 1.0) == 1.0
+
+
+def test_looks_before_the_end_drop_few_that_are_as_good() -> None:
+    """Of points that are no worse than the reference; an interval of 95% at each look would drop several times as many."""
+    rng, early_ones, plain = np.random.default_rng(1), 0, 0
+    for _ in range(200):
+        form = rng.normal(0.5, 0.2, 60)
+        other = form + rng.normal(0, 0.1, 60)
+        looks = [(paired_difference(other[:n, None], form[:n, None]), n / 60) for n in (15, 30)]
+        early_ones += any(KEEP.judge(found, share).broken for found, share in looks)
+        plain += any(KEEP.judge(found).broken for found, _ in looks)
+    assert early_ones <= 3 < plain

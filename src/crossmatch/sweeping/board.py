@@ -137,16 +137,17 @@ class Board:
         found = self.difference(point, other or self.wanted.reference, measure, part)
         return found if found is None or measure.higher else _turned(found)
 
-    def kept(self, point: Point, part: Part) -> list[Kept]:
-        """How a point stands to every constraint."""
-        return [self.judged(constraint, point, part) for constraint in self.wanted.constraints]
+    def kept(self, point: Point, part: Part, whole: Part | None = None) -> list[Kept]:
+        """How a point stands to every constraint; whole: what will be asked, where that is more."""
+        return [self.judged(constraint, point, part, whole) for constraint in self.wanted.constraints]
 
-    def judged(self, constraint: Constraint, point: Point, part: Part) -> Kept:
+    def judged(self, constraint: Constraint, point: Point, part: Part, whole: Part | None = None) -> Kept:
         """The same of one constraint."""
+        measure, share = constraint.measure, part.share_of(whole, constraint.measure.suite)
         if constraint.than is None:
-            return constraint.judge(self.figure(point, constraint.measure, part))
+            return constraint.judge(self.figure(point, measure, part), share)
         other = self.wanted.named[constraint.than]
-        return constraint.judge(self.difference(point, other, constraint.measure, part))
+        return constraint.judge(self.difference(point, other, measure, part), share)
 
 
 def _turned(found: Difference) -> Difference:

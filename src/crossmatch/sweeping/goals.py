@@ -43,6 +43,12 @@ def parse_goal(text: str, suites: Sequence[Suite]) -> Measure:
     return find_measure(rest if higher is not None else text, suites, f"goal {text!r}", higher)
 
 
+def early(value: float, bound: float, share: float) -> float:
+    """The bound of an interval that is looked at when a share of the items has been asked, so that all looks together
+    err about as often as the last alone would: its distance over sqrt(share) (O'Brien and Fleming, Biometrics 1979)."""
+    return value + (bound - value) / math.sqrt(share)
+
+
 @dataclass(frozen=True)
 class Constraint:
     """What a point must keep.
@@ -58,17 +64,20 @@ class Constraint:
     offset: float
     sure: bool
 
-    def judge(self, found: Difference | Figure | None) -> "Kept":
-        """Whether the difference to `than`, or the figure, meets this. What cannot be known is not kept."""
+    def judge(self, found: Difference | Figure | None, share: float = 1.0) -> "Kept":
+        """Whether the difference to `than`, or the figure, meets this. What cannot be known is not kept.
+
+        share: of the items that will be asked; with fewer, it is broken only if an interval so much wider says so.
+        """
         if found is None or found.value is None or found.low is None or found.high is None:
             return Kept(self, None, None, None, holds=False, broken=False)
         scale = self.measure.scale
         value, low, high = (round(number * scale, 10) for number in (found.value, found.low, found.high))
+        above, offset = self.relation in (">=", "not below"), 0.0 if self.relation.startswith("not") else self.offset
+        edge = early(value, high if above else low, share)
+        broken = edge < offset if above else edge > offset
         if self.relation.startswith("not"):
-            broken = high < 0 if self.relation == "not below" else low > 0
-            return Kept(self, value, low, high, holds=not broken, broken=broken)
-        above = self.relation == ">="
-        broken = high < self.offset if above else low > self.offset
+            return Kept(self, value, low, high, holds=high >= 0 if above else low <= 0, broken=broken)
         if self.sure:
             holds = low >= self.offset if above else high <= self.offset
         else:

@@ -34,6 +34,10 @@ class Part:
         """What is in either, where of each suite one begins as the other does."""
         return Part(self.name, {name: max(ids, other.ids[name], key=len) for name, ids in self.ids.items()})
 
+    def share_of(self, whole: "Part | None", suite: str) -> float:
+        """Items of a suite over those of another part that holds these too; 1 without one."""
+        return len(self.ids[suite]) / len(whole.ids[suite]) if whole is not None else 1.0
+
     @property
     def items(self) -> int:
         """Of all suites."""

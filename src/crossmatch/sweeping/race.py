@@ -1,10 +1,10 @@
 """Successive halving over items: few items first, more only for points that may still win."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from crossmatch.sweeping.board import Board
-from crossmatch.sweeping.goals import all_hold
+from crossmatch.sweeping.goals import all_hold, early
 from crossmatch.sweeping.parts import Part
 from crossmatch.sweeping.space import Point
 
@@ -15,11 +15,12 @@ _AHEAD = 4
 
 @dataclass(frozen=True)
 class Dropped:
-    """A point that was asked no more: after how many items, and why."""
+    """A point that was asked no more: what it was asked, why, and the name of the point that it is behind."""
 
     point: Point
     part: Part
     reason: str
+    rival: str | None = None
 
 
 @dataclass(frozen=True)
@@ -66,54 +67,102 @@ def race(
     leaders: points that have been asked everything, against which these run too. At each rung all points are asked
     what the goals are measured on. Then, the best first, those are asked the rest that no rival is surely ahead of; a
     rival is a point that was asked the rest and keeps all constraints. A point is dropped if it surely breaks a
-    constraint, or if a rival is better in every goal, the 95% interval of the paired difference lying above zero.
+    constraint, or if a rival is better in every goal, the 95% interval of the paired difference lying above zero, wider
+    before all items are asked (`early`). It runs again if that rival does not keep all constraints in the end.
     """
     if len(rungs) == 1:
         ask(points, rungs[0].whole)
         return Race(tuple(points), ())
-    alive, dropped, asked = list(points), [], None
-    for rung in rungs:
-        ask(alive, rung.goals)
-        asked = rung.goals if asked is None else asked.joined(rung.goals)
-        last = rung is rungs[-1]
-        broken = {} if last else _broken(board, alive, rung.goals)
-        dropped += [Dropped(point, asked, broken[point.name]) for point in alive if point.name in broken]
-        rivals = [point for point in leaders if all_hold(board.kept(point, rung.whole))]
-        waiting, staying = _in_order(board, [p for p in alive if p.name not in broken], rung.goals), []
-        while waiting:
-            waiting, lost = _apart(board, waiting, rivals, rung.goals)
-            dropped += [Dropped(point, asked, reason) for point, reason in lost]
-            batch, waiting = waiting[:_AHEAD], waiting[_AHEAD:]
-            ask(batch, rung.whole)
-            broken = {} if last else _broken(board, batch, rung.whole)
-            dropped += [Dropped(point, rung.whole, broken[point.name]) for point in batch if point.name in broken]
-            staying += [point for point in batch if point.name not in broken]
-            rivals += [point for point in batch if all_hold(board.kept(point, rung.whole))]
-        alive, asked = staying, rung.whole
-        if not last:
-            alive, lost = _apart(board, staying, rivals, rung.goals)
-            dropped += [Dropped(point, asked, reason) for point, reason in lost]
-    return Race(tuple(alive), tuple(dropped))
+    running, whole = _Running(board, rungs, ask), rungs[-1].whole
+    left, finished, dropped = list(points), list[Point](), dict[str, Dropped]()
+    while left:
+        known = [point for point in (*leaders, *finished) if all_hold(board.kept(point, whole))]
+        through, lost = running.once(left, known)
+        finished += through
+        dropped = {name: one for name, one in dropped.items() if name not in {p.name for p in left}}
+        dropped |= {one.point.name: one for one in lost}
+        safe = {point.name for point in (*leaders, *finished) if all_hold(board.kept(point, whole))}
+        left = [one.point for one in dropped.values() if one.rival is not None and _last(dropped, one) not in safe]
+    return Race(tuple(finished), tuple(dropped.values()))
 
 
-def _broken(board: Board, points: Sequence[Point], part: Part) -> dict[str, str]:
-    """Point -> the constraint that it surely breaks, of points that break one."""
-    found = {point.name: next((one for one in board.kept(point, part) if one.broken), None) for point in points}
-    return {name: f"breaks {one.constraint.text}" for name, one in found.items() if one is not None}
+def _last(dropped: Mapping[str, Dropped], one: Dropped) -> str | None:
+    """Who is ahead of a point, or of whom that one was dropped behind, and so on; None: it broke a constraint."""
+    ahead = one.rival
+    while ahead is not None and ahead in dropped:
+        ahead = dropped[ahead].rival
+    return ahead
 
 
-def _apart(
-    board: Board, points: Sequence[Point], rivals: Sequence[Point], part: Part
-) -> tuple[list[Point], list[tuple[Point, str]]]:
-    """Points that may still win, and those that a rival is surely ahead of, with the reason."""
-    best, staying, lost = _best(board, rivals, part), [], []
-    for point in points:
-        ahead = next((rival for rival in best if _beats(board, rival, point, part)), None)
-        if ahead is None:
-            staying.append(point)
-        else:
-            lost.append((point, f"behind {ahead.name}"))
-    return staying, lost
+class _Running:
+    """Points on their way through the rungs; `asked`: what each was asked so far."""
+
+    def __init__(self, board: Board, rungs: Sequence[Rung], ask: Callable[[Sequence[Point], Part], None]) -> None:
+        self.board, self.rungs, self._ask = board, rungs, ask
+        self.asked: dict[str, Part] = {}
+
+    def ask(self, points: Sequence[Point], part: Part) -> None:
+        """Ask, and note it."""
+        self._ask(points, part)
+        for point in points:
+            self.asked[point.name] = self.asked.get(point.name, part).joined(part)
+
+    def once(self, points: Sequence[Point], leaders: Sequence[Point]) -> tuple[list[Point], list[Dropped]]:
+        """Points that come through all rungs, and those that do not."""
+        alive, dropped = list(points), list[Dropped]()
+        for rung in self.rungs:
+            last = rung is self.rungs[-1]
+            self.ask(alive, rung.goals)
+            alive, lost = (alive, []) if last else self._unbroken(alive, rung.goals)
+            dropped += lost
+            waiting, staying, rivals = _in_order(self.board, alive, rung.goals), list[Point](), list(leaders)
+            while waiting:
+                waiting, lost = self._in_front(waiting, rivals, rung.goals)
+                dropped += lost
+                batch, waiting = waiting[:_AHEAD], waiting[_AHEAD:]
+                self.ask(batch, rung.whole)
+                batch, lost = (batch, []) if last else self._unbroken(batch, rung.whole)
+                dropped += lost
+                staying += batch
+                rivals += [point for point in batch if all_hold(self.board.kept(point, rung.whole))]
+            alive, lost = (staying, []) if last else self._in_front(staying, rivals, rung.goals)
+            dropped += lost
+        return alive, dropped
+
+    def _unbroken(self, points: Sequence[Point], part: Part) -> tuple[list[Point], list[Dropped]]:
+        """Points that may keep all constraints, and those that surely break one."""
+        staying, lost = list[Point](), list[Dropped]()
+        for point in points:
+            kept = self.board.kept(point, part, self.rungs[-1].whole)
+            broken = next((one for one in kept if one.broken), None)
+            if broken is None:
+                staying.append(point)
+            else:
+                lost.append(Dropped(point, self.asked[point.name], f"breaks {broken.constraint.text}"))
+        return staying, lost
+
+    def _in_front(
+        self, points: Sequence[Point], rivals: Sequence[Point], part: Part
+    ) -> tuple[list[Point], list[Dropped]]:
+        """Points that may still win, and those that a rival is surely ahead of."""
+        best, staying, lost = _best(self.board, rivals, part), list[Point](), list[Dropped]()
+        for point in points:
+            ahead = next((rival for rival in best if self._beats(rival, point, part)), None)
+            if ahead is None:
+                staying.append(point)
+            else:
+                lost.append(Dropped(point, self.asked[point.name], f"behind {ahead.name}", ahead.name))
+        return staying, lost
+
+    def _beats(self, rival: Point, point: Point, part: Part) -> bool:
+        """Whether a rival is surely better in every goal."""
+        if rival.name == point.name:
+            return False
+        for goal in self.board.wanted.goals:
+            gain, share = self.board.gain(rival, goal, part, point), part.share_of(self.rungs[-1].whole, goal.suite)
+            if gain is None or early(gain.value, gain.low, share) <= 0:
+                return False
+        return True
 
 
 def _in_order(board: Board, points: Sequence[Point], part: Part) -> list[Point]:
@@ -125,14 +174,6 @@ def _in_order(board: Board, points: Sequence[Point], part: Part) -> list[Point]:
         names = {point.name for point in front}
         left = [point for point in left if point.name not in names]
     return found
-
-
-def _beats(board: Board, rival: Point, point: Point, rung: Part) -> bool:
-    """Whether a rival is surely better in every goal."""
-    if rival.name == point.name:
-        return False
-    gains = [board.gain(rival, goal, rung, point) for goal in board.wanted.goals]
-    return all(gain is not None and gain.low > 0 for gain in gains)
 
 
 def _best(board: Board, rivals: Sequence[Point], rung: Part) -> list[Point]:
