@@ -5,10 +5,11 @@ python benchmarks/sweep.py runs/sample --points 3 --items 8 --splits 2  smaller
 
 Grid: `crossmatch sweep` without halving, in a process of its own, on choices and generations; what is not spent waiting
 for answers is the search's own. Peer: three merges, each written by `crossmatch merge` and loaded and asked by the HF
-backend of lm-evaluation-harness 0.4.13 (batches of 16, an environment and a process of its own), beside the same three
-in one model's memory, also in a process of their own; both are given the same prompts, options and limits. Halving: the
-goals and constraints of studies/sample-sweep.yaml. Every point is asked every item once; on these answers the product's
-own search and confirmation then run with and without halving, over random splits into search and confirmation.
+backend of lm-evaluation-harness 0.4.13 (one at a time as it comes, and in batches of 16; an environment and a process
+of its own), beside the same three in one model's memory, also in a process of their own; both are given the same
+prompts, options and limits. Halving: the goals and constraints of studies/sample-sweep.yaml. Every point is asked every
+item once; on these answers the product's own search and confirmation then run with and without halving, over random
+splits into search and confirmation.
 """
 
 import argparse
@@ -34,13 +35,15 @@ STUDY = REPOSITORY / "studies/sample-sweep.yaml"
 SPAN = 0, 1
 # Generations of the confirmation part of the grid: one finalist needs six.
 CONFIRMED = 8
+# Prompts that the harness takes at a time: its default, and more.
+BATCHES = (1, 16)
 PEER_WEIGHTS = ({"pt": 0.25, "sft": 0.75}, {"pt": 0.5, "sft": 0.5}, {"pt": 0.25, "sft": 1.0})
 HARNESS = """
 import json, sys
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 asked = json.load(open(sys.argv[2]))
-model = HFLM(pretrained=sys.argv[1], dtype="float32", device="cpu", batch_size=16)
+model = HFLM(pretrained=sys.argv[1], dtype="float32", device="cpu", batch_size=int(sys.argv[3]))
 scored = [
     Instance("loglikelihood", {}, (item["prompt"], option), i)
     for item in asked["choices"] for i, option in enumerate(item["options"])
@@ -199,7 +202,7 @@ def peer(recipe: dict[str, Any], root: Path) -> Iterator[str]:
     if reason:
         yield f"| lm-eval 0.4.13 | {reason} | |"
         return
-    wrote, ran, choices, texts = 0.0, 0.0, 0, 0
+    wrote, choices, texts, ran = 0.0, 0, 0, dict.fromkeys(BATCHES, 0.0)
     for weights in PEER_WEIGHTS:
         out = root / "written"
         given = [text for name, value in weights.items() for text in ("-w", f"{name}={value}")]
@@ -207,16 +210,19 @@ def peer(recipe: dict[str, Any], root: Path) -> Iterator[str]:
         command = [*CROSSMATCH, "merge", recipe["base"], *given, "--no-verify", "--overwrite", "-o", str(out)]
         wrote += timed(command).clock
         python = str(PEERS / "lm-eval/bin/python")
-        spent = timed([python, "-c", HARNESS, str(out), str(root / "asked.json")])
-        ran += spent.clock
-        same = alike(json.loads(spent.output.splitlines()[-1]), asked, prepared.space.at(weights), board)
-        choices, texts = choices + same[0], texts + same[1]
-    theirs = wrote + ran
+        for batch in BATCHES:
+            spent = timed([python, "-c", HARNESS, str(out), str(root / "asked.json"), str(batch)])
+            ran[batch] += spent.clock
+            same = alike(json.loads(spent.output.splitlines()[-1]), asked, prepared.space.at(weights), board)
+            choices, texts = choices + same[0], texts + same[1]
     yield f"| crossmatch merge --no-verify | {wrote:.1f} | {wrote / 3:.1f} |"
-    yield f"| lm-eval 0.4.13 on the file, with its start | {ran:.1f} | {ran / 3:.1f} |"
-    yield f"| both | {theirs:.1f} | {theirs / 3:.1f} |"
-    yield f"| both over crossmatch with its start | {theirs / ours:.1f} | |"
-    of = [len(PEER_WEIGHTS) * number for number in count]
+    for batch, seconds in ran.items():
+        how = f"in batches of {batch}" if batch > 1 else "one at a time, as it comes"
+        theirs = wrote + seconds
+        yield f"| lm-eval 0.4.13 on the file, with its start, {how} | {seconds:.1f} | {seconds / 3:.1f} |"
+        yield f"| with the writing | {theirs:.1f} | {theirs / 3:.1f} |"
+        yield f"| over crossmatch with its start | {theirs / ours:.1f} | |"
+    of = [len(PEER_WEIGHTS) * len(BATCHES) * number for number in count]
     yield f"| the same answers | {choices} of {of[0]} choices, {texts} of {of[1]} texts | |"
 
 

@@ -120,8 +120,8 @@ def mended(tried: Tried, chosen: Mending) -> Json:
     holds = "keeps" if all_hold(tried.kept(null, later)) else "does not keep"
     reasons = [
         _broken(tried, target),
-        f"against {reference.name} on unseen items: {'; '.join(alone)}",
-        f"against its null there, {whole}, which {holds} the constraints: {'; '.join(over)}",
+        f"repaired, against {reference.name} on unseen items: {'; '.join(alone)}",
+        f"repaired, against its null there, {whole}, which {holds} the constraints: {'; '.join(over)}",
         _asked(tried),
     ]
     outcome = "mended" if sure else "not confirmed"
