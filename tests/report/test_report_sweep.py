@@ -29,7 +29,7 @@ def facts() -> dict[str, Any]:
         points.append({**point, "search": found, "holds": number < 3})
     gain = {"value": 2.0, "low": 1.0, "high": 3.0, "n": 20}
     row = {"goal": "define.rougeL", "claimed": gain, "confirmed": gain, "together": {"low": 0.5, "high": 3.5}}
-    finalist = {"name": "pt0.5+sft1", "gains": [{**row, "optimism": 0.4}]}
+    finalist = {"number": 2, "name": "pt0.5+sft1", "gains": [{**row, "optimism": 0.4}]}
     finalist["constraints"] = [{"constraint": "acc not below sft", "holds": True}]
     places = [{**{k: p[k] for k in ("number", "name", "dropped")}, "x": p["weights"]["pt"], "y": p["weights"]["sft"]} for p in points]  # fmt: skip
     for place, point in zip(places, points, strict=True):

@@ -1,5 +1,6 @@
 """The recommendation in words."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -65,12 +66,17 @@ def test_what_is_not_shown_is_not_called_kept() -> None:
     space = SimpleNamespace(control_of=lambda point: None)
     prepared: Any = SimpleNamespace(wanted=wanted, space=space, parts=SimpleNamespace(search=part, confirmation=part))
     board: Any = SimpleNamespace(gain=lambda point, goal, part: gain(4.0, 2.0))
-    found = recommendation_of(prepared, board, Conclusion((), (), None, (one,), reference, finished=1), one, tried=1)
+    first: Any = SimpleNamespace(name="y")
+    failed = (replace(kept[0], holds=False),)
+    finalists = (Confirmed(first, (gain(4.0, 2.0),), ((1.0, 7.0),), failed), one)
+    found = recommendation_of(prepared, board, Conclusion((), (), None, finalists, reference, finished=1), one, tried=1)
+    # Whoever was ahead of it in the search is named, and why it is not recommended.
+    assert found["reasons"][1] == "better in the search: y (unseen items break rougeL not below sft)"
     assert found["sentence"].endswith(
         "no trial saw; no lower ROUGE-L or accuracy is shown; no higher BLEU than pt is shown; "
         "keeps rougeL >= sft - 15 at 95%."
     )
     assert found["reasons"][-2:] == [
-        "against sft there: ROUGE-L -5.6 (-13.0 to +1.8); so much is not ruled out",
-        "against pt there: BLEU +0.5 (-1.0 to +2.0); so much is not ruled out",
+        "not ruled out there, against sft: ROUGE-L -5.6 (-13.0 to +1.8)",
+        "not ruled out there, against pt: BLEU +0.5 (-1.0 to +2.0)",
     ]

@@ -18,7 +18,10 @@ def recommendation_of(
 ) -> dict[str, Any]:
     """`sentence`: what to ship and why, in one; `reasons`: what stands behind it, a line each."""
     if confirmed is not None:
-        return {"sentence": _ship(prepared, confirmed), "reasons": _reasons(prepared, board, confirmed, tried)}
+        return {
+            "sentence": _ship(prepared, confirmed),
+            "reasons": _reasons(prepared, board, conclusion, confirmed, tried),
+        }
     return {"sentence": _stay(prepared, board, conclusion), "reasons": _why_stay(prepared, board, conclusion, tried)}
 
 
@@ -95,7 +98,7 @@ def _left_open(kept: Sequence[Kept]) -> list[str]:
         form = metric_of(one.constraint.measure.metric).form
         text = f"{_title(one.constraint.measure)} {one.value:+{form}} ({one.low:+{form}} to {one.high:+{form}})"
         found.setdefault(str(one.constraint.than), []).append(text)
-    return [f"against {than} there: {', '.join(texts)}; so much is not ruled out" for than, texts in found.items()]
+    return [f"not ruled out there, against {than}: {', '.join(texts)}" for than, texts in found.items()]
 
 
 def _is_weak(kept: Kept) -> bool:
@@ -106,23 +109,36 @@ def _title(measure: Measure) -> str:
     return metric_of(measure.metric).title.removesuffix(" %")
 
 
-def _reasons(prepared: Prepared, board: Board, one: Confirmed, tried: int) -> list[str]:
+def _reasons(prepared: Prepared, board: Board, conclusion: Conclusion, one: Confirmed, tried: int) -> list[str]:
     lines = [_tried(prepared, tried)]
+    before = conclusion.finalists[: conclusion.finalists.index(one)]
+    if before:
+        lines.append(f"better in the search: {_rejected(before)}")
     for goal, gain in zip(prepared.wanted.goals, one.gains, strict=True):
         claimed = board.gain(one.point, goal, prepared.parts.search)
         if claimed is not None and gain is not None:
             known = metric_of(goal.metric)
             form, scale = known.form, known.unit.scale
             lines.append(
-                f"the search alone would have claimed {goal.title} {claimed.value * scale:+{form}}; confirmed "
-                f"{gain.value * scale:+{form}}, so its optimism is {(claimed.value - gain.value) * scale:{form}}"
+                f"the search claimed a gain of {claimed.value * scale:{form}} in {goal.title}, unseen items "
+                f"{gain.value * scale:{form}}: its optimism is {(claimed.value - gain.value) * scale + 0.0:{form}}"
             )
     control = prepared.space.control_of(one.point)
     if control is not None:
         goal = prepared.wanted.goals[0]
         over = board.gain(one.point, goal, prepared.parts.confirmation, control)
-        lines.append(f"against its control {control.name} (no partner): {gain_text(goal, over)}")
+        lines.append(f"against its control, {weights_text(control)} alone: {gain_text(goal, over)}")
     return [*lines, *_left_open(one.kept)]
+
+
+def _rejected(finalists: Sequence[Confirmed]) -> str:
+    """Finalists that are not recommended, with what each lacks."""
+    found: dict[str, list[str]] = {}
+    for one in finalists:
+        broken = ", ".join(kept.constraint.text for kept in one.kept if not kept.holds)
+        lacks = f"unseen items break {broken}" if broken else "no sure gain on unseen items"
+        found.setdefault(lacks, []).append(one.point.name)
+    return "; ".join(f"{' and '.join(names)} ({lacks})" for lacks, names in found.items())
 
 
 def _stay(prepared: Prepared, board: Board, conclusion: Conclusion) -> str:
@@ -167,4 +183,4 @@ def _why_stay(prepared: Prepared, board: Board, conclusion: Conclusion, tried: i
 
 def _tried(prepared: Prepared, tried: int) -> str:
     search, later = prepared.parts.search.items, prepared.parts.confirmation.items
-    return f"{tried} points were tried on {search} search items; {later} items were kept for the confirmation"
+    return f"{tried} points were tried on up to {search} items; {later} others were kept for the confirmation"

@@ -15,6 +15,8 @@ _RECOMMENDED, _OTHER = "recommended", "tried"
 _FEWER = "#d9d6d0"
 # Weights that an axis has room to name.
 _TICKS = 12
+# Of points in the chart of two measures.
+_STATES = {"recommended": COLOURS[1], "front": COLOURS[0], "finalist": COLOURS[2], "other": GREY}
 
 
 def map_chart(found: Json, recommended: int) -> Spec:
@@ -100,10 +102,11 @@ def _interval(row: Json, prefix: str, scale: float, form: str) -> str:
 
 def front_chart(rows: Sequence[Json], titles: tuple[str, str]) -> Spec:
     """Two goals against each other with their intervals, the front in colour; rows: name, x, x_low, x_high, y, y_low,
-    y_high, and state (`front`, `recommended` or `other`)."""
+    y_high, and state (`front`, `recommended`, `finalist` or `other`)."""
     data = [{**row, "name": plain(row["name"])} for row in rows]
     shared = alt.Chart(alt.Data(values=data))
-    scale = alt.Scale(domain=["recommended", "front", "other"], range=[COLOURS[1], COLOURS[0], GREY])
+    states = [state for state in _STATES if any(row["state"] == state for row in data)]
+    scale = alt.Scale(domain=states, range=[_STATES[state] for state in states])
     colour = alt.Color("state:N", scale=scale, legend=alt.Legend(orient="top", title=None))
     x = alt.X("x:Q", title=titles[0], scale=alt.Scale(zero=False))
     y = alt.Y("y:Q", title=titles[1], scale=alt.Scale(zero=False))

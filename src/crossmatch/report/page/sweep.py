@@ -43,6 +43,8 @@ def sweep_view(facts: Json) -> dict[str, Any]:
         "repair": _repair(facts),
         "digest": facts["digest"],
         "charts": charts,
+        "grey": facts["map"] is not None and len({row["n"] for row in facts["map"]["points"] if row["n"]}) > 1,
+        "beside": None if len(facts["goals"]) > 1 or second is None else _title(second),
     }
 
 
@@ -76,7 +78,10 @@ def _front_rows(facts: Json, second: Json) -> list[dict[str, Any]]:
             continue
         scales = [metric_of(m["metric"]).unit.scale for m in (facts["goals"][0], second)]
         number = point["number"]
-        state = "front" if number in facts["front"] else "other"
+        confirmed = any(one["number"] == number for one in facts["confirmation"]["finalists"])
+        # One goal has no front: its best point is a finalist.
+        on_front = number in facts["front"] and len(facts["goals"]) > 1
+        state = "front" if on_front else "finalist" if confirmed else "other"
         state = "recommended" if number == facts["recommendation"]["number"] else state
         row: dict[str, Any] = {"name": point["name"], "state": state}
         for axis, figure, scale in (("x", x, scales[0]), ("y", y, scales[1])):

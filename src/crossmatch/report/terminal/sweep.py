@@ -9,7 +9,7 @@ from crossmatch.results.metrics import metric_of
 
 Json = Mapping[str, Any]
 WIDTH, LINES = 80, 15
-_REASONS, _LEADING = 4, 4
+_REASONS, _LEADING = 5, 4
 
 
 def sweep_lines(facts: Json) -> list[str]:
