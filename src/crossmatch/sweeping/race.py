@@ -167,6 +167,8 @@ class _Running:
 
 def _in_order(board: Board, points: Sequence[Point], part: Part) -> list[Point]:
     """The best first: front after front, each by the first goal."""
+    if len(board.wanted.goals) == 1:
+        return sorted(points, key=lambda point: values_of(board, point, part), reverse=True)
     left, found = list(points), []
     while left:
         front = _best(board, left, part)
@@ -191,6 +193,10 @@ def values_of(board: Board, point: Point, part: Part) -> tuple[float, ...]:
 def pareto(points: Sequence[Point], values: Callable[[Point], tuple[float, ...]]) -> list[Point]:
     """Points of which no other one is as good in every value and better in one."""
     of = {point.name: values(point) for point in points}
+    best = max(of.values(), default=())
+    if len(best) == 1:
+        # Of a thousand points, a million comparisons less.
+        return [point for point in points if of[point.name] == best]
 
     def behind(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
         return other != one and all(b >= a for a, b in zip(one, other, strict=True))
