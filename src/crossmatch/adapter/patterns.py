@@ -28,8 +28,10 @@ def matches(pattern: str, text: str) -> bool:
         # Dots stand for any character; nothing else has a meaning.
         return len(pattern) == len(text) and all(p in (".", t) for p, t in zip(pattern, text, strict=True))
     if not text.isascii() and _PARTLY_ASCII.search(pattern):
-        other = f"{text[:60]!r} has other letters than a-z"
-        raise AdapterError(f"pattern {_shown(pattern)} has flags for a part of it, and {other}")
+        raise AdapterError(
+            f"pattern {_shown(pattern)} has flags for a part of it, and {text[:60]!r} has other letters than a-z: "
+            "write the pattern without these flags"
+        )
     try:
         return _compiled(pattern).fullmatch(text, timeout=LONGEST) is not None
     except TimeoutError as error:

@@ -75,13 +75,15 @@ def race(
         return Race(tuple(points), ())
     running, whole = _Running(board, rungs, ask), rungs[-1].whole
     left, finished, dropped = list(points), list[Point](), dict[str, Dropped]()
+    rivals = [point for point in leaders if all_hold(board.kept(point, whole))]
     while left:
-        known = [point for point in (*leaders, *finished) if all_hold(board.kept(point, whole))]
-        through, lost = running.once(left, known)
+        through, lost = running.once(left, rivals)
         finished += through
-        dropped = {name: one for name, one in dropped.items() if name not in {p.name for p in left}}
+        rivals += [point for point in through if all_hold(board.kept(point, whole))]
+        for point in left:
+            dropped.pop(point.name, None)
         dropped |= {one.point.name: one for one in lost}
-        safe = {point.name for point in (*leaders, *finished) if all_hold(board.kept(point, whole))}
+        safe = {point.name for point in rivals}
         left = [one.point for one in dropped.values() if one.rival is not None and _last(dropped, one) not in safe]
     return Race(tuple(finished), tuple(dropped.values()))
 

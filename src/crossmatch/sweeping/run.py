@@ -143,8 +143,8 @@ def _learnt(board: Board, point: Point, dropped: Dropped | None, whole: Part) ->
     """Gains on the items that a point was asked: paired, so that it does not matter which these were."""
     part = dropped.part if dropped else whole
     # What was not asked since the goals had decided is no violation.
-    asked = [kept for kept in board.kept(point, part) if part.ids[kept.constraint.measure.suite]]
-    violations = [kept.violation if kept in asked else 0.0 for kept in board.kept(point, part)]
+    kept = board.kept(point, part)
+    violations = [one.violation if part.ids[one.constraint.measure.suite] else 0.0 for one in kept]
     return Learnt(values_of(board, point, part), violations)
 
 

@@ -7,7 +7,7 @@ from crossmatch.results.metrics import metric_of
 from crossmatch.statistics.estimates import Difference, Figure
 from crossmatch.sweeping.board import Board
 from crossmatch.sweeping.conclusion import Conclusion, Confirmed
-from crossmatch.sweeping.goals import Kept, all_hold
+from crossmatch.sweeping.goals import Kept
 from crossmatch.sweeping.metrics import Measure
 from crossmatch.sweeping.prepare import Prepared
 from crossmatch.sweeping.space import Point
@@ -135,7 +135,7 @@ def _rejected(finalists: Sequence[Confirmed]) -> str:
     """Finalists that are not recommended, with what each lacks."""
     found: dict[str, list[str]] = {}
     for one in finalists:
-        broken = ", ".join(kept.constraint.text for kept in one.kept if not kept.holds)
+        broken = ", ".join(_broken(one.kept))
         lacks = f"unseen items break {broken}" if broken else "no sure gain on unseen items"
         found.setdefault(lacks, []).append(one.point.name)
     return "; ".join(f"{' and '.join(names)} ({lacks})" for lacks, names in found.items())
@@ -151,7 +151,7 @@ def _stay(prepared: Prepared, board: Board, conclusion: Conclusion) -> str:
     text = gain_text(goal, best.gains[0])
     n = best.gains[0].n if best.gains[0] else 0
     if any(one.better for one in conclusion.finalists):
-        broken = next(k.constraint.text for o in conclusion.finalists if o.better for k in o.kept if not k.holds)
+        broken = next(text for one in conclusion.finalists if one.better for text in _broken(one.kept))
         return f"Ship {sft.name} alone: what is better on unseen items does not keep {broken} there."
     worse = all(one.worse for one in conclusion.finalists)
     found = "every point that reached them is worse" if worse else "no point is surely better"
@@ -161,8 +161,11 @@ def _stay(prepared: Prepared, board: Board, conclusion: Conclusion) -> str:
 
 
 def _broken_by_reference(prepared: Prepared, board: Board) -> str:
-    kept = board.kept(prepared.wanted.reference, prepared.parts.search)
-    return ", ".join(one.constraint.text for one in kept if not one.holds)
+    return ", ".join(_broken(board.kept(prepared.wanted.reference, prepared.parts.search)))
+
+
+def _broken(kept: Sequence[Kept]) -> list[str]:
+    return [one.constraint.text for one in kept if not one.holds]
 
 
 def _why_stay(prepared: Prepared, board: Board, conclusion: Conclusion, tried: int) -> list[str]:
@@ -172,8 +175,8 @@ def _why_stay(prepared: Prepared, board: Board, conclusion: Conclusion, tried: i
     goal = prepared.wanted.goals[0]
     for one in conclusion.finalists:
         claimed = board.gain(one.point, goal, prepared.parts.search)
-        broken = [k.constraint.text for k in one.kept if not k.holds]
-        also = f"; does not keep {', '.join(broken)}" if broken and not all_hold(one.kept) else ""
+        broken = ", ".join(_broken(one.kept))
+        also = f"; does not keep {broken}" if broken else ""
         known = metric_of(goal.metric)
         form, scale = known.form, known.unit.scale
         said = f"{claimed.value * scale:+{form}}" if claimed is not None else "unknown"
