@@ -9,9 +9,11 @@ sizes (an adapter's norm from 1e-4 to 0.2 of the base's), merged by a program th
 (`tests/honest_programs.py`: torch's own operations in float32, bfloat16 and float16). Nothing of the prover makes the
 files. A fault changes one thing by at least a tenth of an adapter, or a bit that no rounding explains, or hides a
 further delta that goes the program's own way: at twice the size that the verdict on the honest file states, in one
-matrix, of rank 1, 8 or full, or in one row (there at the root of the number of rows times as much); where rounding
-leaves nothing of it in the file there is no fault. Missed: a fault that is verified. Coverage: of recovered
-weights, those whose 95% interval holds the true one, which is the one that single precision made of it.
+matrix, of rank 1, 8 or full, or in one row (there at the root of the number of rows times as much). Where its factors
+or models are rounded away before, so that fewer than half of the elements change that the last rounding alone would
+change, the file holds no delta of that size, and there is no fault (rows `lost in rounding`). Missed: a fault that is
+verified. Coverage: of recovered weights, those whose 95% interval holds the true one, which is the one that single
+precision made of it.
 """
 
 import argparse
@@ -128,10 +130,10 @@ def trial(seed: int, honest: bool) -> Trial:
             found = judge(made, made.whole(made.weights), "merged")
         elif kind in HIDDEN:
             stated = judge(made, made.whole(made.weights), "honest").evidence["unseen"]
-            hidden = hide(rng, made, kind, stated) if stated is not None else {}
-            if all(torch.equal(t, hidden[n]) for n, t in made.whole(made.weights).items()) if hidden else True:
+            hidden = hide(rng, made, kind, stated) if stated is not None else None
+            if hidden is None or hidden.is_lost:
                 return Trial(f"{kind}: lost in rounding", made.program, "failed", (), ())
-            found = judge(made, hidden, "merged")
+            found = judge(made, hidden.tensors, "merged")
         else:
             found = judge(made, spoil(rng, made, kind), "merged")
     shown = [found.weights[f"a{i}"] for i in range(len(made.weights))]

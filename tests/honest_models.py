@@ -121,7 +121,25 @@ def judge(made: Made, merged: Tensors, name: str) -> Any:
 HIDDEN = {"hidden, rank 1": 1, "hidden, rank 8": 8, "hidden, full rank": 256, "hidden in one row": 0}
 
 
-def hide(rng: random.Random, made: Made, kind: str, unseen: float) -> Tensors:
+@dataclass(frozen=True)
+class Hidden:
+    """A merge with a further delta in one matrix, and what of it has come into the file.
+
+    changed: elements of other bits than without it; expected: as many where nothing but the last step rounds it.
+    """
+
+    tensors: Tensors
+    changed: int
+    expected: int
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether less than half of it has arrived: its factors or models were rounded before, to zero or to the base,
+        so that the file holds no delta of this size."""
+        return 2 * self.changed < self.expected or not self.changed
+
+
+def hide(rng: random.Random, made: Made, kind: str, unseen: float) -> Hidden:
     """The honest merge with a further delta in one matrix: twice as large as said, by the program's own way."""
     name = rng.choice(sorted(SHAPES))
     rows, columns = SHAPES[name]
@@ -138,5 +156,8 @@ def hide(rng: random.Random, made: Made, kind: str, unseen: float) -> Tensors:
         size *= rows**0.5
     b *= size / float((b @ a).norm())
     merged = made.whole(made.weights)
+    honest, exact = merged[name], made.base[name].double() + claimed
     merged[name] = made.merge(name, made.weights, [(Factors(a, b), 1.0)])
-    return merged
+    with_it = (exact + b.double() @ a.double()).to(honest.dtype)
+    expected = int((with_it != exact.to(honest.dtype)).sum())
+    return Hidden(merged, int((merged[name] != honest).sum()), expected)

@@ -55,5 +55,5 @@ def test_a_delta_hidden_in_one_module_is_not_excused(tmp_path: Path, seed: int, 
     assert honest.verdict == "verified"
     stated = honest.evidence["unseen"]
     assert stated is not None
-    found = judge(made, hide(rng, made, kind, stated), "merged")
+    found = judge(made, hide(rng, made, kind, stated).tensors, "merged")
     assert found.verdict == "failed"

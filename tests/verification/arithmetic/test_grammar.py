@@ -70,7 +70,7 @@ def test_a_further_delta_of_twice_the_stated_size_is_found(program: str, kind: s
     assert honest.verified
     # What nobody could see would be no proof at all.
     assert 0.0 < unseen < 1e-3
-    verdict = judge(made, hide(random.Random(8), made, kind, unseen), "hidden")
+    verdict = judge(made, hide(random.Random(8), made, kind, unseen).tensors, "hidden")
     assert verdict.faults == ("unexplained-delta",)
 
 
@@ -82,7 +82,7 @@ def test_errors_of_an_svd_excuse_nothing_in_a_file_of_another_program(tmp_path: 
     assert "one merge after the other" in honest.rounding["arithmetic"]
     for seed in range(4 if EVERY_CELL else 1):
         torch.manual_seed(seed)
-        hidden = hide(random.Random(seed), made, "hidden, full rank", honest.evidence["unseen"])
+        hidden = hide(random.Random(seed), made, "hidden, full rank", honest.evidence["unseen"]).tensors
         assert judge(made, hidden, f"hidden {seed}").faults == ("unexplained-delta",)
 
 

@@ -149,7 +149,7 @@ def test_weights_that_nobody_types_are_known_from_the_bits(seed: int, tmp_path: 
     assert unseen < 0.01
     torch.manual_seed(seed)
     kind = ("hidden, rank 1", "hidden, rank 8", "hidden, full rank", "hidden in one row")[seed // 2 % 4]
-    hidden = judge(claimed, hide(random.Random(seed), inside, kind, unseen), "hidden")
+    hidden = judge(claimed, hide(random.Random(seed), inside, kind, unseen).tensors, "hidden")
     assert hidden.verdict == "failed"
 
 

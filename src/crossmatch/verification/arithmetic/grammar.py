@@ -122,6 +122,11 @@ class Program:
         """Whether some adapters were combined, and others merged before or after."""
         return isinstance(self.order, tuple) and any(isinstance(step, tuple) for step in self.order)
 
+    @property
+    def is_combined(self) -> bool:
+        """Whether columns of several adapters' factors may be added up as one product."""
+        return self.order in ("sum", "cat") or self.is_grouped
+
     def last_of(self, adapter: int) -> LastMerge | None:
         """The last merge, where it is of that adapter and made in another way."""
         return self.last if isinstance(self.order, tuple) and self.order[-1] == adapter else None

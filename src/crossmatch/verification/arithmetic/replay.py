@@ -12,7 +12,7 @@ from crossmatch.delta import Delta, Dora, LowRank, Workspace, linear
 from crossmatch.verification.arithmetic.float_spacing import step
 from crossmatch.verification.arithmetic.grammar import HALVES, Program
 from crossmatch.verification.arithmetic.operations import End, Operations
-from crossmatch.verification.arithmetic.shares import UNIT, Share, share
+from crossmatch.verification.arithmetic.shares import UNIT, Share, shares_of
 
 # Elements of which both ends are computed in one go: of few, calls cost more than numbers.
 _TOGETHER = 1 << 15
@@ -53,7 +53,7 @@ class Applied:
         stored: torch.dtype,
     ) -> "Applied":
         """The program for these deltas at weight one, at these weights."""
-        shares = {i: share(program.of(i), d, weights[i], doubts[i], stored=stored) for i, d in parts.items()}
+        shares = shares_of(program, parts, weights, doubts, stored)
         plain = program.delta is None and program.order in ("sum", "cat") and shares
         total = linear([s.value for s in shares.values()], [1.0] * len(shares)) if plain else None
         return cls(program, shares, stored, tuple(weights), total)

@@ -13,7 +13,7 @@ from crossmatch.verification.arithmetic.float_spacing import step
 from crossmatch.verification.arithmetic.grammar import Program, goes_through_16_bits
 from crossmatch.verification.arithmetic.replay import Applied, Elements, rows_of
 from crossmatch.verification.arithmetic.sample_rows import Piece
-from crossmatch.verification.arithmetic.shares import Share, absolute, share
+from crossmatch.verification.arithmetic.shares import Share, absolute, shares_of
 
 # Elements of a piece that are tried first, spread over it; as many on which a program failed that explains these; and
 # how often such are added.
@@ -35,12 +35,11 @@ class Trial:
         grouped = program.order if program.is_grouped or program.last else None
         way = (program.factors, program.place, program.multiplied, program.chain, program.by_models, program.long)
         # The slack of a product knows whether 16 bits follow.
-        return (*way, grouped, goes_through_16_bits(program), program.last)
+        return (*way, grouped, program.is_combined, goes_through_16_bits(program), program.last)
 
     def shares(self, parts: Mapping[int, Delta], stored: torch.dtype) -> dict[int, Share]:
         """Of deltas at weight one."""
-        of, weights, doubts = self.program.of, self.weights, self.doubts
-        return {i: share(of(i), d, weights[i], doubts[i], stored=stored) for i, d in parts.items()}
+        return shares_of(self.program, parts, self.weights, self.doubts, stored)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """What one adapter adds in a program of the grammar: factors as they are multiplied, and how far that may be off."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -48,12 +48,31 @@ class Share:
     off: float = 0.0
 
 
-def share(program: Program, delta: Delta, weight: float, doubt: float = 0.0, *, stored: torch.dtype) -> Share:
-    """One adapter's share; doubt: how far its weight may be off."""
+def shares_of(
+    program: Program, parts: Mapping[int, Delta], weights: Sequence[float], doubts: Sequence[float], stored: torch.dtype
+) -> dict[int, Share]:
+    """Every adapter's share of one tensor, by its number; parts: deltas at weight one."""
+    # Combined factors are summed over all their columns at once: the bound of such a sum grows with the number of terms.
+    terms = sum(_rank(delta) for delta in parts.values()) if program.is_combined else 0
+    return {i: share(program.of(i), d, weights[i], doubts[i], stored=stored, terms=terms) for i, d in parts.items()}
+
+
+def _rank(delta: Delta) -> int:
+    """Columns of a delta's factors, of the expert that has most; 0 where it has none."""
+    if isinstance(delta, Stack):
+        return max(_rank(part) for part in delta.parts)
+    return delta.rank if isinstance(delta, LowRank) else 0
+
+
+def share(
+    program: Program, delta: Delta, weight: float, doubt: float = 0.0, *, stored: torch.dtype, terms: int = 0
+) -> Share:
+    """One adapter's share; doubt: how far its weight may be off; terms: of the sum that it is part of, if more than its
+    own."""
     relative = doubt / abs(weight) if weight else 0.0
     unit = program.by_models
     if isinstance(delta, Stack):
-        each = [share(program, part, weight, doubt, stored=stored) for part in delta.parts]
+        each = [share(program, part, weight, doubt, stored=stored, terms=terms) for part in delta.parts]
         return replace(
             each[0],
             value=Stack(tuple(s.value for s in each)),  # type: ignore[arg-type]
@@ -73,11 +92,10 @@ def share(program: Program, delta: Delta, weight: float, doubt: float = 0.0, *, 
         own = delta if unit else delta.scaled(weight)
         return Share(own, slack=_PLAIN[stored], doubt=0.0 if unit else relative, weight=weight, off=doubt)
     value, after = _factors(program, delta, 1.0 if unit else weight)
-    sixteen = stored in HALVES or goes_through_16_bits(program)
-    slack = (delta.rank + _FURTHER) * UNIT
+    slack = (max(terms, delta.rank) + _FURTHER) * UNIT
     if program.factors in TF32:
         slack *= _CUT
-    if program.factors is None and sixteen:
+    if program.long and (stored in HALVES or goes_through_16_bits(program)):
         slack = max(slack, _LONG)
     spread = None
     if program.factors and program.place != "product":
