@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from crossmatch.data.dialogues import parse_row
 from crossmatch.data.messages import Dialogue, Document
 from crossmatch.data.training_sets import documents, examples_digest, load_examples, load_sets, notes, parse_example
 from crossmatch.errors import DataError
@@ -41,6 +42,38 @@ def parts(*texts: str) -> list[dict[str, str]]:
 )  # fmt: skip
 def test_forms_that_are_read(row: dict[str, Any], turns: Any) -> None:
     assert parse_example(row, {}) == Dialogue(turns)
+
+
+@pytest.mark.parametrize("name", ["arguments", "parameters", "input", "args"])
+def test_arguments_of_calls_have_several_names(name: str) -> None:
+    call = {"function": {"name": "f", name: {"x": 1}}} if name == "parameters" else {"name": "f", name: '{"x": 1}'}
+    row = {"messages": [U, {"role": "assistant", "tool_calls": [call]}]}
+    read: Any = parse_row(row, {})[0]
+    assert read.more[1]["tool_calls"][0]["function"] == {"name": "f", "arguments": {"x": 1}}
+
+
+def test_lists_of_messages_as_json_text() -> None:
+    row = {"prompt": json.dumps([{"role": "system", "content": "s"}, U]), "completion": json.dumps([A])}
+    assert parse_row(row, {}) == [Dialogue((("system", "s"), *QA))]
+    # Other JSON is what the texts say.
+    plain = {"prompt": '[{"bp": 120}]', "completion": '{"role": "nurse"}'}
+    assert parse_row(plain, {}) == [Dialogue((("user", '[{"bp": 120}]'), ("assistant", '{"role": "nurse"}')))]
+
+
+def test_an_answer_of_weight_1_is_learnt_in_a_prompt_too() -> None:
+    row = {"prompt": [U, {**A, "weight": 1}, U], "completion": [A]}
+    read: list[Any] = parse_row(row, {})
+    assert [len(example.turns) for example in read] == [2, 4]
+
+
+def test_documents_of_dialogues(tmp_path: Path) -> None:
+    """A row is one document, however many of its answers are learnt; weights mean nothing to PT."""
+    data = tmp_path / "x.jsonl"
+    data.write_text(json.dumps({"prompt": [U], "completion": [A, U, A]}) + "\n" + json.dumps({"messages": [U, A]}))
+    assert documents(load_examples(data)) == ["q\na\nq\na", "q\na"]
+    data.write_text(json.dumps({"messages": [U, {**A, "weight": 0}, U, {**A, "weight": 1}]}))
+    with pytest.raises(DataError, match="line 1: an answer has weight 0, and PT learns every token"):
+        documents(load_examples(data))
 
 
 @pytest.mark.parametrize("name", ["reasoning_content", "thinking", "reasoning"])
@@ -99,7 +132,7 @@ def test_weights_choose_the_answers_that_are_learnt(tmp_path: Path) -> None:
         ({"instruction": "q", "context": "c", "output": "a"}, "'context' would be lost: name it input"),
         ({"question": "q", "answer": "a"}, "--column prompt=question --column completion=answer"),
         ({"prompt": "q", "chosen": "a", "rejected": "b"}, "'completion' must be a text"),
-        ({"prompt": "q", "completion": "a", "label": False}, "label is false"),
+        ({"prompt": "q", "completion": "a", "label": False}, "label is False"),
         ({"prompt": "q", "input": "i", "completion": "a"}, "'input' has no place"),
         ({"prompt": "q", "completion": 4}, "'completion' must be a text that is not empty, not int"),
         ({"prompt": "q", "completion": "a", "images": ["x.png"]}, "'images' would be lost"),
@@ -117,6 +150,12 @@ def test_weights_choose_the_answers_that_are_learnt(tmp_path: Path) -> None:
         ({"messages": [U, {"role": "assistant", "content": None}]}, "'content' must be a text that is not empty"),
         ({"messages": [{**U, "thinking": "t"}, A]}, "thought of a message must be a text, of the assistant's"),
         ({"messages": [U, {**A, "tool_calls": [{"x": 1}]}]}, "a tool call must be an object with the name"),
+        ({"messages": [U, {**A, "tool_calls": [{"name": "f", "kwargs": {"x": 1}}]}]}, "a tool call has kwargs; it is read"),
+        ({"messages": [U, {**A, "tool_calls": [{"name": "f", "input": {"x": 1}, "args": {"x": 2}}]}]}, "has input and args"),
+        ({"messages": [U, {**A, "trainable": False}]}, "say what is learnt by weight"),
+        ({"messages": [U, {"role": "assistant", "content": [{"type": "thinking", "thinking": "t"}, "a"], "reasoning": "u"}]}, "its thought twice"),
+        ({"prompt": "q", "completion": "a", "label": 0}, "label is 0"),
+        ({"prompt": "q", "completion": "a", "label": "False"}, "label is 'False'"),
         ({"instruction": "q", "output": "a", "history": ["p"]}, "list of .question, answer."),
         ({"prompt": "q \ud83d", "completion": "a"}, "lone surrogate"),
         ({"messages": [U, {**A, "thinking": "\ud83d"}]}, "lone surrogate"),
@@ -161,3 +200,11 @@ def test_the_audit_reads_what_training_reads(tmp_path: Path) -> None:
         ("q", "hm\na"),
         ("q", "a"),
     ]
+
+
+def test_a_field_that_another_column_takes_the_place_of_is_not_lost() -> None:
+    row = {"prompt": "You are a doctor.", "question": "q", "completion": "a"}
+    with pytest.raises(DataError, match="'prompt' would be lost, since 'question' is .*--column system=prompt"):
+        parse_row(row, {"prompt": "question"})
+    both = {"prompt": "question", "system": "prompt"}
+    assert parse_row(row, both) == [Dialogue((("system", "You are a doctor."), *QA))]

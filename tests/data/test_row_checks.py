@@ -32,8 +32,17 @@ CALLS = (
     "{% for c in m.tool_calls or [] %}{{ c.function.arguments | tojson }} {% endfor %}<|end|> {% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
+# Of calls it shows the first alone, and text only where there is none.
+FIRST_CALL = (
+    "{% for m in messages %}<|{{ m.role }}|> {% if m.tool_calls %}{{ m.tool_calls[0].function | tojson }}"
+    "{% else %}{{ m.content }}{% endif %} <|end|> {% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+NO_TOOL = "{% set messages = messages | rejectattr('role', 'equalto', 'tool') | list %}" + PLAIN
+QUOTES_TOOL = PLAIN.replace("{{ m.content }}", "{{ m.content | tojson if m.role == 'tool' else m.content }}")
 QA = (("user", "what is blood"), ("assistant", "bone"))
 CALL = {"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}
+TWO = {"tool_calls": [CALL, {"type": "function", "function": {"name": "g", "arguments": {"y": 2}}}]}
+ASKED = (("user", "what is blood"), ("assistant", "I look it up"), ("tool", 'the "cell"'), ("assistant", "a cell"))
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +64,9 @@ def tokenizer(base: Path) -> Any:
         (PLAIN, Dialogue(QA, {1: {"reasoning_content": "hm"}}), r"leaves out the thought of the answer \(reasoning_content\)"),
         (PLAIN, Dialogue(QA, {1: {"tool_calls": [CALL]}}), "leaves out the tool calls of message 2"),
         (PLAIN, Dialogue(QA, {}, (CALL,)), "leaves out the tools"),
+        (NO_TOOL, Dialogue(ASKED), "leaves out message 3, what a tool gave"),
+        (FIRST_CALL, Dialogue((QA[0], ("assistant", "")), {1: TWO}), "leaves out tool call 2 of message 2"),
+        (FIRST_CALL, Dialogue(QA, {1: {"tool_calls": [CALL]}}), "leaves out the answer's text beside its tool calls"),
     ],
 )  # fmt: skip
 def test_rows_that_a_template_cannot_take(tokenizer: Any, template: str, dialogue: Dialogue, message: str) -> None:
@@ -67,6 +79,20 @@ def test_rows_that_a_template_cannot_take(tokenizer: Any, template: str, dialogu
         check_dialogues(tokenizer, [fine, wrong])
     assert str(caught.value).startswith("f.jsonl, line 7")
     assert "\n" not in str(caught.value)
+
+
+def test_what_is_shown_in_another_form_is_there(tokenizer: Any) -> None:
+    tokenizer.chat_template = QUOTES_TOOL
+    assert check_dialogues(tokenizer, [Dialogue(ASKED)]).notes == ()
+
+
+def test_what_reaches_no_model_is_said(tokenizer: Any) -> None:
+    tokenizer.chat_template = FIRST_CALL
+    more = {0: {"name": "Bob"}, 1: {"tool_calls": [CALL]}, 2: {"name": "f"}}
+    assert sorted(check_dialogues(tokenizer, [Dialogue(ASKED, more)]).notes) == [
+        "note: names of messages are left out by the chat template (1 dialogues)",
+        "note: texts of earlier answers beside tool calls are left out by the chat template (1 dialogues)",
+    ]
 
 
 def test_a_thought_gets_the_name_that_the_template_reads(tokenizer: Any) -> None:

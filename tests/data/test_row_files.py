@@ -57,6 +57,19 @@ def test_every_format_gives_the_same_rows_to_all(tmp_path: Path, name: str) -> N
     assert [d.answer for d in open_corpus(tmp_path / name)] == ["a", "糖尿病"]
 
 
+def test_objects_in_parquet_have_no_fields_of_others(tmp_path: Path) -> None:
+    """Arrow gives all objects of a list the same fields."""
+    calls = [{"name": "weather", "arguments": {"city": "Paris"}}, {"name": "add", "arguments": {"a": 1, "b": 2}}]
+    rows: list[Any] = [
+        {"completion": [{"role": "assistant", "tool_calls": [call]}], "options": {"A": "x"}} for call in calls
+    ]
+    rows[1]["options"] = {"A": "x", "B": "y"}
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "x.parquet")
+    found = [row.values for row in read_file(tmp_path / "x.parquet")[0]]
+    assert [row["completion"][0]["tool_calls"][0] for row in found] == calls
+    assert found[0]["options"] == {"A": "x", "B": None}
+
+
 def test_parquet_and_texts(tmp_path: Path) -> None:
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS), tmp_path / "a.parquet", row_group_size=1)
     assert [(row.key, row.values) for row in stream_rows(tmp_path / "a.parquet")] == [("1", ROWS[0]), ("2", ROWS[1])]

@@ -7,9 +7,14 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from architectures.zoo import tiny
+from crossmatch import Checkpoint
 from crossmatch.cli import run
+from crossmatch.data.responses import read_as
+from crossmatch.data.training_sets import Dialogue, load_examples
+from crossmatch.training import read_settings, train_stage
 from helpers import make_chat_model, make_tokenizer
 
 
@@ -76,3 +81,38 @@ def test_experts_that_go_by_another_name_are_balanced(tmp_path: Path, data: Path
     make_tokenizer(tmp_path / "base")
     assert trained(tmp_path / "base", data, tmp_path / "out") == 0
     assert all(tensor.any() for tensor in adapted(tmp_path / "out").values())
+
+
+@pytest.mark.parametrize("kind", ["recurrent_gemma", "xlstm", "gemma2", "granite", "cohere"])
+def test_the_loss_is_the_models_own(kind: str, tmp_path: Path) -> None:
+    """Logits that are scaled or capped, and so large that it matters."""
+    model = tiny(kind).build()
+    model.get_output_embeddings().weight.data *= 40
+    model.save_pretrained(tmp_path / "base")
+    make_tokenizer(tmp_path / "base")
+    (tmp_path / "x.jsonl").write_text(json.dumps({"prompt": "what is blood ?", "completion": "the old heart cell"}))
+    settings = read_settings(["max_steps=1", "max_length=64", "batch_size=1"])
+    result = train_stage(
+        Checkpoint(tmp_path / "base"), "sft", tmp_path / "x.jsonl", tmp_path / "out", settings=settings
+    )
+    reading, _ = read_as(AutoTokenizer.from_pretrained(tmp_path / "base"), None, None, "auto")
+    [example] = load_examples(tmp_path / "x.jsonl")
+    assert isinstance(example, Dialogue)
+    found = reading.read(example.messages())
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=torch.float32).eval()
+    with torch.inference_mode():
+        logits = plain(input_ids=torch.tensor([found.ids]), use_cache=False).logits[0].double().log_softmax(-1)
+    own = -sum(float(logits[i - 1, found.ids[i]]) for i in range(found.first, len(found.ids))) / (
+        len(found.ids) - found.first
+    )
+    assert result["loss"][0][1] == pytest.approx(own, rel=1e-4)
+
+
+def test_another_loss_than_the_models_own_is_refused(tmp_path: Path, data: Path, monkeypatch: Any, capsys: Any) -> None:
+    model = tiny("recurrent_gemma").build()
+    model.get_output_embeddings().weight.data *= 40
+    model.save_pretrained(tmp_path / "base")
+    make_tokenizer(tmp_path / "base")
+    monkeypatch.setattr("crossmatch.training.trainer._CAPS", ())
+    assert trained(tmp_path / "base", data, tmp_path / "out") == 2
+    assert "the loss that TRL computes is not that of a recurrent_gemma model" in capsys.readouterr().err

@@ -34,6 +34,8 @@ KNOWN = (
     "text",
 )
 """Fields that `columns` can name."""
+# Labels of answers that are not wanted, as sets for preferences have them, in JSON and in cells of CSV.
+_UNWANTED = ("false", "0", "0.0")
 _FORMS = "messages, conversations, prompt/completion, instruction/output, text"
 # A row that has one of these means more than its texts. Field -> what to do.
 _REFUSED = {
@@ -57,6 +59,17 @@ def parse_row(row: Any, columns: Mapping[str, str], place: str = "") -> list[Exa
     """
     if not isinstance(row, dict):
         raise DataError(f"an object is needed, not {type(row).__name__}")
+    for known, theirs in columns.items():
+        if (
+            theirs in row
+            and known != theirs
+            and known not in columns.values()
+            and row.get(known) not in (None, "", [], {})
+        ):
+            raise DataError(
+                f"field {known!r} would be lost, since {theirs!r} is to be read in its place; name what it is, as in "
+                f"--column system={known}, or leave it out"
+            )
     row = {key: value for key, value in row.items() if key not in columns.values()} | {
         known: row[theirs] for known, theirs in columns.items() if theirs in row
     }
@@ -76,8 +89,11 @@ def _parse(row: Mapping[str, Any], given: Mapping[str, Any], place: str) -> list
         refuse_fields(given, _REFUSED)
         return [Document(_text(row, "text"), place, _rest(given, {"text"}))]
     refuse_fields(given, _REFUSED)
-    if given.get("label") is False and not key:
-        raise DataError("label is false: an answer that is not wanted would be learnt; leave the row out")
+    if not key and str(given.get("label", "")).strip().lower() in _UNWANTED:
+        raise DataError(
+            f"label is {row['label']!r}: an answer that is not wanted would be learnt; leave the row out, or the field "
+            "if it means something else"
+        )
     if given.get("weight") not in (None, 1):
         raise DataError("the weight of a whole row is not used; leave out rows of weight 0, and this field")
     tools = _tools(given.get("tools"))
@@ -147,10 +163,16 @@ def _history(history: Any) -> list[Any]:
 
 
 def _as_messages(row: Mapping[str, Any], name: str, role: str) -> list[Any]:
-    """A field that is a text, or a list of messages."""
-    if isinstance(row.get(name), list):
-        return _messages(row[name], name)
+    """A field that is a text, or a list of messages, which may be JSON text."""
+    value = json_text(row.get(name))
+    if isinstance(row.get(name), list) or (isinstance(value, list) and value and all(map(_is_message, value))):
+        return _messages(value, name)
     return [{"role": role, "content": _text(row, name)}]
+
+
+def _is_message(value: Any) -> bool:
+    """Whether an element of a list is a message, and no other JSON that a text may hold."""
+    return isinstance(value, dict) and bool({"role", "from"} & set(value)) and bool({"content", "value"} & set(value))
 
 
 def _messages(value: Any, name: str) -> list[Any]:

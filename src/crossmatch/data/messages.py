@@ -19,9 +19,15 @@ _ROLES = {
 }
 THOUGHTS = ("reasoning_content", "thinking", "reasoning")
 """Names that data and templates have for the thought before an answer."""
+# Names that data have for the arguments of a call: OpenAI's, Llama's, Anthropic's.
+_ARGUMENTS = ("arguments", "parameters", "input", "args")
+_OF_CALL = ("id", "type", "index", "function", "name", *_ARGUMENTS)
 _REFUSED_IN_MESSAGE = {
     "function_call": "write it as tool_calls",
-    **dict.fromkeys(("train", "mask", "masked", "loss"), "say what is learnt by weight: 0 or 1"),
+    **dict.fromkeys(
+        ("train", "training", "trainable", "mask", "masked", "loss", "loss_weight"),
+        "say what is learnt by weight: 0 or 1",
+    ),
     **dict.fromkeys(("image", "images", "audio", "refusal"), "models are trained on text alone"),
 }
 
@@ -40,7 +46,8 @@ class Dialogue:
     """A conversation as (role, content) pairs whose last turn, the assistant's, is learnt in the SFT stage.
 
     more: number of a turn -> further fields of its message, as templates take them (`reasoning_content`, `tool_calls`,
-    `tool_call_id`, `name`); tools: what the model may call, as JSON schemas; place, unused: as of a Document.
+    `tool_call_id`, `name`); tools: what the model may call, as JSON schemas; place, unused: as of a Document; unlearnt:
+    earlier answers that have weight 0.
     """
 
     turns: tuple[tuple[str, str], ...]
@@ -48,6 +55,7 @@ class Dialogue:
     tools: tuple[Mapping[str, Any], ...] = field(default=(), hash=False)
     place: str = field(default="", compare=False)
     unused: tuple[str, ...] = field(default=(), compare=False)
+    unlearnt: int = field(default=0, compare=False)
 
     def messages(self) -> list[dict[str, Any]]:
         """As a chat template takes them."""
@@ -112,7 +120,8 @@ class Turns:
         """Numbers of the answers to be learnt; among: of a completion of several messages. Raises DataError."""
         if among is None and not self.weights:
             return [len(self.turns) - 1]
-        numbers = among or range(len(self.turns))
+        # What has a weight of its own is learnt wherever it stands.
+        numbers = sorted({*among, *self.weights}) if among else range(len(self.turns))
         found = [i for i in numbers if self.turns[i][0] == "assistant" and self.weights.get(i, True)]
         if not found:
             raise DataError("no answer is learnt: all have weight 0; leave the row out")
@@ -130,6 +139,7 @@ class Turns:
                 tools,
                 place,
                 rest,
+                sum(not weight for i, weight in self.weights.items() if i < last),
             )
             for last in learnt
         ]
@@ -148,6 +158,10 @@ class Turns:
             self._weigh(given.pop("weight"), role)
         thought = next((name for name in THOUGHTS if name in given), None)
         if thought is not None:
+            if more:
+                raise DataError(
+                    f"the message has its thought twice, as a part of its content and as {thought}; keep one"
+                )
             more[thought] = given.pop(thought)
         if role == "call":
             role, content, more["tool_calls"] = "assistant", "", _calls(content)
@@ -209,7 +223,12 @@ def _calls(value: Any) -> list[dict[str, Any]]:
         function = call.get("function", call)
         if not isinstance(function, dict) or not isinstance(function.get("name"), str):
             raise DataError("a tool call must be an object with the name and the arguments of a function")
-        arguments = json_text(function.get("arguments", {}))
+        given = [name for name, value in {**call, **function}.items() if value not in (None, "", [], {})]
+        held = [name for name in _ARGUMENTS if function.get(name) not in (None, "")]
+        if len(held) > 1 or not set(given) <= set(_OF_CALL):
+            names = ", ".join(name for name in given if name not in _OF_CALL) or " and ".join(held)
+            raise DataError(f"a tool call has {names}; it is read by its name and one of {', '.join(_ARGUMENTS)}")
+        arguments = json_text(function[held[0]]) if held else {}
         if not isinstance(arguments, dict):
             raise DataError(f"the arguments of the call of {function['name']} must be an object, or one as JSON text")
         found.append({**({"id": call["id"]} if "id" in call else {}), "type": "function"})

@@ -103,6 +103,14 @@ def parse_json(text: str, place: str) -> Any:
         raise DataError(f"{place}: not JSON: {reason}") from error
 
 
+def without_nulls(value: Any, within: bool = False) -> Any:
+    """A row without the fields that hold nothing of objects in its lists (`within` one: of this object, too): Arrow
+    gives every object of a column the fields of all of them, so that a tool call would have the arguments of others."""
+    if isinstance(value, dict):
+        return {name: without_nulls(held, within) for name, held in value.items() if held is not None or not within}
+    return [without_nulls(held, True) for held in value] if isinstance(value, list) else value
+
+
 def no_number(name: str) -> NoReturn:
     """For `parse_constant`: refuse what Python's json would take."""
     raise ValueError(f"{name} is no JSON number")
@@ -221,7 +229,7 @@ def _parquet(path: Path) -> Iterator[tuple[Place, Any]]:
             for batch in file.iter_batches():
                 for row in batch.to_pylist():
                     number += 1
-                    yield Place(f"row {number}", number), row
+                    yield Place(f"row {number}", number), without_nulls(row)
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:_SHOWN]
         raise DataError(f"{path} cannot be read: it is not parquet: {reason}") from error

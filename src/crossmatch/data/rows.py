@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from crossmatch.data.row_files import FORMATS, KNOWN, file_rows, format_of
+from crossmatch.data.row_files import FORMATS, KNOWN, file_rows, format_of, without_nulls
 from crossmatch.errors import CheckpointError, DataError
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def _library(
     with tempfile.TemporaryDirectory() if path.startswith((".", "/")) else nullcontext() as cache:
         try:
             data: Any = load_dataset(path, name, split=split, revision=revision, cache_dir=cache)
-            yield from (dict(row) for row in data)
+            yield from (without_nulls(dict(row)) for row in data)
         except Exception as error:  # the library raises many kinds, none of its own
             _refuse(f"{title}: the data set cannot be read" if title else f"{before} the hub did not give it", error)
 

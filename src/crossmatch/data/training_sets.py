@@ -87,17 +87,29 @@ def notes(examples: Iterable[Example]) -> list[str]:
 
 
 def documents(examples: Sequence[Example]) -> list[str]:
-    """The texts for PT; a dialogue becomes its turns in order, without any template.
+    """The texts for PT; a dialogue becomes its turns in order, without any template, once for all its answers.
 
-    Raises DataError for thoughts and tool calls, which are no part of these.
+    Raises DataError for thoughts and tool calls, which are no part of these, and for answers of weight 0.
     """
-    for number, example in enumerate(examples, 1):
-        if isinstance(example, Dialogue) and not example.plain:
+    texts = []
+    for number, (example, following) in enumerate(zip(examples, [*examples[1:], None], strict=True), 1):
+        if isinstance(example, Document):
+            texts.append(example.text)
+            continue
+        place = example.place or f"example {number}"
+        if not example.plain:
             raise DataError(
-                f"{example.place or f'example {number}'}: a thought or tools would be lost in plain text; "
-                "train with --stage sft, or leave the fields out"
+                f"{place}: a thought or tools would be lost in plain text; train with --stage sft, or leave the "
+                "fields out"
             )
-    return [e.text if isinstance(e, Document) else "\n".join(content for _, content in e.turns) for e in examples]
+        if example.unlearnt:
+            raise DataError(
+                f"{place}: an answer has weight 0, and PT learns every token; train with --stage sft, or leave it out"
+            )
+        # A row with several answers is a dialogue for each, and the last one holds them all.
+        if not (isinstance(following, Dialogue) and example.place and following.place == example.place):
+            texts.append("\n".join(content for _, content in example.turns))
+    return texts
 
 
 def dialogues(examples: Sequence[Example], source: str | Path) -> list[Dialogue]:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from datasets import Dataset
@@ -18,12 +18,17 @@ from crossmatch.causal import open_model
 from crossmatch.data.chat_templates import open_tokenizer
 from crossmatch.data.responses import read_as, read_responses
 from crossmatch.data.training_sets import Dialogue
+from crossmatch.errors import InputError
 from crossmatch.runtime import SILENT, Task
 from crossmatch.training.processes import this_run
 from crossmatch.training.settings import Stage, TrainSettings
 from crossmatch.training.targets import lora_targets
 
 COMPLETE = "complete"
+# Other names of `final_logit_softcapping`: RecurrentGemma's, xLSTM's.
+_CAPS = ("logits_soft_cap", "output_logit_soft_cap")
+# Tokens of a row on which losses are compared.
+_COMPARED = 64
 
 
 def load_base(base: Path, dtype: str) -> Any:
@@ -33,7 +38,36 @@ def load_base(base: Path, dtype: str) -> Any:
     # TRL's load-balancing loss asks for experts by this name alone (1.16: Granite, Phi and Llama 4 have another).
     if not hasattr(config, "num_experts") and hasattr(config, "num_local_experts"):
         config.num_experts = config.num_local_experts
+    # Its loss reads the cap of the logits by the one name that most classes have.
+    cap = next((getattr(config, name) for name in _CAPS if getattr(config, name, None)), None)
+    if cap is not None and getattr(config, "final_logit_softcapping", None) is None:
+        config.final_logit_softcapping = cap
     return model
+
+
+def refuse_other_loss(trainer: SFTTrainer) -> None:
+    """Raise InputError where the trainer's loss is not the model's own.
+
+    TRL takes logits for the output matrix times what the last layer gives, scaled and capped as it knows it; a class
+    that does something else with them would be trained to another end. Compared are the log-probabilities of a first
+    row.
+    """
+    rows: Any = trainer.train_dataset
+    ids, model = rows[0]["input_ids"][:_COMPARED], cast(Any, trainer.model)
+    tokens = torch.tensor([ids], device=model.device)
+    training, model = model.training, model.eval()
+    with torch.no_grad():
+        logits = model(input_ids=tokens, use_cache=False).logits[0, :-1].float()
+        theirs = model(input_ids=tokens, labels=tokens, use_cache=False, fused_lm_head=True).log_probs[0].float()
+    model.train(training)
+    own = logits.log_softmax(-1).gather(1, tokens[0, 1:, None])[:, 0]
+    # Logits are rounded to the dtype on one way and not on the other.
+    room = 1e-3 + 4 * torch.finfo(next(model.parameters()).dtype).eps * float(logits.abs().max())
+    if len(ids) > 1 and not bool(((own - theirs).abs() <= room).all()):
+        raise InputError(
+            f"the loss that TRL computes is not that of a {model.config.model_type} model: on a first row it is "
+            f"{-float(theirs.mean()):.3f} for {-float(own.mean()):.3f}; this model cannot be trained here"
+        )
 
 
 class Watch(TrainerCallback):
@@ -128,6 +162,7 @@ def build_trainer(
     )
     # It prints every log line on stdout, which belongs to results.
     trainer.remove_callback(PrinterCallback)
+    refuse_other_loss(trainer)
     if planned_steps(trainer, settings) == 1:
         # The first step of a warm-up has rate 0: a run of one step would learn nothing.
         trainer.args.warmup_steps = 0

@@ -52,7 +52,7 @@ def shares_of(
     program: Program, parts: Mapping[int, Delta], weights: Sequence[float], doubts: Sequence[float], stored: torch.dtype
 ) -> dict[int, Share]:
     """Every adapter's share of one tensor, by its number; parts: deltas at weight one."""
-    # Combined factors are summed over all their columns at once: the bound of such a sum grows with the number of terms.
+    # Combined factors are summed over all their columns at once, and the bound of a sum grows with its terms.
     terms = sum(_rank(delta) for delta in parts.values()) if program.is_combined else 0
     return {i: share(program.of(i), d, weights[i], doubts[i], stored=stored, terms=terms) for i, d in parts.items()}
 
