@@ -59,8 +59,9 @@ def test_evaluate_measures_and_shows_it(answers: tuple[Path, str], found: dict[s
     tail = tail[: tail.index("\n\n")]
     assert all(len(line) <= 80 for line in tail.splitlines())
     assert len([line for line in tail.splitlines() if line.startswith("    ")]) == len(PREDICTORS)
-    result = CliRunner().invoke(app, ["report", str(out)])
+    result = CliRunner().invoke(app, ["report", str(out), "--detail"])
     assert result.exit_code == 0, result.output
+    assert result.stdout == printed
     page = (out / "summary.html").read_text()
     assert "Interference, predicted and measured" in page
     assert "What it gains and loses" in page

@@ -119,6 +119,8 @@ def test_the_command(finished: Path, capsys: pytest.CaptureFixture[str]) -> None
     out, err = capsys.readouterr()
     assert out.startswith("pt0.3+sft0.7 is what it claims to be (pt 0.30000, sft 0.70000).")
     assert out.count("\n") <= 15
+    assert run(["report", str(finished / "tiny")]) == 0
+    assert capsys.readouterr().out == out
     assert run([*command, "--detail"]) == 0
     assert capsys.readouterr().out.startswith("pt0.3+sft0.7: verified (recovered pt 0.30000, sft 0.70000)")
     assert "merge-pt0.3+sft0.7: unchanged, skipped" in err

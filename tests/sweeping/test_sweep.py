@@ -66,6 +66,14 @@ def test_what_a_sweep_leaves(swept: Path) -> None:
     assert facts["recommendation"]["sentence"].startswith(lines[0][:40])
 
 
+def test_report_says_it_again(swept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copy(swept / "sweep.json", tmp_path)
+    assert run(["report", str(tmp_path), "--figures"]) == 0
+    assert capsys.readouterr().out.splitlines() == sweep_lines(read_json(swept / "sweep.json"))
+    assert (tmp_path / "sweep.html").read_text() == (swept / "sweep.html").read_text()
+    assert list((tmp_path / "figures").glob("*.svg"))
+
+
 def test_only_finalists_and_their_company_see_the_confirmation_items(swept: Path, study: dict[str, Any]) -> None:
     from crossmatch.sweeping.prepare import prepare
 

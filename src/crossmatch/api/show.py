@@ -25,4 +25,4 @@ def report(
 
     place = None if output is None else Path(output)
     files, pictures = (None if one is None else str(one) for one in (tables, figures))
-    return make_page(Path(run), place, files, pictures, Terminal())
+    return make_page(Path(run), place, files, pictures, Terminal()).page

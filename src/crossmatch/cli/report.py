@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from crossmatch.cli.exports import Figures, Tables
-from crossmatch.cli.options import Json
+from crossmatch.cli.options import Detail, Json
 from crossmatch.console import Terminal, emit, say
 
 
@@ -15,16 +15,19 @@ def report_command(
     output: Annotated[Path | None, typer.Option("-o", "--output", help="The page; default: beside its JSON.")] = None,
     tables: Tables = None,
     figures: Figures = None,
+    detail: Detail = False,
     as_json: Json = False,
 ) -> None:
-    """Make the page of a finished study, sweep, analysis or evaluation from its report.json, sweep.json, analysis.json
-    or summary.json."""
+    """Print what a finished study, sweep, analysis or evaluation found, and make its page, from its report.json,
+    sweep.json, analysis.json or summary.json."""
     from crossmatch.result_kinds import PAGE
     from crossmatch.study.pages import make_page
 
-    out = make_page(run, output, tables, figures, Terminal())
+    made = make_page(run, output, tables, figures, Terminal())
     if as_json:
-        emit(PAGE, {"schema_version": 1, "report": str(out)})
+        emit(PAGE, {"schema_version": 1, "report": str(made.page)})
     else:
-        print(out)
-        say(f"open {out} in a browser")
+        from crossmatch.report.terminal.result import print_result
+
+        print_result(made.facts, made.page, made.source, detail=detail)
+    say(f"open {made.page} in a browser")

@@ -3,7 +3,6 @@
 import resource
 import sys
 import time
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -38,6 +37,7 @@ def run_command(
     from crossmatch.answers import check_margin
     from crossmatch.executors import parse_executor, submission
     from crossmatch.export.wanted import export, wanted_exports
+    from crossmatch.report.terminal.result import print_study
     from crossmatch.result_kinds import REPORT, RUN
     from crossmatch.runtime import keep_heap
     from crossmatch.study import load_recipe, plan_study, run_study, with_margin
@@ -64,6 +64,8 @@ def run_command(
     result = run_study(recipe, runs, executor=where, progress=Terminal())
     seconds = time.monotonic() - started
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    source = result.path / "report.json"
+    facts = REPORT.read(source)
     if as_json:
         emit(
             RUN,
@@ -82,11 +84,11 @@ def run_command(
     else:
         # What is read last is the answer.
         _say_cost(result, seconds, peak)
-        _print_result(result, detail=detail)
+        print_study(facts, result.report, source, detail=detail)
     if as_json:
         _say_cost(result, seconds, peak)
         say(f"report: {result.report}")
-    export(REPORT.read(result.path / "report.json"), wanted, Terminal(), name=recipe.name, page=result.report)
+    export(facts, wanted, Terminal(), name=recipe.name, page=result.report)
     codes = {"verified": ExitCode.OK, "inconclusive": ExitCode.INCONCLUSIVE, "failed": ExitCode.FAILED}
     raise typer.Exit(codes[result.worst])
 
@@ -94,25 +96,3 @@ def run_command(
 def _say_cost(result: "StudyResult", seconds: float, peak: float) -> None:
     spent = ", ".join(f"{name} {s:.0f} s" for name, s in result.ran.items() if s >= 0.5)
     say(f"{seconds:.0f} s, {peak:.1f} GiB at the peak{': ' + spent if spent else ''}\n")
-
-
-def _print_result(result: "StudyResult", *, detail: bool) -> None:
-    from crossmatch.report.terminal.answers import Rest, show_all, show_screen, summary_table
-    from crossmatch.report.terminal.evaluation import print_summary
-
-    summary, answers = result.summary, result.answers
-    if detail:
-        for name, verdict in result.verdicts.items():
-            weights = ", ".join(
-                f"{key} {w['recovered']:.5f}" if w["recovered"] is not None else f"{key} ?"
-                for key, w in verdict["weights"].items()
-            )
-            print(" ".join([f"{name}:", verdict["verdict"], *verdict["faults"], f"(recovered {weights})"]))
-        if summary:
-            print_summary(summary)
-        print()
-        show_all(answers)
-        print()
-    places = {"page": str(result.report), "json": str(result.path / "report.json")}
-    table = partial(summary_table, summary, answers) if summary else lambda rows: []
-    show_screen(answers, table, Rest(places, detail=not detail))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from crossmatch.cli.exports import ReportTo, Tables
+from crossmatch.cli.exports import Figures, ReportTo, Tables
 from crossmatch.cli.options import Adapters, Executor, Json, resubmitted
 from crossmatch.console import Terminal, emit, say
 from crossmatch.errors import InputError
@@ -50,6 +50,7 @@ def sweep_command(
         typer.Option(metavar="[POINT]", help="Then look for what mends a merge that leaks or loses: this point's."),
     ] = None,
     tables: Tables = None,
+    figures: Figures = None,
     report_to: ReportTo = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print points, items and how it would be submitted, and stop.")
@@ -88,7 +89,7 @@ def sweep_command(
     recipe = recipe_of(study, split_pairs(adapter, "-a"), output, given, after)
     keep_heap()
     out = output or Path("runs") / recipe.name
-    exports = wanted_exports(tables, None, out, report_to)
+    exports = wanted_exports(tables, figures, out, report_to)
     if dry_run:
         _show_plan(recipe, out, as_json)
         return

@@ -1,6 +1,7 @@
 """The page of a finished study, sweep, analysis or evaluation, made again from its JSON."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,16 +15,26 @@ from crossmatch.runtime import Progress
 _RESULTS = ("report.json", "sweep.json", "analysis.json", "summary.json")
 
 
-def make_page(run: Path, output: Path | None, tables: str | None, figures: str | None, progress: Progress) -> Path:
-    """Make the page of a result's directory, and what else is wanted (None: not; "": beside it); where the page is."""
+@dataclass(frozen=True)
+class MadePage:
+    """A page, the JSON file that it was made from, and what that file holds, with its answers."""
+
+    page: Path
+    source: Path
+    facts: Mapping[str, Any]
+
+
+def make_page(run: Path, output: Path | None, tables: str | None, figures: str | None, progress: Progress) -> MadePage:
+    """Make the page of a result's directory, and what else is wanted (None: not; "": beside it)."""
     file = next((run / name for name in _RESULTS if (run / name).is_file()), None)
     if file is None:
         names = f"{', '.join(_RESULTS[:-1])} or {_RESULTS[-1]}"
         raise InputError(f"{run} holds no {names}; run the study or the sweep to its end first")
     exports = wanted_exports(tables, figures, run)
     out = output or file.with_suffix(".html")
-    export(_write(file, out, progress.say), exports, progress, name=run.resolve().name)
-    return out
+    facts = _write(file, out, progress.say)
+    export(facts, exports, progress, name=run.resolve().name)
+    return MadePage(out, file, facts)
 
 
 def _write(file: Path, out: Path, say: Callable[[str], None]) -> Mapping[str, Any]:

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from crossmatch.checkpoint import Checkpoint
 from crossmatch.delta import Delta, TokenRows, TuningVector, linear
-from crossmatch.verification.arithmetic.grammar import HALVES, MEANS, Program, orders_of_a_mean
+from crossmatch.verification.arithmetic.grammar import HALVES, MEANS, Program
 from crossmatch.verification.arithmetic.operations import Operations
+from crossmatch.verification.arithmetic.programs import orders_of_a_mean
 from crossmatch.verification.arithmetic.replay import Applied
 from crossmatch.verification.arithmetic.tensor_kinds import Kind, Kinds
 from crossmatch.verification.claim import Resolved

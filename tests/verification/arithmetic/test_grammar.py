@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from crossmatch import Adapter, Checkpoint, Verdict, identify, verify
-from crossmatch.verification.arithmetic.grammar import HALVES, Program, common, programs
+from crossmatch.verification.arithmetic.grammar import HALVES, Program
+from crossmatch.verification.arithmetic.programs import common, programs
 from helpers import EVERY_CELL, make_adapter, make_llama
 from honest_models import HIDDEN, SHAPES, hide, judge, make
 from honest_programs import BF16, F16, F32, HonestProgram, draw

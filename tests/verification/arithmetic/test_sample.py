@@ -11,7 +11,8 @@ from torch import Tensor
 
 from crossmatch import Adapter, Checkpoint
 from crossmatch.verification import Claim
-from crossmatch.verification.arithmetic.grammar import Program, programs
+from crossmatch.verification.arithmetic.grammar import Program
+from crossmatch.verification.arithmetic.programs import programs
 from crossmatch.verification.arithmetic.replay import Applied
 from crossmatch.verification.arithmetic.sample import Sample
 from crossmatch.verification.arithmetic.sample_reader import Trial, is_beyond

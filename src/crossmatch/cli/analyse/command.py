@@ -1,6 +1,5 @@
 """crossmatch analyse."""
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,8 +10,6 @@ from crossmatch.cli.exports import Figures, Tables
 from crossmatch.cli.options import Adapters, Detail, Json
 from crossmatch.console import Terminal, emit, say
 from crossmatch.errors import InputError
-from crossmatch.report.terminal.analysis import analysis_table, show, show_texts
-from crossmatch.report.terminal.answers import Rest, show_all, show_screen
 
 if TYPE_CHECKING:
     from crossmatch.results.analysis import AnalysisJson
@@ -99,14 +96,10 @@ def analyse_command(
         if output is not None:
             say(f"written: {output / RESULT}; page: {output / PAGE}")
     else:
-        if detail:
-            show(facts)
-            show_texts(facts)
-            print()
-            show_all(facts["answers"])
-            print()
-        places = {"page": str(output / PAGE), "json": str(output / RESULT)} if output else {}
-        show_screen(facts["answers"], partial(analysis_table, facts), Rest(places, detail=not detail))
+        from crossmatch.report.terminal.result import print_analysis
+
+        page, source = (output / PAGE, output / RESULT) if output else (None, None)
+        print_analysis(facts, page, source, detail=detail)
     export(facts, exports, Terminal())
 
 

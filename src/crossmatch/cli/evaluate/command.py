@@ -1,9 +1,8 @@
 """crossmatch evaluate."""
 
 import sys
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -24,12 +23,6 @@ from crossmatch.cli.exports import Figures, ReportTo, Tables
 from crossmatch.cli.options import Adapters, Detail, Executor, Json, Margin, Weights, resubmitted
 from crossmatch.cli.plan_output import DryRun, show_plan
 from crossmatch.console import Terminal, emit, say
-from crossmatch.report.terminal.evaluation import print_summary
-from crossmatch.report.terminal.interference import print_interference
-
-if TYPE_CHECKING:
-    from crossmatch.evaluation.pipeline import Evaluation
-    from crossmatch.results.interference import InterferenceJson
 
 
 def evaluate_command(
@@ -94,32 +87,16 @@ def evaluate_command(
         show_plan(planned, as_json, "evaluate")
         return
     found, interfering = evaluate_into(output, request, measure, terminal)
-    _tell(found, interfering, output, as_json=as_json, detail=detail)
     shown = {**found.summary, **({"interference": interfering} if interfering else {})}
-    export(shown, exports, terminal, name=output.resolve().name, page=output / "summary.html")
-    exit_unjudged(found.summary)
-
-
-def _tell(
-    found: "Evaluation", interfering: "InterferenceJson | None", output: Path, *, as_json: bool, detail: bool
-) -> None:
-    """The answers on stdout; with `detail` every figure before them."""
-    from crossmatch.report.terminal.answers import Rest, show_all, show_screen, summary_table
-
-    summary = found.summary
+    page = output / "summary.html"
     if as_json:
         from crossmatch.result_kinds import SUMMARY
 
-        emit(SUMMARY, {**summary, "interference": interfering} if interfering else summary)
-        say(f"answers and summary: {output}; the page: {output / 'summary.html'}")
+        emit(SUMMARY, cast(Any, shown))
+        say(f"answers and summary: {output}; the page: {page}")
     else:
-        answers = summary["answers"]
-        if detail:
-            print_summary(summary)
-            if interfering:
-                print_interference(interfering)
-            print()
-            show_all(answers)
-            print()
-        places = {"page": str(output / "summary.html"), "json": str(output / "summary.json")}
-        show_screen(answers, partial(summary_table, summary, answers), Rest(places, detail=not detail))
+        from crossmatch.report.terminal.result import print_evaluation
+
+        print_evaluation(shown, page, output / "summary.json", detail=detail)
+    export(shown, exports, terminal, name=output.resolve().name, page=page)
+    exit_unjudged(found.summary)

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from crossmatch.verification.arithmetic.grammar import HALVES, Program, common, programs
+from crossmatch.verification.arithmetic.grammar import HALVES, Program
+from crossmatch.verification.arithmetic.programs import common, programs
 from crossmatch.verification.arithmetic.sample import Fit, Sample
 from crossmatch.verification.arithmetic.sharpened import sharpen
 from crossmatch.verification.arithmetic.typed_numbers import DOUBT, typed

@@ -19,7 +19,8 @@ from crossmatch.verification.arithmetic.candidates import (
     usual_at,
     where_nothing_is_claimed,
 )
-from crossmatch.verification.arithmetic.grammar import HALVES, Program, common, programs
+from crossmatch.verification.arithmetic.grammar import HALVES, Program
+from crossmatch.verification.arithmetic.programs import common, programs
 from crossmatch.verification.arithmetic.sample import Fit, Sample, turned
 from crossmatch.verification.arithmetic.sample_rows import MODULES, Piece, pieces_of, wrong_rows
 from crossmatch.verification.arithmetic.tensor_kinds import Kind

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from crossmatch.delta import Delta, Dense, LowRank
 from crossmatch.verification.arithmetic.float_spacing import step
-from crossmatch.verification.arithmetic.grammar import Program, goes_through_16_bits
+from crossmatch.verification.arithmetic.grammar import Program, adds_columns, goes_through_16_bits
 from crossmatch.verification.arithmetic.replay import Applied, Elements, rows_of
 from crossmatch.verification.arithmetic.sample_rows import Piece
 from crossmatch.verification.arithmetic.shares import Share, absolute, shares_of
@@ -35,7 +35,7 @@ class Trial:
         grouped = program.order if program.is_grouped or program.last else None
         way = (program.factors, program.place, program.multiplied, program.chain, program.by_models, program.long)
         # The slack of a product knows whether 16 bits follow.
-        return (*way, grouped, program.is_combined, goes_through_16_bits(program), program.last)
+        return (*way, grouped, adds_columns(program), goes_through_16_bits(program), program.last)
 
     def shares(self, parts: Mapping[int, Delta], stored: torch.dtype) -> dict[int, Share]:
         """Of deltas at weight one."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from crossmatch.delta import Delta, Dense, Dora, LowRank, Stack
 from crossmatch.verification.arithmetic.dora_in_16_bits import RoundedDora
-from crossmatch.verification.arithmetic.grammar import HALVES, TF32, Factor, Program, goes_through_16_bits
+from crossmatch.verification.arithmetic.grammar import HALVES, TF32, Factor, Program, adds_columns, goes_through_16_bits
 
 UNIT = 2.0**-24
 # Operations on a product beside its r additions: two scalings of a factor, of the product, and a sum.
@@ -53,7 +53,7 @@ def shares_of(
 ) -> dict[int, Share]:
     """Every adapter's share of one tensor, by its number; parts: deltas at weight one."""
     # Combined factors are summed over all their columns at once, and the bound of a sum grows with its terms.
-    terms = sum(_rank(delta) for delta in parts.values()) if program.is_combined else 0
+    terms = sum(_rank(delta) for delta in parts.values()) if adds_columns(program) else 0
     return {i: share(program.of(i), d, weights[i], doubts[i], stored=stored, terms=terms) for i, d in parts.items()}
 
 
