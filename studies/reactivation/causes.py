@@ -99,18 +99,24 @@ def predictors(results: Results) -> list[str]:
 
 def _over_points(results: Results, scores: dict[str, dict[str, Any]]) -> list[str]:
     """The same over merges: the change in ln P(<think>) and in sentences without a block, by scores made before."""
-    changes, said, found = [], [], []
+    changes, said, traced, found, of = [], [], [], [], set()
     for run, merges in scores.items():
         for name, values in merges.items():
             if not results.has(run) or name not in results.variants(run):
                 continue
             beside = control(results, run, float(name.rpartition("sft")[2] or 1))
             merged = results.cell(run, name)
+            traced.append(abs(traces_more(merged, beside).value))
             changes.append(abs(think_more(merged, beside).value))
             said.append(float((merged.both("sentences") - beside.both("sentences")).mean()))
             weight = float(name.partition("+")[0].removeprefix(values["other"]) or 1)
-            found.append({"PT's weight": weight} | {key: value for key, value in values.items() if key != "other"})
-    sides = {"change in ln P": np.array(changes), "sentences without a block": np.array(said)}
+            found.append({"the weight": weight} | {key: value for key, value in values.items() if key != "other"})
+            of.add((run, values["other"]))
+    sides = {
+        "change in traces": np.array(traced),
+        "change in ln P": np.array(changes),
+        "sentences without a block": np.array(said),
+    }
     figures = {
         name: [
             spearman(np.array([one[name] if one[name] is not None else np.nan for one in found], float), side)
@@ -125,17 +131,16 @@ def _over_points(results: Results, scores: dict[str, dict[str, Any]]) -> list[st
         if _strength(one)[0] > _strength(size)[1]
     ]
     return [
-        f"Over {len(found)} merges, scores that `crossmatch predict` gives before a merge is made. The rule asks for "
-        "traces, of which these merges have none; the size of the change in ln P(`<think>`) and the rise in sentences "
-        "without a block (question 10) stand in for them. "
+        f"Over {len(found)} merges of {len(of)} adapters with SFT, PT's and those of other texts, scores that "
+        "`crossmatch predict` gives before a merge is made. The rule asks for traces, which change only where SFT is "
+        f"weak ({int(sum(value > 0 for value in traced))} of these merges); the size of the change in ln P(`<think>`) "
+        "and the rise in sentences without a block (question 10) stand beside them. "
         + (
             f"By the rule {', '.join(better)} predicts."
             if better
             else "**Cannot tell**: none beats the update's size by the rule."
         )
-        + " These merges are one pair of adapters at other weights, and every score that does well orders them by PT's "
-        "weight (first row), so that more than that cannot be read from it. The other texts, which the rule names, "
-        "were not scored.",
+        + " What a score says beyond the adapter's weight (first row) is the difference to that row.",
         "",
         *table(("score", *sides), [(f"`{name}`", *map(_correlation, pair)) for name, pair in figures.items()]),
     ]

@@ -18,6 +18,8 @@ from crossmatch.data.suites import load_suite
 from crossmatch.data.token_classes import read_texts
 
 ITEMS = 12
+# The grid, and the other texts in PT's place.
+RUNS = ("grid", "texts1", "texts2", "texts3")
 TEMPLATE = Path(__file__).parent / "templates" / "answer-only.jinja"
 
 
@@ -49,8 +51,15 @@ def scored(runs: Path, run: str) -> dict[str, dict[str, Any]]:
     return found
 
 
+def main(runs: Path, results: Path) -> None:
+    """Score the merges of every run that is finished and not scored yet."""
+    file = results / "scores.json"
+    scores = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    for run in RUNS:
+        if run not in scores and (runs / f"reactivation-{run}" / "summary.json").is_file():
+            scores[run] = scored(runs, run)
+            file.write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
+
+
 if __name__ == "__main__":
-    where, results = Path(sys.argv[1]), Path(sys.argv[2])
-    finished = [run for run in ("grid", "texts1") if (where / f"reactivation-{run}" / "summary.json").is_file()]
-    scores = {run: scored(where, run) for run in finished}
-    (results / "scores.json").write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
