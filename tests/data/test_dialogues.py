@@ -145,7 +145,10 @@ def test_weights_choose_the_answers_that_are_learnt(tmp_path: Path) -> None:
         ({"messages": [{"role": "critic", "content": "x"}, A]}, "role among system, user, assistant, tool, not 'critic'"),
         ({"messages": [U, {"role": "system", "content": "s"}, A]}, "message 2: a system message must come first"),
         ({"messages": [{"role": "system", "content": "s"}, U, A], "system": "t"}, "two system messages"),
-        ({"messages": [U, A, U]}, "last message must be the assistant's"),
+        ({"messages": [U, A, U]}, "not one of role user; leave out the message behind the last answer"),
+        ({"messages": [U, A, U, U]}, "leave out the 2 messages behind the last answer"),
+        ({"messages": [U]}, "there is no answer"),
+        ({"messages": [A]}, "there is no answer"),
         ({"messages": [U, {"role": "assistant", "content": " "}]}, "'content' must be a text that is not empty, in message 2"),
         ({"messages": [U, {"role": "assistant", "content": None}]}, "'content' must be a text that is not empty"),
         ({"messages": [{**U, "thinking": "t"}, A]}, "thought of a message must be a text, of the assistant's"),
@@ -176,6 +179,29 @@ def test_other_fields_are_said(tmp_path: Path) -> None:
     assert said[0] == "note: fields that are not used: id (1 rows), source (1 rows), lang of a message (1 rows)"
     assert said[1].startswith("note: 1 dialogues have earlier answers, which are read and not learnt")
     assert notes([Dialogue(QA), Document("x")]) == []
+
+
+def test_speakers_who_do_not_take_turns_are_said(tmp_path: Path) -> None:
+    rows = [[U, A], [U, U, A], [A, U, A], [U, A, A], [U, U, A, A]]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"messages": row}) + "\n" for row in rows))
+    said = [note for note in notes(load_examples(tmp_path / "a.jsonl")) if "earlier answers" not in note]
+    assert [note.replace(str(tmp_path), "") for note in said] == [
+        "note: 2 dialogues have two messages of role user in a row, /a.jsonl, line 2 first",
+        "note: 1 dialogues begin with a message of role assistant, /a.jsonl, line 3 first",
+        "note: 2 dialogues have two messages of role assistant in a row, /a.jsonl, line 4 first",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("call", "result"),
+    [("function_call", "observation"), ("tool_call", "tool_response"), ("tool_calls", "function_response")],
+)
+def test_tools_may_be_roles(call: str, result: str) -> None:
+    asked = {"from": call, "value": '{"name": "f", "arguments": {"x": 1}}'}
+    found = parse_example({"conversations": [U, asked, {"from": result, "value": "2"}, A]}, {})
+    assert isinstance(found, Dialogue)
+    assert [role for role, _ in found.turns] == ["user", "assistant", "tool", "assistant"]
+    assert found.more[1]["tool_calls"][0]["function"] == {"name": "f", "arguments": {"x": 1}}
 
 
 def test_columns_that_no_row_has_are_refused(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def run_analysis(request: AnalysisRequest, progress: Progress) -> AnalysisJson:
     with progress.task("open"):
         opened = open_vectors(request.base, request.sources)
     check_output(request.output, opened)
-    material = read_material(opened, request.texts)
+    material = read_material(opened, request.texts, progress)
     facts = assemble(opened, request.wanted, progress=progress)
     run_texts(opened, material, facts, progress)
     facts["answers"] = to_json(analysis_answers(facts))

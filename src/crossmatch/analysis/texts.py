@@ -8,7 +8,7 @@ from crossmatch.analysis.analyse import Opened
 from crossmatch.checkpoint import Checkpoint
 from crossmatch.errors import InputError
 from crossmatch.results.analysis import AnalysisJson
-from crossmatch.runtime import Progress
+from crossmatch.runtime import SILENT, Progress
 
 # They load the model libraries, which an analysis of weights does without.
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Material:
     contrasts: "Mapping[str, Contrasts]"
 
 
-def read_material(opened: Opened, asked: TextRequest) -> Material:
+def read_material(opened: Opened, asked: TextRequest, progress: Progress = SILENT) -> Material:
     """Everything that is to be run, as tokens, so that what cannot be read is said before anything is computed."""
     if not asked.anything:
         return Material(asked, None, (), {})
@@ -66,11 +66,11 @@ def read_material(opened: Opened, asked: TextRequest) -> Material:
 
     base, contrasts = opened.base, {}
     ks = asked.ks(_width(base)) if asked.texts else ()
-    passages = read_passages(base, asked.texts, Scope().length) if asked.texts else None
+    passages = read_passages(base, asked.texts, Scope().length, progress) if asked.texts else None
     if asked.questions:
         contrasts["questions"] = read_choices(base, asked.questions, asked.items)
     if asked.openings:
-        contrasts["openings"] = read_openings(base, asked.openings, asked.items)
+        contrasts["openings"] = read_openings(base, asked.openings, asked.items, progress)
     return Material(asked, passages, ks, contrasts)
 
 

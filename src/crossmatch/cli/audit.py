@@ -55,6 +55,8 @@ def audit_command(
     report = audit(corpora[0], corpora[1], criteria=Criteria(share=ngram_share), work=work, progress=Terminal())
     facts = audit_facts(report, sources, corpora, fail_above)
     failed = facts["gate"]["failed"] if facts["gate"] else []
+    for note in report.notes:
+        say(f"note: {note}")
     if output is not None:
         AUDIT.replace(output, facts)
     if as_json:

@@ -13,13 +13,15 @@ No field is dropped without a word: one that would change what is learnt is used
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from crossmatch.data.messages import THOUGHTS, Document, Example, Turns, json_text, refuse_fields
+from crossmatch.data.messages import THOUGHTS, Dialogue, Document, Example, Turns, json_text, refuse_fields
 from crossmatch.errors import DataError
 
 LISTS = ("messages", "conversations", "conversation")
+_PAIRS = (("prompt", "completion"), ("instruction", "output"), ("text", "text"))
 KNOWN = (
     *LISTS,
     "prompt",
@@ -51,45 +53,78 @@ _REFUSED_BESIDE = {
 }
 
 
+@dataclass(frozen=True)
+class _Spoken:
+    """A row of messages, read. learnt: numbers of the answers that are learnt; unused: fields that were not used."""
+
+    turns: Turns
+    learnt: Sequence[int]
+    tools: tuple[Mapping[str, Any], ...]
+    unused: tuple[str, ...]
+
+    def dialogues(self, learnt: Sequence[int], place: str = "") -> list[Dialogue]:
+        """A dialogue for each of these answers, which ends with it."""
+        return self.turns.dialogues(learnt, self.tools, place, self.unused)
+
+
 def parse_row(row: Any, columns: Mapping[str, str], place: str = "") -> list[Example]:
     """What one row teaches: a document, or a dialogue for every answer in it that is to be learnt.
 
     Learnt is the last answer; with weights, every answer whose weight is not 0; of a completion of several messages,
     each answer. columns: known field -> its name in the row. Raises DataError with the reason.
     """
+    read = _read(renamed(row, columns))
+    return [replace(read, place=place)] if isinstance(read, Document) else [*read.dialogues(read.learnt, place)]
+
+
+def whole_row(row: Mapping[str, Any]) -> Example:
+    """All that stands in one row whose fields have the known names, whatever of it is learnt: a document, or a dialogue
+    with all messages. Raises DataError with the reason."""
+    read = _read(row)
+    return read if isinstance(read, Document) else read.dialogues([len(read.turns.turns) - 1])[0]
+
+
+def renamed(row: Any, columns: Mapping[str, str]) -> dict[str, Any]:
+    """A row under the known names of its fields. Raises DataError for what is no row, and where a field would be lost.
+
+    columns: known field -> its name in the row.
+    """
     if not isinstance(row, dict):
         raise DataError(f"an object is needed, not {type(row).__name__}")
     for known, theirs in columns.items():
-        if (
-            theirs in row
-            and known != theirs
-            and known not in columns.values()
-            and row.get(known) not in (None, "", [], {})
-        ):
+        if theirs in row and known != theirs and known not in columns.values() and held(row.get(known)):
             raise DataError(
                 f"field {known!r} would be lost, since {theirs!r} is to be read in its place; name what it is, as in "
                 f"--column system={known}, or leave it out"
             )
-    row = {key: value for key, value in row.items() if key not in columns.values()} | {
+    return {key: value for key, value in row.items() if key not in columns.values()} | {
         known: row[theirs] for known, theirs in columns.items() if theirs in row
     }
-    given = {key: value for key, value in row.items() if value not in (None, "", [], {})}
-    return _parse(row, given, place)
 
 
-def _parse(row: Mapping[str, Any], given: Mapping[str, Any], place: str) -> list[Example]:
+def held(value: Any) -> bool:
+    """Whether a field holds something."""
+    return value not in (None, "", [], {})
+
+
+def whole_form(row: Mapping[str, Any]) -> str | None:
+    """The form of training data of which a row has all fields, by the name of the first; None where it has of none."""
+    lists = next((name for name in LISTS if held(row.get(name))), None)
+    return lists or next((pair[0] for pair in _PAIRS if all(held(row.get(name)) for name in pair)), None)
+
+
+def _read(row: Mapping[str, Any]) -> Document | _Spoken:
+    given = {key: value for key, value in row.items() if held(value)}
     # A form whose fields hold something comes before one whose fields are there and empty.
     form = _form(given) or _form(row)
-    key = form if form in LISTS else None
+    refuse_fields(given, _REFUSED if form else {})
     if form in ("text", None):
         if form is None:
             names = sorted(map(str, row))
             advice = "rename them, as in --column prompt=question --column completion=answer (columns: in a study)"
             raise DataError(f"none of {_FORMS} among its fields {names}; {advice}")
-        refuse_fields(given, _REFUSED)
-        return [Document(_text(row, "text"), place, _rest(given, {"text"}))]
-    refuse_fields(given, _REFUSED)
-    if not key and str(given.get("label", "")).strip().lower() in _UNWANTED:
+        return Document(_text(row, "text"), "", _rest(given, {"text"}))
+    if str(given.get("label", "")).strip().lower() in _UNWANTED and form not in LISTS:
         raise DataError(
             f"label is {row['label']!r}: an answer that is not wanted would be learnt; leave the row out, or the field "
             "if it means something else"
@@ -97,26 +132,25 @@ def _parse(row: Mapping[str, Any], given: Mapping[str, Any], place: str) -> list
     if given.get("weight") not in (None, 1):
         raise DataError("the weight of a whole row is not used; leave out rows of weight 0, and this field")
     tools = _tools(given.get("tools"))
-    if key is not None:
-        reader = Turns([*_system(given), *_messages(row[key], key)])
-        return reader.dialogues(reader.learnt(), tools, place, _rest(given, {key, "system", "tools"}))
-    thought = next((name for name in THOUGHTS if name in given), None)
+    if form in LISTS:
+        reader = Turns([*_system(given), *_messages(row[form], form)])
+        return _Spoken(reader, reader.learnt(), tools, _rest(given, {form, "system", "tools"}))
     messages, answer = _before(row, given, form), "completion" if form == "prompt" else "output"
     after = _as_messages(row, answer, "assistant")
     refuse_fields(given, _REFUSED_BESIDE)
+    thought = next((name for name in THOUGHTS if name in given), None)
     if thought is not None:
         after = [*after[:-1], {**after[-1], thought: given[thought]}]
     reader = Turns([*messages, *after])
     learnt = reader.learnt(range(len(messages), len(messages) + len(after)))
     used = {"prompt", "completion"} if answer == "completion" else {"instruction", "input", "output"}
-    return reader.dialogues(learnt, tools, place, _rest(given, {*used, "system", "history", "tools", thought or ""}))
+    return _Spoken(reader, learnt, tools, _rest(given, {*used, "system", "history", "tools", thought or ""}))
 
 
 def _form(fields: Mapping[str, Any]) -> str | None:
     """The form that fields have, by the name of its first one."""
     found = next((name for name in LISTS if name in fields), None)
-    pairs = (("prompt", "completion"), ("instruction", "output"), ("text", "text"))
-    return found or next((first for first, second in pairs if first in fields or second in fields), None)
+    return found or next((first for first, second in _PAIRS if first in fields or second in fields), None)
 
 
 def _before(row: Mapping[str, Any], given: Mapping[str, Any], form: str | None) -> list[Any]:

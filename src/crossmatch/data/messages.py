@@ -14,8 +14,9 @@ _ROLES = {
     **dict.fromkeys(("human", "prompter"), "user"),
     **dict.fromkeys(("gpt", "chatgpt", "bing", "bard", "model", "ai", "bot"), "assistant"),
     **dict.fromkeys(("function", "observation", "ipython"), "tool"),
-    # Of ShareGPT: a message that is a tool call.
-    "function_call": "call",
+    **dict.fromkeys(("tool_response", "tool_result", "tool_output", "function_response", "function_result"), "tool"),
+    # Of ShareGPT and others: a message that is a tool call.
+    **dict.fromkeys(("function_call", "tool_call", "tool_calls"), "call"),
 }
 THOUGHTS = ("reasoning_content", "thinking", "reasoning")
 """Names that data and templates have for the thought before an answer."""
@@ -111,8 +112,14 @@ class Turns:
         self.unused: dict[str, None] = {}
         for message in messages:
             self._add(message)
-        if self.turns[-1][0] != "assistant" or len(self.turns) < 2:
-            raise DataError("the last message must be the assistant's, after at least one other")
+        last = next((n for n, (role, _) in enumerate(reversed(self.turns)) if role == "assistant"), None)
+        if last is None or len(self.turns) - last < 2:
+            raise DataError("there is no answer: the last message must be the assistant's, behind at least one other")
+        if last:
+            raise DataError(
+                f"the last message must be the assistant's, not one of role {self.turns[-1][0]}; leave out the "
+                f"{'message' if last == 1 else f'{last} messages'} behind the last answer, which nothing learns from"
+            )
         if sum(role == "system" for role, _ in self.turns) > 1:
             raise DataError("there are two system messages; make one of them")
 
@@ -129,7 +136,7 @@ class Turns:
 
     def dialogues(
         self, learnt: Sequence[int], tools: tuple[Mapping[str, Any], ...], place: str, unused: tuple[str, ...]
-    ) -> list[Example]:
+    ) -> list[Dialogue]:
         """A dialogue for each answer, which ends with it."""
         rest = (*unused, *(f"{name} of a message" for name in self.unused))
         return [

@@ -1,7 +1,6 @@
 """Texts and questions for what analysis runs through a model: training data, suites and plain text, as tokens."""
 
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +8,7 @@ from crossmatch.checkpoint import Checkpoint
 from crossmatch.data.chat_templates import open_tokenizer
 from crossmatch.data.token_ids import encode, move_spaces
 from crossmatch.errors import DataError, InputError
+from crossmatch.runtime import SILENT, Progress
 
 if TYPE_CHECKING:
     from crossmatch.data.log_odds_items import Contrasts, Form
@@ -18,30 +18,32 @@ if TYPE_CHECKING:
 _SUITES = (".yaml", ".yml")
 
 
-def read_passages(base: Checkpoint, source: str, length: int) -> "list[Passage]":
+def read_passages(base: Checkpoint, source: str, length: int, progress: Progress = SILENT) -> "list[Passage]":
     """The texts of a source as tokens: documents, dialogues with the base's chat template, items with their answers.
 
     source: training data (a file, or a hub data set), a suite (`.yaml` or `recipe:NAME`), or a `.txt` file
     with a text on each line. Only the text's own tokens are read: no end is put behind it. length: tokens at which a
-    document is cut; dialogues may be as long as the context. Raises
-    DataError with the source and the example.
+    document is cut; dialogues may be as long as the context. What is not read is said. Raises DataError with the source
+    and the example.
     """
     from crossmatch.data.passages import read_text
+    from crossmatch.data.training_sets import Dialogue
 
-    tokenizer, found = open_tokenizer(base.path), []
-    if source.endswith(".txt"):
-        lines = _lines(Path(source))
-        return [passage for line in lines for passage in read_text(tokenizer, line, length, ended=False)[:1]]
-    from crossmatch.data.training_sets import Document
-
-    for number, example in enumerate(_examples(source), 1):
+    tokenizer, found, cut = open_tokenizer(base.path), [], 0
+    texts = _lines(Path(source)) if source.endswith(".txt") else _examples(source, progress)
+    for number, example in enumerate(texts, 1):
         try:
-            if isinstance(example, Document):
-                found += read_text(tokenizer, example.text, length, ended=False)[:1]
+            if isinstance(example, Dialogue):
+                passage, rest = _dialogue(base, tokenizer, example)
             else:
-                found.append(_dialogue(base, tokenizer, example))
+                text = example if isinstance(example, str) else example.text
+                passage, *rest = read_text(tokenizer, text, length, ended=False)
+            found.append(passage)
+            cut += bool(rest)
         except DataError as error:
             raise DataError(f"{source}, example {number}: {error}") from error
+    if cut:
+        progress.say(f"note: {cut:,} of {len(found):,} texts of {source} are read up to their limit of tokens alone")
     return found
 
 
@@ -64,29 +66,51 @@ def read_choices(base: Checkpoint, source: str, items: int, form: "Form" = "firs
     return read_contrasts(tokenizer, questions, form, max_length=_context(base))
 
 
-def read_openings(base: Checkpoint, source: str, items: int) -> "Contrasts":
-    """Log-odds of `<think>` over the answer's first token for the first dialogues of a source, or items of a suite."""
-    from crossmatch.data.log_odds_items import read_openers
+def read_openings(base: Checkpoint, source: str, items: int, progress: Progress = SILENT) -> "Contrasts":
+    """Log-odds of `<think>` over the answer's first token for the first dialogues of a source, or items of a suite.
+    What is left out is said."""
+    from crossmatch.data.log_odds_items import OPENER, read_openers
     from crossmatch.data.row_checks import readable
     from crossmatch.data.training_sets import Dialogue
 
     tokenizer = open_tokenizer(base.path)
     if tokenizer.chat_template is None:
         raise InputError(f"{base.path} has no chat template, without which there is no place where a trace could open")
-    examples = (example for example in _examples(source) if isinstance(example, Dialogue))
-    chosen = [readable(tokenizer, example).messages() for example in islice(examples, items)]
-    return read_openers(tokenizer, chosen, max_length=_context(base))
+    chosen, texts = [], 0
+    for number, example in enumerate(_examples(source, progress), 1):
+        if not isinstance(example, Dialogue):
+            texts += 1
+            continue
+        try:
+            chosen.append(readable(tokenizer, example).messages())
+        except DataError as error:
+            raise DataError(f"{example.place or f'{source}, example {number}'}: {error}") from error
+        if len(chosen) == items:
+            break
+    found = read_openers(tokenizer, chosen, max_length=_context(base))
+    for count, what in (
+        (texts, "are no dialogues"),
+        (len(chosen) - found.count, f"have an answer that begins with {OPENER}"),
+    ):
+        if count:
+            progress.say(f"note: {count:,} examples of {source} {what}; they are left out of the openings")
+    return found
 
 
-def _examples(source: str) -> Iterator[Any]:
+def _examples(source: str, progress: Progress) -> Iterator[Any]:
     """Documents and dialogues; a suite's items are dialogues with their reference, or their right option."""
     from crossmatch.data.suites import load_suite
-    from crossmatch.data.training_sets import Dialogue, load_examples
+    from crossmatch.data.training_sets import Dialogue, load_examples, notes
 
     if not source.endswith(_SUITES) and not source.startswith("recipe:"):
-        yield from load_examples(source)
+        examples = load_examples(source)
+        for note in notes(examples):
+            progress.say(note)
+        yield from examples
         return
     suite = load_suite(source)
+    if suite.unused:
+        progress.say(f"note: columns of suite {suite.settings.name} that are not read: {', '.join(suite.unused)}")
     for item in suite.items:
         turns = [*suite.messages(item), {"role": "assistant", "content": _answer(suite, item)}]
         yield Dialogue(tuple((turn["role"], turn["content"]) for turn in turns))
@@ -100,16 +124,19 @@ def _answer(suite: "Suite", item: Any) -> str:
     return item.reference
 
 
-def _dialogue(base: Checkpoint, tokenizer: Any, example: Any) -> "Passage":
+def _dialogue(base: Checkpoint, tokenizer: Any, example: Any) -> "tuple[Passage, tuple[int, ...]]":
+    """A dialogue, and the tokens of it that the context has no room for."""
     from crossmatch.data.passages import Passage, read_dialogue
     from crossmatch.data.row_checks import readable
 
+    limit = _context(base)
     if tokenizer.chat_template is None:
         from crossmatch.data.training_sets import documents
 
         (whole,) = documents([example])
-        return Passage(tuple(encode(tokenizer, [whole])[0][: _context(base)]))
-    return read_dialogue(tokenizer, readable(tokenizer, example).messages(), None, _context(base))
+        ids = tuple(encode(tokenizer, [whole])[0])
+        return Passage(ids[:limit]), ids[limit:]
+    return read_dialogue(tokenizer, readable(tokenizer, example).messages(), None, limit), ()
 
 
 def _lines(file: Path) -> list[str]:

@@ -5,7 +5,8 @@ Formats are those of `crossmatch.data.row_files`, forms of a row those of `cross
 
 import random
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -67,12 +68,17 @@ def parse_example(row: Any, columns: Mapping[str, str]) -> Example:
 
 
 def notes(examples: Iterable[Example]) -> list[str]:
-    """What a user has to know of examples that are as they should be: fields and answers that are not used."""
+    """What a user has to know of examples that are as they should be: fields and answers that are not used, and
+    speakers who do not take turns."""
     unused, earlier = Counter[str](), 0
-    for example in examples:
+    odd: dict[str, dict[str, None]] = {}
+    for number, example in enumerate(examples, 1):
         unused.update(example.unused)
         if isinstance(example, Dialogue):
             earlier += sum(role == "assistant" for role, _ in example.turns) > 1
+            for what in _out_of_turn(example):
+                # A row with several answers is a dialogue for each.
+                odd.setdefault(what, {})[example.place or f"example {number}"] = None
     found = []
     if unused:
         names = ", ".join(f"{name} ({times:,} rows)" for name, times in unused.most_common(8))
@@ -83,7 +89,18 @@ def notes(examples: Iterable[Example]) -> list[str]:
             f"note: {earlier:,} dialogues have earlier answers, which are read and not learnt; "
             "give messages a weight of 0 or 1 to choose"
         )
+    found += [f"note: {len(places):,} dialogues {what}, {next(iter(places))} first" for what, places in odd.items()]
     return found
+
+
+def _out_of_turn(dialogue: Dialogue) -> Iterator[str]:
+    """How a dialogue does not go from user to assistant and back; calls of tools and what these give aside."""
+    roles = [role for role, _ in dialogue.turns if role != "system"]
+    if roles[0] != "user":
+        yield f"begin with a message of role {roles[0]}"
+    for role in ("user", "assistant"):
+        if (role, role) in pairwise(roles):
+            yield f"have two messages of role {role} in a row"
 
 
 def documents(examples: Sequence[Example]) -> list[str]:

@@ -80,5 +80,7 @@ class AuditJson(TypedDict):
     train: dict[str, TrainSetJson]
     held_out: dict[str, HeldOutSetJson]
     pairs: list[SetPairJson]
+    notes: NotRequired[list[str]]
+    """Fields and texts that were not looked at, by set."""
     gate: NotRequired[GateResultJson | None]
     answers: NotRequired[list[AnswerJson]]

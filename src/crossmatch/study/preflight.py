@@ -10,7 +10,7 @@ from crossmatch.data.prompt_templates import Template, find_template
 from crossmatch.data.responses import read_as
 from crossmatch.data.rows import hub_name, is_cached
 from crossmatch.data.suite_rendering import render_rows, render_suite
-from crossmatch.data.training_sets import dialogues, documents
+from crossmatch.data.training_sets import dialogues, documents, notes
 from crossmatch.errors import RecipeError
 from crossmatch.evaluation import Suite, Variant, load_suite, merge_name
 from crossmatch.evaluation.comparison.combination import Combination
@@ -113,12 +113,13 @@ def rendered_sets(adapter: AdapterRecipe, base: Path, places: Mapping[str, str] 
             yield f"{data} was not looked at: it is on the hub and was never read on this machine; training reads it"
         else:
             examples = load_examples(file, adapter.columns)
+            yield from notes(examples)
             if reading is None:
                 yield f"{len(documents(examples)):,} texts of {data} read; PT has no template"
                 continue
-            notes = render_rows(examples, data, reading, settings.max_length)
+            rendered = render_rows(examples, data, reading, settings.max_length)
             yield f"{len(examples):,} dialogues of {data} rendered"
-            yield from notes
+            yield from rendered
 
 
 def variants_of(recipe: Recipe, adapters: Mapping[str, object]) -> list[Variant]:

@@ -13,6 +13,7 @@ from crossmatch.cli import run
 from crossmatch.data.model_inputs import read_choices, read_openings, read_passages
 from crossmatch.data.passages import Passage
 from crossmatch.errors import DataError, InputError
+from crossmatch.runtime import Silent
 from helpers import copy, make_adapter, make_chat_model, make_llama, peft_merge
 
 WORDS = (
@@ -84,6 +85,24 @@ def test_a_question_sets_the_right_option_against_the_next(root: Path) -> None:
     assert read_openings(base, str(root / "sft.jsonl"), 5).count == 5
     with pytest.raises(DataError, match=r"define\.yaml is a generation suite"):
         read_choices(base, str(root / "define.yaml"), 3)
+
+
+def test_what_is_left_out_of_texts_and_openings_is_said(root: Path, tmp_path: Path) -> None:
+    base, said = Checkpoint(root / "base"), list[str]()
+    row = json.loads((root / "sft.jsonl").read_text().splitlines()[0])
+    rows = [{"text": "the old system " * 40}, row | {"origin": "x"}, {"text": "bone"}]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    class Heard(Silent):
+        def say(self, line: str) -> None:
+            said.append(line.replace(str(tmp_path), ""))
+
+    read_passages(base, str(tmp_path / "a.jsonl"), 16, Heard())
+    unused = "note: fields that are not used: origin (1 rows)"
+    assert said == [unused, "note: 1 of 3 texts of /a.jsonl are read up to their limit of tokens alone"]
+    said.clear()
+    assert read_openings(base, str(tmp_path / "a.jsonl"), 5, Heard()).count == 1
+    assert said == [unused, "note: 2 examples of /a.jsonl are no dialogues; they are left out of the openings"]
 
 
 def test_the_command_says_what_the_texts_show(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -416,7 +416,7 @@ DOCUMENTS = [
     Document("3", "plain\ntext"),
     exchange("4", "which", "that one"),
     Document("c", "which\nA. one\nB. two", "which", "two"),
-    exchange("m/1", "first", "one"),
+    exchange("m/1", "first", "one")._replace(beside="be brief"),
     exchange("m/2", "second", "two"),
 ]
 
@@ -477,6 +477,64 @@ def test_a_suite_is_a_corpus(tmp_path: Path) -> None:
     assert clean_ids(report, "s", levels=["ngram"]) == {"c"}
 
 
+def test_all_that_a_model_reads_of_a_row_is_looked_at(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Held-out texts are planted in every place of training data that reaches the model, and all are found."""
+    held, rng = items(words), random.Random(7)
+    user, answer = {"role": "user", "content": words(rng, 20)}, {"role": "assistant", "content": words(rng, 20)}
+    call = {"function": {"name": "search", "arguments": {"query": {"text": held[0].text}}}}
+    tool = {"type": "function", "function": {"name": "search", "description": held[1].text}}
+    rows: list[dict[str, Any]] = [
+        {"messages": [user, {"role": "assistant", "tool_calls": [call]}, {"role": "tool", "content": "x"}, answer]},
+        {"messages": [user, answer], "tools": [tool]},
+        {"messages": [{"role": "system", "content": held[2].text}, user, answer]},
+        {"messages": [{"role": "assistant", "content": held[3].text}, user, answer]},
+        {"messages": [user, answer, {"role": "assistant", "content": held[4].text}]},
+        {
+            "messages": [
+                user,
+                {**answer, "weight": 1},
+                user,
+                {"role": "assistant", "content": held[5].text, "weight": 0},
+            ]
+        },
+        {"question": "which", "reference": "that", "messages": [{**user, "content": held[6].text}, answer]},
+        {"question": "which", "reference": "that", "context": held[7].text, "source": "book"},
+        {"question": "which", "options": ["a", "b"], "answer": 0, "passage": [held[8].text]},
+        {"question": "which", "reference": held[9].text, "prompt": "no completion"},
+        {"prompt": "first", "completion": "second", "reasoning": held[10].text},
+        {"instruction": "x", "output": "y", "history": [["p", held[11].text]], "system": held[12].text},
+    ]
+    (tmp_path / "pt.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    report = audit({"pt": open_corpus(tmp_path / "pt.jsonl")}, {"v": held}, work=ONE)
+    assert sorted(report.contaminated["v"]) == sorted(f"h{n}" for n in range(13))
+    assert report.notes == ("pt: not looked at: source (1 rows), prompt (1 rows)",)
+    # Of a held-out set what stands beside its items is not looked for, and that is said.
+    held_out = ["--train", f"t={tmp_path / 'pt.jsonl'}", "--held-out", f"v={tmp_path / 'pt.jsonl'}"]
+    assert run(["audit", *held_out, "-o", str(tmp_path / "out.json"), "--processes", "1"]) == 0
+    said = "v: not looked at: system messages and tools (3 rows), source (1 rows), prompt (1 rows)"
+    assert f"note: {said}" in " ".join(capsys.readouterr().err.split())
+    assert said in json.loads((tmp_path / "out.json").read_text())["notes"]
+
+
+def test_a_context_that_is_asked_is_looked_for(tmp_path: Path) -> None:
+    rng = random.Random(1)
+    row = {"q": words(rng, 10), "a": words(rng, 8), "abstract": words(rng, 60), "source": "book"}
+    (tmp_path / "s.jsonl").write_text(json.dumps(row) + "\n")
+    fields = "fields: {question: q, reference: a, context: abstract}\n"
+    head = f"name: s\nversion: 1\nkind: generation\ndata: s.jsonl\n{fields}prompt: "
+    (tmp_path / "s.yaml").write_text(f"{head}'{{context}} {{question}}'\n")
+    (tmp_path / "t.yaml").write_text(f"{head}'{{question}}'\n".replace("name: s", "name: t"))
+    train = [Document("abstract", f"{words(rng, 30)} {row['abstract']} {words(rng, 30)}")]
+    sets = {name: open_corpus(tmp_path / f"{name}.yaml") for name in ("s", "t")}
+    report = audit({"pt": train}, sets, work=ONE)
+    assert report.contaminated["s"] == {"1": ("pt:ngram:whole",)}
+    assert not report.contaminated["t"]
+    assert report.notes == (
+        "s: not looked at, as the suite does not read it: source",
+        "t: not looked at, as the suite does not read it: abstract (the prompt has no {context}), source",
+    )
+
+
 BAD = {
     "a.jsonl": ('{"text": "x"}\n{"text": ""}\n', "a.jsonl, line 2: field 'text' must be a text that is not empty"),
     "b.jsonl": ('{"text": "x"\n', "b.jsonl, line 1: not JSON"),
@@ -489,9 +547,11 @@ BAD = {
     "i.jsonl": ("\n", "holds no documents"),
     "j.jsonl": (
         '{"messages": [{"role": "user", "content": "x"}]}',
-        "line 1: the last message must be the assistant's, after at least one other",
+        "line 1: there is no answer: the last message must be the assistant's, behind at least one other",
     ),
     "k.jsonl": ('{"question": "x", "options": ["a", "b"], "answer": 2}', "index of the 2 options, not 2"),
+    "m.jsonl": ('{"text": "x"}\n{"text": "half \\ud83d"}', "m.jsonl, line 2: half a character"),
+    "n.jsonl": ('{"question": "half \\ud83d", "reference": "x"}', "n.jsonl, line 1: half a character"),
     "l.json": ('[{"text": tru}' + " " * 50, "l.json, item 1: not JSON"),
 }
 

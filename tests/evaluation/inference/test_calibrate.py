@@ -292,6 +292,14 @@ def test_command_on_the_base_alone(chat: Path, tmp_path: Path, call: Any, tokeni
     torch.testing.assert_close(tensors[f"{DOWN}.inputs"][1], plain_inputs(model, passage.ids, DOWN)[passage.prompt - 1])
 
 
+def test_fields_that_are_not_used_are_said(chat: Path, tmp_path: Path, call: Any) -> None:
+    data = tmp_path / "a.jsonl"
+    data.write_text(json.dumps({"prompt": "what is bone ?", "completion": "old bone", "source": "x"}) + "\n")
+    code, _, said = call(chat / "base", "--data", data, "-o", tmp_path / "x.safetensors")
+    assert code == 0
+    assert "note: fields that are not used: source (1 rows)" in said
+
+
 def test_bad_input_is_one_line_and_exit_2(chat: Path, models: Path, tmp_path: Path, call: Any) -> None:
     bad, long, other = tmp_path / "bad.jsonl", tmp_path / "long.jsonl", tmp_path / "other.safetensors"
     bad.write_text('{"text": "the heart"}\n{"text": 3}\n')

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from crossmatch.errors import DataError, InputError
 from crossmatch.evaluation.audit.commonness import Common, Counted, commonness, count_block, enough
+from crossmatch.evaluation.audit.corpora import FileCorpus, SuiteCorpus
 from crossmatch.evaluation.audit.fingerprints import Document
 from crossmatch.evaluation.audit.index import Hits, forget, look
 from crossmatch.evaluation.audit.index_builder import Builder, Entries, Sought, sought
@@ -106,6 +107,7 @@ def audit(
         run.ids,
         [tally.pair() for tally in tallies.values()],
         {name: {key: tuple(found[name][key]) for key in run.ids[name] if key in found[name]} for name in held_out},
+        _notes(train, held_out),
     )
 
 
@@ -138,7 +140,7 @@ class _Run:
         sets += [(name, corpus, order) for order, (name, corpus) in enumerate(self.train.items()) if order]
         for name, corpus, order in sets:
             common = self._commonness(corpus)
-            jobs = ((block, common.template) for block in blocks(corpus, self.work.block))
+            jobs = ((own_texts(block), common.template) for block in blocks(corpus, self.work.block))
             source = self.workers.map(_seek, jobs)
             total, known = _length(corpus), list[str]()
             while True:
@@ -164,7 +166,7 @@ class _Run:
     def _commonness(self, corpus: Corpus) -> Common:
         """How common what its first documents have is in a set."""
         counted: list[Counted] = []
-        for block in self.workers.map(count_block, ((block,) for block in blocks(corpus, self.work.block))):
+        for block in self.workers.map(count_block, ((own_texts(block),) for block in blocks(corpus, self.work.block))):
             counted.append(block)
             if enough(counted):
                 break
@@ -200,6 +202,17 @@ class _Run:
         return founds
 
 
+def _notes(train: Mapping[str, Corpus], held_out: Mapping[str, Corpus]) -> tuple[str, ...]:
+    """What was not looked at, by set, where its corpus tells."""
+    sets = [*((name, corpus, False) for name, corpus in train.items()), *((n, c, True) for n, c in held_out.items())]
+    return tuple(
+        f"{name}: {note}"
+        for name, corpus, held in sets
+        if isinstance(corpus, FileCorpus | SuiteCorpus)
+        for note in corpus.notes(held_out=held)
+    )
+
+
 def blocks(corpus: Corpus, size: int) -> Iterator[list[Document]]:
     """Documents in blocks of at most `size`, or of about four million characters."""
     block: list[Document] = []
@@ -212,6 +225,11 @@ def blocks(corpus: Corpus, size: int) -> Iterator[list[Document]]:
             block, characters = [], 0
     if block:
         yield block
+
+
+def own_texts(block: list[Document]) -> list[Document]:
+    """Documents as they are looked for: without what stands beside them."""
+    return [document if document.beside is None else document._replace(beside=None) for document in block]
 
 
 def _numbered(source: Iterable[list[Document]]) -> Iterator[tuple[list[Document], int]]:

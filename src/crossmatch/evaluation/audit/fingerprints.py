@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from crossmatch.evaluation.audit.tokens import I64, U64, Units, mix, raw_hash, tokenise
 
 SCOPES = ("whole", "question", "answer")
+FIELDS = (*SCOPES, "beside")
+"""Texts of a document, as its fields have them; held-out items are judged by those of SCOPES."""
 WORDS, CHARACTERS = 13, 20
 """Units of an n-gram: of words, and where half or more of a text's units are characters without spaces.
 
@@ -32,19 +34,24 @@ _STRETCH = 1 << 15
 
 
 class Document(NamedTuple):
-    """One document: its whole text, and where it has them its question and its answer."""
+    """One document: its whole text, and where it has them its question and its answer.
+
+    beside: what a model reads with it that is no part of it (system messages, tools): held-out texts are looked for
+    there, too; it is not looked for itself.
+    """
 
     id: str
     text: str
     question: str | None = None
     answer: str | None = None
+    beside: str | None = None
 
 
 @dataclass(frozen=True)
 class Prints:
     """Fingerprints of the texts of some documents; a document has one text for each of its scopes.
 
-    document, scope: (texts), which document, and which of SCOPES; raw: (texts), hash of the text as it is; shingles and
+    document, scope: (texts), which document, and which of FIELDS; raw: (texts), hash of the text as it is; shingles and
     their offsets: (texts + 1); bands: (texts, BANDS), meaningless for a text without shingles.
     """
 

@@ -10,20 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossmatch.evaluation.audit.commonness import Common
-from crossmatch.evaluation.audit.fingerprints import BANDS, SCOPES, Document, Prints, fingerprint
+from crossmatch.evaluation.audit.fingerprints import BANDS, FIELDS, Document, Prints, fingerprint
 from crossmatch.evaluation.audit.fingerprints import jaccard as jaccard_index
 from crossmatch.evaluation.audit.tokens import I64, U64, Units, mix
 
 JACCARD = 0.8
 LEVELS = ("exact", "normalised", "ngram", "near")
 AGAINST: dict[str, tuple[str, ...]] = {
-    "whole": ("whole", "question"),
-    "question": ("question", "whole"),
-    "answer": ("answer", "whole"),
+    "whole": ("whole", "question", "beside"),
+    "question": ("question", "whole", "beside"),
+    "answer": ("answer", "whole", "beside"),
 }
-"""A held-out text of this scope is looked for among train texts of these; its n-grams among those of whole texts."""
-ALLOWED = np.array([[field in AGAINST[scope] for scope in SCOPES] for field in SCOPES])
-"""(field of the train text, scope of the held-out text): whether they are compared."""
+"""A held-out text of this scope is looked for among train texts of these fields; its n-grams among those of whole texts
+and of what stands beside them."""
 _BUCKET = 64
 _CANDIDATES = 32
 """Bounds for templates: texts of a bucket that are taken, and pairs a train text whose Jaccard index is computed."""
@@ -48,7 +47,7 @@ def look(block: Sequence[Document], start: int, folders: Sequence[Path]) -> list
     """What of each index occurs in a block of documents, the first of which has position `start`: level -> hits."""
     prints = fingerprint(block)
     position = prints.document + start
-    whole = prints.scope == SCOPES.index("whole")
+    whole = np.isin(prints.scope, [FIELDS.index("whole"), FIELDS.index("beside")])
     indexes = [_open(folder) for folder in folders]
     windows = _windows(prints.units, whole, position, sorted({n for index in indexes for n in index["lengths"]}))
     result = []

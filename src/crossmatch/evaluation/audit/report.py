@@ -51,7 +51,7 @@ class Criteria:
         near = f"minhash {BANDS}x{ROWS},{shingles},jaccard>={JACCARD}"
         answer = f">={self.answer_words} words,{self.answer_characters} characters"
         normal = "nfkc+casefold+letters,marks,digits+han variants"
-        return f"normal:{normal}|ngram:{ngram}|near:{near}|answer:{answer}|version:2"
+        return f"normal:{normal}|ngram:{ngram}|near:{near}|answer:{answer}|version:3"
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ class AuditReport(Tabled):
     """All pairs of train and held-out sets, and of train sets; counts are of all items, not of a sample.
 
     train: documents of each; ids: of each held-out set; contaminated: held-out set -> id -> where it was found, as
-    `train:level:scope`.
+    `train:level:scope`; notes: what was not looked at, by set.
     """
 
     signature: str
@@ -146,6 +146,7 @@ class AuditReport(Tabled):
     ids: Mapping[str, Sequence[str]]
     pairs: Sequence[SetPair]
     contaminated: Mapping[str, Mapping[str, Sequence[str]]]
+    notes: Sequence[str] = ()
 
     def __repr__(self) -> str:
         found = [f"{name}: {len(self.contaminated[name])} of {len(ids)} items found" for name, ids in self.ids.items()]
@@ -179,6 +180,7 @@ class AuditReport(Tabled):
             "train": train,
             "held_out": held_out,
             "pairs": [pair.to_dict() for pair in self.pairs],
+            "notes": list(self.notes),
         }
 
 

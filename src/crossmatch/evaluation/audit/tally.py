@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from crossmatch.evaluation.audit.fingerprints import SCOPES, SHINGLE, SHINGLE_CHARACTERS
+from crossmatch.evaluation.audit.fingerprints import FIELDS, SCOPES, SHINGLE, SHINGLE_CHARACTERS
 from crossmatch.evaluation.audit.index import AGAINST, LEVELS, Hits
 from crossmatch.evaluation.audit.index_builder import Entries
 from crossmatch.evaluation.audit.report import Criteria, Example, LevelOverlap, SetPair
@@ -24,7 +24,7 @@ class Found:
     def __init__(self, entries: Entries) -> None:
         self.entries = entries
         self.first = {
-            level: np.full(max(size * (1 if level == "ngram" else len(SCOPES)), 1), _NEVER, np.uint32)
+            level: np.full(max(size * (1 if level == "ngram" else len(FIELDS)), 1), _NEVER, np.uint32)
             for level, size in entries.sizes.items()
         }
         self.value = np.zeros(len(self.first["near"]), np.float32)
@@ -162,4 +162,4 @@ def _at(where: NDArray[np.uint32], row: int) -> int:
 def _places(entries: Entries, rows: I64, scope: str, level: str) -> I64:
     """(fields of the train set, rows): where hits of these texts are kept; any place for a text without a key."""
     keys = np.maximum(entries.keys[level][rows], 0)
-    return np.array([SCOPES.index(name) * entries.sizes[level] + keys for name in AGAINST[scope]])
+    return np.array([FIELDS.index(name) * entries.sizes[level] + keys for name in AGAINST[scope]])

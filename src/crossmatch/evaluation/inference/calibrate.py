@@ -10,7 +10,7 @@ from crossmatch.data.chat_templates import open_tokenizer
 from crossmatch.data.passages import Passage, read_dialogue, read_text
 from crossmatch.data.responses import read_as
 from crossmatch.data.row_checks import readable
-from crossmatch.data.training_sets import Dialogue, Document, examples_digest, load_examples
+from crossmatch.data.training_sets import Dialogue, Document, examples_digest, load_examples, notes
 from crossmatch.delta import TuningVector
 from crossmatch.errors import DataError, InputError
 from crossmatch.evaluation.inference.module_inputs import Calibration, linear_modules, record, sample
@@ -29,7 +29,7 @@ def record_sets(
     judged before the model is loaded. Raises DataError with the file and the example."""
     from crossmatch.evaluation.inference.local_model import Engine
 
-    data = {file: _read(base.path, file, asked) for file in dict.fromkeys(files.values())}
+    data = {file: _read(base.path, file, asked, progress) for file in dict.fromkeys(files.values())}
     tensors: dict[str, Tensor] = {}
     sets: list[CalibrationSetJson] = []
     with progress.task("load model"):
@@ -57,11 +57,14 @@ def record_sets(
     return tensors, sets
 
 
-def _read(base: Path, file: str, asked: Calibration) -> tuple[list[Passage], str]:
-    """The sequences of a data file, and its digest. Raises DataError with the file and the example."""
+def _read(base: Path, file: str, asked: Calibration, progress: Progress) -> tuple[list[Passage], str]:
+    """The sequences of a data file, and its digest; what is not used is said. Raises DataError with the file and the
+    example."""
     from transformers import AutoConfig
 
     examples, passages = load_examples(file), []
+    for note in notes(examples):
+        progress.say(note)
     tokenizer, reading = open_tokenizer(base), None
     if any(isinstance(example, Dialogue) for example in examples):
         reading, _ = read_as(tokenizer, asked.template, asked.thinking, asked.turn_end)

@@ -44,23 +44,31 @@ class Subject:
 
 
 def audit_data(subject: Subject, root: Path, ledger: Ledger) -> AuditJson | None:
-    """Every training set against every suite, and against each other; None without local training data."""
-    local = {name: file for name, (file, _) in subject.data.items() if Path(file).is_file()}
-    if not local:
+    """Every training set against every suite, and against each other; None where no training set is known."""
+    sets = {name: file for name, (file, _) in subject.data.items()}
+    unknown = [name for name, adapter in subject.recipe.adapters.items() if adapter.path is not None]
+    for name in unknown:
+        ledger.progress.say(f"note: adapter {name} was trained elsewhere; what it was trained on is not audited")
+    if not sets:
         return None
     out = root / "audit.json"
-    columns = {name: subject.recipe.adapters[subject.data[name][1]].columns for name in local}
-    inputs = [[n, file_digest(Path(f)), columns[n]] for n, f in local.items()]
+    columns = {name: subject.recipe.adapters[subject.data[name][1]].columns for name in sets}
+    inputs = [[n, file_digest(Path(f)) if Path(f).is_file() else f, columns[n]] for n, f in sets.items()]
 
     def work() -> None:
         """Compare every set with every other."""
         from crossmatch.evaluation.audit import SuiteCorpus, audit, open_corpus
 
-        train = {name: open_corpus(file, columns[name]) for name, file in local.items()}
+        train = {name: open_corpus(file, columns[name]) for name, file in sets.items()}
         held_out = {suite.settings.name: SuiteCorpus(suite) for suite in subject.suites}
-        AUDIT.replace(out, audit(train, held_out, progress=ledger.progress).to_dict())
+        report = audit(train, held_out, progress=ledger.progress)
+        for note in report.notes:
+            ledger.progress.say(f"note: audit: {note}")
+        facts = report.to_dict()
+        facts["notes"] = [*report.notes, *(f"{name}: trained elsewhere, its data not known" for name in unknown)]
+        AUDIT.replace(out, facts)
 
-    ledger.run("audit", [inputs, [suite.digest for suite in subject.suites]], lambda: [out], work)
+    ledger.run("audit", [inputs, unknown, [suite.digest for suite in subject.suites]], lambda: [out], work)
     return AUDIT.read(out)
 
 
