@@ -74,6 +74,8 @@ def compare(
     metric: Sequence[str] = (),
     task: Sequence[str] = (),
     pooled: bool = False,
+    higher: Sequence[str] = (),
+    lower: Sequence[str] = (),
 ) -> "RunComparison":
     """Compare two finished evaluations, document by document: B - A, with intervals and tests.
 
@@ -93,7 +95,7 @@ def compare(
 
     if margin is not None and not (math.isfinite(margin) and margin >= 0):
         raise InputError(f"margin {margin}: give points, as in 1.0; 0 asks whether B is better")
-    wanted = Wanted(margin, tuple(metric), tuple(task), pooled)
+    wanted = Wanted(margin, tuple(metric), tuple(task), pooled, tuple(higher), tuple(lower))
     return compare_runs(open_run(*locate_run(str(a))), open_run(*locate_run(str(b))), wanted)
 
 

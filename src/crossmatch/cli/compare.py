@@ -25,6 +25,8 @@ def compare_command(
     metric: Annotated[list[str] | None, typer.Option(help="Compare this metric alone; repeat.")] = None,
     task: Annotated[list[str] | None, typer.Option(help="Compare this task alone; repeat.")] = None,
     pooled: Annotated[bool, typer.Option("--pooled", help="The documents of all tasks as one set.")] = False,
+    higher: Annotated[list[str] | None, typer.Option(metavar="METRIC", help="More of it is better; repeat.")] = None,
+    lower: Annotated[list[str] | None, typer.Option(metavar="METRIC", help="Less of it is better; repeat.")] = None,
     detail: Detail = False,
     tables: Tables = None,
     as_json: Json = False,
@@ -46,7 +48,8 @@ def compare_command(
     first, second = locate_run(a), locate_run(b)
     if (first[0].resolve(), first[1]) == (second[0].resolve(), second[1]):
         raise InputError(f"{a} and {b} are the same run; give two")
-    wanted = Wanted(margin, tuple(metric or ()), tuple(task or ()), pooled)
+    metrics, tasks, more, less = (tuple(names or ()) for names in (metric, task, higher, lower))
+    wanted = Wanted(margin, metrics, tasks, pooled, more, less)
     found = compare_runs(open_run(*first), open_run(*second), wanted)
     facts = found.to_dict()
     facts["answers"] = [comparison_answer(facts)]

@@ -26,8 +26,10 @@ class LineJson(TypedDict):
     a: FigureJson
     b: FigureJson
     difference: DifferenceJson | None
-    higher_is_better: bool
-    direction: Literal["recorded", "known", "assumed"]
+    higher_is_better: bool | None
+    """None where it is not known."""
+    direction: Literal["recorded", "given", "known", "unknown"]
+    """How the direction is known: the run recorded it, the user gave it, or the metric's name is known."""
     point: float | None
     """What one point is in the metric's unit."""
     non_inferior: NonInferiorityJson | None

@@ -109,6 +109,25 @@ def test_tasks_filters_and_versions(tmp_path: Path) -> None:
         compared(one, two, tasks=("mmlu",))
     with pytest.raises(InputError, match="no metric is in both runs; --metric asks for acc_norm"):
         compared(one, two, metrics=("acc_norm",))
+    both = logged(tmp_path / "c", {"gsm8k": gsm, "arc": accuracies(A)})
+    for old in (False, True):
+        # Releases before 0.4.3 have no hashes; some logs have no document either.
+        rows = [{k: v for k, v in r.items() if k not in ("doc_hash", "doc")} for r in gsm] if old else gsm
+        again = logged(tmp_path / f"d{old}", {"gsm8k": rows, "arc": accuracies(B)})
+        with pytest.raises(
+            InputError, match="gsm8k/strict-match and gsm8k/flexible-extract hold the same documents"
+        ) as e:
+            compared(
+                both if not old else again, again if not old else logged(tmp_path / "e", {"gsm8k": rows}), pooled=True
+            )
+        assert "choose one filter or condition of each task, as in --task gsm8k/strict-match" in str(e.value)
+    chosen = compared(both, logged(tmp_path / "f", {"gsm8k": gsm}), pooled=True, tasks=("gsm8k/strict-match",))
+    assert [x.b.n for x in chosen.lines] == [10]
+    # A few documents that two tasks have in common are said.
+    few = [accuracies(A), [line(i, {"acc": 1.0}) for i in range(7, 17)]]
+    tasks = {"one": few[0], "two": few[1]}
+    found = compared(logged(tmp_path / "g", tasks), logged(tmp_path / "h", tasks), pooled=True)
+    assert "acc: 3 documents are in several of the tasks, and count in each" in found.notes
     pooled = compared(one, two, pooled=True)
     assert [(x.task, x.metric, x.b.n) for x in pooled.lines] == [
         ("all tasks", "acc", 10),
@@ -204,7 +223,8 @@ def test_what_is_no_number_is_said(tmp_path: Path) -> None:
 
 
 def test_which_way_is_better(tmp_path: Path) -> None:
-    metrics = {"acc": 1.0, "wer": 0.5, "surprise": 0.5, "drift": 0.2}
+    unknown = ("surprise", "accuracy_drop", "embedding_distance", "exact_mismatch", "bleurt_error", "emissions")
+    metrics = {"acc": 1.0, "wer": 0.5, "drift": 0.2, "pass@1": 1.0, "pass_at_10": 1.0, **dict.fromkeys(unknown, 0.5)}
     rows = [line(i, {name: value * (i % 2) for name, value in metrics.items()}) for i in range(8)]
     recorded = {"higher_is_better": {"t": {"drift": False, "acc": None}}}
     found = compared(logged(tmp_path / "a", {"t": rows}, **recorded), logged(tmp_path / "b", {"t": rows}))
@@ -212,8 +232,36 @@ def test_which_way_is_better(tmp_path: Path) -> None:
     assert directions["drift"] == (False, "recorded")
     assert directions["wer"] == (False, "known")
     assert directions["acc"] == (True, "known")
-    assert directions["surprise"] == (True, "assumed")
-    assert "assumed that more is better: surprise" in found.notes
+    assert directions["pass@1"] == directions["pass_at_10"] == (True, "known")
+    assert {directions[name] for name in unknown} == {(None, "unknown")}
+    said = f"it is not known whether more or less is better of {', '.join(sorted(unknown))}; say --higher METRIC"
+    assert any(note.startswith(said) for note in found.notes)
+    files = (tmp_path / "a", tmp_path / "b")
+    with pytest.raises(InputError, match="--margin 1: it is not known whether .* of surprise; say --higher METRIC or"):
+        compared(*files, metrics=("surprise",), margin=1.0)
+    given = compared(*files, metrics=("surprise", "acc"), margin=1.0, lower=("surprise",)).lines
+    assert {(x.metric, x.higher_is_better, x.direction) for x in given} == {
+        ("surprise", False, "given"),
+        ("acc", True, "known"),
+    }
+    for wanted, message in (
+        ({"lower": ("surprise",), "higher": ("surprise",)}, "both name surprise"),
+        ({"lower": ("suprise",)}, "names suprise, which is not compared"),
+    ):
+        with pytest.raises(InputError, match=message):
+            compared(*files, **wanted)
+
+
+def test_a_difference_of_unknown_direction_is_neither_better_nor_worse(tmp_path: Path, capsys: Any) -> None:
+    files = [
+        write(tmp_path / f"{name}.jsonl", [line(i, {"surprise": value + i / 100}) for i in range(20)])
+        for name, value in (("a", 0.1), ("b", 0.6))
+    ]
+    assert run(["compare", *map(str, files)]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "B is other (which way is better is not known) than A in 1 of 1" in shown
+    assert run(["compare", *map(str, files), "--lower", "surprise"]) == 0
+    assert "B is worse than A in 1 of 1" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -321,7 +369,10 @@ def test_many_tasks_fit_a_terminal(tmp_path: Path, capsys: pytest.CaptureFixture
     tasks = [f"mmlu_high_school_european_history_{i}" for i in range(40)]
     for name in ("a", "b"):
         both = {
-            t: [line(i, {"acc": float(x), "acc_norm": float(x)}) for i, x in enumerate(rng.random(20) < 0.5)]
+            t: [
+                line(i, {"acc": float(x), "acc_norm": float(x)}, doc_hash=f"{t}-{i}")
+                for i, x in enumerate(rng.random(20) < 0.5)
+            ]
             for t in tasks
         }
         logged(tmp_path / name, {**both, f"only_{name}": accuracies(A)})

@@ -3,49 +3,25 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from crossmatch.errors import DataError, InputError
+from crossmatch.evaluation.comparison.foreign_metrics import Direction, direction, point_of
+from crossmatch.evaluation.comparison.pooled_tasks import Both, pooled_tasks
 from crossmatch.evaluation.comparison.scored_run import Document, Form, Run, Task
 from crossmatch.export.results import Tabled, by_name
 from crossmatch.export.table import Table
 from crossmatch.export.tables.others import comparison_tables
 from crossmatch.results.comparison import LineJson, PairingJson, RunComparisonJson
-from crossmatch.results.metrics import better_is_more, metric_of
-from crossmatch.statistics.estimates import Array, Difference, Figure, Ratio, Statistic, mean_of
+from crossmatch.statistics.estimates import Difference, Figure, mean_of
 from crossmatch.statistics.multiple_tests import holm
 from crossmatch.statistics.non_inferiority import Answer, NonInferiority, non_inferiority
 from crossmatch.statistics.proportions import mcnemar, proportion
 from crossmatch.statistics.resampling import bootstrap, paired_difference
 
-# Metrics of other programs of which less is better, and more; by their names, where the run did not record it.
-_LOWER = frozenset(
-    (
-        *("word_perplexity", "byte_perplexity", "brier_score", "likelihood_diff", "nll", "loss"),
-        *("ter", "wer", "cer", "mse", "mae", "rmse"),
-    )
-)
-_HIGHER = (
-    "acc",
-    "exact",
-    "em",
-    "f1",
-    "mcc",
-    "bleu",
-    "rouge",
-    "chrf",
-    "pass@",
-    "mc1",
-    "mc2",
-    "prompt_level",
-    "inst_level",
-)
-# Their scores from 0 to 100, of which a point is one and not a hundredth.
-_HUNDRED = ("bleu", "chrf", "rouge", "ter")
 POOLED = "all tasks"
-Direction = Literal["recorded", "known", "assumed"]
 
 
 @dataclass(frozen=True)
@@ -53,13 +29,15 @@ class Wanted:
     """What is to be compared.
 
     margin: of non-inferiority in points, or None; metrics, tasks: names (none: all that are compared by default);
-    pooled: the documents of all tasks as one set.
+    pooled: the documents of all tasks as one set; higher, lower: metrics of which more is better, or less.
     """
 
     margin: float | None = None
     metrics: tuple[str, ...] = ()
     tasks: tuple[str, ...] = ()
     pooled: bool = False
+    higher: tuple[str, ...] = ()
+    lower: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -67,7 +45,8 @@ class Line:
     """One metric of one task: both figures and B - A.
 
     point: what one point is in the metric's unit (0.01 of a share), None where points are not defined; direction:
-    `recorded`, `known` by the metric's name, or `assumed`; difference: None for fewer than two documents.
+    `recorded`, `given` by the user, `known` by the metric's name, or `unknown` (higher_is_better is None); difference:
+    None for fewer than two documents.
     """
 
     task: str
@@ -75,7 +54,7 @@ class Line:
     a: Figure
     b: Figure
     difference: Difference | None
-    higher_is_better: bool
+    higher_is_better: bool | None
     direction: Direction
     point: float | None
     non_inferior: NonInferiority | None = None
@@ -176,25 +155,29 @@ def compare_runs(a: Run, b: Run, wanted: Wanted | None = None) -> RunComparison:
     wanted = wanted or Wanted()
     if a.form != b.form:
         raise InputError(f"{a.name} is of {a.form}, {b.name} of {b.form}; give two runs of one kind")
+    both = sorted(set(wanted.higher) & set(wanted.lower))
+    if both:
+        raise InputError(f"--higher and --lower both name {both[0]}; say one")
     pairs, notes = _tasks(a, b, wanted), [*a.notes, *b.notes]
     notes += [f"only in {side}: {', '.join(names)}" for side, names in _alone(a, b, pairs).items() if names]
-    pairings, tables = [], {}
+    pairings, tables, documents = [], {}, {}
     for name, (first, second) in pairs.items():
         places, pairing = _paired(first, second)
         pairings.append(pairing)
+        documents[name] = [first.documents[place] for place, _ in places]
         if first.version != second.version:
             notes.append(f"{name}: {first.version or 'not recorded'} in A, {second.version or 'not recorded'} in B")
         tables[name] = _tables(name, (first, second), places, wanted.metrics, notes)
     if wanted.pooled:
-        tables = {POOLED: _pooled(tables, notes)}
-    tasks = [task for pair in pairs.values() for task in pair]
-    lines = [_line(name, metric, both, tasks) for name, found in tables.items() for metric, both in found.items()]
+        tables = {POOLED: pooled_tasks(tables, documents, notes)}
+    measured = {name: pairs.get(name) or [task for pair in pairs.values() for task in pair] for name in tables}
+    lines = [
+        _line(name, m, both, measured[name], wanted) for name, found in tables.items() for m, both in found.items()
+    ]
     if not lines:
         asked = f"; --metric asks for {', '.join(wanted.metrics)}" if wanted.metrics else ""
         raise InputError(f"no metric is in both runs{asked}; {'; '.join(notes) or 'see what they measured'}")
-    assumed = sorted({line.metric for line in lines if line.direction == "assumed"})
-    if assumed:
-        notes.append(f"assumed that more is better: {', '.join(assumed)}")
+    _check_directions(lines, wanted, notes)
     judged = _judged(_adjusted(lines), wanted.margin, notes)
     return RunComparison(a.name, b.name, a.form, tuple(judged), tuple(pairings), tuple(notes), wanted.margin)
 
@@ -263,12 +246,9 @@ def _keys(task: Task, kind: int, repeated: set[str | None]) -> dict[tuple[str | 
     return found
 
 
-_Both = tuple[Array, Array, Statistic]
-
-
 def _tables(
     name: str, tasks: tuple[Task, Task], places: Sequence[tuple[int, int]], metrics: Sequence[str], notes: list[str]
-) -> dict[str, _Both]:
+) -> dict[str, Both]:
     """Metric -> item statistics of both runs over the same documents, of the metrics that are wanted."""
     first, second = (task.measure([pair[side] for pair in places]) for side, task in enumerate(tasks))
     default = tasks[0].defaults
@@ -293,7 +273,7 @@ def _tables(
     return found
 
 
-def _known(label: str, first: Any, second: Any, notes: list[str]) -> _Both | None:
+def _known(label: str, first: Any, second: Any, notes: list[str]) -> Both | None:
     """Both tables without the documents of which one run has no value."""
     (one, statistic), (other, _) = first, second
     if one.shape != other.shape:
@@ -307,24 +287,7 @@ def _known(label: str, first: Any, second: Any, notes: list[str]) -> _Both | Non
     return (one[kept], other[kept], statistic) if kept.any() else None
 
 
-def _pooled(tables: Mapping[str, Mapping[str, _Both]], notes: list[str]) -> dict[str, _Both]:
-    """Metric -> the documents of all tasks as one set."""
-    found: dict[str, _Both] = {}
-    for metric in dict.fromkeys(m for table in tables.values() for m in table):
-        parts = [table[metric] for table in tables.values() if metric in table]
-        statistic = parts[0][2]
-        if len(parts) > 1 and not (statistic is mean_of or isinstance(statistic, Ratio)):
-            notes.append(f"not pooled: {metric}, which is no mean over documents")
-        elif any(part[2] != statistic or part[0].shape[1] != parts[0][0].shape[1] for part in parts):
-            notes.append(f"not pooled: {metric}, which tasks measure in different ways")
-        else:
-            found[metric] = *(np.concatenate([part[side] for part in parts]) for side in (0, 1)), statistic  # type: ignore[assignment]
-            if len(parts) < len(tables):
-                notes.append(f"{metric}: pooled over the {len(parts)} of {len(tables)} tasks that have it")
-    return found
-
-
-def _line(name: str, metric: str, both: _Both, tasks: Sequence[Task]) -> Line:
+def _line(name: str, metric: str, both: Both, tasks: Sequence[Task], wanted: Wanted) -> Line:
     first, second, statistic = both
     share = statistic is mean_of and all(bool(np.isin(rows, (0.0, 1.0)).all()) for rows in (first, second))
     if share:
@@ -333,34 +296,29 @@ def _line(name: str, metric: str, both: _Both, tasks: Sequence[Task]) -> Line:
     else:
         a, b = (bootstrap(rows, statistic) for rows in (first, second))
         found = paired_difference(second, first, statistic)
-    higher, direction = _direction(metric, tasks)
-    return Line(name, metric, a, b, found, higher, direction, _point(metric, both))
+    higher, known = direction(metric, tasks, wanted.higher, wanted.lower)
+    return Line(name, metric, a, b, found, higher, known, point_of(metric, first, second, statistic))
 
 
-def _direction(metric: str, tasks: Sequence[Task]) -> tuple[bool, Direction]:
-    recorded = next((t.higher_is_better[metric] for t in tasks if metric in t.higher_is_better), None)
-    if recorded is not None:
-        return recorded, "recorded"
-    known, name = better_is_more(metric), metric.lower()
-    if known is not None:
-        return known, "known"
-    if name in _LOWER:
-        return False, "known"
-    return True, "known" if name.startswith(_HIGHER) else "assumed"
-
-
-def _point(metric: str, both: _Both) -> float | None:
-    """What a point of the metric is: a hundredth of a mean of values from 0 to 1, one of a score from 0 to 100."""
-    first, second, statistic = both
-    values = np.concatenate([first, second])
-    hundred = metric_of(metric).unit.hundred or metric.lower().startswith(_HUNDRED)
-    if statistic is mean_of and values.min() >= 0 and values.max() <= 1:
-        return 0.01
-    if hundred:
-        return 1.0
-    # A share of right ones among all: their sum is at most their number.
-    shares = isinstance(statistic, Ratio) and statistic.of is None and (values[:, 0] <= values[:, 1]).all()
-    return 0.01 if shares and values.min() >= 0 else None
+def _check_directions(lines: Sequence[Line], wanted: Wanted, notes: list[str]) -> None:
+    """Raise InputError for a metric of --higher or --lower that is not compared, and for one that is held to a margin
+    while nobody knows which way is better; note those of which it is not known."""
+    compared = {line.metric for line in lines}
+    for metric in (*wanted.higher, *wanted.lower):
+        if metric not in compared:
+            raise InputError(
+                f"--higher or --lower names {metric}, which is not compared; {', '.join(sorted(compared))} are"
+            )
+    unknown = sorted({line.metric for line in lines if line.direction == "unknown"})
+    advice = "say --higher METRIC or --lower METRIC"
+    held = sorted({line.metric for line in lines if line.direction == "unknown" and line.point is not None})
+    if held and wanted.margin is not None:
+        raise InputError(
+            f"--margin {wanted.margin:g}: it is not known whether more or less is better of {', '.join(held)}; "
+            f"{advice}, or --metric for others"
+        )
+    if unknown:
+        notes.append(f"it is not known whether more or less is better of {', '.join(unknown)}; {advice}")
 
 
 def _adjusted(lines: Sequence[Line]) -> list[Line]:
@@ -381,7 +339,7 @@ def _judged(lines: Sequence[Line], margin: float | None, notes: list[str]) -> li
         notes.append(f"not held to the margin, as points are not defined for them: {', '.join(without)}")
     family, found = len(kept), []
     for line in lines:
-        if line.point is not None and line.difference is not None:
+        if line.point is not None and line.difference is not None and line.higher_is_better is not None:
             size = margin * line.point
             answer = non_inferiority(line.difference, size, higher_is_better=line.higher_is_better, family=family)
             found.append(replace(line, non_inferior=answer))

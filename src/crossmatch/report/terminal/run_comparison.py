@@ -198,8 +198,11 @@ def _of_difference(lines: Sequence[Json]) -> str:
         size = _number(mde, _scale(tested[0]))
         return f"{text} Smallest difference detectable with 80% power: {size}{unit} ({_name(tested[0])}, not adjusted)."
     parts = []
-    for word, sign in (("better", 1), ("worse", -1)):
-        some = [line for line in clear if sign * _gain(line) > 0]
+    for word, some in (
+        ("better", [line for line in clear if _gain(line) > 0]),
+        ("worse", [line for line in clear if _gain(line) < 0]),
+        ("other (which way is better is not known)", [line for line in clear if _gain(line) == 0]),
+    ):
         if some:
             names = ", ".join(f"{_name(line)} {_signed(line)}" for line in some[:2]) + (
                 ", ..." if len(some) > 2 else ""
@@ -209,7 +212,8 @@ def _of_difference(lines: Sequence[Json]) -> str:
 
 
 def _gain(line: Json) -> float:
-    return line["difference"]["value"] * (1 if line["higher_is_better"] else -1)
+    """By how much B is better; 0 where it is not known which way is better."""
+    return line["difference"]["value"] * {True: 1, False: -1, None: 0}[line["higher_is_better"]]
 
 
 def _signed(line: Json) -> str:
