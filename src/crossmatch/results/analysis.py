@@ -133,12 +133,14 @@ class ReadingsJson(PlaceJson):
 
     n: int
     intruders: NullFigureJson
+    intruders_least: NotRequired[float]
+    """Share that are intruders whatever the directions of the base are that were not computed."""
     amplified: NullFigureJson
     spread: NullFigureJson
     turned: NullFigureJson
     coordination: NullFigureJson
     certain: bool
-    """Whether the leading pairs are converged."""
+    """Whether the leading pairs are converged, and nothing that was not computed changes `intruders`."""
 
 
 class SpacesJson(TypedDict):

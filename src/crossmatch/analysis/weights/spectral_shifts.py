@@ -22,6 +22,7 @@ from torch import Tensor
 from crossmatch.analysis.weights.delta_matrix import DENSE_TRIPLES, EXACT, Change, Place
 from crossmatch.analysis.weights.norms import groups, place_json
 from crossmatch.analysis.weights.random_baselines import Figure, mean
+from crossmatch.analysis.weights.spectral_bases import Dense, Factors, Matrix, Spectrum, active, by_spectrum, largest
 from crossmatch.delta import HELD_ELEMENTS, LowRank, Product, Rows, Singular
 from crossmatch.results.analysis import ReadingsJson
 
@@ -35,8 +36,6 @@ CONVERGED = 0.005
 _ROUNDS = 12
 # Singular values below this share of the largest are not read from squares.
 _NEAR_ZERO = 1e-5
-# The least distance of squares, as a share, that a residual is divided by.
-_NEAREST = 1e-3
 NAMES = ("intruders", "amplified", "spread", "turned", "coordination")
 
 
@@ -44,12 +43,15 @@ NAMES = ("intruders", "amplified", "spread", "turned", "coordination")
 class Readings:
     """Of one matrix, or the mean over n of a group; each figure with its null.
 
-    intruders: share of the `TOP` leading left singular vectors of W + D whose largest |cosine| with those of W that are
-    known is below `THRESHOLD`; amplified: mean of sigma'_i / sigma_i - 1 over the `TOP` leading pairs; spread: standard
-    deviation of sigma'_i / sigma_i over more of them (uniform scaling: small); turned: mean sine between u_i and u'_i
-    over the leading `TOP`; coordination: cosine of the off-diagonal parts of U^T U' and V^T V' (1: left and right turn
-    together). certain: whether the `TOP` leading pairs of W + D are converged, in angle to `CONVERGED` on average,
-    which bounds the error of `turned`; `intruders` and `amplified` are made of the same pairs.
+    intruders: share of the `TOP` leading left singular vectors of W + D whose largest |cosine| with those of W is below
+    `THRESHOLD`; least: of a large W, of which the leading ones alone are known, the share that is below it whatever the
+    others are, by a bound (`largest_mass`); amplified: mean of sigma'_i / sigma_i - 1 over the `TOP` leading pairs;
+    spread: standard deviation of sigma'_i / sigma_i over more of them (uniform scaling: small); turned: mean sine
+    between u_i and u'_i over the leading `TOP`; coordination: cosine of the off-diagonal parts of U^T U' and V^T V' (1:
+    left and right turn together). certain: whether the `TOP` leading pairs of W + D are converged, in angle to
+    `CONVERGED` on average, of the change and of its null, which bounds the error of `turned` and `amplified`, and no
+    direction that is not known, and no angle that is left, changes `intruders`. `spread` and `coordination` are of
+    further pairs, too, which are less converged.
     """
 
     level: str
@@ -57,6 +59,7 @@ class Readings:
     place: Place | None
     n: int
     figures: dict[str, Figure]
+    least: float
     certain: bool
 
     def to_dict(self) -> ReadingsJson:
@@ -67,6 +70,7 @@ class Readings:
             **place_json(self.place, self.key),
             "n": self.n,
             "intruders": figures["intruders"],
+            "intruders_least": self.least,
             "amplified": figures["amplified"],
             "spread": figures["spread"],
             "turned": figures["turned"],
@@ -78,8 +82,11 @@ class Readings:
 def read(
     change: Change, space: Singular, every: Singular | None = None, *, seed: int = 0, draws: int = DRAWS
 ) -> Readings | str:
-    """The readings of one change, or in words why there are none. every: all triples of a small W, by which a change of
-    low rank is read in fewer rounds; seed: of the random deltas of the null, together with the module's name."""
+    """The readings of one change, or in words why there are none.
+
+    every: all triples of a small W, by which intruders are exact, and a change of low rank is read in fewer rounds;
+    seed: of the random deltas of the null, together with the module's name.
+    """
     space = space.first(KNOWN)
     count = min(TOP, len(space.s) // 2)
     if count < 1 or float(space.s[0]) <= 0:
@@ -95,14 +102,25 @@ def read(
     else:
         draws = draws // 2 if min(change.place.shape) <= EXACT else 1
     deltas = [delta, *(_random(change, rng) for _ in range(draws))]
-    if every is None:
-        base = _Matrix(Product(change.base.held()))
-        done = [_leading(base, one, space, count) for one in deltas]
+    if every is None or not isinstance(delta, LowRank):
+        base = Matrix(Product(change.base.held()), every)
+        done = [_leading(base, one, space, count, bound=one is delta) for one in deltas]
     else:
-        done = [_leading(*_by_spectrum(every, one, len(space.s)), count) for one in deltas if isinstance(one, LowRank)]
-    (found, certain), *others = done
-    nulls = [figures for figures, _ in others]
-    return Readings("module", None, change.place, 1, _figures(found, nulls), certain)
+        done = [_leading(*by_spectrum(every, one, len(space.s)), count) for one in deltas if isinstance(one, LowRank)]
+    found, *nulls = done
+    certain = found.settled and all(one.converged for one in done)
+    figures = _figures(found.figures, [null.figures for null in nulls])
+    return Readings("module", None, change.place, 1, figures, found.least, certain)
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """One W + D: its figures; least: share of sure intruders; converged: its leading pairs; settled: its intruders."""
+
+    figures: dict[str, float]
+    least: float
+    converged: bool
+    settled: bool
 
 
 def grouped(rows: Sequence[Readings]) -> list[Readings]:
@@ -114,6 +132,7 @@ def grouped(rows: Sequence[Readings]) -> list[Readings]:
             None,
             len(members),
             {name: mean([m.figures[name] for m in members]) for name in NAMES},
+            sum(m.least for m in members) / len(members),
             all(m.certain for m in members),
         )
         for (level, key), members in groups(rows).items()
@@ -129,142 +148,19 @@ def _figures(found: dict[str, float], nulls: Sequence[dict[str, float]]) -> dict
     return figures
 
 
-class _Matrix:
-    """Products with W, and how bases are extended by residuals."""
-
-    def __init__(self, product: Product) -> None:
-        self.product = product
-
-    def right(self, x: Tensor) -> Tensor:
-        """W x."""
-        return self.product.right(x).double()
-
-    def left(self, y: Tensor) -> Tensor:
-        """W^T y."""
-        return self.product.left(y).double()
-
-    def further(self, above: Tensor, below: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
-        """By the residuals themselves."""
-        return above, below
-
-
-class _Spectrum:
-    """The same in the coordinates of W's own singular vectors, where W is its singular values, and zero elsewhere.
-
-    sigma: all singular values (r,); height, width: of the coordinates; known: how many of the first are in the bases.
-    """
-
-    def __init__(self, sigma: Tensor, height: int, width: int, known: int) -> None:
-        self.sigma, self.height, self.width, self.known = sigma, height, width, known
-
-    def right(self, x: Tensor) -> Tensor:
-        """W x."""
-        return self._scaled(x, self.height)
-
-    def left(self, y: Tensor) -> Tensor:
-        """W^T y."""
-        return self._scaled(y, self.width)
-
-    def further(self, above: Tensor, below: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
-        """By the residuals through (s^2 - sigma^2)^-1 [s, sigma; sigma, s], which solves for what W does to a pair
-        (Davidson); of the change only its square over the distance of values is left."""
-        rank = len(self.sigma)
-        sigma = self.sigma[:, None]
-        gap = s.square() - sigma.square()
-        gap = torch.where(gap.abs() < _NEAREST * s.square(), _NEAREST * s.square(), gap)
-        one, other = above / s, below / s
-        one[:rank] = (s * above[:rank] + sigma * below[:rank]) / gap
-        other[:rank] = (sigma * above[:rank] + s * below[:rank]) / gap
-        one[: self.known], other[: self.known] = 0.0, 0.0
-        return one, other
-
-    def _scaled(self, x: Tensor, size: int) -> Tensor:
-        out = x.new_zeros(size, x.shape[1])
-        out[: len(self.sigma)] = self.sigma[:, None] * x[: len(self.sigma)]
-        return out
-
-
-def _by_spectrum(every: Singular, delta: LowRank, known: int) -> tuple[_Spectrum, LowRank, Singular]:
-    """W, a change and W's leading directions, in coordinates: of W's singular vectors, then of what the change adds."""
-    b, a = _inside(every.u, delta.b.double() * delta.scale), _inside(every.vh.T, delta.a.double().T)
-    height, width = b.shape[0], a.shape[0]
-    left = torch.eye(height, known, dtype=torch.float64)
-    right = torch.eye(known, width, dtype=torch.float64)
-    space = Singular(left, every.s[:known], right, every.residuals[:known], every.energy, None)
-    moved = LowRank(b, a.T.contiguous(), torch.ones(b.shape[1], dtype=torch.float64))
-    return _Spectrum(every.s, height, width, known), moved, space
-
-
-def _inside(basis: Tensor, vectors: Tensor) -> Tensor:
-    """Coordinates of vectors (m, l) on an orthonormal basis (m, r), then on what they add to it, if it is not all."""
-    known = basis.T @ vectors
-    if basis.shape[1] >= basis.shape[0]:
-        return known
-    return torch.cat([known, torch.linalg.qr(vectors - basis @ known).R])
-
-
-class _Factors:
-    """A change D = B A on growing bases L (m, K) and R (n, K); all that is read of D costs its rank."""
-
-    def __init__(self, delta: LowRank) -> None:
-        self.b, self.a = delta.b.double() * delta.scale, delta.a.double()
-        self.on_left, self.on_right = self.b[:0], self.a[:, :0]
-
-    def start(self) -> tuple[Tensor, Tensor]:
-        """Directions into which D writes, and from which it reads."""
-        return self.b, self.a.T
-
-    def core(self, left: Tensor, right: Tensor) -> Tensor:
-        """L^T D R."""
-        self.on_left, self.on_right = left.T @ self.b, self.a @ right
-        return self.on_left @ self.on_right
-
-    def right(self, theirs: Tensor) -> Tensor:
-        """D R y, for coordinates y on R."""
-        return self.b @ (self.on_right @ theirs)
-
-    def left(self, ours: Tensor, _: Tensor) -> Tensor:
-        """D^T L x, for coordinates x on L."""
-        return self.a.T @ (self.on_left.T @ ours)
-
-
-class _Dense:
-    """The same of a change that is read in rows."""
-
-    def __init__(self, delta: Rows) -> None:
-        self.product = Product(delta.held())
-        self.moved = torch.zeros(delta.height, 0, dtype=torch.float64)
-
-    def start(self) -> tuple[Tensor, Tensor]:
-        """None are known."""
-        return self.moved[:, :0], torch.zeros(self.product.rows.columns, 0, dtype=torch.float64)
-
-    def core(self, left: Tensor, right: Tensor) -> Tensor:
-        """L^T D R; only of what is new in R is there a product with D."""
-        new = self.product.right(right[:, self.moved.shape[1] :]).double()
-        self.moved = torch.cat([self.moved, new], 1)
-        return left.T @ self.moved
-
-    def right(self, theirs: Tensor) -> Tensor:
-        """D R y, for coordinates y on R."""
-        return self.moved @ theirs
-
-    def left(self, _: Tensor, first: Tensor) -> Tensor:
-        """D^T L x, for L x itself."""
-        return self.product.left(first).double()
-
-
 def _leading(
-    base: _Matrix | _Spectrum, delta: LowRank | Rows, space: Singular, count: int
-) -> tuple[dict[str, float], bool]:
-    """The measures of W + D, and whether its leading pairs are converged.
+    base: Matrix | Spectrum, delta: LowRank | Rows, space: Singular, count: int, bound: bool = False
+) -> _Measured:
+    """The measures of W + D, how many of its intruders are sure, and whether its leading pairs are converged.
+
+    bound: what is not known of W is bounded, where it could make a difference.
 
     On the bases L = [U, l] and R = [V, r] with W = U diag(sigma) V^T + E, W + D is diag(sigma) + l^T E r + L^T D R.
     Pairs are converged where the mean of residual over distance to the next value, a bound on the sines of their
     angles, is at most `CONVERGED`.
     """
     left, right, sigma = space.u.double(), space.vh.T.double(), space.s
-    change = _Factors(delta) if isinstance(delta, LowRank) else _Dense(delta)
+    change = Factors(delta) if isinstance(delta, LowRank) else Dense(delta)
     known = len(sigma)
     kept = max(count, min(DENSE_TRIPLES, known // 2))
     images, back = left[:, :0], right[:, :0]
@@ -287,9 +183,17 @@ def _leading(
         size = ((above.square().sum(0) + below.square().sum(0)) / 2).sqrt()
         steps = torch.cat([s.new_full((1,), torch.inf), s[:-1] - s[1:]])
         gaps = torch.minimum(steps, torch.cat([steps[1:], s.new_full((1,), torch.inf)]))[:count]
-        certain = bool((size / gaps.clamp_min(1e-300)).clamp_max(1.0).mean() <= CONVERGED)
-        if certain or turn == _ROUNDS:
-            return _measures(x[:known], s, y[:known], sigma, count), certain
+        angles = (size / gaps.clamp_min(1e-300)).clamp_max(1.0)
+        converged = bool(angles.mean() <= CONVERGED)
+        if converged or turn == _ROUNDS:
+            figures = _measures(x[:known], s, y[:known], sigma, count)
+            near = largest(x[:known, :count][active(sigma)])
+            further, exact = base.beyond(first, left[:, :known], sigma, THRESHOLD if bound else 1.0)
+            most = torch.maximum(near, further)
+            near = most if exact else near
+            sure, sure_none = most + angles < THRESHOLD, near - angles >= THRESHOLD
+            figures["intruders"] = float((near < THRESHOLD).double().mean())
+            return _Measured(figures, float(sure.double().mean()), converged, bool((sure | sure_none).all()))
         new = base.further(above, below, s[:count])
     raise AssertionError("the last round returns")
 
@@ -357,7 +261,6 @@ def _measures(left: Tensor, s: Tensor, right: Tensor, sigma: Tensor, count: int)
     more = min(DENSE_TRIPLES, len(sigma) // 2, left.shape[1])
     more = max(count, more)
     ratios = s[:more] / sigma[:more].clamp_min(1e-300)
-    nearest = left[:, :count].abs().max(0).values
     u, v = left[:more, :more].clone(), right[:more, :more].clone()
     same = u.diagonal()[:count].abs().clamp_max(1.0)
     turned = float((1 - same.square()).sqrt().mean())
@@ -366,7 +269,6 @@ def _measures(left: Tensor, s: Tensor, right: Tensor, sigma: Tensor, count: int)
     size = float(torch.linalg.vector_norm(u) * torch.linalg.vector_norm(v))
     # The sign of a pair of vectors is free, and the same on both sides.
     return {
-        "intruders": float((nearest < THRESHOLD).double().mean()),
         "amplified": float(ratios[:count].mean()) - 1.0,
         "spread": float(ratios.std()) if more > 1 else 0.0,
         "turned": turned,

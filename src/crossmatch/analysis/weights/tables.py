@@ -161,7 +161,7 @@ class _Work:
         ks = [(k, self._number(k, change, space)) for k in self.wanted.ks]
         known = [(k, number) for k, number in ks if number is not None]
         found.aligned.setdefault(label, []).extend(alignment.align(change, space.found, known))
-        read = spectral_shifts.read(change, space.found, space.whole if change.factors is not None else None)
+        read = spectral_shifts.read(change, space.found, space.whole)
         if isinstance(read, str):
             found.left_out.append(LeftOut(label, change.place.name, "readings", read))
         else:

@@ -77,6 +77,10 @@ def lines(facts: Mapping[str, Any]) -> Iterator[str]:
             list(read.values()),
             lambda row: tuple(_number(row[part][of], 2) for part in _READINGS for of in ("value", "null")),
         )
+        modules = [row for row in facts["readings"].get(name, ()) if row["level"] == "module"]
+        if doubtful := sum(not row["certain"] for row in modules):
+            text = f"not certain in {doubtful} of {len(modules)} modules: pairs not converged, or intruders may be old"
+            yield from textwrap.wrap(text, 79, subsequent_indent="  ")
     for pair in facts["overlap"]:
         yield from _table(
             f"{pair['first']} and {pair['second']}: cosine; overlap, times that of random spaces",
