@@ -161,7 +161,25 @@ def test_wording_outside_tags(text: str, untagged: bool, hesitations: int) -> No
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize(
-    "piece", ["\n", "# ", "`", "> ", "<think>", "<|start|>assistant ", "<think a=b ", "&lt;", "wait, "]
+    "piece",
+    [
+        *("\n", "# ", "`", "> ", "<think>", "<|start|>assistant ", "<think a=b ", "&lt;", "&amp;", "amp;", "wait, "),
+        *("<details ", "<details><summary>", "```think\n", "<think><answer>", "</answer>", "/think\n", "thinking "),
+        *(
+            "(wait ",
+            "— ",
+            "but ",
+            "so, ",
+            "here is a ",
+            "让我",
+            "思",
+            "* _",
+            "\\u003c",
+            "《",
+            "assistant final ",
+            "let me ",
+        ),
+    ],
 )
 def test_markers_are_found_in_no_time(piece: str) -> None:
     assert parse_trace(piece * 50_000).state == parse_trace(piece * 500).state

@@ -26,26 +26,37 @@ class ReasoningFormat:
     example: str
 
 
-_LEFT, _RIGHT = r"(?:<|&lt;)\s*", r"\s*(?:>|&gt;)"
+# An angle bracket and a slash as they come out of templates, web pages and JSON: escaped once or more often.
+_LEFT = r"(?:<|&(?:amp;)*(?:lt|\#0*60|\#x0*3c);|\\u003c)\s*"
+_RIGHT = r"\s*(?:>|&(?:amp;)*(?:gt|\#0*62|\#x0*3e);|\\u003e)"
+_SLASH = r"(?:\\?/|\\|&(?:amp;)*(?:\#0*47|\#x0*2f|sol);|\\u002f)\s*"
 _ATTRIBUTES = r"""(?:\s+[\w:.-]+\s*=\s*(?:"[^"<>]*"|'[^'<>]*'|[^\s"'<>]+))*"""
-_ANSWER_TAGS = "answer|response|output|solution|conclusion|final(?:_answer|_response)?"
+ANSWER_TAGS = (
+    "answer|response|output|solution|conclusion|final(?:_answer|_response)?|(?:最终|最終)?答案|(?:最终|最終)?回答"
+)
 _CHANNEL = r"(?:<\|start\|>assistant\s*)?<\|channel\|>"
 _MESSAGE = r"[^<]*(?:<\|constrain\|>\w+\s*)?<\|message\|>"
 _HARMONY_OPEN, _HARMONY_FINAL = rf"{_CHANNEL}(?:analysis|commentary){_MESSAGE}", rf"{_CHANNEL}final{_MESSAGE}"
+_K3_RESPONSE = r"response\s*<\|sep\|>"
+# What special tokens call a trace, and a vendor before or behind it.
+_NAMES = r"(?:think(?:ing)?|thoughts?|reasoning|cot)"
+_VENDOR, _BY_VENDOR = r"(?:\w{1,16}:)?", r"(?::\w{1,16})?"
+# Where a fence of code holds a trace.
+THINKING_FENCE = r"^```[^\S\n]*(?:think(?:ing)?|thoughts?|reasoning)\b"
 # White space and mark-up before a heading.
 HEAD = r"\A[\s#*_]*"
 
 
-def _tag(name: str, names: str) -> ReasoningFormat:
+def _tag(name: str, names: str, left: str = _LEFT, right: str = _RIGHT) -> ReasoningFormat:
     """A pair of tags in angle brackets, with attributes and white space as models write them."""
-    closing = rf"{_LEFT}/\s*(?:{names}){_RIGHT}"
+    closing = rf"{left}{_SLASH}(?:{names}){right}"
     return ReasoningFormat(
         name,
-        opening=rf"{_LEFT}(?:{names}){_ATTRIBUTES}{_RIGHT}",
+        opening=rf"{left}(?:{names}){_ATTRIBUTES}{right}",
         closing=closing,
         bare=closing,
-        answer=rf"{_LEFT}(?:{_ANSWER_TAGS}){_ATTRIBUTES}{_RIGHT}",
-        end=rf"{_LEFT}/\s*(?:{_ANSWER_TAGS}){_RIGHT}",
+        answer=rf"{left}(?:{ANSWER_TAGS}){_ATTRIBUTES}{right}",
+        end=rf"{left}{_SLASH}(?:{ANSWER_TAGS}){right}",
         example=f"<{name}>musing</{name}>B",
     )
 
@@ -56,13 +67,25 @@ def _pair(name: str, opening: str, closing: str, example: str, answer: str = "",
 
 
 FORMATS: tuple[ReasoningFormat, ...] = (
-    # DeepSeek-R1, Qwen, GLM, Nemotron and most others; vendors put a name before it (`seed:think`, `longcat_think`).
-    _tag("think", r"(?:\w{1,16}[:_])?think(?:ing)?(?:_\w{1,16})?"),
-    _tag("thought", "thoughts?|thought_process"),
-    _tag("reasoning", "reasoning"),
+    # DeepSeek-R1, Qwen, GLM, Nemotron and most others; vendors put a name before or behind it (`seed:think`,
+    # `longcat_think`, `ifm|think_fast`, `think:opensource`).
+    _tag("think", r"(?:\w{1,16}[:_|]|ant)?think(?:ing)?(?:_\w{1,16})?(?::[\w.-]{1,40})?"),
+    _tag("chain_of_thought", "cot|chain[_-]of[_-]thoughts?"),
+    _tag("thought", r"(?:\w{1,16}[:_-])?thoughts?(?:_process)?"),
+    _tag("reasoning", "reasoning(?:_process|_content|_steps)?|analysis"),
+    # A tag in Chinese; in other brackets the same words are the title of a book.
+    _tag("思考", "(?:思考|推理|思维|思維)(?:过程|過程)?"),
+    ReasoningFormat(
+        "book-brackets",
+        opening=r"《think(?:ing)?》",
+        closing=rf"《{_SLASH}think(?:ing)?》",
+        bare=rf"《{_SLASH}think(?:ing)?》",
+        answer="",
+        end="",
+        example="《think》musing《/think》B",
+    ),
     _tag("reflection", "reflection"),
     _tag("scratchpad", "scratch_?pad"),
-    _tag("chain_of_thought", "cot|chain[_-]of[_-]thoughts?"),
     _tag("inner_monologue", "(?:inner|internal)[_-]?monologue"),
     # Magistral, Ministral: tokens, always in capitals.
     _pair("mistral", r"(?-i:\[THINK\])", r"(?-i:\[/THINK\])", "[THINK]musing[/THINK]B"),
@@ -81,8 +104,8 @@ FORMATS: tuple[ReasoningFormat, ...] = (
     # The same, decoded without special tokens: the channel's name runs into the text.
     ReasoningFormat(
         "harmony-plain",
-        opening=rf"{HEAD}(?-i:analysis(?=[^\W\d_a-z]|[\"“']|[\s\S]*?assistantfinal))",
-        closing=r"(?-i:assistantfinal)",
+        opening=rf"{HEAD}(?-i:analysis(?=[^\W\d_a-z]|[\"“']|[\s\S]*?assistant\s*final))",
+        closing=r"(?-i:assistant\s*final)",
         bare="",
         answer=rf"{HEAD}(?-i:final(?=[A-Z]))",
         end="",
@@ -102,17 +125,47 @@ FORMATS: tuple[ReasoningFormat, ...] = (
         answer=r"<\|START_(?:RESPONSE|TEXT)\|>",
         end=r"<\|END_(?:RESPONSE|TEXT)\|>",
     ),
-    # OpenThinker, Sky-T1.
+    # OpenThinker, Sky-T1, PLaMo (`<|plamo:begin_think:plamo|>`) and others with one token for the beginning and one for
+    # the end.
     _pair(
         "begin_of_thought",
-        r"<\|(?:begin|start)_of_(?:thought|thinking|reasoning)\|>",
-        r"<\|end_of_(?:thought|thinking|reasoning)\|>",
+        rf"<\|{_VENDOR}(?:(?:begin|start)_(?:of_)?{_NAMES}|{_NAMES}_(?:begin|start)){_BY_VENDOR}\|>",
+        rf"<\|{_VENDOR}(?:(?:end|stop)_(?:of_)?{_NAMES}|{_NAMES}_(?:end|stop)){_BY_VENDOR}\|>",
         "<|begin_of_thought|>musing<|end_of_thought|><|begin_of_solution|>B<|end_of_solution|>",
         answer=r"<\|(?:begin|start)_of_(?:solution|answer)\|>",
         end=r"<\|end_of_(?:solution|answer)\|>",
     ),
     # Apertus.
     _pair("apertus", r"<\|inner_prefix\|>", r"<\|inner_suffix\|>", "<|inner_prefix|>musing<|inner_suffix|>B"),
+    # Kimi K3.
+    _pair(
+        "kimi-k3",
+        r"<\|open\|>\s*think\s*<\|sep\|>",
+        r"<\|close\|>\s*think\s*<\|sep\|>",
+        "<|open|>think<|sep|>musing<|close|>think<|sep|><|open|>response<|sep|>B<|close|>response<|sep|>",
+        answer=rf"<\|open\|>\s*{_K3_RESPONSE}",
+        end=rf"<\|close\|>\s*{_K3_RESPONSE}(?:<\|close\|>\s*message\s*<\|sep\|>)?",
+    ),
+    # Messages with a recipient: to itself, then to the user (Muse).
+    ReasoningFormat(
+        "to-self",
+        opening=r"(?:<\|start\|>assistant {0,2})?to=self<\|message\|>",
+        closing=r"<\|eom\|>|<\|eot\|>|(?=<\|start\|>assistant)",
+        bare="",
+        answer=r"(?:<\|start\|>assistant {0,2})?(?:to=user)?<\|message\|>",
+        end=r"<\|eo[mt]\|>",
+        example="to=self<|message|>musing<|eom|><|start|>assistant to=user<|message|>B<|eot|>",
+    ),
+    # HyperCLOVA X Think: the trace is a turn of its own, and so is the answer.
+    ReasoningFormat(
+        "hyperclova",
+        opening=r"(?:\A\s*|(?<=assistant))/think\s*\n",
+        closing=r"<\|im_end\|>\s*<\|im_start\|>assistant\s*",
+        bare="",
+        answer="",
+        end="",
+        example="/think\nmusing<|im_end|>\n<|im_start|>assistant\nB",
+    ),
     # Solar Open.
     ReasoningFormat(
         "solar",
@@ -153,6 +206,27 @@ FORMATS: tuple[ReasoningFormat, ...] = (
         end="",
         example="## Thinking\n\nmusing\n\n## Final Response\n\nB",
     ),
+    # A fence with the trace's name, as prompts ask for it.
+    ReasoningFormat(
+        "fence",
+        opening=rf"{THINKING_FENCE}[^\S\n]*$",
+        closing=r"^```[^\S\n]*$",
+        bare="",
+        answer="",
+        end="",
+        example="```thinking\nmusing\n```\nB",
+    ),
+    # What web pages fold.
+    ReasoningFormat(
+        "details",
+        opening=r"<details[^<>]*>\s*<summary>[^<>\n]{0,20}(?:think|thought|reason|思考|推理)[^<>\n]{0,40}</summary>"
+        r"|<details\s[^<>]*(?:reasoning|thinking)[^<>]*>(?:\s*<summary>[^<>\n]*</summary>)?",
+        closing="</details>",
+        bare="",
+        answer="",
+        end="",
+        example="<details><summary>Thinking</summary>musing</details>B",
+    ),
 )
 
 
@@ -164,9 +238,10 @@ def written(name: str, opening: str, closing: str, answer: str = "", end: str = 
     return ReasoningFormat(name, begin, close, close, answer_begin, answer_end, example)
 
 
-# Full-width forms and other angle brackets, character by character, so that places in a text stay.
+# Full-width forms, other angle brackets and the blanks of DeepSeek's tokens, character by character, so that places in
+# a text stay.
 _FOLDED = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
-_FOLDED |= {ord(c): ord("<") for c in "〈⟨‹"} | {ord(c): ord(">") for c in "〉⟩›"}
+_FOLDED |= {ord(c): ord("<") for c in "〈⟨‹"} | {ord(c): ord(">") for c in "〉⟩›"} | {ord("▁"): ord("_")}
 
 
 def fold(text: str) -> str:

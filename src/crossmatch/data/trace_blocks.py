@@ -6,23 +6,32 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-from crossmatch.data.reasoning_formats import FORMATS, HEAD, ReasoningFormat, fold
+from crossmatch.data.reasoning_formats import FORMATS, HEAD, THINKING_FENCE, ReasoningFormat, fold
 
 State = Literal["none", "empty", "closed", "unclosed", "close_only"]
 Span = tuple[int, int]
 """Begin and end of a piece of a text, in characters."""
 
 _FENCE = re.compile(r"```.*?```", re.DOTALL)
+_THINKING_FENCE = re.compile(THINKING_FENCE, re.IGNORECASE | re.MULTILINE)
 _INLINE = re.compile(r"(?<!`)`[^`\n]+`(?!`)")
 _QUOTED = re.compile(r"^[ \t]*>.*$", re.MULTILINE)
 _FLAGS = re.IGNORECASE | re.MULTILINE
 # How far from the end of a prompt or an output is looked for what ends it.
 _TAIL = 2000
-# Special tokens that may stand behind the end of an answer.
-_TOKENS = r"(?:\s|<\|[^|<>]{1,40}\|>|</s>)*"
+# Special tokens that end turns and sequences, as public models write them.
+SPECIAL_TOKENS = (
+    r"<[|｜][^|｜<>]{1,60}[|｜]>|</?s>|<(?:eos|bos|pad|end_of_turn|end_of_utterance|turn\||SPECIAL_\d+)>"
+    r"|<seed:(?:eos|bos|pad)>|</?longcat_s>|\[\|\w{1,20}\|\]|\[e~\["
+)
+# Those that may stand behind the end of an answer.
+_TOKENS = rf"(?:\s|{SPECIAL_TOKENS})*"
 # What a template writes before the assistant's text; behind it an opening is the prompt's, not the user's.
-_TURN = ("|>", "assistant", "assistant:", "model", "[/inst]")
-_TURN_TOKEN = re.compile(r"<\|[^<>]*\|>|</?s>|\[/?INST\]|<(?:start|end)_of_turn>|<turn\|>", re.IGNORECASE)
+_TURN = ("|>", "|]", "assistant", "assistant:", "model", "]ai", "[/inst]", "response:", "answer:")
+_TURN_TOKEN = re.compile(
+    r"<\|[^<>]*\|>|</?s>|\[/?INST\]|<(?:start|end)_of_turn>|<turn\|>|\[\|\w+\|\]|\]~b\]|^### ",
+    re.IGNORECASE | re.MULTILINE,
+)
 
 
 @dataclass(frozen=True)
@@ -45,7 +54,8 @@ def find_blocks(text: str, formats: tuple[ReasoningFormat, ...] = FORMATS, opene
 
     opened: name of the format whose block the prompt has opened, so that the output begins inside it. Markers inside
     code (fenced or inline) and quoted lines do not count. A closing that nothing opened makes all before it trace; a
-    block that is never closed runs to the end. Raises KeyError for an unknown name.
+    block that is never closed runs to the end, or to the tagged answer that the output ends with. Raises KeyError for
+    an unknown name.
     """
     markers = _markers(formats)
     visible = _visible(text, markers, opened)
@@ -76,13 +86,18 @@ def opened_by(prompt: str, formats: tuple[ReasoningFormat, ...] = FORMATS) -> st
 
 @dataclass(frozen=True)
 class _Markers:
-    """The expressions of several formats together; outside: openings (`o0`, ...) and bare closings (`b0`, ...)."""
+    """The expressions of several formats together.
+
+    outside: openings (`o0`, ...) and bare closings (`b0`, ...); answer: what an answer begins with; tagged: the same
+    where an end belongs to it.
+    """
 
     formats: tuple[ReasoningFormat, ...]
     openings: tuple[re.Pattern[str], ...]
     closings: tuple[re.Pattern[str], ...]
     outside: re.Pattern[str]
     answer: re.Pattern[str]
+    tagged: re.Pattern[str]
     end: re.Pattern[str]
 
 
@@ -98,6 +113,7 @@ def _markers(formats: tuple[ReasoningFormat, ...]) -> _Markers:
         tuple(re.compile(form.closing, _FLAGS) for form in formats),
         re.compile("|".join(outside), _FLAGS),
         re.compile(rf"[\s#*_]*(?:{answers})", _FLAGS),
+        re.compile("|".join(dict.fromkeys(form.answer for form in formats if form.answer and form.end)), _FLAGS),
         re.compile(rf"(?:{ends}){_TOKENS}\Z", _FLAGS),
     )
 
@@ -125,9 +141,9 @@ def _scan(text: str, markers: _Markers, opened: str | None) -> _Scan:
                 return scan
             by_prompt = begin == at == 0 and opened is not None
             again = markers.openings[inside].match(text, at) if by_prompt else None
-            blank = not text[again.end() if again else at : closing.start()].strip()
+            blank = not text[again.end() if again else at : closing[0]].strip()
             _note(scan, "empty" if blank else "close_only" if by_prompt else "closed", markers.formats[inside].name)
-            begin = at = closing.end()
+            begin = at = closing[1]
             inside = None
         match = markers.outside.search(text, at)
         if match is None:
@@ -148,7 +164,8 @@ def _scan(text: str, markers: _Markers, opened: str | None) -> _Scan:
         else:
             # Everything before a closing that nothing opened was thought aloud.
             scan.kept.clear()
-            _note(scan, "close_only", markers.formats[number].name)
+            blank = not text[: match.start()].strip()
+            _note(scan, "empty" if blank else "close_only", markers.formats[number].name)
             begin = at = match.end()
 
 
@@ -158,17 +175,20 @@ def _note(scan: _Scan, state: State, name: str) -> None:
         scan.state, scan.format = state, name
 
 
-def _closing(text: str, at: int, number: int, markers: _Markers) -> re.Match[str] | None:
-    """What closes a block: its own closing, else one of another format that was not opened inside it."""
+def _closing(text: str, at: int, number: int, markers: _Markers) -> Span | None:
+    """What closes a block: its own closing, else one of another format that was not opened inside it, else the place
+    before the tagged answer that a text ends with."""
     own = markers.closings[number].search(text, at)
     if own is not None:
-        return own
+        return own.span()
     for match in markers.outside.finditer(text, at):
         if str(match.lastgroup)[0] == "b":
             other = int(str(match.lastgroup)[1:])
             if not markers.openings[other].search(text, at, match.start()):
-                return match
-    return None
+                return match.span()
+    end = markers.end.search(text, max(at, len(text) - _TAIL))
+    begins = list(markers.tagged.finditer(text, at, end.start())) if end else []
+    return (begins[-1].start(), begins[-1].start()) if begins else None
 
 
 def _framed(visible: str, scan: _Scan, markers: _Markers) -> tuple[Span, ...]:
@@ -197,12 +217,21 @@ def _rest(kept: Sequence[Span], length: int) -> tuple[Span, ...]:
 
 def _visible(text: str, markers: _Markers, opened: str | None) -> str:
     """The text with code and quoted lines blanked, not removed, so that positions stay those of the text."""
-    visible = _INLINE.sub(_blank, _FENCE.sub(_blank, text))
-    fence = visible.find("```")
+    visible = _INLINE.sub(_blank, _FENCE.sub(_blank_code, text))
+    fence = visible.find("```", max((match.end() for match in _FENCE.finditer(text)), default=0))
     # A fence that is never closed runs to the end, unless a trace holds it: then the trace's own end must be seen.
-    if fence >= 0 and not _scan(fold(visible[:fence]), markers, opened).open:
+    if (
+        fence >= 0
+        and not _THINKING_FENCE.match(visible, fence)
+        and not _scan(fold(visible[:fence]), markers, opened).open
+    ):
         visible = visible[:fence] + " " * (len(visible) - fence)
     return _QUOTED.sub(_blank, visible)
+
+
+def _blank_code(match: re.Match[str]) -> str:
+    """A fence blanked; one that is called a trace stays."""
+    return match.group() if _THINKING_FENCE.match(match.string, match.start()) else _blank(match)
 
 
 def _blank(match: re.Match[str]) -> str:

@@ -2,8 +2,8 @@
 
 A unit is a word, or one character of a script that is written without spaces (Han, kana, Thai, Lao, Khmer, Burmese).
 Texts are normalised first: NFKC, case folded, characters without width removed, traditional and simplified forms of a
-Han character as one (`han_variants.txt`; character by character, so 后 and 後 are one, too); all but letters, marks and
-digits separates.
+Han character as one (`crossmatch.data.han`; character by character, so 后 and 後 are one, too); all but letters, marks
+and digits separates.
 """
 
 import re
@@ -12,10 +12,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from crossmatch.data.han import han_forms
 
 U64 = NDArray[np.uint64]
 I64 = NDArray[np.int64]
@@ -34,7 +35,6 @@ _NO_WIDTH = re.compile("[\u00ad\u034f\u061c\u180b-\u180e\u200b-\u200f\u202a-\u20
 _BASE = 0x9E3779B97F4A7C1B
 _POWERS = 1 << 16
 _FIRST_HAN = 0x3400
-_VARIANTS = Path(__file__).with_name("han_variants.txt")
 
 
 @dataclass(frozen=True)
@@ -202,9 +202,8 @@ def _tables() -> tuple[NDArray[np.uint8], U64, U64, NDArray[np.uint32]]:
 
 
 def _forms(size: int) -> NDArray[np.uint32]:
-    """By code point the one that stands for it: of variants of a Han character the first."""
+    """By code point the one that stands for it."""
     forms = np.arange(size, dtype=np.uint32)
-    for line in _VARIANTS.read_text(encoding="utf-8").splitlines():
-        for variants in () if line.startswith("#") else line.split():
-            forms[[ord(variant) for variant in variants]] = ord(variants[0])
+    variants = han_forms()
+    forms[list(variants)] = list(variants.values())
     return forms

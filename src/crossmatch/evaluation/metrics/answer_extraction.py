@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from crossmatch.data.han import one_form
 from crossmatch.errors import DataError
 from crossmatch.evaluation.metrics import choice_phrases as phrases
 from crossmatch.evaluation.metrics.reasoning_traces import parse_trace
@@ -82,10 +83,11 @@ class _Reader:
         """What names options, strongest first; each is looked for only if nothing stronger was found."""
         yield self._after(phrases.FINAL, text)
         yield self._after(phrases.STATED, text)
+        yield self._ticked(text)
         yield self._beginning(text)
         right = [*phrases.RIGHT.finditer(text), *phrases.JUDGED_RIGHT.finditer(text)]
         yield [*self._after(phrases.CHOSEN, text), *((m.start(1), _index(m[1])) for m in right)]
-        yield [(m.start(), _index(m[1] or m[2])) for m in phrases.CLOSING.finditer(text)]
+        yield [(m.start(), _index(m[1] or m[2] or m[3])) for m in phrases.CLOSING.finditer(text)]
         yield list(self._mentioned(text))
         yield self._quoted(text)
 
@@ -106,6 +108,11 @@ class _Reader:
         word = letter[1] in phrases.WORDS.get(self.language, "a") and re.match(r"\s*[^\W\d_]", after)
         named = own or (phrases.AFTER.match(after) and not word)
         return place if named and not phrases.WRONG.match(after) else opening
+
+    def _ticked(self, text: str) -> list[Found]:
+        """Options that a list ticks, if it crosses another one out."""
+        ticked = [(m.start(1), _index(m[1])) for m in phrases.TICKED.finditer(text)]
+        return ticked if phrases.CROSSED.search(text) else []
 
     def _own(self, place: int, after: str) -> bool:
         return place < len(self.texts) and after.casefold().startswith(self.texts[place])
@@ -188,8 +195,10 @@ class _Reader:
 
 
 def _plain(text: str) -> str:
-    """Full-width forms made plain, mark-up taken out."""
-    return phrases.MARKS.sub("", unicodedata.normalize("NFKC", text).replace("’", "'")).strip()
+    """Full-width forms made plain, Han characters in one form, mark-up taken out."""
+    plain = unicodedata.normalize("NFKC", one_form(text)).replace("’", "'")
+    faceless = phrases.FACE.sub(lambda m: m[1] or " ", phrases.FACE.sub(lambda m: m[1] or " ", plain))
+    return phrases.MARKS.sub("", faceless).strip()
 
 
 def _index(letter: str) -> int:

@@ -6,6 +6,10 @@ All are matched on plain text (`answer_extraction`): full-width forms made plain
 import re
 import unicodedata
 
+from crossmatch.data.han import one_form
+from crossmatch.data.reasoning_formats import ANSWER_TAGS
+from crossmatch.data.trace_blocks import SPECIAL_TOKENS
+
 _I = re.IGNORECASE
 _IM = re.IGNORECASE | re.MULTILINE
 
@@ -54,13 +58,21 @@ WORDS = {
     "ro": "aoe",
 }
 
-MARKS = re.compile(r"\*+|`+|~~|\$|\\\(|\\\)|\\\[|\\\]|(?<!\w)_+|_+(?!\w)|^#+ *", re.MULTILINE)
-BOXED = re.compile(r"\\boxed\{\s*(?:\\[a-z]+\{)?\s*([^{}]*)\}+")
-# Special tokens, and a next question that a model without a chat template goes on to ask itself.
-TOKENS = re.compile(r"<\|[^|<>]*\|>|</?s>")
-NEXT = re.compile(r"\n\s*(?:question|problem|问题|题目)\s*\d*\s*[:.].*", _I | re.DOTALL)
 
-FINAL = re.compile(
+def _compile(pattern: str, flags: int = 0) -> re.Pattern[str]:
+    """An expression for texts whose Han characters are in one form, as its own are."""
+    return re.compile(one_form(pattern), flags)
+
+
+MARKS = re.compile(r"\*+|`+|~~|\$|\\\(|\\\)|\\\[|\\\]|(?<!\w)_+|_+(?!\w)|^#+ *", re.MULTILINE)
+BOXED = _compile(r"\\(?:boxed|fbox|framebox)\{\s*(?:\\[a-z]+\{)?\s*([^{}]*)\}+")
+# Commands of LaTeX that change only the face of what they hold.
+FACE = re.compile(r"\\(?:text|math|operatorname)(?:bf|rm|sf|it|tt|normal|md)?\{([^{}]*)\}|\\ (?=\S)")
+# Special tokens, and a next question that a model without a chat template goes on to ask itself.
+TOKENS = re.compile(SPECIAL_TOKENS)
+NEXT = _compile(r"\n\s*(?:question|problem|问题|题目)\s*\d*\s*[:.].*", _I | re.DOTALL)
+
+FINAL = _compile(
     r"\bfinal (?:answer|choice|selection)(?: is| would be| remains)?\s*[:=]?\s*|FINAL\s*:\s*"
     r"|最终(?:的)?(?:答案|选择|选项)(?:应?该?[是为选])?\s*:?\s*",
     _I,
@@ -85,12 +97,13 @@ def _label(language: str) -> str:
 
 _LABELS = "|".join(map(_label, LABELS))
 # What says that the answer is ...
-STATED = re.compile(
+STATED = _compile(
     r"(?<!wrong )(?<!incorrect )(?<!worst )(?<!likely wrong )"
     rf"\b(?:answer|choice|option|response|selection)(?:\s+[a-z]+){{0,4}}? {_BE}\s*[:=]?\s*"
-    r"|\b(?:answer|choice|option|response|selection|solution)(?: to (?:the|this) question)?(?:\s*[:=]| [-–—])\s*"
+    r"|\b(?:answer|choice|option|response|selection|solution)(?: to (?:the|this) question)?"
+    r"(?:\s*[:=→⇒]|\s*[-=]>| [-–—])\s*"
     r"|[\"'](?:\w{0,20}_)?(?:answer|choice|option|label|prediction|答案|选项)(?:_\w{1,12})?[\"']\s*:\s*"
-    r"|<answer>\s*|\bans(?:\.|\s*:)\s*"
+    rf"|<(?:{ANSWER_TAGS}|option|choice)>\s*|\bans(?:\.|\s*:)\s*"
     r"|(?:正确选项|正确的选项|正确的是|选项)(?:应该|应当|应|就)?(?:是|为|选)?\s*:\s*"
     r"|(?:正确选项|正确的选项|正确的)(?:应该|应当|应|就)?(?:是|为|选)\s*"
     r"|(?:正确|最佳|合适|恰当)的?(?:选项|选择)(?:应该|应当|应|就)?(?:是|为)\s*"
@@ -99,7 +112,7 @@ STATED = re.compile(
     _I,
 )
 # What chooses ..., which others may do too: "many would pick A".
-CHOSEN = re.compile(
+CHOSEN = _compile(
     r"\b(?:i|we|you)(?: would| will| should| must|'d|'ll|'m| am)? (?:choose|pick|select|go with|going with|answer|say)"
     r"\s*:?\s*|(?:^|[.:]\s)\s*(?:choose|pick|select)\s*:?\s+"
     r"|\b(?:leav(?:es|ing)|point(?:s|ing)? to|favou?rs|supports)\s+(?:us with\s+)?(?:only\s+)?"
@@ -108,29 +121,30 @@ CHOSEN = re.compile(
     _IM,
 )
 # Words that may stand between such a phrase and what it names.
-LEAD = re.compile(
+LEAD = _compile(
     r"(?:(?:the|la|le|el|die|der|das|de|lo)\s+)?"
     r"(?:(?:option|choice|letter|answer|opción|opzione|opção|opcja|вариант|pilihan|optie)\s+|选项\s*|第\s*)?"
     r"[(\[<{\"'“‘「【]*\s*",
     _I,
 )
 # "not A but B", "is not A, it is B": what is ruled out before what is named.
-NOT_BUT = re.compile(
+NOT_BUT = _compile(
     r"(?:(?<=\s)|^)(?:not|n't|neither)\s+(?:option\s+)?\(?[A-Z]\)?(?:,? (?:nor|or|not) \(?[A-Z]\)?)*,?\s+"
     r"(?:but|rather)(?: rather)?\s+|(?:不是|并非)\(?[A-Z]\)?\s*,?\s*(?:而是|应为|应是)",
     _I,
 )
-NAMED = re.compile(r"([A-Za-z])(?![A-Za-z0-9])")
-AFTER = re.compile(
+NAMED = _compile(r"([A-Za-z])(?![A-Za-z0-9])")
+AFTER = _compile(
     r"\s*(?:$|[\n()\]<>}.,:;!?”’」。、【】|—]|[\"'](?![A-Za-z])|[-–]\s|because\b|since\b|as\b|which\b|and this\b"
+    r"|rather\b|instead\b|not\b"
     r"|因为|由于|是因为|而|项|选项|正确|です|だ|입니다|이다|번)"
 )
-MORE = re.compile(
+MORE = _compile(
     r"[)\].\"]*\s*(?:,|、|/|&|\+|和|与|或|及|and|or)+\s*(?:or |and )?(?:possibly |perhaps |maybe |also |可能是?)?"
     r"[(\[]*([A-Z])(?![A-Za-z0-9'])(?!\s*(?!and\b|or\b)[A-Za-z])"
 )
-JOINED = re.compile(r"\s*(?:,|、|/|&|\+|和|与|或|及|and\b|or\b)+\s*(?:(?:or|and)\s+)?", _I)
-RIGHT = re.compile(
+JOINED = _compile(r"\s*(?:,|、|/|&|\+|和|与|或|及|and\b|or\b)+\s*(?:(?:or|and)\s+)?", _I)
+RIGHT = _compile(
     # Not after any word: "vitamin A is the best" speaks of no option.
     r"(?:^|[^A-Za-z0-9\s]\s*|\b(?:option|choice|answer|so|thus|therefore|hence|that|think|believe|say)\s+)"
     r"[(\[]?([A-Z])[)\].]?(?![A-Za-z0-9])\s*(?:选项|项)?\s*"
@@ -141,53 +155,56 @@ RIGHT = re.compile(
     _IM,
 )
 # The same after a marker of a list: "B) Correct - fever and cough".
-JUDGED_RIGHT = re.compile(
-    r"^\W*(?:option |选项\s*)?\(?([A-Z])\)?[).:]\s*(?:correct|right|true|正确|对)(?![A-Za-z吗与])", _IM
+JUDGED_RIGHT = _compile(
+    r"^\W*(?:option |选项\s*)?\(?([A-Z])\)?(?:选项|项)?[).:]\s*(?:correct|right|true|正确|对|符合)(?![A-Za-z吗与])", _IM
 )
+# A line of a list with its mark.
+TICKED = _compile(r"^(?=.*[✅✓✔☑√])(?!.*[❌✗✘✖])\W*(?:option |选项\s*)?([A-Z])(?![A-Za-z0-9])", _IM)
+CROSSED = _compile(r"^.*[❌✗✘✖×]", re.MULTILINE)
 # A genus: "C. difficile" names a germ, no option.
-GENUS = re.compile(r"\. ?([a-z]{3,})")
-LEADING = re.compile(
+GENUS = _compile(r"\. ?([a-z]{3,})")
+LEADING = _compile(
     r"[(\[<\"'“【]*([A-Za-z])(?:[)\]>”】]+|[\"'](?![A-Za-z])|[.:、,;!](?=\s|$|[^\x00-\x7f]|[A-Z])|(?=\s*$)|(?=\s*[-–—]\s))",
     re.MULTILINE,
 )
-MARKER = re.compile(r"(?:^|(?<=[\s(]))([A-Z])[.):](?=\s|$|[^\x00-\x7f])", re.MULTILINE)
+MARKER = _compile(r"(?:^|(?<=[\s(]))([A-Z])[.):](?=\s|$|[^\x00-\x7f])", re.MULTILINE)
 # What is said of an option right behind its letter or its text.
-WRONG = re.compile(
+WRONG = _compile(
     r"[\s,;:.()\-–—]*(?:(?:which|this|it|that)\s+)?"
     r"(?:(?:is|was|are|were|would be|seems|appears|can be|could be)\s+(?:also |clearly |likely |less |most )*"
     r"(?:wrong|incorrect|false|unlikely|excluded|eliminated|ruled out|out\b|less likely|not\b)"
     r"|(?:also |clearly )?(?:wrong|incorrect|false|unlikely|excluded|eliminated|ruled out|less likely)"
     r"|not (?:correct|right|likely|appropriate|true|indicated|supported|consistent)\b"
     r"|isn't|wasn't|doesn't|cannot|can't|(?:does|do|did|can|could|would|will|has|have)\s?(?:not|n't)\b"
-    r"|(?:选项|项)?\s*(?:也|都|均|是|可|可以|显然)*(?:错|不对|不正确|不符|不合|不支持|不考虑|有误|排除|缺乏|无关))"
+    r"|(?:选项|项)?[\s:,]*(?:也|都|均|是|可|可以|显然)*(?:错|不对|不正确|不符|不合|不支持|不考虑|有误|排除|缺乏|无关))"
     # Behind a comma, "not" and "不是" speak of another option: "B, not C".
     r"|\s*(?:选项|项)?\s*(?:也|都|均)?不是|[\s:.()\-–—]*no\b(?!\s*\.)",
     _I,
 )
 # Several letters that a text begins with.
-SEVERAL = re.compile(
+SEVERAL = _compile(
     r"(?:(?:options?|选项)\s*)?[(\[]*[A-Z][)\].]*(?:\s*(?:,|、|/|和|与|或|及|and|or)+\s*[(\[]*[A-Z][)\].]*(?![A-Za-z]))+",
     _I,
 )
 # The last words, where they conclude: a bare letter may also end "hepatitis B".
-CLOSING = re.compile(
+CLOSING = _compile(
     r"(?:^|[\s.,;。])(?:so|thus|therefore|hence|it's|it is|it must be|综上|因此|所以"
     r"|(?:应该|应|就|我认为|我觉得|^)(?:是|为))"
     r"(?: it is| it's| it must be)?[,:]?\s*(?:option\s+|选项)?[(\[]?([A-Z])[)\]]?\s*[.!。]?\s*$"
-    r"|[.!?。][ \t]+[(\[]?([A-Z])[)\]]?[.。]?\s*$",
+    r"|[.!?。][ \t]+[(\[]?([A-Z])[)\]]?[.。]?\s*$|\n\s*[(\[]?([A-Z])[)\]]?[.。]?\s*$",
     _I,
 )
-MENTIONED = re.compile(
+MENTIONED = _compile(
     r"[(\[]([A-Z])[)\]]|\b(?:[Oo]ption|[Cc]hoice|OPTION)\s+([A-Z])(?![A-Za-z0-9])|选项\s*([A-Z])(?![A-Za-z0-9])"
     r"|(?<![A-Za-z0-9])([A-Z])\s*(?:选项|项)"
 )
-NEGATED = re.compile(
+NEGATED = _compile(
     r"(?:\b(?:not|isn't|never|except|excluding|than|without|no|neither|nor|(?:rul(?:es?|ing) out)|unlike|instead of)\s+"
     r"(?:an?\s+|the\s+|option\s+)?|不是|并非|而非|不选|误选|排除了?|除了?)\(?$",
     _I,
 )
 # What takes back what was said before.
-CORRECTED = re.compile(
+CORRECTED = _compile(
     r"\b(?:wait|actually|no,|correction|correct (?:this|that|myself)|mistake|mistaken|reconsider\w*|scratch that|sorry"
     r"|on (?:second thought|reflection|closer)|revis\w+|i was wrong|not right|let me re\w+"
     r"|after (?:review|re-?check)\w*)"

@@ -11,8 +11,10 @@ from functools import lru_cache
 
 import numpy as np
 
+from crossmatch.data.han import one_form
 from crossmatch.data.reasoning_formats import FORMATS, ReasoningFormat
 from crossmatch.data.trace_blocks import Span, State, find_blocks
+from crossmatch.evaluation.metrics.trace_wording import LEXICAL, announces_trace, hesitations
 from crossmatch.statistics.estimates import Array
 
 # Openers whose probability as the beginning of an answer is measured; none is the beginning of another, and each is
@@ -28,51 +30,6 @@ def openers(language: str) -> tuple[str, ...]:
     return OPENERS.get(language, OPENERS["en"])
 
 
-# What people and models say they do when they think, not what they tell a patient to do.
-_MUST = r"(need( to)?|should|have to|must|ought to|want to)"
-_MIND = (
-    r"(think|figure|find|recall|remember|determine|decide|work|consider|look|identify|start|begin|check|clarify|define"
-    r"|understand|analy[sz]e|examine|evaluate|go through|break|solve|answer|explain|reason)"
-)
-_PONDER = r"(想|看|分析|思考|考虑|回忆|回顾|推理|判断|确定|梳理|理清|弄清|搞清|回答|找)"
-_PAUSE = r"(好的?|好吧|行|嗯|那么?)[，,。！]\s*"
-_LEXICAL = re.compile(
-    r"\b(okay|alright|hmm)[,.]? (so|let)\b"
-    r"|\blet(['’]s| me| us) (think|break|see|analy|consider|recall|remember|look at|examine|figure|reason|work|check"
-    r"|go through|start (by|with)|re-?read)"
-    r"|\b(think|reason|work|walk|go|proceed|analy[sz]e|solve)\b[^.\n]{0,40}\bstep by step|^step by step"
-    r"|^hmm+\b|^wait,|^thinking (this )?(through|about) (this|it)\b"
-    r"|^(okay|ok|alright|well|now)[,.]? (i|we|first,? (i|we)|this is|the (user|question|problem))\b"
-    r"|^(first|so),? let(['’]s| me| us)\b"
-    rf"|^(first|so),? (i|we) {_MUST}\b|^(so,? )?(i|we) {_MUST} {_MIND}\b|^(so,? )?we( a|['’])re asked\b"
-    r"|^(so,? )?the (user|question|problem) (asks|wants|is asking|says)\b"
-    rf"|嗯[，,。]|让我们?(来|先|再|仔细|一起|逐一|逐个|好好)*({_PONDER}|从[^，。\n]{{1,8}}开始)|一步一步"
-    rf"|(一步步|逐步)(来|地|的)?{_PONDER}|我(先|再|来){_PONDER}"
-    rf"|^({_PAUSE})?首先[，,]?\s*(我(需要|要|得|应该)|我们(需要|要|得|应该)(先)?{_PONDER}|用户)"
-    rf"|^({_PAUSE})?我们?(现在)?(需要|要|得|应该)先?{_PONDER}"
-    rf"|^{_PAUSE}(用户|我(现在)?(需要|得|应该|先)|首先看|这(是一个|个|道)(问)?题)"
-    r"|^用户(问|想|询问|提到|提问|希望|的问题)|^等(等|一下)[，,]|^(这道)?题目?(问|要求)",
-    re.IGNORECASE,
-)
-# A heading that announces a trace which no marker closes (Qwen 3.5, Phi and others without their template).
-_HEADING = re.compile(
-    r"[#*_>\s]*(?:here(?:['’]s| is| are) (?:a|an|my|the|our) (?:\w+ )?(?:thinking|thought|reasoning) (?:process|steps?)"
-    r"|(?:my |the )?(?:thinking|thought|reasoning) process|chain of thought|internal (?:monologue|reasoning)|thinking"
-    r"|(?:以下是|这是)?(?:我的)?(?:思考|推理|思维)(?:过程|步骤|链)|思考)[*_\s]*[:：\n]",
-    re.IGNORECASE,
-)
-# "wait" and "等等" have other uses ("wait 2 weeks", "发热等等"): they count where a sentence begins with them. "Let me
-# know" and "让我们知道" end an answer politely.
-_HESITATION = re.compile(
-    r"(?:(?<=[.!?…。！？\n])|\A)[\s\"“*]{0,4}(?:but |oh,? |no,? |hmm+,? )?(?:wait|hold on|hang on)\b"
-    r"(?=\s*(?:[,.!?…—–-]|$|(?:no|actually|maybe|but|let|the|that|this|i|is|what|if|a (?:minute|moment|second))\b))"
-    r"|\b(?:hmm+|uhm*|umm+|erm+)\b"
-    r"|\blet me(?! (?:know|explain|help|introduce|be |clarify|give|share|tell|show|provide|summari[sz]e)\b)"
-    r"|(?:(?<=[。！？\n，,；;：:…])|\A)\s{0,4}(?:哦|啊|不对)?[，,]?(?:等等|等一下|等下|且慢)(?=[，,。！…!.\s]|$|我|这|不|让)"
-    r"|(?:(?<=[。！？\n，,；;：:…])|\A)\s{0,4}(?:嗯+|唔)(?=[，,。！…!.\s]|$)"
-    r"|让我们?(?:再|先|来|重新|仔细|想|看|回|检查|确认|核对|分析|思考|考虑)",
-    re.IGNORECASE,
-)
 _BREAKS = re.compile(r"(?:\s*[\r\n])?")
 WINDOW = 200
 
@@ -132,8 +89,8 @@ def parse_trace(text: str, formats: tuple[ReasoningFormat, ...] = FORMATS, opene
         answer,
         _step(text, kept),
         found.format,
-        _HEADING.match(shown) is not None,
-        sum(1 for _ in _HESITATION.finditer(shown)),
+        announces_trace(shown),
+        hesitations(shown),
     )
 
 
@@ -142,7 +99,7 @@ def _openers(visible: str, kept: Sequence[Span]) -> tuple[Span, ...]:
     places = [place for begin, end in kept for place in range(begin, end)]
     shown = "".join(visible[begin:end] for begin, end in kept)
     before = len(shown) - len(shown.lstrip())
-    found = _LEXICAL.finditer(shown.strip()[:WINDOW])
+    found = LEXICAL.finditer(one_form(shown.strip()[:WINDOW]))
     hits = [places[before + match.start() : before + match.end()] for match in found]
     return tuple(span for hit in hits for span in _runs(hit))
 
