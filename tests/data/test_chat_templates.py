@@ -238,9 +238,34 @@ def test_what_a_template_refuses_or_leaves_out_is_said_with_file_and_line(
         render_rows(rows[:1], "t.jsonl", reading, 3)
 
 
-def test_equal_options_are_refused(tmp_path: Path) -> None:
-    row = {"id": "1", "question": "Which?", "options": ["gout", "flu", " gout "], "answer": 0}
-    (tmp_path / "s.jsonl").write_text(json.dumps(row) + "\n")
-    (tmp_path / "s.yaml").write_text(json.dumps({"name": "s", "version": 1, "kind": "choice", "data": "s.jsonl"}))
-    with pytest.raises(DataError, match=r"s\.jsonl, line 1: options A and C are the same text, 'gout'"):
-        load_suite(tmp_path / "s.yaml")
+def choice_suite(folder: Path, options: tuple[str, ...], language: str) -> Path:
+    row = {"id": "1", "question": "Which?", "options": options, "answer": 0}
+    (folder / "s.jsonl").write_text(json.dumps(row) + "\n")
+    file = folder / "s.yaml"
+    file.write_text(json.dumps({"name": "s", "version": 1, "kind": "choice", "data": "s.jsonl", "language": language}))
+    return file
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "language"),
+    [
+        *(("gout", " gout ", "en"), ("caf\u00e9", "cafe\u0301", "en"), ("10 mg", "\uff11\uff10 mg", "en")),
+        *(("10 mg", "10\u00a0 mg", "en"), ("\ufb01brin", "fibrin", "en"), ("\u03bcg", "\u00b5g", "en")),
+        *(("gout", "go\u200but", "en"), ("5 \u03a9", "5 \u2126", "en"), ("\ud55c", "\u1112\u1161\u11ab", "en")),
+        *(("頭痛", "头痛", "zh"), ("肺炎（急性）", "肺炎(急性)", "zh"), ("\uff76\uff9e\uff7d", "ガス", "ja")),
+    ],
+)
+def test_equal_options_are_refused(tmp_path: Path, one: str, other: str, language: str) -> None:
+    with pytest.raises(DataError, match=r"s\.jsonl, line 1: options A and C are the same text, "):
+        load_suite(choice_suite(tmp_path, (one, "flu", other), language))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "language"),
+    [
+        *(("10²", "102", "en"), ("H₂O", "H2O", "en"), ("½", "1\u20442", "en"), ("①", "1", "en"), ("pH", "PH", "en")),
+        *(("頭痛", "头痛", "ja"), ("gout", "gout.", "en"), ("-5", "5", "en")),
+    ],
+)
+def test_options_that_differ_are_taken(tmp_path: Path, one: str, other: str, language: str) -> None:
+    assert load_suite(choice_suite(tmp_path, (one, "flu", other), language)).items[0].options == (one, "flu", other)

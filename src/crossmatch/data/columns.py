@@ -2,6 +2,7 @@
 
 import math
 import re
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,12 +11,15 @@ from crossmatch.checkpoint import value_digest
 from crossmatch.data.messages import json_text
 from crossmatch.data.rows import Row
 from crossmatch.data.suite_config import LETTERS, Fields, OptionsField, SuiteSettings, TextField, closest, shown
+from crossmatch.data.text_forms import NO_WIDTH, one_form
 from crossmatch.errors import DataError
 
 Check = tuple[str, Mapping[str, Any]]
 _LETTERED = re.compile(r"\s*[(（]?([A-Za-z])[)）.．、:：\s]+(.*)")
 _MISSING = object()
 _ANSWER_LETTER = re.compile(r"\s*[(（\[]?([A-Za-z])[)）\]]?\s*[.．、:：]?(.*)", re.DOTALL)
+# How Unicode calls characters that say more than what they are made of.
+_MEANS_MORE = re.compile("<(?:super|sub|fraction|circle)>")
 # What options of a yes-or-no question are called -> the answer that means it.
 _MEANINGS = {
     **dict.fromkeys(("yes", "true", "是", "对", "正确"), True),
@@ -60,15 +64,36 @@ def read_item(row: Row, settings: SuiteSettings) -> Item:
         raise DataError("options must be at least two texts that are not empty")
     if len(options) > len(LETTERS):
         raise DataError(f"at most {len(LETTERS)} options can be lettered, not {len(options)}")
-    same = [n for n, option in enumerate(options) if option.strip() in [o.strip() for o in options[:n]]]
-    if same:
-        first = next(n for n, option in enumerate(options) if option.strip() == options[same[0]].strip())
-        raise DataError(
-            f"options {LETTERS[first]} and {LETTERS[same[0]]} are the same text, {shown(options[first])!r}, so that no "
-            "choice between them can be right; mend the row, or leave it out"
-        )
+    _tell_apart(options, settings.language)
     answer = _ANSWERS[fields.answer.form](_value(values, fields.answer.columns[0]), options)
     return Item(item_id, question, "", options, answer, context, subject)
+
+
+def _tell_apart(options: Sequence[str], language: str) -> None:
+    """Raise DataError for two options that are one text to whoever reads them."""
+    first: dict[str, int] = {}
+    for place, option in enumerate(options):
+        other = first.setdefault(_as_read(option, language), place)
+        if other == place:
+            continue
+        spelt = "" if options[other].strip() == option.strip() else f" (spelt otherwise: {shown(option)!r})"
+        raise DataError(
+            f"options {LETTERS[other]} and {LETTERS[place]} are the same text, {shown(options[other])!r}{spelt}, so "
+            "that no choice between them can be right; mend the row, or leave it out"
+        )
+
+
+def _as_read(text: str, language: str) -> str:
+    """A text without what readers do not see: which code points spell it, its width, its white space.
+
+    Superscripts, subscripts, fractions and circled digits stay what they are: 10² is not 102. In a Chinese suite,
+    traditional and simplified forms of a character are one.
+    """
+    plain = "".join(
+        c if _MEANS_MORE.match(unicodedata.decomposition(c)) else unicodedata.normalize("NFKC", c) for c in text
+    )
+    composed = unicodedata.normalize("NFC", NO_WIDTH.sub("", plain))
+    return " ".join((one_form(composed) if language == "zh" else composed).split())
 
 
 def taken(row: Row, where: Mapping[str, Sequence[Any]]) -> bool:

@@ -27,7 +27,7 @@ class ReasoningFormat:
 
 
 # An angle bracket and a slash as they come out of templates, web pages and JSON: escaped once or more often.
-_LEFT = r"(?:<|&(?:amp;)*(?:lt|\#0*60|\#x0*3c);|\\u003c)\s*"
+_LEFT = r"(?=[<&\\])(?:<|&(?:amp;)*(?:lt|\#0*60|\#x0*3c);|\\u003c)\s*"
 _RIGHT = r"\s*(?:>|&(?:amp;)*(?:gt|\#0*62|\#x0*3e);|\\u003e)"
 _SLASH = r"(?:\\?/|\\|&(?:amp;)*(?:\#0*47|\#x0*2f|sol);|\\u002f)\s*"
 _ATTRIBUTES = r"""(?:\s+[\w:.-]+\s*=\s*(?:"[^"<>]*"|'[^'<>]*'|[^\s"'<>]+))*"""

@@ -148,3 +148,15 @@ def test_a_server_is_told_where_answers_end_and_what_it_adds_is_cut(server: Loca
     by_id = server.kind != "llamacpp"
     assert server.asked[-1].get("stop_token_ids") == ([2, 1] if by_id else None)
     assert server.asked[-1]["stop"] == ([cut] if by_id else [cut, "<|user|>", "<|end|>"])
+
+
+@pytest.mark.parametrize("server", ["other", "llamacpp"], indirect=True)
+def test_ends_that_a_request_has_no_room_for_are_cut_here_and_said(server: LocalServer) -> None:
+    served = ServedModel(server.url, "tiny", connection=Connection(timeout=5.0, retries=0, pause=0.01))
+    whole = said(served, "what is blood", Stops())
+    assert isinstance(whole, Generated)
+    ends = ("<1>", "<2>", "<3>", "<4>", whole.text[3:6])
+    assert said(served, "what is blood", Stops((), ends)) == Generated(whole.text[:3], False, None, ends[4])
+    room = server.kind == "llamacpp"
+    assert server.asked[-1]["stop"] == list(ends if room else ends[:4])
+    assert any(f"runs past {ends[4]!r}, where answers are cut off here" in note for note in served.notes) != room

@@ -2,11 +2,10 @@
 
 A unit is a word, or one character of a script that is written without spaces (Han, kana, Thai, Lao, Khmer, Burmese).
 Texts are normalised first: NFKC, case folded, characters without width removed, traditional and simplified forms of a
-Han character as one (`crossmatch.data.han`; character by character, so 后 and 後 are one, too); all but letters, marks
-and digits separates.
+Han character as one (`crossmatch.data.text_forms`; character by character, so 后 and 後 are one, too); all but letters,
+marks and digits separates.
 """
 
-import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from hashlib import blake2b
 import numpy as np
 from numpy.typing import NDArray
 
-from crossmatch.data.han import han_forms
+from crossmatch.data.text_forms import NO_WIDTH, han_forms
 
 U64 = NDArray[np.uint64]
 I64 = NDArray[np.int64]
@@ -29,8 +28,6 @@ _SCRIPTS_WITHOUT_SPACES = (
     *((0x2E80, 0x2FDF), (0x3005, 0x3007), (0x3021, 0x303B), (0x3040, 0x312F), (0x31A0, 0x31BF), (0x31F0, 0x31FF)),
     *((0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x3FFFF)),
 )
-# Soft hyphens, joiners, marks of direction, variation selectors: not seen, and in the middle of words.
-_NO_WIDTH = re.compile("[\u00ad\u034f\u061c\u180b-\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufe00-\ufe0f\ufeff]+")
 # Odd, and 3 modulo 8: powers of it differ soon in their low bits.
 _BASE = 0x9E3779B97F4A7C1B
 _POWERS = 1 << 16
@@ -114,7 +111,7 @@ def normalise(text: str) -> str:
     if text.isascii():
         return text.lower()
     folded = unicodedata.normalize("NFKC", text).casefold()
-    return _NO_WIDTH.sub("", unicodedata.normalize("NFKC", folded))
+    return NO_WIDTH.sub("", unicodedata.normalize("NFKC", folded))
 
 
 def tokenise(texts: Sequence[str]) -> Units:

@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from crossmatch.data.han import one_form
+from crossmatch.data.text_forms import one_form
 from crossmatch.errors import DataError
 from crossmatch.evaluation.metrics import choice_phrases as phrases
 from crossmatch.evaluation.metrics.reasoning_traces import parse_trace

@@ -6,8 +6,8 @@ All are matched on plain text (`answer_extraction`): full-width forms made plain
 import re
 import unicodedata
 
-from crossmatch.data.han import one_form
 from crossmatch.data.reasoning_formats import ANSWER_TAGS
+from crossmatch.data.text_forms import one_form
 from crossmatch.data.trace_blocks import SPECIAL_TOKENS
 
 _I = re.IGNORECASE

@@ -11,8 +11,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from crossmatch.data.han import one_form
 from crossmatch.data.reasoning_formats import FORMATS, ReasoningFormat
+from crossmatch.data.text_forms import one_form
 from crossmatch.data.trace_blocks import Span, State, find_blocks
 from crossmatch.evaluation.metrics.trace_wording import LEXICAL, announces_trace, hesitations
 from crossmatch.statistics.estimates import Array

@@ -2,7 +2,7 @@
 
 import re
 
-from crossmatch.data.han import one_form
+from crossmatch.data.text_forms import one_form
 
 
 def _compile(pattern: str, flags: int) -> re.Pattern[str]:

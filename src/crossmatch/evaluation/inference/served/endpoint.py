@@ -38,8 +38,9 @@ _NEUTRAL: dict[str, dict[str, Any]] = {
 _COUNTED = "What is anaemia?"
 # They stop at token ids; others are told the texts of these, which not all of them find in special tokens.
 _BY_ID = ("vllm", "sglang")
-# As many texts as the API takes.
-_STOPS = 4
+# As many texts as the API takes, and servers that take more.
+STOPS = 4
+_TAKE_ALL = ("vllm", "sglang", "llamacpp", "me")
 
 
 # Where a server tells its version, and under what name.
@@ -65,12 +66,14 @@ class Facts:
 class Server:
     """The endpoints of one server that an evaluation uses.
 
-    tokenizer: of the model, which tells what stands before a text; None: only what a server echoes tells it.
+    tokenizer: of the model, which tells what stands before a text; None: only what a server echoes tells it. untold:
+    ends of answers that a request has no room for.
     """
 
     def __init__(self, transport: Transport, model: str, tokenizer: Any = None) -> None:
         self.transport, self.model, self.tokenizer = transport, model, tokenizer
         self.caution: str | None = None
+        self.untold: tuple[str, ...] = ()
         self._facts: Facts | None = None
         self._adds: bool | None = None
         self._opening: str | None = None
@@ -128,7 +131,9 @@ class Server:
         by_id = self.facts.owner in _BY_ID
         ids = [number for number, _ in stops.tokens] if by_id else []
         texts = [*stops.texts, *(() if by_id else (text for _, text in stops.tokens if text.strip()))]
-        return {**({"stop_token_ids": ids} if ids else {}), **({"stop": texts[:_STOPS]} if texts else {})}
+        told = texts if self.facts.owner in _TAKE_ALL else texts[:STOPS]
+        self.untold = tuple(texts[len(told) :])
+        return {**({"stop_token_ids": ids} if ids else {}), **({"stop": told} if told else {})}
 
     def complete(self, prompt: str | Sequence[int], fields: Mapping[str, Any], read: Callable[[Any], T]) -> T:
         """One completion of one prompt, given as text or token ids, read by `read`. Raises ServerError."""

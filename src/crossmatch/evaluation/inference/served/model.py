@@ -25,7 +25,7 @@ from crossmatch.evaluation.inference.protocol import (
     TooLong,
     Windows,
 )
-from crossmatch.evaluation.inference.served.endpoint import Server
+from crossmatch.evaluation.inference.served.endpoint import STOPS, Server
 from crossmatch.evaluation.inference.served.http import ServerError, Transport, one_line
 from crossmatch.evaluation.inference.served.option_scores import Scorer
 from crossmatch.evaluation.inference.served.replies import text_of, the_choice, tokens_of, used
@@ -107,6 +107,11 @@ class ServedModel:
         if self._scorer.straddled:
             count = len(self._scorer.straddled)
             lines.append(f"{count} prompts whose last token also begins an option; their options are scored from it on")
+        if self.server.untold:
+            lines.append(
+                f"a request takes {STOPS} stop texts: the server runs past {', '.join(map(repr, self.server.untold))}, "
+                "where answers are cut off here"
+            )
         return lines
 
     def generate(

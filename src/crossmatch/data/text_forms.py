@@ -1,9 +1,12 @@
-"""Traditional, simplified and variant forms of a Han character as one."""
+"""Forms in which readers see one text: variants of a Han character, and characters that are not seen."""
 
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
+# Soft hyphens, joiners, marks of direction, variation selectors: not seen, and in the middle of words.
+NO_WIDTH = re.compile("[\u00ad\u034f\u061c\u180b-\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufe00-\ufe0f\ufeff]+")
 _VARIANTS = Path(__file__).with_name("han_variants.txt")
 _FIRST_HAN = "\u3400"
 
