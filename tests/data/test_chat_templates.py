@@ -11,7 +11,6 @@ from transformers import AutoTokenizer
 
 from crossmatch.data.chat_templates import (
     DAY,
-    PROBE,
     apply_template,
     check_training,
     differing_files,
@@ -21,6 +20,7 @@ from crossmatch.data.chat_templates import (
     render,
     restore_template,
 )
+from crossmatch.data.probe_dialogues import QUESTION
 from crossmatch.data.prompt_templates import TEMPLATES, Template, find_template
 from crossmatch.data.responses import Reading
 from crossmatch.data.suite_rendering import render_rows, render_suite
@@ -29,6 +29,7 @@ from crossmatch.data.training_sets import Dialogue
 from crossmatch.errors import DataError
 from helpers import make_tokenizer
 
+PROBE = ({"role": "user", "content": QUESTION},)
 TURNS = "{% for m in messages %}<|{{ m.role }}|> {{ m.content }} {% endfor %}"
 START = "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 NO_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
@@ -212,7 +213,11 @@ def suite_of(root: Path, **settings: Any) -> Suite:
     [
         (NO_SYSTEM + TURNS + START, "System role not supported", "System role not supported"),
         (STRICT + TURNS + START, "roles must alternate", "roles must alternate"),
-        (DROPS_SYSTEM + START, "leaves the system message out", "leaves out or changes message 1, of role system"),
+        (
+            DROPS_SYSTEM + START,
+            "leaves out or changes message 1, of role system",
+            "leaves out or changes message 1, of role system",
+        ),
     ],
 )
 def test_what_a_template_refuses_or_leaves_out_is_said_with_file_and_line(
@@ -269,3 +274,69 @@ def test_equal_options_are_refused(tmp_path: Path, one: str, other: str, languag
 )
 def test_options_that_differ_are_taken(tmp_path: Path, one: str, other: str, language: str) -> None:
     assert load_suite(choice_suite(tmp_path, (one, "flu", other), language)).items[0].options == (one, "flu", other)
+
+
+CUTS = "{% for m in messages %}<|{{ m.role }}|> {{ m.content[:60] }} {% endfor %}" + START
+LAST = "<|user|> {{ messages[-1].content }} " + START
+# Earlier thoughts go, the answers behind them stay.
+FORGETS = "{% for m in messages %}<|{{ m.role }}|> {{ m.content.split('</think>')[-1] }} {% endfor %}" + START
+ECHO = "{% for m in messages if m.role == 'user' %}<|user|> {{ m.content }} {% endfor %}Answer yes or no. " + START
+# What is made of a list of parts alone shows nothing of a text (Idefics 3).
+PARTS = "{% for m in messages %}<|{{ m.role }}|> {% for p in m.content %}{{ p.text }}{% endfor %} {% endfor %}" + START
+LONG = "What is gout, and how does it differ from other diseases of the joints?"
+
+
+@pytest.mark.parametrize(
+    ("source", "turns", "lost"),
+    [
+        (TURNS + START, ["system: Be terse.", f"user: {LONG}"], None),
+        (CUTS, ["system: Be terse.", f"user: {LONG}"], (2, "user")),
+        (CUTS, [f"system: {LONG}", "user: What is gout?"], (1, "system")),
+        (CUTS, ["user: What is gout?", f"assistant: {LONG}", "user: And flu?"], (2, "assistant")),
+        (PARTS, [f"user: {LONG}"], (1, "user")),
+        (LAST, [f"user: {LONG}", "assistant: A disease.", "user: And flu?"], (1, "user")),
+        (LAST, ["user: And flu?"], None),
+        # The same words twice, and words that the template has of its own.
+        (LAST, ["user: Yes?", "assistant: Yes?", "user: Yes?"], (1, "user")),
+        (ECHO, ["user: Which?", "assistant: yes or no", "user: And flu?"], (2, "assistant")),
+        (FORGETS, ["user: Which?", "assistant: <think>Gout?</think>Gout", "user: And flu?"], None),
+        (LAST, ["user: And flu?", "assistant: <think>Gout?</think>Gout", "user: And flu?"], (1, "user")),
+    ],
+)
+def test_a_template_that_loses_words_is_refused(
+    tokenizer: Any, source: str, turns: list[str], lost: tuple[int, str] | None
+) -> None:
+    parts = [turn.partition(": ") for turn in turns]
+    messages: list[dict[str, Any]] = [{"role": role, "content": content} for role, _, content in parts]
+    if lost is None:
+        assert render(tokenizer, messages, None, source)
+        return
+    with pytest.raises(DataError, match=f"leaves out or changes message {lost[0]}, of role {lost[1]}"):
+        render(tokenizer, messages, None, source)
+
+
+def test_a_question_that_is_cut_is_named_with_its_line(tokenizer: Any, tmp_path: Path) -> None:
+    suite = suite_of(tmp_path, prompt=LONG + " {question}")
+    with pytest.raises(DataError, match=r"suite s, .*s\.jsonl, line 1: template t: .* changes message 1, of role user"):
+        render_suite(suite, Template("t", CUTS), tokenizer)
+
+
+def test_a_switch_that_a_system_message_silences_is_refused_in_training_too(tokenizer: Any) -> None:
+    tokenizer.chat_template = (
+        "{% if messages[0].role != 'system' and thinking is defined and not thinking %}<think> </think> {% endif %}"
+        + TURNS
+        + START
+    )
+    asked = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    reading = Reading(tokenizer, thinking=False)
+    assert "<think>" in tokenizer.decode(reading.read(asked).ids)
+    with pytest.raises(DataError, match="no switch for thinking that changes a prompt with a system message"):
+        reading.read([{"role": "system", "content": "s"}, *asked])
+
+
+def test_equal_options_are_refused(tmp_path: Path) -> None:
+    row = {"id": "1", "question": "Which?", "options": ["gout", "flu", " gout "], "answer": 0}
+    (tmp_path / "s.jsonl").write_text(json.dumps(row) + "\n")
+    (tmp_path / "s.yaml").write_text(json.dumps({"name": "s", "version": 1, "kind": "choice", "data": "s.jsonl"}))
+    with pytest.raises(DataError, match=r"s\.jsonl, line 1: options A and C are the same text, 'gout'"):
+        load_suite(tmp_path / "s.yaml")

@@ -10,7 +10,10 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import PreTrainedTokenizerFast
 
-from crossmatch.data.responses import Reading, ending_of, read_responses
+from crossmatch.data.chat_templates import probe
+from crossmatch.data.prompt_templates import TEMPLATES
+from crossmatch.data.responses import Reading, before_response, ending_of, read_responses
+from crossmatch.data.row_checks import check_dialogues
 from crossmatch.data.training_sets import Dialogue
 from crossmatch.data.turn_ends import Stops, declared_eos, turn_end
 from crossmatch.errors import DataError
@@ -35,6 +38,23 @@ MOVED = (
     "{{ messages[0].content }} {% endif %}{{ m.content }} <|im_start|> {% elif m.role == 'assistant' %}{{ m.content }} "
     "<|end|> {% endif %}{% endfor %}"
 )
+# The same with other white space around marks: "[/INST]" ends the prompt, "[/INST] answer" stands in a dialogue.
+SPACED = (
+    "{% set system = messages[0].content if messages[0].role == 'system' else '' %}{% for m in messages %}"
+    "{% if m.role == 'user' %}<|user|> {{ system ~ ' ' if loop.last and system else '' }}{{ m.content }}<|im_start|>"
+    "{% elif m.role == 'assistant' %} {{ m.content }}<|end|>{% endif %}{% endfor %}"
+)
+# The last question alone is asked; all are learnt from.
+FORGETS = (
+    "{% for m in (messages[-1:] if add_generation_prompt else messages) %}<|{{ m.role }}|> {{ m.content }} {% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|> {% endif %}"
+)
+# A block of thoughts in every answer, which the prompt closes (Qwen 3.5 without thinking).
+CLOSED = (
+    "{% for m in messages %}<|{{ m.role }}|> {% if m.role == 'assistant' %}<think> {{ m.reasoning_content or '' }} "
+    "</think> {% endif %}{{ m.content }} <|end|> {% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|> <think> </think> {% endif %}"
+)
 # The same, with another beginning of the answer.
 LOST = MOVED.replace("{% endfor %}", "{% endfor %}{% if add_generation_prompt %}<think> {% endif %}")
 
@@ -49,6 +69,11 @@ def tokenizer(template: str, eos: str = "<|endoftext|>", **options: Any) -> Any:
     )
     found.add_special_tokens({"additional_special_tokens": special[3:11]})
     return found
+
+
+def demands(what: str) -> str:
+    """A template that renders no dialogue without something."""
+    return "{% if not (" + what + ") %}{{ raise_exception('demanded') }}{% endif %}" + closed_by("<|end|>")
 
 
 def closed_by(text: str) -> str:
@@ -72,6 +97,13 @@ def closed_by(text: str) -> str:
         (WORDY, [], (), []),
         (OPENED, ["<|end|>"], (), []),
         (MOVED, ["<|end|>"], (), []),
+        (demands("messages[0].role == 'system'"), ["<|end|>"], (), []),
+        (demands("messages[0].role == 'assistant'"), ["<|end|>"], (), []),
+        (demands("messages[0].role == 'system' and messages[1].name"), ["<|end|>"], (), []),
+        (demands("tools and messages[0].role == 'system'"), ["<|end|>"], (), []),
+        (demands("messages[-1].role == 'user' or messages[-1].thinking"), ["<|end|>"], (), []),
+        # Demanded, and nothing after an answer: the next turn begins with a token.
+        (demands("messages[0].role == 'system'").replace(closed_by("<|end|>"), OPEN), [], (), ["<|user|>"]),
     ],
 )  # fmt: skip
 def test_the_end_of_a_turn_is_rendered(
@@ -157,9 +189,35 @@ def test_a_system_message_that_moves_stays_in_the_prompt_and_out_of_the_loss() -
     assert parted(MOVED, SYSTEM) == (before, "a cell <|end|>", True)
 
 
+def test_white_space_around_marks_is_the_prompts() -> None:
+    """What is learnt stands behind what a model will be asked with, and no word of the system message is lost."""
+    before = "<|user|> answer low what is blood <|im_start|>"
+    assert parted(SPACED, SYSTEM) == (before, "a cell <|end|>", True)
+    longer = [SYSTEM[0], ("user", "define term"), ("assistant", "bone"), *ASKED]
+    assert parted(SPACED, longer)[0].startswith(
+        "<|user|> define term <|im_start|> bone <|end|> <|user|> answer low what"
+    )
+    checked = check_dialogues(tokenizer(SPACED), [Dialogue(tuple(SYSTEM)), Dialogue(tuple(longer))])
+    assert len(checked.dialogues) == 2
+    # A prompt may end with a space that no dialogue has there, too.
+    spaced = SPACED.replace("{{ m.content }}<|im_start|>", "{{ m.content }}<|im_start|>{{ ' ' if loop.last else '' }}")
+    text = tokenizer(spaced)
+    found = Reading(text).read([{"role": role, "content": content} for role, content in SYSTEM])
+    assert found.as_asked
+
+
+def test_a_thought_is_learnt_where_the_prompt_has_an_empty_one() -> None:
+    text = tokenizer(CLOSED)
+    messages = [{"role": role, "content": content} for role, content in ASKED]
+    found = Reading(text).read([messages[0], {**messages[1], "reasoning_content": "let me see"}])
+    learnt = text.decode(list(found.ids[found.first :]))
+    assert (learnt, found.as_asked) == ("let me see </think> a cell <|end|>", False)
+
+
 @pytest.mark.parametrize(
     ("template", "turns", "reason"),
     [
+        (FORGETS, [("user", "define term"), ("assistant", "bone"), *ASKED], "'define term' where a model is asked"),
         (LOST, SYSTEM, "leaves out the system's 'answer low' once the answer follows"),
         (OPENED, [ASKED[0], ("assistant", "<think> okay </think> a cell")], "leaves out, or alters, a part of the"),
         (
@@ -193,3 +251,18 @@ def test_rows_are_masked_and_a_difference_is_said_once() -> None:
         DataError, match=r"2nd has 12 tokens with its template, max_length is 11; raise max_length to 12"
     ):
         read_responses(Reading(tokenizer(CHATML)), [rows[0], longer], 11, ["1st", "2nd"].__getitem__)
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        *("true", "messages[0].role == 'system'", "messages[0].role == 'assistant'", "messages[0].name", "tools"),
+        "messages[-1].role == 'user' or messages[-1].reasoning_content",
+    ],
+)
+def test_the_probe_is_one_that_the_template_takes(what: str) -> None:
+    text = tokenizer(demands(what))
+    seen = before_response(Reading(text))
+    assert seen.as_asked
+    assert probe(text, None)["token_ids"] == list(seen.asked)
+    assert TEMPLATES["own"].probe(text) == probe(text, None)["text"]

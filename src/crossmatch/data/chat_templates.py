@@ -6,19 +6,21 @@ yesterday.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from crossmatch.checkpoint import bytes_digest
+from crossmatch.data.lost_messages import lost_message
+from crossmatch.data.probe_dialogues import QUESTION, Probe, probes
 from crossmatch.data.thinking_switches import Switch, find_switch
 from crossmatch.data.token_ids import encode
 from crossmatch.errors import DataError, InputError
 
 OWN = "own:"
 """Before the name of one of a tokenizer's several templates."""
-PROBE = ({"role": "user", "content": "What is anaemia?"},)
 DAY = datetime(2026, 1, 1)
 """The day that templates are given as today."""
 
@@ -151,63 +153,90 @@ def check_training(path: Path, template: str | None, thinking: bool | None) -> N
     """Raise DataError, before anything is loaded, where a base's template is not one that training can use."""
     tokenizer = open_tokenizer(path)
     apply_template(tokenizer, template)
-    render(tokenizer, PROBE, thinking)
+    probe(tokenizer, thinking)
 
 
-def switch_of(tokenizer: Any, thinking: bool | None, source: str | None = None) -> Switch:
-    """What turns thinking on or off in a template (None: the tokenizer's own). Raises DataError if nothing does."""
+def switch_of(tokenizer: Any, thinking: bool | None, source: str | None = None, system: bool = False) -> Switch:
+    """What turns thinking on or off in a template (None: the tokenizer's own); system: in dialogues with a system
+    message. Raises DataError if nothing does."""
     text = frozen(source if source is not None else own_template(tokenizer))
-    return find_switch(tokenizer, text, thinking)
+    return find_switch(tokenizer, text, thinking, system)
 
 
 def render(
     tokenizer: Any,
-    messages: Sequence[dict[str, str]],
+    messages: Sequence[dict[str, Any]],
     thinking: bool | None,
     source: str | None = None,
-    *,
-    answered: bool = False,
+    given: Mapping[str, Any] = MappingProxyType({}),
 ) -> str:
-    """The text of a dialogue up to where the assistant begins, or, answered, to its end.
+    """The text of a dialogue up to where the assistant begins.
 
-    source: a template's Jinja text (None: the tokenizer's own). Raises DataError if the template cannot render it, has
-    no switch for thinking that acts, or leaves a message out without a word.
+    source: a template's Jinja text (None: the tokenizer's own); given: what it is given beside the messages. Raises
+    DataError if the template cannot render it, has no switch for thinking that acts, or does not show each message as
+    it is.
     """
     text = frozen(source if source is not None else own_template(tokenizer))
     switch = find_switch(tokenizer, text, thinking, any(turn["role"] == "system" for turn in messages))
-    turns = switch.apply(messages)
-    found = _rendered(tokenizer, turns, text, switch, answered)
-    for place, turn in enumerate(turns):
-        if turn["role"] == "assistant" or (turn["role"] != "system" and turn["content"].strip() in found):
-            continue
+
+    def shown(turns: Sequence[dict[str, Any]]) -> tuple[str, ...] | None:
         try:
-            without = _rendered(tokenizer, [*turns[:place], *turns[place + 1 :]], text, switch, answered)
+            return (_rendered(tokenizer, turns, text, switch, given),)
         except DataError:
-            continue
-        if without == found:
-            raise DataError(f"the chat template leaves the {turn['role']} message out; give another template, or none")
+            return None
+
+    found = _rendered(tokenizer, messages, text, switch, given)
+    lost = lost_message(messages, shown, ("system", "user", "assistant"))
+    if lost is not None:
+        raise DataError(
+            f"the chat template leaves out or changes message {lost + 1}, of role {messages[lost]['role']}; give "
+            "another template, or none"
+        )
     return found
 
 
-def _rendered(tokenizer: Any, turns: Sequence[dict[str, str]], text: str, switch: Switch, answered: bool) -> str:
+def _rendered(
+    tokenizer: Any, messages: Sequence[dict[str, Any]], text: str, switch: Switch, given: Mapping[str, Any]
+) -> str:
     try:
         return tokenizer.apply_chat_template(
-            list(turns), chat_template=text, tokenize=False, add_generation_prompt=not answered, **switch.variables
+            switch.apply(messages),
+            chat_template=text,
+            tokenize=False,
+            add_generation_prompt=True,
+            **given,
+            **switch.variables,
         )
     except Exception as error:  # Jinja's own errors, and whatever a template raises
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"the chat template cannot render a dialogue: {reason}") from error
 
 
+def probe_of(tokenizer: Any, thinking: bool | None, source: str | None = None) -> tuple[Probe, str]:
+    """The first form of the probe that a template renders, and its text up to where the assistant begins.
+
+    Raises DataError, as `render` does for the first of all, if it renders none.
+    """
+    refused: DataError | None = None
+    for form in probes():
+        try:
+            return form, render(tokenizer, form.messages, thinking, source, form.given)
+        except DataError as error:
+            refused = refused or error
+    assert refused is not None
+    raise refused
+
+
 def probe(tokenizer: Any, thinking: bool | None) -> dict[str, Any]:
     """How the probe question reaches the model: text, token ids, the digest of the template, and the day that it was
     given (None: it writes none)."""
-    text, source = render(tokenizer, PROBE, thinking), own_template(tokenizer).removeprefix(_FROZEN)
+    source = own_template(tokenizer).removeprefix(_FROZEN)
+    _, text = probe_of(tokenizer, thinking)
     return {
         "digest": bytes_digest(source.encode()),
         "thinking": thinking,
         "day": DAY.date().isoformat() if is_dated(source) else None,
-        "probe": PROBE[0]["content"],
+        "probe": QUESTION,
         "text": text,
         "token_ids": encode(tokenizer, [text])[0],
     }

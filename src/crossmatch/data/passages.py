@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from crossmatch.data.chat_templates import render, switch_of
+from crossmatch.data.chat_templates import render
 from crossmatch.data.responses import Reading
 from crossmatch.data.token_ids import encode
 from crossmatch.errors import DataError
@@ -49,7 +49,7 @@ def read_dialogue(
     if the template cannot render it, leaves out a message, or hides where the answer begins.
     """
     render(tokenizer, messages[:-1], thinking)
-    found = Reading(tokenizer, switch_of(tokenizer, thinking), ending=ending).read(messages)
+    found = Reading(tokenizer, thinking, ending=ending).read(messages)
     if len(found.ids) > max_length:
         raise DataError(
             f"{len(found.ids)} tokens with the template, more than {max_length}: raise max_length, as far as the "

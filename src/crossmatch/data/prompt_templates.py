@@ -1,13 +1,14 @@
 """How a question reaches the model: chat templates as data. Every metric of a condition is taken under one of them."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from crossmatch.checkpoint import value_digest
-from crossmatch.data.chat_templates import DAY, OWN, PROBE, is_dated, own_template, render
+from crossmatch.data.chat_templates import DAY, OWN, is_dated, own_template, probe_of, render
 from crossmatch.errors import DataError
 
 _CHATML = (
@@ -39,14 +40,17 @@ class Template:
         """Digest of all that can change a prompt."""
         return value_digest([self.source, self.thinking, self.prefill, self.instruction, self.named])
 
-    def prompt(self, tokenizer: Any, messages: Sequence[dict[str, str]]) -> str:
-        """A dialogue up to where the model goes on. Raises DataError if it cannot be rendered."""
+    def prompt(
+        self, tokenizer: Any, messages: Sequence[dict[str, Any]], given: Mapping[str, Any] = MappingProxyType({})
+    ) -> str:
+        """A dialogue up to where the model goes on; given: what the template is given beside the messages. Raises
+        DataError if it cannot be rendered."""
         turns = list(messages)
         if self.instruction:
             head = turns.pop(0)["content"] + "\n\n" if turns and turns[0]["role"] == "system" else ""
             turns.insert(0, {"role": "system", "content": head + self.instruction})
         try:
-            return render(tokenizer, turns, self.thinking, self.text(tokenizer)) + self.prefill
+            return render(tokenizer, turns, self.thinking, self.text(tokenizer), given) + self.prefill
         except DataError as error:
             raise DataError(f"template {self.name}: {error}") from error
 
@@ -59,8 +63,10 @@ class Template:
         return DAY.date().isoformat() if is_dated(self.text(tokenizer)) else None
 
     def probe(self, tokenizer: Any) -> str:
-        """The probe question as it reaches the model; training leaves the same of its own template."""
-        return self.prompt(tokenizer, PROBE)
+        """The probe question as it reaches the model; training leaves the same of its own template. Raises DataError
+        if it cannot be rendered in any form."""
+        form, _ = probe_of(tokenizer, self.thinking, self.text(tokenizer))
+        return self.prompt(tokenizer, form.messages, form.given)
 
 
 TEMPLATES = {

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from crossmatch.data.chat_templates import PROBE, apply_template, switch_of
-from crossmatch.data.messages import Dialogue
+from crossmatch.data.chat_templates import apply_template, probe_of, switch_of
+from crossmatch.data.messages import THOUGHTS, Dialogue
 from crossmatch.data.thinking_switches import OFF, Switch
 from crossmatch.data.token_ids import encode
 from crossmatch.data.turn_ends import TurnEnd, special_ids, turn_end
@@ -51,14 +51,23 @@ class Learnt:
 class Reading:
     """How dialogues are read.
 
-    tokenizer: with its chat template; switch: what turns thinking on or off in it; source: another template's Jinja
-    text (None: the tokenizer's); ending: ids put after a response that does not end with them.
+    tokenizer: with its chat template; thinking: whether thoughts are turned on or off in it (None: as the template has
+    it); source: another template's Jinja text (None: the tokenizer's); ending: ids put after a response that does not
+    end with them.
     """
 
     tokenizer: Any
-    switch: Switch = OFF
+    thinking: bool | None = None
     source: str | None = None
     ending: tuple[int, ...] = ()
+
+    def switch(self, messages: Messages = ()) -> Switch:
+        """What turns thinking on or off in a dialogue. Raises DataError if nothing does: it may act on dialogues
+        without a system message alone."""
+        if self.thinking is None:
+            return OFF
+        system = any(message["role"] == "system" for message in messages)
+        return switch_of(self.tokenizer, self.thinking, self.source, system)
 
     def read(self, messages: Messages, tools: Sequence[Mapping[str, Any]] = ()) -> Learnt:
         """Token ids of a dialogue and where its last message begins. Raises DataError with the reason where the
@@ -87,11 +96,13 @@ class Reading:
     ) -> tuple[str, str]:
         """What stands before the response, and the response, where the whole dialogue does not begin with the prompt.
 
-        The same dialogue with another answer tells them apart: both renderings are alike up to where the assistant's
-        message begins. If that message begins as it does behind the prompt, the prompt itself stands before the
-        response, since a model will be asked with that; else it is what the template puts there.
+        The same dialogue with another answer, and another thought before it, tells them apart: both renderings are
+        alike up to where the assistant's message begins. If that begins as it does behind the prompt, white space
+        aside, the prompt itself stands before the response, since a model will be asked with that; else it is what the
+        template puts there. Raises DataError where what stands there leaves out a message.
         """
-        other = self._render([*messages[:-1], {**messages[-1], "content": _OTHER}], False, tools)
+        changed = {name: _OTHER for name in ("content", *THOUGHTS) if name in messages[-1]}
+        other = self._render([*messages[:-1], {**messages[-1], **changed}], False, tools)
         start = _shared(whole, other)
         before, response = whole[:start], whole[start:]
         last = next((text for text in map(_text, reversed(messages[:-1])) if text), "")
@@ -101,28 +112,31 @@ class Reading:
                 "the chat template renders the prompt otherwise once the answer follows, and where the answer begins "
                 "cannot be told; give another template (`template: FILE.jinja`)"
             )
-        opening = before[place + len(last) :]
-        if opening and prompt.endswith(last + opening):
-            return prompt, response
+        rest = whole[place + len(last) :]
+        behind = _behind(rest, before[place + len(last) :], prompt[prompt.rfind(last) + len(last) :])
+        if behind is not None:
+            before, response = prompt, behind
         for message in messages[:-1]:
             text = _text(message)
-            if message["role"] in ("system", "user") and text in prompt and text not in before:
+            if message["role"] in ("system", "user") and text not in before and text in prompt + whole:
+                when = "once the answer follows" if text in prompt else "where a model is asked for the answer"
                 raise DataError(
-                    f"the chat template leaves out the {message['role']}'s {_short(text)} once the answer follows, and "
-                    "begins the answer otherwise; give another template (`template: FILE.jinja`)"
+                    f"the chat template leaves out the {message['role']}'s {_short(text)} {when}, and begins the "
+                    "answer otherwise; give another template (`template: FILE.jinja`)"
                 )
         return before, response
 
     def _render(self, messages: Messages, prompt: bool, tools: Sequence[Mapping[str, Any]]) -> str:
         given = {"tools": [dict(tool) for tool in tools]} if tools else {}
+        switch = self.switch(messages)
         try:
             return self.tokenizer.apply_chat_template(
-                self.switch.apply(messages),
+                switch.apply(messages),
                 chat_template=self.source,
                 tokenize=False,
                 add_generation_prompt=prompt,
                 **given,
-                **self.switch.variables,
+                **switch.variables,
             )
         except Exception as error:  # Jinja's own errors, and whatever a template raises
             why = " ".join(str(error).split())
@@ -137,9 +151,9 @@ def read_as(tokenizer: Any, template: str | None, thinking: bool | None, wanted_
     """How dialogues are read in training, and a note on where their answers end (None: nothing to say); gives the
     tokenizer the template (a file, `own:NAME`, or None: its own). wanted_end: as `ending_of` takes it."""
     apply_template(tokenizer, template)
-    switch = switch_of(tokenizer, thinking)
-    ending, note = ending_of(tokenizer, wanted_end, turn_end(tokenizer, switches=switch.variables))
-    return Reading(tokenizer, switch, ending=ending), note
+    variables = switch_of(tokenizer, thinking).variables
+    ending, note = ending_of(tokenizer, wanted_end, turn_end(tokenizer, switches=variables))
+    return Reading(tokenizer, thinking, ending=ending), note
 
 
 def ending_of(tokenizer: Any, wanted: str, end: TurnEnd) -> tuple[tuple[int, ...], str | None]:
@@ -198,8 +212,16 @@ def read_responses(
 
 
 def before_response(reading: Reading) -> Learnt:
-    """The probe question with an answer, as training reads it."""
-    return reading.read([*PROBE, {"role": "assistant", "content": "A lack of red cells."}])
+    """The probe question with an answer, as training reads it; in the form in which it is asked (`probe_of`)."""
+    probe, _ = probe_of(reading.tokenizer, reading.thinking, reading.source)
+    refused: DataError | None = None
+    for dialogue in probe.answered("A lack of red cells."):
+        try:
+            return reading.read(dialogue.messages, dialogue.tools)
+        except DataError as error:
+            refused = refused or error
+    assert refused is not None
+    raise refused
 
 
 def _check_lengths(lengths: Sequence[int], limit: int, place: Callable[[int], str]) -> None:
@@ -226,6 +248,19 @@ def _differing(tokenizer: Any, found: Sequence[Learnt], count: int) -> str:
 def _shared(one: Sequence[Any], other: Sequence[Any]) -> int:
     """How many of the first elements are the same."""
     return next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+
+
+def _behind(rest: str, opening: str, asked: str) -> str | None:
+    """The response as it goes on from a prompt; None where the message begins otherwise than behind the prompt.
+
+    rest: what follows the last question in the whole dialogue; opening: its part before the answer; asked: what follows
+    the question in the prompt. White space may differ: Mistral's templates write "[/INST]" and "[/INST] answer".
+    """
+    mark = asked.strip()
+    if not mark or mark != opening.strip():
+        return None
+    response, blank = rest[rest.find(mark) + len(mark) :], asked[len(asked.rstrip()) :]
+    return response[len(blank) :] if response.startswith(blank) else response.lstrip()
 
 
 def _check_answer(message: Mapping[str, Any], response: str) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from crossmatch.data.lost_messages import lost_message
 from crossmatch.data.messages import THOUGHTS, Dialogue
 from crossmatch.errors import DataError
 
@@ -65,18 +66,13 @@ def render_dialogue(tokenizer: Any, dialogue: Dialogue, switches: Mapping[str, A
 
 def _check(tokenizer: Any, dialogue: Dialogue, switches: Mapping[str, Any]) -> Dialogue:
     text = render_dialogue(tokenizer, dialogue, switches)
-    prompt = _render(tokenizer, dialogue.messages()[:-1], dialogue, switches, prompt=True)
     # Some templates change the text of tools and earlier answers on purpose; a user's words are not theirs to change.
-    for number, (role, content) in enumerate(dialogue.turns, 1):
-        lost = content.strip() not in text and content.strip() not in prompt
-        # A short text may well stand in another message too.
-        if role == "system" and not lost:
-            lost = text == _without_message(tokenizer, dialogue, number - 1, switches)
-        if role in ("system", "user") and lost:
-            raise DataError(
-                f"the chat template leaves out or changes message {number}, of role {role}; put its text into another "
-                "message, or give another template"
-            )
+    lost = lost_message(dialogue.messages(), lambda messages: _both_ways(tokenizer, messages, dialogue, switches))
+    if lost is not None:
+        raise DataError(
+            f"the chat template leaves out or changes message {lost + 1}, of role {dialogue.turns[lost][0]}; put its "
+            "text into another message, or give another template"
+        )
     if dialogue.tools and text == render_dialogue(tokenizer, replace(dialogue, tools=()), switches):
         raise DataError("the chat template leaves out the tools; give a template that shows them, or leave the row out")
     for number, (role, _) in enumerate(dialogue.turns):
@@ -160,11 +156,13 @@ def _with_field(
         return ""
 
 
-def _without_message(tokenizer: Any, dialogue: Dialogue, place: int, switches: Mapping[str, Any]) -> str | None:
-    """The text of a dialogue without one message; None where the template does not go without it."""
-    messages = dialogue.messages()
+def _both_ways(
+    tokenizer: Any, messages: Sequence[dict[str, Any]], dialogue: Dialogue, switches: Mapping[str, Any]
+) -> tuple[str, ...] | None:
+    """A whole dialogue, and the prompt for its answer; None where the template does not take these messages."""
     try:
-        return _render(tokenizer, [*messages[:place], *messages[place + 1 :]], dialogue, switches)
+        prompt = _render(tokenizer, messages[:-1], dialogue, switches, prompt=True)
+        return _render(tokenizer, messages, dialogue, switches), prompt
     except DataError:
         return None
 
@@ -180,7 +178,7 @@ def _without(tokenizer: Any, dialogue: Dialogue, number: int, name: str, switche
 
 def _render(
     tokenizer: Any,
-    messages: list[dict[str, Any]],
+    messages: Sequence[dict[str, Any]],
     dialogue: Dialogue,
     switches: Mapping[str, Any],
     prompt: bool = False,
@@ -188,7 +186,7 @@ def _render(
     tools = {"tools": [dict(tool) for tool in dialogue.tools]} if dialogue.tools else {}
     try:
         return tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=prompt, **tools, **switches
+            list(messages), tokenize=False, add_generation_prompt=prompt, **tools, **switches
         )
     except Exception as error:  # Jinja's own errors, and whatever a template raises
         roles = ", ".join(role for role, _ in dialogue.turns[:6])

@@ -55,7 +55,7 @@ def render_rows(examples: Sequence[Example], source: str, reading: Reading, max_
     `max_length` tokens. Raises DataError for the first such row, with file and line, and how many more there are.
     """
     spoken = dialogues(examples, source)
-    checked = check_dialogues(reading.tokenizer, spoken, reading.switch.variables)
+    checked = check_dialogues(reading.tokenizer, spoken, reading.switch().variables)
 
     def place(number: int) -> str:
         return spoken[number].place or f"{source}, example {number + 1}"

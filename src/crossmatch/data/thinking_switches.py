@@ -10,11 +10,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
+from crossmatch.data.probe_dialogues import Probe, probes
 from crossmatch.errors import DataError
-
-_PROBE = ({"role": "user", "content": "What is anaemia?"},)
-# Some templates (Granite 3) switch only what a dialogue without a system message shows.
-_SYSTEM = {"role": "system", "content": "Answer in one sentence."}
 
 
 @dataclass(frozen=True)
@@ -86,20 +83,30 @@ def find_switch(tokenizer: Any, source: str, thinking: bool | None, system: bool
 
 
 def _acts(tokenizer: Any, source: str, system: bool, positions: tuple[Switch, Switch]) -> bool:
-    """Whether the two positions give other token ids, beyond the words themselves."""
-    dialogue, found = (_SYSTEM, *_PROBE) if system else _PROBE, []
-    for switch in positions:
-        try:
-            text = tokenizer.apply_chat_template(
-                switch.apply(dialogue),
-                chat_template=source,
-                tokenize=False,
-                add_generation_prompt=True,
-                **switch.variables,
-            )
-        except Exception:  # a template without system role, or one that takes no such value
-            return False
-        for words in (positions[1].words, positions[0].words):
-            text = text.replace(words, "") if words else text
-        found.append(tokenizer(text, add_special_tokens=False)["input_ids"])
-    return found[0] != found[1]
+    """Whether the two positions give other token ids, beyond the words themselves. Asked of a dialogue with a system
+    message or without, as said: some templates (Granite 3) switch only what the latter shows."""
+    words = [position.words for position in reversed(positions) if position.words]
+    for probe in probes(system):
+        texts = [_rendered(tokenizer, source, probe, position) for position in positions]
+        if None in texts:
+            continue
+        for word in words:
+            texts = [text.replace(word, "") for text in texts if text is not None]
+        on, off = tokenizer(texts, add_special_tokens=False)["input_ids"]
+        return on != off
+    return False
+
+
+def _rendered(tokenizer: Any, source: str, probe: Probe, switch: Switch) -> str | None:
+    """None where the template does not take such a dialogue, or such a value of the switch."""
+    try:
+        return tokenizer.apply_chat_template(
+            switch.apply(probe.messages),
+            chat_template=source,
+            tokenize=False,
+            add_generation_prompt=True,
+            **probe.given,
+            **switch.variables,
+        )
+    except Exception:  # Jinja's own errors, and whatever a template raises
+        return None

@@ -5,13 +5,13 @@ sequence `<|endoftext|>` and turns that end with `<|im_end|>`. Generation that s
 every answer of a model that has learnt the latter.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from crossmatch.checkpoint import read_json
-from crossmatch.data.chat_templates import PROBE
+from crossmatch.data.probe_dialogues import Probe, probes
 from crossmatch.results.summary import StopsJson
 
 # Stands in for an answer and for the question after it. No template treats such text in a way of its own, and no real
@@ -70,8 +70,7 @@ def turn_end(tokenizer: Any, template: str | None = None, switches: Mapping[str,
 
     Tokens count that the tokenizer adds to its vocabulary or calls special: no text of an answer gives these.
     """
-    dialogue = [*PROBE, {"role": "assistant", "content": _ANSWER}]
-    closing = _after(_rendered(tokenizer, dialogue, template, switches), _ANSWER)
+    dialogue, closing = _closed(tokenizer, template, switches)
     if closing is None:
         return TurnEnd(None)
     special = special_ids(tokenizer)
@@ -79,8 +78,8 @@ def turn_end(tokenizer: Any, template: str | None = None, switches: Mapping[str,
     texts = (closing.strip(),) if not ids and _distinct(closing.strip()) else ()
     following: tuple[int, ...] = ()
     if not ids and not texts:
-        whole = _rendered(tokenizer, [*dialogue, {"role": "user", "content": _NEXT}], template, switches)
-        between = (_after(whole, _ANSWER) or "").partition(_NEXT)[0]
+        longer = replace(dialogue, messages=(*dialogue.messages, {"role": "user", "content": _NEXT}))
+        between = (_after(_rendered(tokenizer, longer, template, switches), _ANSWER) or "").partition(_NEXT)[0]
         following = _special_in(tokenizer, between, special)[:1]
     return TurnEnd(closing, ids, texts, following)
 
@@ -104,13 +103,27 @@ def declared_eos(directory: Path, tokenizer: Any) -> frozenset[int]:
     return frozenset(value for value in found if isinstance(value, int) and not isinstance(value, bool))
 
 
-def _rendered(
-    tokenizer: Any, messages: Sequence[dict[str, str]], template: str | None, switches: Mapping[str, Any] | None
-) -> str:
-    """A whole dialogue as text; empty where it cannot be rendered, which is said where prompts are."""
+def _closed(tokenizer: Any, template: str | None, switches: Mapping[str, Any] | None) -> tuple[Probe, str | None]:
+    """The first probe that a template renders with its answer, and what is put after that; None where it renders none,
+    which is said where prompts are."""
+    dialogues = [dialogue for probe in probes() for dialogue in probe.answered(_ANSWER)]
+    for dialogue in dialogues:
+        closing = _after(_rendered(tokenizer, dialogue, template, switches), _ANSWER)
+        if closing is not None:
+            return dialogue, closing
+    return dialogues[0], None
+
+
+def _rendered(tokenizer: Any, dialogue: Probe, template: str | None, switches: Mapping[str, Any] | None) -> str:
+    """A whole dialogue as text; empty where it cannot be rendered."""
     try:
         return tokenizer.apply_chat_template(
-            list(messages), chat_template=template, tokenize=False, add_generation_prompt=False, **(switches or {})
+            list(dialogue.messages),
+            chat_template=template,
+            tokenize=False,
+            add_generation_prompt=False,
+            **dialogue.given,
+            **(switches or {}),
         )
     except Exception:  # Jinja's own errors, and whatever a template raises
         return ""

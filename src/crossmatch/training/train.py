@@ -83,6 +83,7 @@ def train_stage(
         progress.say(f"note: {turns} dialogues are learnt as plain text, every token, without a template")
     if stage == "sft":
         rows = spoken = list(_rendered_rows(base, spoken, settings, progress))
+    template = _template(base, settings) if stage == "sft" else None
     work = out.with_name(out.name + ".work")
     if ranks.first:
         _claim_work(work, facts)
@@ -111,7 +112,7 @@ def train_stage(
         "settings": facts["settings"],
         "text": facts["text"],
         "versions": facts["versions"],
-        "template": _template(tokenizer, settings) if stage == "sft" else None,
+        "template": template,
         "steps": trainer.state.global_step,
         "tokens_seen": int(trainer.state.num_input_tokens_seen),
         "loss": [[e["step"], e["loss"]] for e in trainer.state.log_history if "loss" in e],
@@ -176,17 +177,18 @@ def _rendered_rows(
     return checked.dialogues
 
 
-def _template(tokenizer: Any, settings: TrainSettings) -> TrainedTemplateJson:
+def _template(base: Checkpoint, settings: TrainSettings) -> TrainedTemplateJson:
     """How the probe question reaches the model in training, what an evaluation with the same template asks, and where
     an answer ends.
 
     text, token_ids: all that stands before the response; asked: the prompt; turn_end: what the template puts after an
     answer, and the tokens that training put there.
     """
-    from crossmatch.data.chat_templates import probe
+    from crossmatch.data.chat_templates import open_tokenizer, probe
     from crossmatch.data.responses import before_response, read_as
     from crossmatch.data.turn_ends import turn_end
 
+    tokenizer = open_tokenizer(base.path)
     reading, _ = read_as(tokenizer, settings.template, settings.thinking, settings.turn_end)
     asked, seen = probe(tokenizer, settings.thinking), before_response(reading)
     ids = list(seen.ids[: seen.first])
@@ -199,7 +201,7 @@ def _template(tokenizer: Any, settings: TrainSettings) -> TrainedTemplateJson:
         "text": asked["text"] if seen.as_asked else tokenizer.decode(ids),
         "token_ids": ids,
         "asked": {"text": asked["text"], "token_ids": list(seen.asked)},
-        "turn_end": {"closing": turn_end(tokenizer, switches=reading.switch.variables).closing, "added": added},
+        "turn_end": {"closing": turn_end(tokenizer, switches=reading.switch().variables).closing, "added": added},
     }
 
 

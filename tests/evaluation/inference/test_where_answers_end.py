@@ -121,6 +121,36 @@ def test_trained_as_asked_compares_token_ids(room: Path, tmp_path: Path, asked: 
         assert found == {condition[0].name: {"a": expected}}, template
 
 
+def test_a_template_that_demands_a_system_message(room: Path, tmp_path: Path, capsys: Any) -> None:
+    """Trained and asked with one, it ends where it says, and was trained as it is asked; without one it is refused."""
+    base = tmp_path / "base"
+    base.mkdir()
+    for source in (room / "base").iterdir():
+        (base / source.name).write_bytes(source.read_bytes())
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    demand = "{% if messages[0].role != 'system' %}{{ raise_exception('a system message is needed') }}{% endif %}"
+    tokenizer.chat_template = demand + tokenizer.chat_template
+    tokenizer.save_pretrained(base)
+    row = {"system": "answer low", "prompt": "what is blood", "completion": "blood heart"}
+    (tmp_path / "t.jsonl").write_text(json.dumps(row) + "\n")
+    train = ["train", str(base), "--stage", "sft", "--data", str(tmp_path / "t.jsonl"), "-o", str(tmp_path / "sft")]
+    assert run([*train, "--set", "max_steps=1", "--set", "batch_size=1", "--set", "learning_rate=1e-9"]) == 0
+    (tmp_path / "s.jsonl").write_text((room / "s.jsonl").read_text())
+    suite = (room / "s.yaml").read_text()
+    (tmp_path / "without.yaml").write_text(suite)
+    (tmp_path / "with.yaml").write_text(suite + "system: answer low\n")
+    command = ["evaluate", str(base), "-a", f"sft={tmp_path / 'sft'}", "-w", "sft=1", "--kl", "0", "--suite"]
+    assert run([*command, str(tmp_path / "with.yaml"), "-o", str(tmp_path / "out")]) == 0
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["trained_with"] == {"own.greedy": {"sft": True}}
+    assert [token["text"] for token in summary["turn_ends"]["own.greedy"]["tokens"]] == ["<|end|>", "<pad>"]
+    capsys.readouterr()
+    assert run([*command, str(tmp_path / "without.yaml"), "-o", str(tmp_path / "none")]) == 2
+    assert (
+        "s.jsonl, line 1: template own: the chat template cannot render a dialogue: a system" in capsys.readouterr().err
+    )
+
+
 @pytest.fixture(scope="module")
 def pieces(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_bytes_model(tmp_path_factory.mktemp("served") / "pieces")

@@ -73,7 +73,7 @@ def _read(base: Path, file: str, asked: Calibration, progress: Progress) -> tupl
     for number, example in enumerate(examples, 1):
         try:
             if isinstance(example, Dialogue) and reading is not None:
-                spoken = readable(tokenizer, example, reading.switch.variables).messages()
+                spoken = readable(tokenizer, example, reading.switch().variables).messages()
                 passages.append(read_dialogue(tokenizer, spoken, asked.thinking, limit, reading.ending))
             elif isinstance(example, Document):
                 passages += read_text(tokenizer, example.text, limit)

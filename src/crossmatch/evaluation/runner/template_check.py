@@ -28,7 +28,12 @@ def trained_with(
     seen = {n: r.get("template") or {} for n, r in records.items() if r.get("template", "unknown") is not None}
     found: dict[str, dict[str, bool | None]] = {}
     for condition in conditions:
-        text = condition.template.probe(tokenizer)
+        try:
+            text = condition.template.probe(tokenizer)
+        except DataError:
+            # Items may be rendered, or have no template: of the probe nothing is known.
+            found[condition.name] = dict.fromkeys(seen)
+            continue
         (ids,) = encode(tokenizer, [text])
         found[condition.name] = {}
         for name, template in seen.items():
@@ -84,7 +89,7 @@ def _as_asked(tokenizer: Any, condition: Condition) -> bool:
     template = condition.template
     try:
         source = frozen(template.text(tokenizer))
-        return before_response(Reading(tokenizer, switch_of(tokenizer, template.thinking, source), source)).as_asked
+        return before_response(Reading(tokenizer, template.thinking, source)).as_asked
     except DataError:
         return False
 
