@@ -332,11 +332,3 @@ def test_a_switch_that_a_system_message_silences_is_refused_in_training_too(toke
     assert "<think>" in tokenizer.decode(reading.read(asked).ids)
     with pytest.raises(DataError, match="no switch for thinking that changes a prompt with a system message"):
         reading.read([{"role": "system", "content": "s"}, *asked])
-
-
-def test_equal_options_are_refused(tmp_path: Path) -> None:
-    row = {"id": "1", "question": "Which?", "options": ["gout", "flu", " gout "], "answer": 0}
-    (tmp_path / "s.jsonl").write_text(json.dumps(row) + "\n")
-    (tmp_path / "s.yaml").write_text(json.dumps({"name": "s", "version": 1, "kind": "choice", "data": "s.jsonl"}))
-    with pytest.raises(DataError, match=r"s\.jsonl, line 1: options A and C are the same text, 'gout'"):
-        load_suite(tmp_path / "s.yaml")

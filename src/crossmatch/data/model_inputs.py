@@ -98,9 +98,9 @@ def read_openings(base: Checkpoint, source: str, items: int, progress: Progress 
 
 
 def _examples(source: str, progress: Progress) -> Iterator[Any]:
-    """Documents and dialogues; a suite's items are dialogues with their reference, or their right option."""
+    """Documents and dialogues; a suite's items are texts, or dialogues with their reference or their right option."""
     from crossmatch.data.suites import load_suite
-    from crossmatch.data.training_sets import Dialogue, load_examples, notes
+    from crossmatch.data.training_sets import Dialogue, Document, load_examples, notes
 
     if not source.endswith(_SUITES) and not source.startswith("recipe:"):
         examples = load_examples(source)
@@ -112,6 +112,9 @@ def _examples(source: str, progress: Progress) -> Iterator[Any]:
     if suite.unused:
         progress.say(f"note: columns of suite {suite.settings.name} that are not read: {', '.join(suite.unused)}")
     for item in suite.items:
+        if suite.settings.kind == "text":
+            yield Document(item.question)
+            continue
         turns = [*suite.messages(item), {"role": "assistant", "content": _answer(suite, item)}]
         yield Dialogue(tuple((turn["role"], turn["content"]) for turn in turns))
 

@@ -69,6 +69,10 @@ def test_texts_of_every_form_are_read(root: Path) -> None:
     assert decoded(base, dialogue).startswith("<|user|> what is")
     item = decoded(base, read_passages(base, str(root / "define.yaml"), 64)[0])
     assert item == "<|user|> what is bone ? <|end|> <|assistant|> the old system <|end|>"
+    (root / "texts.jsonl").write_text(json.dumps({"id": "1", "text": "the old system"}) + "\n")
+    settings = {"name": "texts", "version": 1, "kind": "text", "data": "texts.jsonl"}
+    (root / "texts.yaml").write_text(json.dumps(settings))
+    assert decoded(base, read_passages(base, str(root / "texts.yaml"), 64)[0]) == "the old system"
     chosen = json.loads((root / "choices.jsonl").read_text().splitlines()[0])
     assert chosen["options"][chosen["answer"]] in decoded(base, read_passages(base, str(root / "choices.yaml"), 64)[0])
 
