@@ -27,7 +27,7 @@ class ReasoningFormat:
 
 
 # An angle bracket and a slash as they come out of templates, web pages and JSON: escaped once or more often.
-_LEFT = r"(?=[<&\\])(?:<|&(?:amp;)*(?:lt|\#0*60|\#x0*3c);|\\u003c)\s*"
+_LEFT = r"(?=[<&\\])(?:<|&(?:amp;)*(?:lt|\#0*60|\#x0*3c);|\\u003c)"
 _RIGHT = r"\s*(?:>|&(?:amp;)*(?:gt|\#0*62|\#x0*3e);|\\u003e)"
 _SLASH = r"(?:\\?/|\\|&(?:amp;)*(?:\#0*47|\#x0*2f|sol);|\\u002f)\s*"
 _ATTRIBUTES = r"""(?:\s+[\w:.-]+\s*=\s*(?:"[^"<>]*"|'[^'<>]*'|[^\s"'<>]+))*"""
@@ -47,16 +47,19 @@ THINKING_FENCE = r"^```[^\S\n]*(?:think(?:ing)?|thoughts?|reasoning)\b"
 HEAD = r"\A[\s#*_]*"
 
 
-def _tag(name: str, names: str, left: str = _LEFT, right: str = _RIGHT) -> ReasoningFormat:
-    """A pair of tags in angle brackets, with attributes and white space as models write them."""
-    closing = rf"{left}{_SLASH}(?:{names}){right}"
+def _tag(name: str, names: str) -> ReasoningFormat:
+    """A pair of tags in angle brackets, with attributes and white space as models write them.
+
+    White space behind the bracket of an opening is there at the beginning of a line alone: `x < think > y` compares.
+    """
+    closing = rf"{_LEFT}\s*{_SLASH}(?:{names}){_RIGHT}"
     return ReasoningFormat(
         name,
-        opening=rf"{left}(?:{names}){_ATTRIBUTES}{right}",
+        opening=rf"{_LEFT}(?:(?<=^.)\s*)?(?:{names}){_ATTRIBUTES}{_RIGHT}",
         closing=closing,
         bare=closing,
-        answer=rf"{left}(?:{ANSWER_TAGS}){_ATTRIBUTES}{right}",
-        end=rf"{left}{_SLASH}(?:{ANSWER_TAGS}){right}",
+        answer=rf"{_LEFT}\s*(?:{ANSWER_TAGS}){_ATTRIBUTES}{_RIGHT}",
+        end=rf"{_LEFT}\s*{_SLASH}(?:{ANSWER_TAGS}){_RIGHT}",
         example=f"<{name}>musing</{name}>B",
     )
 

@@ -1,4 +1,4 @@
-"""How well choices are read: 436 labelled outputs in English and Chinese, by kind, and texts without sense.
+"""How well choices are read: 443 labelled outputs in English and Chinese, by kind, and texts without sense.
 
 The outputs were written for this project before the phrases were; these were fitted to the part `seen` alone, and
 `held_out` was only measured. Both are by one hand: what a model writes otherwise, they do not know.

@@ -1,4 +1,4 @@
-"""How well traces, answers and hesitation are found: 229 outputs in the ways of some sixty public models, labelled.
+"""How well traces, answers and hesitation are found: 234 outputs in the ways of some sixty public models, labelled.
 
 They were written and labelled for this project before the expressions were widened; these were fitted to the part `seen`
 alone, and `held_out` was only measured. Both are by one hand: what a model writes otherwise, they do not know.

@@ -110,9 +110,9 @@ class _Reader:
         return place if named and not phrases.WRONG.match(after) else opening
 
     def _ticked(self, text: str) -> list[Found]:
-        """Options that a list ticks, if it crosses another one out."""
-        ticked = [(m.start(1), _index(m[1])) for m in phrases.TICKED.finditer(text)]
-        return ticked if phrases.CROSSED.search(text) else []
+        """Options that a list ticks, in front if it crosses another one out."""
+        lines = phrases.TICKED.finditer(text) if phrases.CROSSED.search(text) else ()
+        return [(m.start(1), _index(m[1])) for m in (*lines, *phrases.TICKED_BEHIND.finditer(text))]
 
     def _own(self, place: int, after: str) -> bool:
         return place < len(self.texts) and after.casefold().startswith(self.texts[place])

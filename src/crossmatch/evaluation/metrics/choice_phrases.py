@@ -103,20 +103,21 @@ STATED = _compile(
     r"|\b(?:answer|choice|option|response|selection|solution)(?: to (?:the|this) question)?"
     r"(?:\s*[:=→⇒]|\s*[-=]>| [-–—])\s*"
     r"|[\"'](?:\w{0,20}_)?(?:answer|choice|option|label|prediction|答案|选项)(?:_\w{1,12})?[\"']\s*:\s*"
+    r"|^(?:the )?(?:most likely|correct|right|best)\s*:\s*"
     rf"|<(?:{ANSWER_TAGS}|option|choice)>\s*|\bans(?:\.|\s*:)\s*"
     r"|(?:正确选项|正确的选项|正确的是|选项)(?:应该|应当|应|就)?(?:是|为|选)?\s*:\s*"
     r"|(?:正确选项|正确的选项|正确的)(?:应该|应当|应|就)?(?:是|为|选)\s*"
     r"|(?:正确|最佳|合适|恰当)的?(?:选项|选择)(?:应该|应当|应|就)?(?:是|为)\s*"
     r"|答案\s*】?\s*(?:最)?(?:应该|应当|应|就|可能)?(?:是|为|选)?\s*:?\s*"
     rf"|(?:{_LABELS})\s*",
-    _I,
+    _IM,
 )
 # What chooses ..., which others may do too: "many would pick A".
 CHOSEN = _compile(
     r"\b(?:i|we|you)(?: would| will| should| must|'d|'ll|'m| am)? (?:choose|pick|select|go with|going with|answer|say)"
     r"\s*:?\s*|(?:^|[.:]\s)\s*(?:choose|pick|select)\s*:?\s+"
     r"|\b(?:leav(?:es|ing)|point(?:s|ing)? to|favou?rs|supports)\s+(?:us with\s+)?(?:only\s+)?"
-    r"|(?<![不未挑可备误勿])(?:选择|应选|故选|所以选|因此选|我选|选)(?:择)?(?:的是)?\s*:?\s*"
+    r"|(?<![不未挑可备误勿])(?<!不能)(?<!不应)(?<!不宜)(?<!不该)(?<!不要)(?:选择|应选|故选|所以选|因此选|我选|选)(?:择)?(?:的是)?\s*:?\s*"
     r"|(?:更支持|支持|指向|只剩下?|剩下)\s*",
     _IM,
 )
@@ -160,6 +161,7 @@ JUDGED_RIGHT = _compile(
 )
 # A line of a list with its mark.
 TICKED = _compile(r"^(?=.*[✅✓✔☑√])(?!.*[❌✗✘✖])\W*(?:option |选项\s*)?([A-Z])(?![A-Za-z0-9])", _IM)
+TICKED_BEHIND = _compile(r"(?<![A-Za-z0-9])([A-Z])(?:选项|项)?[ .):(]{0,3}[✅✓✔☑√]")
 CROSSED = _compile(r"^.*[❌✗✘✖×]", re.MULTILINE)
 # A genus: "C. difficile" names a germ, no option.
 GENUS = _compile(r"\. ?([a-z]{3,})")

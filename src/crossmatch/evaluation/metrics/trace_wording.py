@@ -37,7 +37,7 @@ LEXICAL = _compile(
     re.IGNORECASE,
 )
 # What may stand before a heading, and around it: mark-up, brackets, a picture of thinking.
-_BEFORE = r"[\s#*_>(（\[【🤔💭🧠]*"
+_BEFORE = r"(?:[\s#*_>(（\[【🤔💭🧠]|<(?:b|strong|i|em|p|u|h[1-6])>)*"
 _END = r"(?:[*_)）\]】\s]*[:：]|[*_)）\]】]*\s*(?:\n|\Z)|[*_]*[\])）】])"
 _THINKING = r"(?:thinking|thought|reasoning)(?: (?:process|steps?|path|trace|chain))?"
 _OWN = r"(?:(?:my|the|our|internal|inner|step[- ]by[- ]step|detailed|model['’]s)[ -]){1,3}"
@@ -51,7 +51,7 @@ _TRACE_ZH = (
 _HEADING = _compile(
     rf"{_BEFORE}(?:"
     r"here(?:['’]s| is| are) (?:(?:a|an|my|the|our) )?(?:[\w-]+ ){0,3}?(?:of (?:a|an|my|the|our) )?(?:[\w-]+ ){0,2}?"
-    rf"{_THINKING}\b[^\n:：]{{0,100}}[:：]"
+    rf"{_THINKING}(?![\w-])[^\n:：]{{0,100}}[:：]"
     r"|here(?:['’]s| is) how i (?:thought|reasoned|arrived|reached|got|came|worked|approached|think|reason)"
     r"[^\n:：]{0,80}[:：]"
     rf"|{_OWN}{_THINKING}(?: (?:is|goes) as follows)?{_END}"
