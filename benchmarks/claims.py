@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from crossmatch.analysis.answers import CONTRADICTED, NO_DIFFERENCE, NOT_DECIDED, SUPPORTED
 from crossmatch.analysis.weights.alignment import Alignment, align
 from crossmatch.analysis.weights.delta_matrix import Change, Place
 from crossmatch.analysis.weights.paper_claims import EFFECT, Claim, claims
@@ -34,6 +35,7 @@ MODULES = {
     "up_proj": ("mlp", INNER, HIDDEN),
     "down_proj": ("mlp", HIDDEN, INNER),
 }
+VERDICTS = (SUPPORTED, CONTRADICTED, NO_DIFFERENCE, NOT_DECIDED)
 KINDS = ("random", "planted", "opposite", "at the bound", "at the opposite bound")
 LAYERS = (3, 4, 6, 12)
 # Deviations from layer to layer (of all MLP modules against attention), and from module to module.
@@ -127,14 +129,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=200)
     count = parser.parse_args().count
-    print("| vectors | layers | statement | supported | contradicted | not decided |\n|---|---|---|---|---|---|")
+    print(f"| vectors | layers | statement | {' | '.join(VERDICTS)} |\n|---|---|---{'|---' * len(VERDICTS)}|")
     for kind in KINDS:
         for layers in LAYERS:
             for name, said in rates(kind, layers, count).items():
                 if "bound" in kind and name != "mlp-writes":
                     continue
-                shares = [said["supported"], said["contradicted"], said["not decided at this size"]]
-                cells = " | ".join(f"{100 * share / count:.1f}%" for share in shares)
+                unknown = set(said) - set(VERDICTS)
+                assert not unknown, unknown
+                cells = " | ".join(f"{100 * said[verdict] / count:.1f}%" for verdict in VERDICTS)
                 print(f"| {kind} | {layers} | {name} | {cells} |", flush=True)
 
 

@@ -157,6 +157,7 @@ def test_weights_choose_the_answers_that_are_learnt(tmp_path: Path) -> None:
         ({"messages": [U, {**A, "tool_calls": [{"name": "f", "input": {"x": 1}, "args": {"x": 2}}]}]}, "has input and args"),
         ({"messages": [U, {**A, "trainable": False}]}, "say what is learnt by weight"),
         ({"messages": [U, {"role": "assistant", "content": [{"type": "thinking", "thinking": "t"}, "a"], "reasoning": "u"}]}, "its thought twice"),
+        ({"prompt": "q", "completion": "a", "tools": '[{"name": "f", "name": "g"}]'}, "'tools' must be a list"),
         ({"prompt": "q", "completion": "a", "label": 0}, "label is 0"),
         ({"prompt": "q", "completion": "a", "label": "False"}, "label is 'False'"),
         ({"instruction": "q", "output": "a", "history": ["p"]}, "list of .question, answer."),

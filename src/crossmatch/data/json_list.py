@@ -38,7 +38,7 @@ class _Json:
     def __init__(self, stream: TextIO, path: Path) -> None:
         self.stream, self.path = stream, path
         self.buffer, self.at, self.items = "", 0, 0
-        self.decoder = json.JSONDecoder(parse_constant=_no_number)
+        self.decoder = json.JSONDecoder(parse_constant=_no_number, object_pairs_hook=object_of)
 
     def next(self) -> str:
         """The next character that is not white space; "" at the end."""
@@ -78,6 +78,17 @@ class _Json:
         if chunk:
             self.buffer, self.at = rest + chunk, 0
         return bool(chunk)
+
+
+def object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """For `object_pairs_hook`: refuse what Python's json would take, two values under one name."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(
+            f"two values of one object are named {next(n for n in names if names.count(n) > 1)!r}; keep one"
+        )
+    return found
 
 
 def _no_number(name: str) -> NoReturn:

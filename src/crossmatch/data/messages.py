@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from crossmatch.data.json_list import object_of
 from crossmatch.errors import DataError
 
 ROLES = ("system", "user", "assistant", "tool")
@@ -93,10 +94,11 @@ def refuse_fields(given: Mapping[str, Any], refused: Mapping[str, str]) -> None:
 
 
 def json_text(value: Any) -> Any:
-    """A list or an object; in CSV and in some sets it is a JSON text."""
+    """A list or an object; in CSV and in some sets it is a JSON text. What is no JSON, or has two values of one name, of
+    which one would be lost, stays a text."""
     if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
         try:
-            return json.loads(value)
+            return json.loads(value, object_pairs_hook=object_of)
         except (ValueError, RecursionError):
             return value
     return value

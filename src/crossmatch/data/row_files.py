@@ -18,19 +18,21 @@ import gzip
 import io
 import json
 import lzma
+import re
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple, NoReturn
 
-from crossmatch.data.json_list import list_items
+from crossmatch.data.json_list import list_items, object_of
 from crossmatch.errors import DataError
 
 FORMATS = (".jsonl", ".ndjson", ".json", ".csv", ".parquet", ".txt")
 KNOWN = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}, all but .parquet also with .gz, .bz2, .xz or .zst behind"
 _CELL_CHARACTERS = 10_000_000
 _SHOWN = 300
+_QUOTED = re.compile(r'"[^"]*"')
 _HEAD = 1 << 16
 # What a file begins with -> what is wrong with it under the name of a text.
 _MAGIC = (
@@ -86,7 +88,7 @@ def file_rows(path: Path) -> Iterator[tuple[Place, Any]]:
         if kind in (".json", ".jsonl", ".ndjson"):
             yield from _json(path, kind, text)
         elif kind == ".csv":
-            yield from _csv(path)
+            yield from _csv(path, text)
         elif text.startswith('{"') and _is_object(text.split("\n")[0]):
             raise DataError(f"{path}: its lines are JSON, not texts; name it {path.stem}.jsonl")
         else:
@@ -95,9 +97,10 @@ def file_rows(path: Path) -> Iterator[tuple[Place, Any]]:
 
 
 def parse_json(text: str, place: str) -> Any:
-    """A JSON value. Raises DataError with the place; NaN and infinities are no JSON numbers."""
+    """A JSON value. Raises DataError with the place; NaN and infinities are no JSON numbers, and of two values of one
+    name in an object one would be lost."""
     try:
-        return json.loads(text, parse_constant=no_number)
+        return json.loads(text, parse_constant=no_number, object_pairs_hook=object_of)
     except (ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else error
         raise DataError(f"{place}: not JSON: {reason}") from error
@@ -193,16 +196,17 @@ def _lines(path: Path) -> Iterator[tuple[Place, str]]:
                 yield place, line.rstrip("\r\n")
 
 
-def _csv(path: Path) -> Iterator[tuple[Place, Any]]:
+def _csv(path: Path, text: str) -> Iterator[tuple[Place, Any]]:
     before = csv.field_size_limit(_CELL_CHARACTERS)
     try:
         with io.TextIOWrapper(_open(path), encoding="utf-8-sig", newline="") as stream:
+            first = _QUOTED.sub("", text.split("\n")[0])
+            if "," not in first and any(mark in first for mark in ";\t|"):
+                raise DataError(f"{path}: its cells are not separated by commas; save it with commas between them")
             reader = csv.DictReader(stream, strict=True)
             header = list(reader.fieldnames or [])
             if len(set(header)) < len(header):
                 raise DataError(f"{path}: two columns have one name")
-            if len(header) == 1 and any(mark in header[0] for mark in ";\t|"):
-                raise DataError(f"{path}: there is no field but {header[0]!r}; separate the cells by commas")
             for number, row in enumerate(reader, 1):
                 if None in row or None in row.values():
                     raise DataError(f"{path}, row {number}: it has another number of cells than the header")
