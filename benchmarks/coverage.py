@@ -129,10 +129,9 @@ def _flips(right: float, lost: float, gained: float) -> Pair:
     """A right or wrong answer, and another that loses and gains some."""
 
     def draw(rng: np.random.Generator, n: int) -> tuple[Array, Array]:
-        a, chance = rng.random(n) < right, rng.random(n)
-        return np.where(a, chance >= lost / right, chance < gained / (1 - right)).astype(float)[:, None], a[
-            :, None
-        ] * 1.0
+        one, chance = rng.random(n) < right, rng.random(n)
+        other = np.where(one, chance >= lost / right, chance < gained / (1 - right))
+        return other.astype(np.float64)[:, None], one.astype(np.float64)[:, None]
 
     return draw
 

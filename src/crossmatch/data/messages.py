@@ -94,8 +94,9 @@ def refuse_fields(given: Mapping[str, Any], refused: Mapping[str, str]) -> None:
 
 
 def json_text(value: Any) -> Any:
-    """A list or an object; in CSV and in some sets it is a JSON text. What is no JSON, or has two values of one name, of
-    which one would be lost, stays a text."""
+    """A list or an object; in CSV and in some sets it is a JSON text. What is no JSON, or would lose one of two
+    values of one name, stays a text.
+    """
     if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
         try:
             return json.loads(value, object_pairs_hook=object_of)
