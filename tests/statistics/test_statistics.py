@@ -294,3 +294,13 @@ def test_divergence_is_in_standard_errors() -> None:
     nothing = standardised(still, still, mean_of)
     assert divergence(nothing, nothing).value is None
     assert divergence(nothing, standardised(still[:1], still[:1], mean_of)).n == 0
+
+
+@pytest.mark.parametrize("differing", [2, 3, 5, 8])
+def test_bounds_lie_within_what_was_seen(differing: int) -> None:
+    """With few items that differ, draws have hardly any spread, or none but a rounding error."""
+    first, second = np.full((70, 1), 0.3), np.full((70, 1), 0.3)
+    first[:differing, 0] += 1 / 3
+    found = paired_difference(first, second)
+    assert found is not None
+    assert -0.01 < found.low <= found.value <= found.high <= 1 / 3

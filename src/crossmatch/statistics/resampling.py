@@ -121,14 +121,17 @@ def _studentised(values: Array, seed: int) -> tuple[float, float]:
     pieces = []
     for counts in bootstrap_counts(len(values), seed):
         moved = counts @ apart
-        spread = np.sqrt(np.maximum(counts @ np.square(apart) - np.square(moved), 0.0))
-        flat = spread <= NOTHING * error
-        pieces.append(np.where(flat, np.copysign(np.inf, moved), moved / np.where(flat, 1.0, spread)))
+        squares = counts @ np.square(apart)
+        variance = squares - np.square(moved)
+        # A draw of equal values has no spread but what the subtraction rounds.
+        flat = variance <= NOTHING * squares
+        pieces.append(np.where(flat, np.copysign(np.inf, moved), moved / np.sqrt(np.where(flat, 1.0, variance))))
     ratios = np.concatenate(pieces)
     least, most = np.quantile(ratios, tail, method="lower"), np.quantile(ratios, 1 - tail, method="higher")
     scale = float(np.abs(values).max(initial=0.0))
-    low = snapped(mean - float(most) * error, scale) if np.isfinite(most) else math.inf
-    high = snapped(mean - float(least) * error, scale) if np.isfinite(least) else -math.inf
+    # With few values that differ the error of a draw can be as good as nothing: no bound lies beyond what was seen.
+    low = snapped(max(mean - float(most) * error, values.min()), scale) if np.isfinite(most) else math.inf
+    high = snapped(min(mean - float(least) * error, values.max()), scale) if np.isfinite(least) else -math.inf
     return low, high
 
 
