@@ -19,6 +19,7 @@ FLOORS = {
     "delta": 0,
     "checkpoint": 0,
     "causal": 0,
+    "positions": 0,
     "results": 0,
     "result_kinds": 0,
     "executors": 0,
@@ -52,6 +53,7 @@ GROUND = {
     "result_kinds": {"checkpoint", "errors", "results"},
     "statistics": {"errors", "results"},
     "causal": {"errors"},
+    "positions": {"errors"},
     "executors": {"errors"},
 }
 FILES = sorted(SOURCE.rglob("*.py"))

@@ -236,11 +236,11 @@ def test_what_a_template_refuses_or_leaves_out_is_said_with_file_and_line(
         Dialogue((("system", "s"), ("user", "a"), ("assistant", "b")), place="t.jsonl, line 2"),
     ]
     reading = Reading(tokenizer)
-    assert render_rows(rows[:1], "t.jsonl", reading, 64) == []
+    assert render_rows(rows[:1], "t.jsonl", reading, (64, None)) == []
     with pytest.raises(DataError, match=rf"t\.jsonl, line 2: .*{of_row}"):
-        render_rows(rows, "t.jsonl", reading, 64)
+        render_rows(rows, "t.jsonl", reading, (64, None))
     with pytest.raises(DataError, match=r"t\.jsonl, example 1 has \d+ tokens with its template, max_length is 3"):
-        render_rows(rows[:1], "t.jsonl", reading, 3)
+        render_rows(rows[:1], "t.jsonl", reading, (3, None))
 
 
 def choice_suite(folder: Path, options: tuple[str, ...], language: str) -> Path:

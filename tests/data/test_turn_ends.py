@@ -233,24 +233,24 @@ def test_what_cannot_be_told_apart_is_refused_with_its_row(
 ) -> None:
     good = Dialogue(tuple(ASKED))
     with pytest.raises(DataError, match=f"row 1: the chat template.*{reason}|row 0: the chat template.*{reason}"):
-        read_responses(Reading(tokenizer(template)), [good, Dialogue(tuple(turns))], 99, lambda n: f"row {n}")
+        read_responses(Reading(tokenizer(template)), [good, Dialogue(tuple(turns))], (99, None), lambda n: f"row {n}")
 
 
 def test_rows_are_masked_and_a_difference_is_said_once() -> None:
     rows = [Dialogue(tuple(ASKED))] * 3
-    columns, note = read_responses(Reading(tokenizer(OPENED)), rows, 99, str)
+    columns, note = read_responses(Reading(tokenizer(OPENED)), rows, (99, None), str)
     assert note is not None
     assert note.startswith(
         "note: in 3 of 3 dialogues the chat template puts '<|assistant|>' before the answer, and '<|ass"
     )
     ids, labels = columns["input_ids"][0].tolist(), columns["labels"][0].tolist()
     assert labels == [-100] * 5 + ids[5:]
-    assert read_responses(Reading(tokenizer(CHATML)), rows, 99, str)[1] is None
+    assert read_responses(Reading(tokenizer(CHATML)), rows, (99, None), str)[1] is None
     longer = Dialogue((("user", "what is the blood"), ASKED[1]))
     with pytest.raises(
         DataError, match=r"2nd has 12 tokens with its template, max_length is 11; raise max_length to 12"
     ):
-        read_responses(Reading(tokenizer(CHATML)), [rows[0], longer], 11, ["1st", "2nd"].__getitem__)
+        read_responses(Reading(tokenizer(CHATML)), [rows[0], longer], (11, None), ["1st", "2nd"].__getitem__)
 
 
 @pytest.mark.parametrize(

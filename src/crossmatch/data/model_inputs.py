@@ -8,6 +8,7 @@ from crossmatch.checkpoint import Checkpoint
 from crossmatch.data.chat_templates import open_tokenizer
 from crossmatch.data.token_ids import encode, move_spaces
 from crossmatch.errors import DataError, InputError
+from crossmatch.positions import fewest_positions
 from crossmatch.runtime import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -153,6 +154,4 @@ def _lines(file: Path) -> list[str]:
 
 
 def _context(base: Checkpoint) -> int:
-    text = base.config.get("text_config")
-    config = text if isinstance(text, dict) else base.config
-    return int(config.get("max_position_embeddings") or config.get("n_positions") or 1024)
+    return fewest_positions([base.path]) or 1024

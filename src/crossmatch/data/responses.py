@@ -182,13 +182,14 @@ def ending_of(tokenizer: Any, wanted: str, end: TurnEnd) -> tuple[tuple[int, ...
 
 
 def read_responses(
-    reading: Reading, dialogues: Iterable[Dialogue], max_length: int, place: Callable[[int], str]
+    reading: Reading, dialogues: Iterable[Dialogue], room: tuple[int, int | None], place: Callable[[int], str]
 ) -> tuple[dict[str, list[Any]], str | None]:
     """Columns `input_ids` and `labels` (-100 but on the response) of all dialogues, and a note where training does not
     see what an evaluation asks with (None: it does everywhere).
 
-    place: what the dialogue of a number, from 0, is called. Raises DataError, with place and reason, for the first one
-    that cannot be learnt, or is longer than `max_length` tokens.
+    room: tokens that a dialogue may have, by `max_length` and by the model's positions (None: no limit); place: what
+    the dialogue of a number, from 0, is called. Raises DataError, with place and reason, for the first one that cannot
+    be learnt, or is longer.
     """
     columns: dict[str, list[Any]] = {"input_ids": [], "labels": []}
     problems, lengths, other = [], [], []
@@ -207,7 +208,7 @@ def read_responses(
     if problems:
         number, reason = problems[0]
         raise DataError(f"{place(number)}: {reason}" + (f" (and {len(problems) - 1} more)" if problems[1:] else ""))
-    _check_lengths(lengths, max_length, place)
+    _check_lengths(lengths, room, place)
     return columns, _differing(reading.tokenizer, other, len(lengths)) if other else None
 
 
@@ -224,14 +225,20 @@ def before_response(reading: Reading) -> Learnt:
     raise refused
 
 
-def _check_lengths(lengths: Sequence[int], limit: int, place: Callable[[int], str]) -> None:
-    """Raise DataError for what the trainer would cut, or drop, without a word."""
+def _check_lengths(lengths: Sequence[int], room: tuple[int, int | None], place: Callable[[int], str]) -> None:
+    """Raise DataError for what the trainer would cut, or drop, without a word, and for what the model cannot read."""
+    max_length, most = room
+    longest = max(lengths, default=0)
+    if most is not None and longest > most:
+        limit, stated, advice = most, f"the model has {most} positions", "shorten"
+    else:
+        limit, stated, advice = max_length, f"max_length is {max_length}", f"raise max_length to {longest}, or shorten"
     long = [number for number, length in enumerate(lengths) if length > limit]
     if long:
         more = f", and {len(long) - 1} more are too long" if len(long) > 1 else ""
         raise DataError(
-            f"{place(long[0])} has {lengths[long[0]]} tokens with its template, max_length is {limit}{more}; "
-            f"raise max_length to {max(lengths)}, or shorten or leave them out"
+            f"{place(long[0])} has {lengths[long[0]]} tokens with its template, {stated}{more}; {advice} or leave "
+            "them out"
         )
 
 

@@ -48,11 +48,11 @@ def days_of(tokenizer: Any, templates: Mapping[str, Template]) -> dict[str, str]
     return {name: day for name, day in found.items() if day is not None}
 
 
-def render_rows(examples: Sequence[Example], source: str, reading: Reading, max_length: int) -> list[str]:
+def render_rows(examples: Sequence[Example], source: str, reading: Reading, room: tuple[int, int | None]) -> list[str]:
     """Render all rows of a training set as SFT will read them; notes on what it will not see as it is asked for.
 
-    Refused is what training refuses: what the template cannot render or leaves out, and dialogues of more than
-    `max_length` tokens. Raises DataError for the first such row, with file and line, and how many more there are.
+    Refused is what training refuses: what the template cannot render or leaves out, and dialogues for which there is no
+    room (`read_responses`). Raises DataError for the first such row, with file and line, and how many more there are.
     """
     spoken = dialogues(examples, source)
     checked = check_dialogues(reading.tokenizer, spoken, reading.switch().variables)
@@ -60,5 +60,5 @@ def render_rows(examples: Sequence[Example], source: str, reading: Reading, max_
     def place(number: int) -> str:
         return spoken[number].place or f"{source}, example {number + 1}"
 
-    _, differing = read_responses(reading, checked.dialogues, max_length, place)
+    _, differing = read_responses(reading, checked.dialogues, room, place)
     return [*checked.notes, *([differing] if differing else [])]

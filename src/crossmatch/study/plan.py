@@ -12,6 +12,7 @@ from crossmatch.data.rows import hub_name
 from crossmatch.errors import RecipeError
 from crossmatch.evaluation import Suite, Variant, load_suite, merge_name
 from crossmatch.evaluation.conditions import Condition, cells, conditions_of
+from crossmatch.evaluation.pipeline import EvaluationRequest
 from crossmatch.report.text import count
 from crossmatch.results.study import PlannedStageJson, StudyPlanJson
 from crossmatch.study.preflight import render_all, rendered_sets, rendered_suites, variants_of
@@ -96,14 +97,16 @@ def plan_training(base: Path, name: str, adapter: AdapterRecipe) -> StudyPlanJso
     return _planned(name, shape, speed, [_training(name, adapter, shape, speed, base)], rendered_sets(adapter, base))
 
 
-def plan_evaluation(
-    base: Path, name: str, suites: Sequence[Suite], conditions: Sequence[Condition], variants: int
-) -> StudyPlanJson:
-    """The same for suites of which a number of variants of a base on this machine is asked. Raises DataError for a
-    prompt that a template refuses."""
+def plan_evaluation(name: str, request: EvaluationRequest) -> StudyPlanJson:
+    """The same for an evaluation of variants of a base on this machine. Raises DataError for a prompt that a template
+    refuses, or that does not fit into the positions of a model that is asked here."""
+    base, plan = request.base.path, request.plan
     shape, speed = shape_of(read_json(base / "config.json")), measured_flops()
-    stages = [_asked(suite, conditions, variants, shape, speed) for suite in suites]
-    rendered = rendered_suites(suites, [condition.template for condition in conditions], base)
+    stages = [_asked(suite, plan.conditions, len(request.every), shape, speed) for suite in request.suites]
+    models = {(variant.checkpoint or request.base).path for variant in request.variants}
+    templates = [condition.template for condition in plan.conditions]
+    compared = plan.kl if len(request.variants) > 1 else 0
+    rendered = rendered_suites(request.suites, templates, base, sorted(models), compared)
     return _planned(name, shape, speed, stages, rendered)
 
 

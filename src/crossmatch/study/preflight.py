@@ -14,7 +14,11 @@ from crossmatch.data.training_sets import dialogues, documents, notes
 from crossmatch.errors import RecipeError
 from crossmatch.evaluation import Suite, Variant, load_suite, merge_name
 from crossmatch.evaluation.comparison.combination import Combination
+from crossmatch.evaluation.conditions import Condition
+from crossmatch.evaluation.runner.prompt_lengths import check_lengths
+from crossmatch.evaluation.runner.questions import Questions
 from crossmatch.evaluation.variants.strengths import all_variants
+from crossmatch.positions import check_blocks, fewest_positions
 from crossmatch.rules import Weight
 from crossmatch.study.recipe import SAMPLE, AdapterRecipe, Recipe, local_path
 from crossmatch.training import load_examples
@@ -78,17 +82,29 @@ def render_all(recipe: Recipe, root: Path) -> list[str]:
             lines.append(f"suite {suite_name} is not rendered, it is not on this machine yet")
         else:
             suites.append(load_suite(file))
-    return [*lines, *rendered_suites(suites, [find_template(name) for name in recipe.evaluation.templates], base)]
+    templates = [find_template(name) for name in recipe.evaluation.templates]
+    models = [base, *(Checkpoint(path).path for path in recipe.evaluation.checkpoints.values())]
+    return [*lines, *rendered_suites(suites, templates, base, models, recipe.evaluation.kl)]
 
 
-def rendered_suites(suites: Sequence[Suite], templates: Sequence[Template], base: Path) -> Iterator[str]:
-    """A line for each suite, every prompt of which is rendered under every template. Raises DataError."""
-    tokenizer = open_tokenizer(base)
+def rendered_suites(
+    suites: Sequence[Suite], templates: Sequence[Template], base: Path, models: Sequence[Path], kl: int
+) -> Iterator[str]:
+    """A line for each suite, every prompt of which is rendered under every template, and for what is cut of prompts.
+
+    models: directories of the models that are asked here, whose positions hold the prompts; kl: items of each
+    generation suite on whose references models are compared. Raises DataError for a prompt that is refused.
+    """
+    tokenizer, most = open_tokenizer(base), fewest_positions(models)
     for suite in suites:
+        cut = {}
         for template in templates:
-            render_suite(suite, template, tokenizer)
+            prompts = render_suite(suite, template, tokenizer)
+            questions = Questions(suite, Condition(template), tokenizer, compared=kl, known=prompts)
+            cut[check_lengths(questions, most)] = None
         under = ", ".join(sorted({template.name for template in templates}))
         yield f"suite {suite.settings.name}: {len(suite.items)} prompts rendered under {under}"
+        yield from (note for note in cut if note is not None)
         if suite.unused:
             yield f"suite {suite.settings.name}: columns that are not read: {', '.join(suite.unused)}"
 
@@ -98,7 +114,9 @@ def rendered_sets(adapter: AdapterRecipe, base: Path, places: Mapping[str, str] 
 
     places: where a set lies, if that is not its name. Raises DataError for a bad row.
     """
-    settings, reading = adapter.train, None
+    settings, reading, most = adapter.train, None, fewest_positions([base])
+    if adapter.stage == "pt":
+        check_blocks(settings.max_length, most)
     if adapter.stage == "sft":
         check_training(base, settings.template, settings.thinking)
         tokenizer = open_tokenizer(base)
@@ -117,7 +135,7 @@ def rendered_sets(adapter: AdapterRecipe, base: Path, places: Mapping[str, str] 
             if reading is None:
                 yield f"{len(documents(examples)):,} texts of {data} read; PT has no template"
                 continue
-            rendered = render_rows(examples, data, reading, settings.max_length)
+            rendered = render_rows(examples, data, reading, (settings.max_length, most))
             yield f"{len(examples):,} dialogues of {data} rendered"
             yield from rendered
 

@@ -19,6 +19,7 @@ from crossmatch.data.chat_templates import open_tokenizer
 from crossmatch.data.responses import read_as, read_responses
 from crossmatch.data.training_sets import Dialogue
 from crossmatch.errors import InputError
+from crossmatch.positions import check_blocks, fewest_positions
 from crossmatch.runtime import SILENT, Task
 from crossmatch.training.processes import this_run
 from crossmatch.training.settings import Stage, TrainSettings
@@ -128,17 +129,18 @@ def build_trainer(
 
     Rows are read before the model is loaded. Raises DataError, with the row's place, for one that cannot be learnt.
     """
-    tokenizer = open_tokenizer(base)
+    tokenizer, most = open_tokenizer(base), fewest_positions([base])
     if stage == "sft":
         reading, note = read_as(tokenizer, settings.template, settings.thinking, settings.turn_end)
         columns, differing = read_responses(
-            reading, (d for d in data if isinstance(d, Dialogue)), settings.max_length, voice.place
+            reading, (d for d in data if isinstance(d, Dialogue)), (settings.max_length, most), voice.place
         )
         for line in (note, differing):
             if line is not None:
                 voice.say(line)
         rows = Dataset.from_dict(columns)
     else:
+        check_blocks(settings.max_length, most)
         rows = Dataset.from_dict({"text": list(data)})
     model = load_base(base, settings.dtype)
     model.config.use_cache = False

@@ -81,9 +81,10 @@ def evaluate_command(
     if dry_run:
         from crossmatch.study import plan_evaluation
 
-        plan = request.plan
-        planned = plan_evaluation(request.base.path, output.name, request.suites, plan.conditions, len(request.every))
-        planned["submission"] = submission(plan.executor, ["crossmatch", *resubmitted(sys.argv[1:])], output / "jobs")
+        planned = plan_evaluation(output.name, request)
+        planned["submission"] = submission(
+            request.plan.executor, ["crossmatch", *resubmitted(sys.argv[1:])], output / "jobs"
+        )
         show_plan(planned, as_json, "evaluate")
         return
     found, interfering = evaluate_into(output, request, measure, terminal)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from crossmatch.errors import InputError
+from crossmatch.positions import number_in
 from crossmatch.runtime import free_memory
 
 if TYPE_CHECKING:
@@ -101,13 +102,3 @@ def token_bytes(model: Any) -> int:
     inner = number_in(config, "intermediate_size") or 4 * hidden
     held = (_HIDDEN * hidden + _INTERMEDIATE * inner) * model.dtype.itemsize
     return cached_bytes(model) + held
-
-
-def number_in(config: Any, name: str) -> int:
-    """A number of a config, the largest where it differs by layer; 0 if it does not say."""
-    try:
-        value = getattr(config, name, None)
-    except Exception:  # some configs refuse a number that every layer has for itself
-        value = [getattr(layer, name, None) for layer in getattr(config, "per_layer_config", ())]
-    values = value if isinstance(value, list | tuple) else [value]
-    return max((number for number in values if isinstance(number, int)), default=0)

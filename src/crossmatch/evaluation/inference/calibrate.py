@@ -14,6 +14,7 @@ from crossmatch.data.training_sets import Dialogue, Document, examples_digest, l
 from crossmatch.delta import TuningVector
 from crossmatch.errors import DataError, InputError
 from crossmatch.evaluation.inference.module_inputs import Calibration, linear_modules, record, sample
+from crossmatch.positions import fewest_positions
 from crossmatch.results.training import CalibrationSetJson
 from crossmatch.runtime import Progress
 
@@ -60,16 +61,13 @@ def record_sets(
 def _read(base: Path, file: str, asked: Calibration, progress: Progress) -> tuple[list[Passage], str]:
     """The sequences of a data file, and its digest; what is not used is said. Raises DataError with the file and the
     example."""
-    from transformers import AutoConfig
-
     examples, passages = load_examples(file), []
     for note in notes(examples):
         progress.say(note)
     tokenizer, reading = open_tokenizer(base), None
     if any(isinstance(example, Dialogue) for example in examples):
         reading, _ = read_as(tokenizer, asked.template, asked.thinking, asked.turn_end)
-    context = getattr(AutoConfig.from_pretrained(base).get_text_config(), "max_position_embeddings", None)
-    limit = min(asked.max_length, context or asked.max_length)
+    limit = min(asked.max_length, fewest_positions([base]) or asked.max_length)
     for number, example in enumerate(examples, 1):
         try:
             if isinstance(example, Dialogue) and reading is not None:

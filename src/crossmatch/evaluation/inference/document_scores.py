@@ -7,18 +7,10 @@ from typing import Any
 import torch
 
 from crossmatch.evaluation.forward import Ways
-from crossmatch.evaluation.inference.batch_memory import Memory, number_in
+from crossmatch.evaluation.inference.batch_memory import Memory
 from crossmatch.evaluation.inference.hidden_states import last_states, logits_of
 from crossmatch.evaluation.inference.protocol import DocumentScore, Windows
-
-# How configs name the most positions that a model takes.
-_LIMITS = ("max_position_embeddings", "max_seq_len")
-
-
-def most_positions(model: Any) -> int | None:
-    """The most positions that a model takes, as its config states them; None if it states none."""
-    config = model.config.get_text_config(decoder=True)
-    return min((limit for name in _LIMITS if (limit := number_in(config, name))), default=None)
+from crossmatch.positions import most_positions
 
 
 @torch.inference_mode()
@@ -37,7 +29,7 @@ def score_documents(
     """
     # All but one of the ids before a document are read in its first window, beyond the window's size.
     more = len(before) - 1
-    limit = most_positions(model)
+    limit = most_positions(model.config)
     size = windows.size if limit is None else min(windows.size, limit - more)
     windows = Windows(size, min(windows.overlap, size - 1))
     rows, wanted, targets, owner = [], [], [], []

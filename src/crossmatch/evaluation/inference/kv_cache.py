@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 from crossmatch.evaluation.forward import cache_of, forward
-from crossmatch.evaluation.inference.batch_memory import number_in
+from crossmatch.positions import number_in
 
 # Columns of a pool are moved to the front when so many of them belong to nobody.
 _IDLE = 0.3

@@ -16,7 +16,7 @@ from crossmatch.delta import TuningVector
 from crossmatch.errors import AdapterError, DataError
 from crossmatch.evaluation.forward import Ways
 from crossmatch.evaluation.inference.batch_memory import ROWS, Memory
-from crossmatch.evaluation.inference.document_scores import most_positions, score_documents
+from crossmatch.evaluation.inference.document_scores import score_documents
 from crossmatch.evaluation.inference.generation import Limits, decode
 from crossmatch.evaluation.inference.option_scores import score
 from crossmatch.evaluation.inference.protocol import (
@@ -25,11 +25,11 @@ from crossmatch.evaluation.inference.protocol import (
     DocumentScore,
     FirstToken,
     Generated,
-    TooLong,
     Windows,
 )
 from crossmatch.evaluation.inplace import InPlace
 from crossmatch.evaluation.trial import find_ways
+from crossmatch.positions import Positions, TooLong, most_positions
 from crossmatch.rules import Combined, Recipe, Weight
 
 LINEAR = Recipe()
@@ -170,26 +170,9 @@ class Engine:
         return encode(self.tokenizer, prompts)
 
     def _fitting(self, prompts: list[list[int]], following: Sequence[int]) -> list[list[int]]:
-        """Prompts that fit into the model's positions with so many tokens behind them, of which the last is not read.
-
-        Raises DataError for a longer one, unless `too_long` is "cut": then its beginning is left out, behind the
-        beginning of sequence.
-        """
-        limit = most_positions(self.model)
-        if limit is None or all(len(ids) + n - 1 <= limit for ids, n in zip(prompts, following, strict=True)):
-            return prompts
-        found, opening = [], opening_ids(self.tokenizer)
-        for ids, count in zip(prompts, following, strict=True):
-            start = len(opening) if tuple(ids[: len(opening)]) == opening else 0
-            over = len(ids) + count - 1 - limit
-            if over > 0 and (self.too_long == "refuse" or over >= len(ids) - start):
-                raise DataError(
-                    f"a prompt has {len(ids)} tokens, with up to {count} to follow; the model has {limit} positions "
-                    f"({self.tokenizer.decode(ids[-12:])!r} at its end): shorten it, or leave its beginning out with "
-                    "`too_long: cut` in the suite"
-                )
-            found.append(ids if over <= 0 else [*ids[:start], *ids[start + over :]])
-        return found
+        """Prompts that fit into the model's positions with so many tokens behind them (`Positions.fitted`)."""
+        room = Positions(most_positions(self.model.config), self.too_long, opening_ids(self.tokenizer))
+        return [room.fitted(ids, count, self.tokenizer) for ids, count in zip(prompts, following, strict=True)]
 
     def token_ids(self, prompt: str, option: str) -> tuple[list[int], list[int]]:
         """Token ids of a prompt, with its beginning of sequence, and of what follows it (`encode_pairs`)."""

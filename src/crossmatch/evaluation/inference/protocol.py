@@ -3,12 +3,10 @@
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 from crossmatch.data.turn_ends import Stops
-
-TooLong = Literal["refuse", "cut"]
-"""What is done with a prompt that the model's positions do not hold."""
+from crossmatch.positions import TooLong
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from crossmatch.evaluation.record import Records
 from crossmatch.evaluation.runner.answer_log import Sheet
 from crossmatch.evaluation.runner.kl import Comparison, Divergences
 from crossmatch.evaluation.runner.model_slot import Held
+from crossmatch.evaluation.runner.prompt_lengths import check_lengths
 from crossmatch.evaluation.runner.questions import Questions
 from crossmatch.evaluation.runner.requests import ask, records_of
 from crossmatch.evaluation.runner.template_check import ends_by_condition, taught_ends
@@ -27,6 +28,7 @@ from crossmatch.evaluation.shards.answer_logs import AnswerLogs
 from crossmatch.evaluation.shards.elsewhere import FOLDER, answer_elsewhere, take_over
 from crossmatch.evaluation.shards.worker import unanswered
 from crossmatch.evaluation.variants.variants import SERVED, Variant
+from crossmatch.positions import fewest_positions
 from crossmatch.results.record import RECORD_VERSION, RecordJson
 from crossmatch.runtime import SILENT, Progress
 
@@ -62,6 +64,8 @@ def evaluate(
         return work.records
     tokenizer = open_tokenizer(base.path)
     work.render(tokenizer)
+    for note in work.notes_on_lengths(tokenizer, base):
+        progress.say(f"note: {note}")
     if plan.executor.kind != "local":
         work.logs = answer_elsewhere(base, adapters, work.todo, plan, out, progress)
     held = Held(base, adapters, plan, progress.say)
@@ -162,7 +166,7 @@ class _Work:
         self.pending: list[tuple[Cell, Sheet]] = []
         # What workers of an executor have answered.
         self.logs: AnswerLogs | None = None
-        self._models, self._compared = models, kl[0]
+        self._models, self._compared = models, kl[0] if kl[1] else 0
         self._prompts: dict[tuple[str, str], dict[str, str]] = {}
         self.ends: Mapping[str, Stops] = {}
         for cell in todo:
@@ -184,6 +188,14 @@ class _Work:
             key = cell.suite.settings.name, cell.condition.template.name
             if key not in self._prompts:
                 self._prompts[key] = render_suite(cell.suite, cell.condition.template, tokenizer)
+
+    def notes_on_lengths(self, tokenizer: Any, base: Checkpoint) -> list[str]:
+        """What is cut of rendered prompts, once for all variants. Raises DataError for one that does not fit."""
+        models = {cell.variant.checkpoint or base for cell, _ in self.pending}
+        most = fewest_positions([model.path for model in models])
+        checked = {(c.suite.settings.name, c.condition.template.name, c.scored): c for c, _ in self.pending}
+        found = [check_lengths(self._questions(c, tokenizer, None), most) for c in checked.values()]
+        return list(dict.fromkeys(note for note in found if note is not None))
 
     def done(
         self,
@@ -230,9 +242,11 @@ class _Work:
     def _questions(self, cell: Cell, tokenizer: Any, divergences: Divergences | None) -> Questions:
         known = self._prompts[cell.suite.settings.name, cell.condition.template.name]
         ends = self.ends.get(cell.condition.name, EOS)
-        questions = Questions(cell.suite, cell.condition, tokenizer, cell.scored, known=known, ends=ends)
+        compared = self._compared
+        questions = Questions(
+            cell.suite, cell.condition, tokenizer, cell.scored, compared=compared, known=known, ends=ends
+        )
         if divergences is None:
             return questions
         _, suite, condition = cell.key
-        compared = Comparison(divergences, cell.variant, f"{suite}.{condition}")
-        return replace(questions, kl=compared, compared=self._compared)
+        return replace(questions, kl=Comparison(divergences, cell.variant, f"{suite}.{condition}"))

@@ -22,13 +22,13 @@ from crossmatch.evaluation.inference.protocol import (
     FirstToken,
     Generated,
     Model,
-    TooLong,
     Windows,
 )
 from crossmatch.evaluation.inference.served.endpoint import STOPS, Server
 from crossmatch.evaluation.inference.served.http import ServerError, Transport, one_line
 from crossmatch.evaluation.inference.served.option_scores import Scorer
 from crossmatch.evaluation.inference.served.replies import text_of, the_choice, tokens_of, used
+from crossmatch.positions import TooLong
 from crossmatch.results.study import SpokenJson
 
 T = TypeVar("T")
