@@ -5,7 +5,8 @@ python benchmarks/representations.py --count 40     fewer
 
 Activations of 32 dimensions with a falling spectrum, eight positions a text that share half of their variance; the
 fine-tune's shift is a third of their length, half of it linear in the activations, half noise of the texts, with a
-constant. The truth is the figure of 4,000 texts. Light: normal; heavy: each text's activations times a lognormal number.
+constant. The truth is the figure of 4,000 texts. Light: normal; heavy: each text's activations times a lognormal
+number.
 """
 
 import argparse

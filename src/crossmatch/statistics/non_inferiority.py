@@ -21,9 +21,10 @@ class NonInferiority:
     """Whether B is worse than A by less than the margin.
 
     yes: the 95% interval of the gain (B - A where higher is better, else A - B) lies above -margin, an error of 2.5% if
-    B is worse by the margin and the interval is right (docs/compare.md has how often it is); no: it lies below, with an interval that holds for all comparisons of the family
-    at once. items: documents that would decide in four cases of five if the difference is the one found;
-    items_if_equal: the same if there is no difference (None: none are needed, or no number would do).
+    B is worse by the margin and the interval is right (docs/compare.md has how often it is); no: it lies below, with an
+    interval that holds for all comparisons of the family at once. items: documents that would decide in four cases of
+    five if the difference is the one found; items_if_equal: the same if there is no difference (None: none are needed,
+    or no number would do).
     """
 
     answer: Answer
