@@ -74,6 +74,15 @@ def test_report_says_it_again(swept: Path, tmp_path: Path, capsys: pytest.Captur
     assert list((tmp_path / "figures").glob("*.svg"))
 
 
+@pytest.mark.parametrize("templates", [["chatml"], ["chatml", "own"]])
+def test_other_templates_than_the_bases_own(study: dict[str, Any], tmp_path: Path, templates: list[str]) -> None:
+    found = sweep({**study, "templates": templates}, tmp_path / "out").facts
+    names = [point["name"] for point in found["points"]]
+    assert names[:3] == ["base@chatml", "pt@chatml", "sft@chatml"]
+    assert ("base" in names) is ("own" in templates)
+    assert (tmp_path / "out" / "sweep.html").is_file()
+
+
 def test_only_finalists_and_their_company_see_the_confirmation_items(swept: Path, study: dict[str, Any]) -> None:
     from crossmatch.sweeping.prepare import prepare
 

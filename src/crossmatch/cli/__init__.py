@@ -113,7 +113,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
         name = f"{error.filename}: " if error.filename else ""
         return _fail(error, ExitCode.USAGE, f"{name}{error.strerror or error}")
     except Exception as error:  # a fault of ours
-        return _fail(error, ExitCode.INTERNAL, f"internal error: {type(error).__name__}: {error}; --debug shows where")
+        return _fail(
+            error,
+            ExitCode.INTERNAL,
+            f"internal error: {type(error).__name__}: {error}; `crossmatch --debug ...` shows where",
+        )
 
 
 def main() -> None:

@@ -30,4 +30,8 @@ def report_command(
         from crossmatch.report.terminal.result import print_result
 
         print_result(made.facts, made.page, made.source, detail=detail)
+    if made.source.stem == "sweep":
+        from crossmatch.report.terminal.sweep import next_line
+
+        say(next_line(made.facts, made.source.with_suffix(".html")))
     say(f"open {made.page} in a browser")

@@ -94,15 +94,14 @@ def sweep_command(
         _show_plan(recipe, out, as_json)
         return
     result = sweep(recipe, out, progress=Terminal())
+    from crossmatch.report.terminal.sweep import next_line, print_sweep
+
     if as_json:
         emit(SWEEP, cast(Any, result.facts))
     else:
-        from crossmatch.report.terminal.sweep import print_sweep
-
         print_sweep(result.facts)
     export(result.facts, exports, Terminal(), name=recipe.name, page=out / "sweep.html")
-    point = " [--point repair]" if result.facts.get("repair", {}).get("repaired") else ""
-    say(f"page: {out / 'sweep.html'}; to write and prove it: crossmatch merge --from {out}{point} -o OUT")
+    say(next_line(result.facts, out / "sweep.html"))
 
 
 def _number(text: str, name: str) -> float:

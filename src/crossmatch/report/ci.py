@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 
 from crossmatch.report.text import plain
 from crossmatch.report.verdict_text import (
+    REASON_NOTE,
     finding_lines,
     not_checked,
     note_line,
@@ -84,10 +85,12 @@ def sarif(verdict: Mapping[str, Any], merged: str, files: Mapping[str, str] | No
         rules.append(_rule(_INCONCLUSIVE, "the claim could be neither confirmed nor refuted", help_text, "warning"))
         results.append(_result(len(results), rules[-1], sentence(reason(verdict)), [_location(merged)]))
     taken = {rule["id"] for rule in rules}
-    for note in verdict["notes"]:
+    # What makes it inconclusive is said above.
+    said = {REASON_NOTE} if verdict["verdict"] == _INCONCLUSIVE else set()
+    for note in [note for note in verdict["notes"] if note not in said]:
         # A fault and a note may have one name; rules may not.
         name = f"note-{note}" if note in taken else note
-        rules.append(_rule(name, note_line(verdict, note), "an honest peculiarity: nothing needs to be done", "note"))
+        rules.append(_rule(name, note_line(verdict, note), "no fault; what to think of, if anything, it says", "note"))
         results.append(_result(len(results), rules[-1], sentence(note_line(verdict, note)), [_location(merged)]))
     driver = {"name": "crossmatch", "version": version("crossmatch"), "rules": rules}
     unseen = [{"level": "note", "message": _message(f"not checked: {text}")} for text in not_checked(verdict)]

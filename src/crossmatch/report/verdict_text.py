@@ -6,6 +6,8 @@ from typing import Any
 
 from crossmatch.report.text import plain
 
+REASON_NOTE = "not-identifiable"
+"""The note that says why a verdict is inconclusive."""
 _ROUTES = {
     "once": "rounded once",
     "twice": "rounded more than once, an honest route",
@@ -120,7 +122,7 @@ def not_checked(verdict: Mapping[str, Any]) -> list[str]:
 def reason(verdict: Mapping[str, Any]) -> str:
     """Why an inconclusive verdict is none."""
     modules = verdict["modules"]
-    parts = [note_line(verdict, note) for note in verdict["notes"] if note == "not-identifiable"]
+    parts = [note_line(verdict, note) for note in verdict["notes"] if note == REASON_NOTE]
     if modules.get("undecided"):
         parts.append(f"{modules['undecided']} of {modules['adapted']} adapted modules hold no evidence either way")
     return "; ".join(parts) or "the file holds too little evidence"

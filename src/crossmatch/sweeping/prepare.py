@@ -59,8 +59,8 @@ def prepare(recipe: SweepRecipe) -> Prepared:
         if found is None:
             raise RecipeError(f"goals: suite {names[0]} has no score; name a metric")
         goals = (found,)
-    points = {point.name: point for point in space.always}
-    named = {name: points[name] for name in ("base", *recipe.adapters)}
+    # What a constraint names is asked under the first template, as the reference is.
+    named = {point.model_name: point for point in space.always if point.condition == space.conditions[0]}
     constraints = tuple(parse_constraint(text, suites, list(named)) for text in recipe.constraints)
     wanted = Wanted(goals, constraints, named, space.reference_point)
     parts = split(suites, recipe.confirm)

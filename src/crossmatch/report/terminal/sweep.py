@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from crossmatch.report.page.sweep import gain_text, ordered
@@ -53,8 +54,14 @@ def _cut(text: str, width: int) -> str:
     return text if len(text) <= width else f"{text[: width - 1]}…"
 
 
+def next_line(facts: Json, page: Path) -> str:
+    """Where the page is, and the command that writes what is recommended. page: in the sweep's directory."""
+    point = " [--point repair]" if (facts.get("repair") or {}).get("repaired") else ""
+    return f"page: {page}; to write and prove it: crossmatch merge --from {page.parent}{point} -o OUT"
+
+
 def print_sweep(facts: Json) -> None:
-    """Print them."""
+    """Print what was found."""
     from crossmatch.report.text import printable
 
     for line in [*sweep_lines(facts), *repair_lines(facts)]:
