@@ -15,6 +15,7 @@ from crossmatch.cli import run
 from crossmatch.data.responses import read_as
 from crossmatch.data.training_sets import Dialogue, load_examples
 from crossmatch.training import read_settings, train_stage
+from crossmatch.training.trainer import build_trainer
 from helpers import make_chat_model, make_tokenizer
 
 
@@ -106,6 +107,55 @@ def test_the_loss_is_the_models_own(kind: str, tmp_path: Path) -> None:
         len(found.ids) - found.first
     )
     assert result["loss"][0][1] == pytest.approx(own, rel=1e-4)
+
+
+# Experts, latent attention; states, both, linear attention, convolutions; windows, caps on logits; learned positions;
+# ALiBi; text parts of multimodal models.
+STEPPED = (
+    *("mixtral", "qwen3_moe", "deepseek_v3", "gpt_oss"),
+    *("mamba", "jamba", "qwen3_next", "lfm2"),
+    *("mistral", "gemma3_text", "gpt2", "opt", "bloom", "gemma3", "qwen2_vl"),
+)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::RuntimeWarning")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("kind", STEPPED)
+def test_a_step_is_that_of_plain_transformers(kind: str, dtype: str, tmp_path: Path) -> None:
+    """The loss of two rows of different lengths, and the gradient of every B, which at 0 is the base's alone."""
+    # Without what balances experts, which TRL puts on top.
+    tiny(kind, router_aux_loss_coef=0.0).build().save_pretrained(tmp_path / "base")
+    make_tokenizer(tmp_path / "base")
+    rows = [("what is blood ?", "the old heart cell"), ("define term", "bone")]
+    examples = [Dialogue((("user", asked), ("assistant", answer))) for asked, answer in rows]
+    settings = read_settings(["max_steps=1", "max_length=64", "batch_size=2", "rank=2", f"dtype={dtype}"])
+    trainer: Any = build_trainer(tmp_path / "base", "sft", examples, settings, tmp_path / "work")
+    batch = trainer.data_collator([trainer.train_dataset[i] for i in range(2)])
+    # Dropout of the base (GPT-2, OPT) would make two passes differ.
+    trainer.model.eval()
+    loss = trainer.compute_loss(trainer.model, dict(batch))
+    loss.backward()
+    reading, _ = read_as(AutoTokenizer.from_pretrained(tmp_path / "base"), None, None, "auto")
+    named = [(name, tensor) for name, tensor in trainer.model.named_parameters() if ".lora_B." in name]
+    ours = {name: tensor.grad.clone() for name, tensor in named if tensor.grad is not None}
+    assert ours
+    trainer.model.zero_grad()
+    # One row at a time, without padding, by the model's own logits.
+    found = [reading.read(example.messages()) for example in examples]
+    count = sum(len(one.ids) - one.first for one in found)
+    plain = torch.zeros(())
+    for one in found:
+        ids = torch.tensor([one.ids])
+        log_p = trainer.model(input_ids=ids, use_cache=False).logits[0, :-1].float().log_softmax(-1)
+        chosen = log_p.gather(1, ids[0, 1:, None])[one.first - 1 :]
+        plain = plain - chosen.sum() / count
+    plain.backward()
+    # Of bfloat16 as far as its roundings go: 2.4e-4 of a loss and 1.4% of a gradient were seen, 1.3e-6 in float32.
+    of_loss, of_gradient = {"float32": (1e-6, 1e-5), "bfloat16": (1e-3, 3e-2)}[dtype]
+    assert loss.item() == pytest.approx(plain.item(), rel=of_loss)
+    assert len(ours) == len(named)
+    for name, tensor in named:
+        assert float((ours[name] - tensor.grad).norm()) <= of_gradient * float(tensor.grad.norm()), name
 
 
 def test_another_loss_than_the_models_own_is_refused(tmp_path: Path, data: Path, monkeypatch: Any, capsys: Any) -> None:
