@@ -208,6 +208,11 @@ def think_more(one: Cell, other: Cell) -> Difference:
     return known(paired_difference(one.think, other.think))
 
 
+def mean_think_more(pairs: Sequence[tuple[Cell, Cell]]) -> Difference:
+    """The same as a mean over training seeds; the question is the unit that is drawn."""
+    return known(paired_difference(*(np.mean([pair[side].think for pair in pairs], axis=0) for side in (0, 1))))
+
+
 def sentences_more(one: Cell, other: Cell) -> Difference:
     """By how much more often one variant's answers go on in sentences of the training texts than another's."""
     return mean_difference("sentences", [(one, other)])

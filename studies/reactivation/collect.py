@@ -11,6 +11,7 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 STUDIES = (
@@ -60,6 +61,27 @@ def perplexities(run: Path) -> dict[str, Any]:
     return found
 
 
+def updates(run: Path) -> dict[str, Any]:
+    """What is claimed of two updates; by vector and type of module the median effective rank of what they change, over
+    the smaller side of the matrix."""
+    found = json.loads((run / "analysis.json").read_text(encoding="utf-8"))
+    shares: dict[str, dict[str, list[float]]] = {}
+    for vector, rows in found["size"].items():
+        for row in rows:
+            if row["level"] == "module" and row["effective_rank"] is not None:
+                known = shares.setdefault(vector, {}).setdefault(row["module"], [])
+                known.append(row["effective_rank"] / min(row["shape"]))
+    ranks = {vector: {name: median(of) for name, of in types.items()} for vector, types in shares.items()}
+    return {"claims": [one for one in found["claims"] if one["primary"]], "ranks": ranks}
+
+
+def figures(run: Path) -> dict[str, Any]:
+    """suite -> variant -> its figure, with the difference to PT alone."""
+    (found,) = json.loads((run / "summary.json").read_text(encoding="utf-8"))["conditions"].values()
+    wanted = {"name": "acc", "documents": "perplexity"}
+    return {suite: found["suites"][suite]["metrics"][metric] for suite, metric in wanted.items()}
+
+
 def attribution(found: dict[str, Any]) -> dict[str, Any]:
     """What each module of PT does to the loss and to the log-odds of a trace, and how well predictions of it agree with
     taking modules out."""
@@ -100,9 +122,10 @@ def keep(runs: Path, results: Path) -> list[str]:
             facts[name]["interference"] = attribution(report["interference"])
         if name == "grid":
             facts[name]["claims"] = report["analysis"]["claims"]
-    full = runs / "reactivation-full" / "analysis.json"
-    if full.is_file():
-        facts["full"] = {"claims": json.loads(full.read_text(encoding="utf-8"))["claims"]}
+    for kind in ("full", "lora"):
+        analysed, asked = runs / f"reactivation-{kind}", runs / f"reactivation-{kind}-both"
+        if (analysed / "analysis.json").is_file() and (asked / "summary.json").is_file():
+            facts[kind] = updates(analysed) | {"both": figures(asked)}
     kept.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     return list(facts)
 

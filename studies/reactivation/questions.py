@@ -24,6 +24,7 @@ from answers import (
     is_more,
     known,
     mean_difference,
+    mean_think_more,
     name_of,
     sentences_more,
     steps,
@@ -160,26 +161,32 @@ def _log_odds(results: Results, run: str, at: Sequence[Point]) -> list[str]:
 
 def _log_odds_by_text(results: Results) -> list[str]:
     """The same of every text in PT's place, at the points that all were tried at; of unrelated text at all."""
-    runs = ("grid", "texts1")
-
-    def more(text: str, a: float, b: float) -> Difference:
-        return think_more(known(results.anywhere(runs, name_of(**{text: a, "sft": b}))), control(results, "grid", b))
-
     texts = ("pt", *CONTROLS[:-1])
-    keys = list(product(texts, DECISIVE))
-    found = dict(zip(keys, adjusted([more(text, *at) for text, at in keys]), strict=True))
-    unrelated = adjusted([more("unrelated", a, b) for a, b in points(results)])
+    pairs = {(text, at): _beside_alone(results, text, at) for text, at in product(texts, DECISIVE)}
+    found = dict(zip(pairs, adjusted([mean_think_more(of) for of in pairs.values()]), strict=True))
+    unrelated = adjusted([mean_think_more(_beside_alone(results, "unrelated", at)[:1]) for at in points(results)])
+    seeds = ", ".join(f"{text} {len(pairs[text, DECISIVE[0]])}" for text in texts)
     rows = [
         (f"{at[0]:g} + {at[1]:g}", *(span(found[text, at], scale=1.0, digits=2) for text in texts)) for at in DECISIVE
     ]
     falls = ", ".join(f"{text} at {sum(is_less(found[text, at]) for at in DECISIVE)}" for text in texts)
     return [
         f"With unrelated text in PT's place it **rises** at {sum(map(is_more, unrelated))} of {len(unrelated)} "
-        f"points. At the points that decide it falls: {falls} of {len(DECISIVE)} (one training seed). A fall that "
-        "other texts have, too, is not that of PT's reasoning sentences:",
+        f"points (one training seed). At the points that decide it falls: {falls} of {len(DECISIVE)} (mean over "
+        f"training seeds: {seeds}). A fall that other texts have, too, is not that of PT's reasoning sentences:",
         "",
         *table(("weight + SFT", "PT", *CONTROLS[:-1]), rows),
     ]
+
+
+def _beside_alone(results: Results, text: str, at: Point) -> list[tuple[Cell, Cell]]:
+    """The merge of a text's adapter with SFT, and SFT alone at its weight, of every training seed that has both."""
+    a, b = at
+    both = [
+        (results.anywhere(runs, name_of(**{text: a, "sft": b})), results.anywhere(runs, name_of(sft=b)))
+        for runs in SEEDS
+    ]
+    return [(one, other) for one, other in both if one and other]
 
 
 def low_weights(results: Results) -> list[str]:
@@ -418,12 +425,10 @@ def _choices_by_text(results: Results) -> list[str]:
     rows = []
     for metric, suite, how in kinds:
         pairs = {}
-        for text, (a, b) in product(wanted, DECISIVE):
-            both = [
-                (results.anywhere(runs, name_of(**{text: a, "sft": b})), results.anywhere(runs, name_of(sft=b)))
-                for runs in SEEDS
+        for text, at in product(wanted, DECISIVE):
+            pairs[text, at] = [
+                pair for pair in _beside_alone(results, text, at) if all(suite in cell.parts for cell in pair)
             ]
-            pairs[text, (a, b)] = [(one, other) for one, other in both if one and other]
         told = [text for text in wanted if all(pairs[text, at] for at in DECISIVE)]
         keys = list(product(told, DECISIVE))
         found = dict(zip(keys, adjusted([chosen_more(metric, suite, pairs[key]) for key in keys]), strict=True))

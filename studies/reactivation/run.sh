@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The case study, in order: the data, the base with a habit, the grid, low weights, the other texts in PT's place, templates,
-# temperatures, the points that decide for two further training seeds, repairs, scores, full fine-tunes; then the tables.
+# temperatures, the points that decide for two further training seeds, repairs, scores; full fine-tunes, where they and the
+# adapters write, and what both do together; then the tables.
 # About three hours on two cores. Killed at any point, the same command goes on. `run.sh --plan` prints the plans alone.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -24,8 +25,17 @@ for step in repairs scores; do
 done
 echo "== full"
 "$python" "$here/full.py" runs
-full=runs/reactivation-full
-[ -f "$full/analysis.json" ] ||
-  "$crossmatch" analyse runs/reactivation-base/merges/habit1 pt="$full/pt" sft="$full/sft" -o "$full"
+base=runs/reactivation-base/merges/habit1 full=runs/reactivation-full grid=runs/reactivation-grid/adapters
+for stage in pt sft; do
+  [ -d "$full/tau-$stage" ] || "$crossmatch" vectors extract "$base" "$full/$stage" -o "$full/tau-$stage"
+done
+asked=(--suite "$data/name.yaml" --suite "$data/documents.yaml" --template "$here/templates/answer-only.jinja" --kl 0)
+for kind in full lora; do
+  case $kind in full) pt=$full/tau-pt sft=$full/tau-sft ;; lora) pt=$grid/pt sft=$grid/sft ;; esac
+  out=runs/reactivation-$kind
+  [ -f "$out/analysis.json" ] ||
+    "$crossmatch" analyse "$base" pt="$pt" sft="$sft" --texts "$data/documents.yaml" --positions 2048 --nulls 2 -o "$out"
+  "$crossmatch" evaluate "$base" -a pt="$pt" -a sft="$sft" -w pt=1 -w sft=1 --reference pt "${asked[@]}" -o "$out-both"
+done
 "$python" "$here/collect.py" runs "$results"
 "$python" "$here/tables.py" "$results" docs/case-study.md
