@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from crossmatch.data.suites import Suite, SuiteSettings
+from crossmatch.evaluation.comparison.foreign_metrics import direction
 from crossmatch.evaluation.comparison.paired import primary
-from crossmatch.evaluation.comparison.run_comparison import _direction
 from crossmatch.evaluation.metrics.metrics import CHOICES, SURFACES, measure
 from crossmatch.evaluation.metrics.reasoning_traces import OPENERS
 from crossmatch.results.metrics import CATALOGUE, STANDING, better_is_more, metric_of
@@ -83,8 +83,8 @@ def test_metrics_that_stand_for_a_suite() -> None:
 
 
 def test_directions_of_runs_come_from_the_catalogue() -> None:
-    assert _direction("trace_unclosed", []) == (False, "known")
-    assert _direction("instructions_strict", []) == (True, "known")
-    assert _direction("first_entropy", []) == (True, "assumed")
-    assert _direction("wer", []) == (False, "known")
+    assert direction("trace_unclosed", (), (), ()) == (False, "known")
+    assert direction("instructions_strict", (), (), ()) == (True, "known")
+    assert direction("first_entropy", (), (), ()) == (None, "unknown")
+    assert direction("wer", (), (), ()) == (False, "known")
     assert metric_of("my_metric").title == "my metric"

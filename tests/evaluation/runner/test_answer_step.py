@@ -29,9 +29,9 @@ from crossmatch.runtime import SILENT
 from helpers import make_chat_model, make_tokenizer
 
 CLOSED = "<think> okay let me think </think> \n heart"
-OUTPUTS = {"0": "a heart", "1": CLOSED, "2": "<think> okay let", "3": "</think> blood", "4": ""}
+OUTPUTS = {"0": "a heart", "1": CLOSED, "2": "<think> okay let", "3": "old </think> blood", "4": ""}
 # What stands before the answer begins; None: it never does.
-BEFORE = {"0": "", "1": CLOSED.removesuffix(" heart"), "2": None, "3": "</think>", "4": ""}
+BEFORE = {"0": "", "1": CLOSED.removesuffix(" heart"), "2": None, "3": "old </think>", "4": ""}
 WARM = Condition(temperature=1.0, seeds=(0, 1))
 
 
@@ -151,7 +151,11 @@ def test_generated_choices_under_several_seeds(room: Path, engine: Thinks, tmp_p
     assert found["trace_structural"] == pytest.approx(3 / 10)
     assert found["trace_lexical"] == 0.0
     assert found["truncated"] == pytest.approx(1 / 10)
-    shares = [len("<think> okay let me think </think>") / len(CLOSED), 1.0, len("</think>") / len("</think> blood")]
+    shares = [
+        len("<think> okay let me think </think>") / len(CLOSED),
+        1.0,
+        len("old </think>") / len("old </think> blood"),
+    ]
     assert found["trace_share"] == pytest.approx(sum(shares) / 10)
     assert ("first_entropy" in found) == scored
     known = [a["answer_margin"] for row in rows for a in row["generated"] if a["answer_margin"] is not None]
