@@ -33,5 +33,5 @@ def report_command(
     if made.source.stem == "sweep":
         from crossmatch.report.terminal.sweep import next_line
 
-        say(next_line(made.facts, made.source.with_suffix(".html")))
+        say(next_line(made.facts, made.page, run))
     say(f"open {made.page} in a browser")

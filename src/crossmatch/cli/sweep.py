@@ -101,7 +101,7 @@ def sweep_command(
     else:
         print_sweep(result.facts)
     export(result.facts, exports, Terminal(), name=recipe.name, page=out / "sweep.html")
-    say(next_line(result.facts, out / "sweep.html"))
+    say(next_line(result.facts, out / "sweep.html", out))
 
 
 def _number(text: str, name: str) -> float:

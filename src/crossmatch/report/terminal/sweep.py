@@ -54,10 +54,10 @@ def _cut(text: str, width: int) -> str:
     return text if len(text) <= width else f"{text[: width - 1]}…"
 
 
-def next_line(facts: Json, page: Path) -> str:
-    """Where the page is, and the command that writes what is recommended. page: in the sweep's directory."""
+def next_line(facts: Json, page: Path, directory: Path) -> str:
+    """Where the page is, and the command that writes what is recommended. directory: the sweep's."""
     point = " [--point repair]" if (facts.get("repair") or {}).get("repaired") else ""
-    return f"page: {page}; to write and prove it: crossmatch merge --from {page.parent}{point} -o OUT"
+    return f"page: {page}; to write and prove it: crossmatch merge --from {directory}{point} -o OUT"
 
 
 def print_sweep(facts: Json) -> None:
